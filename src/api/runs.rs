@@ -1,0 +1,212 @@
+//! `/runs`: start, list, show, cancel.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, unavailable};
+use crate::config::{Config, Pair};
+use crate::id::RunId;
+use crate::port::{StoreFailure, World};
+use crate::record::{self, RecordError, Report};
+use crate::sync::checkpoint::{Checkpoint, Goal, Hold, Prune, Start};
+use crate::sync::schedule;
+
+/// Pages of a listing that are read; a page has up to 1,000 runs, so these reach back more than ten years.
+const PAGES: u32 = 5;
+
+/// Starts a run now.
+///
+/// `{"pair": "hub", "until": "verify_backup"}`, both optional. The same `Idempotency-Key` with the same body answers with the
+/// same run as long as KV remembers it.
+pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiRequest) -> Result<Answer, Problem> {
+    let fields = body(request, &["pair", "until"])?;
+    let name = match fields.get("pair") {
+        None => request.query.get("pair").map(String::as_str),
+        Some(Value::String(name)) => Some(name.as_str()),
+        Some(_) => return Err(Problem::new(400, "The body cannot be used").with_detail("pair: expected a text".to_owned())),
+    };
+    let pair = named_pair(config, name)?;
+    let goal = match fields.get("until") {
+        None => Goal::Staging,
+        Some(value) if value == "verify_backup" => Goal::VerifyBackup,
+        Some(value) => {
+            let shown: String = value.to_string().chars().take(60).collect();
+            let detail = format!("until: is {shown}; allowed is \"verify_backup\", or nothing for a whole run");
+            return Err(Problem::new(400, "The body cannot be used").with_detail(detail));
+        }
+    };
+    let now = world.now();
+    let repeat = repeat_key(pair, request)?;
+    let checkpoint_key = record::checkpoint_key(&pair.name);
+    let hold_key = record::hold_key(&pair.name);
+    let keys: Vec<String> = [Some(checkpoint_key.clone()), Some(hold_key.clone()), repeat.as_ref().map(|(key, _)| key.clone())]
+        .into_iter()
+        .flatten()
+        .collect();
+    let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
+    let text = |key: &str| found.get(key).and_then(Option::as_ref);
+    if let Some((key, digest)) = &repeat
+        && let Some(known) = text(key)
+    {
+        return repeated(known, digest);
+    }
+    let last: Option<Checkpoint> = decoded(&checkpoint_key, text(&checkpoint_key))?;
+    if let Some(last) = last.as_ref().filter(|last| !last.is_over()) {
+        return Err(Problem::new(409, "A run is under way")
+            .with_detail(format!("run {} is at step {} ({})", last.run, last.step.number(), last.step.name()))
+            .with_run(&last.run));
+    }
+    let hold: Option<Hold> = decoded(&hold_key, text(&hold_key))?;
+    let start = Start {
+        pair: pair.name.clone(),
+        run: RunId::manual(now),
+        is_manual: true,
+        goal,
+        hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
+        give_up_at: schedule::manual_give_up_at(now),
+        settings: schedule::settings_digest(pair),
+    };
+    let mut checkpoint = Checkpoint::start(start, now);
+    checkpoint.outbox = last.map(|last| last.outbox).unwrap_or_default();
+    accept(world, pair, request, checkpoint, repeat).await
+}
+
+/// Stores the run and answers.
+async fn accept<W: World>(
+    world: &W,
+    pair: &Pair,
+    request: &ApiRequest,
+    checkpoint: Checkpoint,
+    repeat: Option<(String, String)>,
+) -> Result<Answer, Problem> {
+    let stored = |result: Result<(), StoreFailure>| result.map_err(|error| unavailable(&RecordError::Store(error)));
+    stored(record::write(world, &record::checkpoint_key(&pair.name), &record::encode(&checkpoint), None).await)?;
+    if let Some((key, digest)) = repeat {
+        let value = json!({"format": 1, "run": checkpoint.run, "request": digest}).to_string();
+        stored(record::write(world, &key, &value, None).await)?;
+    }
+    let is_followed = request.query.contains_key("follow");
+    Ok(Answer {
+        response: accepted(&checkpoint.run),
+        drive: Some(Drive { pair: pair.name.clone(), checkpoint: Box::new(checkpoint), is_followed }),
+    })
+}
+
+fn accepted(run: &RunId) -> ApiResponse {
+    let location = Some(format!("/runs/{run}"));
+    ApiResponse { location, ..ApiResponse::json(202, &json!({"run": run, "status": "running"})) }
+}
+
+/// Returns the key under which a repeatable request is remembered, and the digest of what it asks for.
+fn repeat_key(pair: &Pair, request: &ApiRequest) -> Result<Option<(String, String)>, Problem> {
+    let Some(key) = &request.idempotency_key else { return Ok(None) };
+    let is_good = (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_good {
+        let detail = "Idempotency-Key: allowed are 1 to 200 visible ASCII characters without spaces".to_owned();
+        return Err(Problem::new(400, "The header cannot be used").with_detail(detail));
+    }
+    let digest = |text: &str| Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+    Ok(Some((record::request_key(&pair.name, &digest(key)), digest(request.body.trim()))))
+}
+
+/// Answers a request that was made before.
+fn repeated(known: &str, digest: &str) -> Result<Answer, Problem> {
+    let known: Value = serde_json::from_str(known).unwrap_or_default();
+    if known["request"] != digest {
+        let detail = "Idempotency-Key: was used with another body; use a key once for each request".to_owned();
+        return Err(Problem::new(422, "The key was used for another request").with_detail(detail));
+    }
+    match known["run"].as_str().and_then(RunId::decode) {
+        Some(run) => Ok(accepted(&run).into()),
+        None => Err(Problem::new(503, "The memory of this request cannot be read")),
+    }
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(key: &str, text: Option<&String>) -> Result<Option<T>, Problem> {
+    text.map(|text| record::decode(key, text)).transpose().map_err(|error| unavailable(&error))
+}
+
+/// Lists the runs of a pair, newest first, the one under way included.
+pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse, Problem> {
+    let fail = |error: StoreFailure| unavailable(&error.into());
+    let checkpoint_key = record::checkpoint_key(&pair.name);
+    let found = world.read(std::slice::from_ref(&checkpoint_key)).await.map_err(fail)?;
+    let checkpoint: Option<Checkpoint> = decoded(&checkpoint_key, found.get(&checkpoint_key).and_then(Option::as_ref))?;
+    let prefix = format!("result/{}/", pair.name);
+    let mut runs = Vec::new();
+    let mut cursor = None;
+    for _ in 0..PAGES {
+        let page = world.list(&prefix, cursor).await.map_err(fail)?;
+        for (key, facts) in page.keys {
+            let run = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
+            let facts = facts.unwrap_or_default();
+            runs.push((facts.started_at.clone(), json!({
+                "run": run, "status": facts.status, "started_at": facts.started_at, "ended_at": facts.ended_at,
+            })));
+        }
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if let Some(checkpoint) = checkpoint.filter(|checkpoint| !runs.iter().any(|(_, run)| run["run"] == checkpoint.run.as_str())) {
+        let report = Report::of(&checkpoint);
+        let started_at = crate::time::render(report.started_at);
+        runs.push((started_at.clone(), json!({
+            "run": report.run, "status": report.status, "started_at": started_at, "ended_at": report.ended_at.map(crate::time::render),
+        })));
+    }
+    runs.sort_by(|(left, _), (right, _)| right.cmp(left));
+    let runs: Vec<Value> = runs.into_iter().map(|(_, run)| run).collect();
+    Ok(ApiResponse::json(200, &json!({"pair": pair.name, "runs": runs})))
+}
+
+/// Reads what is known of a run: its result, or the checkpoint while it is under way.
+async fn report<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Report, Problem> {
+    let unknown = || {
+        let id: String = id.chars().take(60).collect();
+        Problem::new(404, "There is no such run").with_detail(format!("run {id:?} of pair {} is not known", pair.name))
+    };
+    let run = RunId::decode(id).ok_or_else(|| {
+        let id: String = id.chars().take(60).collect();
+        Problem::new(404, "There is no such run")
+            .with_detail(format!("run: is {id:?}; a run is named by its date (20261121) or its start (20261121T143000Z)"))
+    })?;
+    let keys = [record::result_key(&pair.name, &run), record::checkpoint_key(&pair.name), record::prune_key(&pair.name, &run)];
+    let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
+    let text = |key: &str| found.get(key).and_then(Option::as_ref);
+    let [result_key, checkpoint_key, prune_key] = &keys;
+    if let Some(mut report) = decoded::<Report>(result_key, text(result_key))? {
+        report.prune = decoded::<Prune>(prune_key, text(prune_key))?;
+        return Ok(report);
+    }
+    let checkpoint: Option<Checkpoint> = decoded(checkpoint_key, text(checkpoint_key))?;
+    checkpoint.filter(|checkpoint| checkpoint.run == run).map(|checkpoint| Report::of(&checkpoint)).ok_or_else(unknown)
+}
+
+/// Shows a run.
+pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
+    let report = report(world, pair, id).await?;
+    Ok(ApiResponse { status: 200, content_type: "application/json", body: record::encode(&report), location: None })
+}
+
+/// Asks a run to end before its next write. Asking again changes nothing.
+pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
+    let report = report(world, pair, id).await?;
+    if report.ended_at.is_some() {
+        return Err(Problem::new(409, "The run has ended")
+            .with_detail(format!("run {} has {}", report.run, report.status.as_str()))
+            .with_run(&report.run));
+    }
+    let key = record::cancel_key(&pair.name, &report.run);
+    let value = json!({"format": 1, "at": crate::time::render(world.now())}).to_string();
+    record::write(world, &key, &value, None).await.map_err(|error| unavailable(&error.into()))?;
+    let staging = match (&report.displaced, report.step.name()) {
+        (None, _) => "Staging is untouched so far.".to_owned(),
+        (Some(displaced), step) => format!("Staging is being restored (step {step}); what it held before is in {displaced}."),
+    };
+    Ok(ApiResponse::json(202, &json!({
+        "run": report.run, "status": "cancelling", "step": report.step.name(), "staging": staging,
+        "detail": "the run ends before its next write; a write that was sent is not taken back",
+    })))
+}

@@ -1,0 +1,559 @@
+//! The settings, validated.
+//!
+//! In: the variables `FIRSTLIGHT` and `FIRSTLIGHT_<X>` of the Worker as JSON. Out: a [`Config`], or every fault at once.
+//!
+//! Invariants: a [`Config`] never has a pair whose staging is its production, and never a default for what may destroy
+//! data. It holds the *names* of secrets, never a secret.
+//!
+//! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
+
+mod reader;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+pub use self::reader::Problem;
+use self::reader::Fields;
+use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName};
+use crate::time::{TimeOfDay, Zone};
+
+/// The variables that are read: this one, and all that begin with it and an underscore.
+pub const VARIABLE: &str = "FIRSTLIGHT";
+
+/// The secrets that have fixed names.
+pub mod secret {
+    /// The key of Neon's API.
+    pub const NEON_API_KEY: &str = "NEON_API_KEY";
+    /// The token that may start, cancel and hold.
+    pub const ADMIN_TOKEN: &str = "ADMIN_TOKEN";
+    /// The token that may only read.
+    pub const READ_TOKEN: &str = "READ_TOKEN";
+}
+
+/// Subrequests of one invocation on the Free plan.
+///
+/// Source: Cloudflare Workers, limits, 2026-09-05: "Subrequests/invocation: 50".
+const FREE_SUBREQUESTS: u32 = 50;
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Stands in brackets before every subject.
+    pub label: String,
+    /// Where Neon's API is.
+    pub neon_api_base: String,
+    /// Where SQL is sent; `None` derives it from the endpoint's host as Neon's driver does.
+    pub sql_url: Option<String>,
+    /// Whether addresses may be plain http, for local use.
+    pub allow_insecure: bool,
+    /// Requests and KV calls that one invocation may make.
+    pub subrequest_budget: u32,
+    /// How long a cron invocation drives a run.
+    pub wall_budget: Duration,
+    /// The pairs, at least one.
+    pub pairs: Vec<Pair>,
+    /// Where notices go.
+    pub channels: Vec<Channel>,
+}
+
+/// One production branch and the staging branch that mirrors it.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// Its name, unique.
+    pub name: PairName,
+    /// The project that holds both branches.
+    pub project: ProjectId,
+    /// Never written to.
+    pub production_branch: BranchId,
+    /// Overwritten by each run.
+    pub staging_branch: BranchId,
+    /// The role that verifies; needs `BYPASSRLS`.
+    pub role: RoleName,
+    /// The name of a secret with the role's password; `None` asks Neon for it.
+    pub role_password_secret: Option<String>,
+    /// The databases that are compared; `None` compares all that Neon lists.
+    pub databases: Option<Vec<DatabaseName>>,
+    /// The size of helper endpoints in hundredths of a compute unit.
+    pub endpoint_cu_hundredths: u32,
+    /// The zone of every time of day below.
+    pub zone: Zone,
+    /// How people call the zone: `ET`.
+    pub zone_label: String,
+    /// A scheduled run starts at this time or later.
+    pub start_at: TimeOfDay,
+    /// A start after this time is late.
+    pub latest_start: TimeOfDay,
+    /// The run is to be done by this time.
+    pub deadline: TimeOfDay,
+    /// After this time the day is missed.
+    pub catch_up_until: TimeOfDay,
+    /// Backups are named `<prefix>-<run>`.
+    pub backup_prefix: String,
+    /// The newest verified backups that are kept.
+    pub keep_last: u32,
+    /// The newest displaced branches that are kept.
+    pub keep_displaced: u32,
+    /// Verified backups that no rule may delete.
+    pub keep_at_least: u32,
+    /// What to do when staging differs from the backup.
+    pub on_mismatch: OnMismatch,
+    /// Whether staging's roles keep their passwords.
+    pub keep_passwords: bool,
+    /// Requests to the staging application.
+    pub smoke_tests: Vec<SmokeTest>,
+}
+
+/// What happens when staging differs from the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMismatch {
+    /// Staging stays as it is and the run fails.
+    Keep,
+    /// Staging goes back to the state this run displaced and the run fails.
+    RollBack,
+}
+
+/// One request to the staging application.
+#[derive(Clone, Debug)]
+pub struct SmokeTest {
+    /// Its name, for the report.
+    pub name: String,
+    /// The address that is read.
+    pub url: String,
+    /// The status that counts as good.
+    pub expect_status: u16,
+    /// Whether a failure fails the run; otherwise it is a warning.
+    pub is_fatal: bool,
+}
+
+/// Where notices go.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// Its name, unique.
+    pub name: ChannelName,
+    /// How a notice is written.
+    pub kind: ChannelKind,
+    /// The name of the secret that holds the address.
+    pub url_secret: String,
+    /// The name of the secret that signs (webhook only).
+    pub signing_secret: Option<String>,
+}
+
+/// How a notice is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelKind {
+    /// JSON, signed after Standard Webhooks 1.0.
+    Webhook,
+    /// Slack's Block Kit.
+    Slack,
+}
+
+/// Every fault that was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("read the configuration: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+impl Config {
+    /// Reads the variables, given as `(name, value)`; those with other names are ignored.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with the key's path and what is allowed.
+    pub fn from_variables(variables: &[(String, Value)]) -> Result<Self, ConfigErrors> {
+        let mut problems = Vec::new();
+        let merged = merge(variables, &mut problems);
+        Self::from_map(&merged, problems)
+    }
+
+    /// Reads one value that holds everything.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once.
+    pub fn from_value(value: &Value) -> Result<Self, ConfigErrors> {
+        Self::from_variables(&[(VARIABLE.to_owned(), value.clone())])
+    }
+
+    fn from_map(map: &Map<String, Value>, mut problems: Vec<Problem>) -> Result<Self, ConfigErrors> {
+        let mut fields = Fields::new(String::new(), map, &mut problems);
+        let allow_insecure = fields.flag("allow_insecure").unwrap_or(false);
+        let config = Self {
+            label: fields.text("label").unwrap_or_else(|| "Firstlight".to_owned()),
+            neon_api_base: address(&mut fields, "neon_api_base", allow_insecure)
+                .unwrap_or_else(|| "https://console.neon.tech/api/v2".to_owned()),
+            sql_url: address(&mut fields, "sql_url", allow_insecure),
+            allow_insecure,
+            subrequest_budget: fields.number("subrequest_budget", 20, 10_000).unwrap_or(FREE_SUBREQUESTS),
+            wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, 840).unwrap_or(240).into()),
+            pairs: pairs(&mut fields, allow_insecure),
+            channels: channels(&mut fields),
+        };
+        fields.finish();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
+    }
+
+    /// Returns the names of every secret that the settings speak of, and those that are always read.
+    pub fn secret_names(&self) -> BTreeSet<String> {
+        let always = [secret::NEON_API_KEY, secret::ADMIN_TOKEN, secret::READ_TOKEN].map(str::to_owned);
+        let pairs = self.pairs.iter().filter_map(|pair| pair.role_password_secret.clone());
+        let channels = self.channels.iter().flat_map(|channel| {
+            std::iter::once(channel.url_secret.clone()).chain(channel.signing_secret.clone())
+        });
+        always.into_iter().chain(pairs).chain(channels).collect()
+    }
+
+    /// Returns the pair of a name.
+    pub fn pair(&self, name: &str) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.name.as_str() == name)
+    }
+}
+
+/// Merges the variables: lists are joined, any other key may stand in one of them only.
+fn merge(variables: &[(String, Value)], problems: &mut Vec<Problem>) -> Map<String, Value> {
+    let mut merged = Map::new();
+    let ours = |name: &str| name == VARIABLE || name.strip_prefix(VARIABLE).is_some_and(|rest| rest.starts_with('_'));
+    for (name, value) in variables.iter().filter(|(name, _)| ours(name)) {
+        let Some(map) = value.as_object() else {
+            problems.push(Problem { path: name.clone(), text: "expected a table".to_owned() });
+            continue;
+        };
+        for (key, value) in map {
+            match (merged.get_mut(key), value) {
+                (None, _) => {
+                    merged.insert(key.clone(), value.clone());
+                }
+                (Some(Value::Array(joined)), Value::Array(more)) => joined.extend(more.iter().cloned()),
+                (Some(_), _) => {
+                    problems.push(Problem { path: format!("{name}.{key}"), text: "is set in another table too".to_owned() });
+                }
+            }
+        }
+    }
+    merged
+}
+
+/// Reads an address and removes a slash at its end.
+fn address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+    let text = fields.text(key)?;
+    if let Some(problem) = address_problem(&text, allow_insecure) {
+        fields.problem(key, format!("is {text:?}; {problem}"));
+        return None;
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+/// Returns what is wrong with an address.
+pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str> {
+    let host = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(host), _) => host,
+        (None, Some(host)) if allow_insecure => host,
+        (None, Some(_)) => return Some("allowed is https:// (or http:// with allow_insecure = true, for local use)"),
+        (None, None) => return Some("allowed is an address that begins with https://"),
+    };
+    let is_bad = host.is_empty() || host.starts_with('/') || text.contains(char::is_whitespace);
+    is_bad.then_some("allowed is an address with a host and without spaces")
+}
+
+fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
+    fields.need("pairs", "[[vars.FIRSTLIGHT.pairs]]");
+    let objects = fields.objects("pairs");
+    let mut pairs: Vec<Pair> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (path, map) in objects {
+        let Some(pair) = pair(path.clone(), map, fields.problems(), allow_insecure) else { continue };
+        let claims = [
+            ("name", format!("name {}", pair.name)),
+            ("staging_branch", format!("staging {}/{}", pair.project, pair.staging_branch)),
+            ("backup_prefix", format!("prefix {}/{}", pair.project, pair.backup_prefix)),
+        ];
+        for (key, claim) in claims {
+            if !seen.insert(claim) {
+                let text = "is used by another pair; it must be the pair's own".to_owned();
+                fields.problems().push(Problem { path: format!("{path}.{key}"), text });
+            }
+        }
+        pairs.push(pair);
+    }
+    let productions: BTreeSet<&str> = pairs.iter().map(|pair| pair.production_branch.as_str()).collect();
+    for (index, pair) in pairs.iter().enumerate() {
+        if pair.production_branch != pair.staging_branch && productions.contains(pair.staging_branch.as_str()) {
+            let text = format!("is {:?}, which is the production branch of another pair", pair.staging_branch.as_str());
+            fields.problems().push(Problem { path: format!("pairs[{index}].staging_branch"), text });
+        }
+    }
+    if pairs.is_empty() && fields.problems().is_empty() {
+        fields.problem("pairs", "is empty; at least one pair is needed");
+    }
+    pairs
+}
+
+/// Reads one pair; `None` when a key without which it means nothing is missing or wrong.
+fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, allow_insecure: bool) -> Option<Pair> {
+    let mut fields = Fields::new(path, map, problems);
+    let name = fields.required("name", "\"hub\"").filter(|name| {
+        let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if !is_good {
+            fields.problem("name", format!("is {name:?}; allowed are up to 40 of a-z, 0-9 and -"));
+        }
+        is_good
+    });
+    let project = id(&mut fields, "project", "\"old-violet-32930710\"", "");
+    let production = id(&mut fields, "production_branch", "\"br-noisy-breeze-a5e59rrb\"", "br-");
+    let staging = id(&mut fields, "staging_branch", "\"br-calm-river-a5x0q1zz\"", "br-");
+    if production.is_some() && production == staging {
+        fields.problem("staging_branch", "is the production branch; a run overwrites staging, so they must differ");
+    }
+    let role = fields.required("role", "\"neondb_owner\"");
+    let zone = zone(&mut fields);
+    let times = times(&mut fields);
+    let backup_prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
+    fields.need("keep_last", "7");
+    fields.need("keep_displaced", "1");
+    let keep_last = fields.number("keep_last", 1, 5000);
+    let keep_displaced = fields.number("keep_displaced", 1, 100);
+    let pair = (|fields: &mut Fields<'_>| {
+        let role_password_secret = fields.text("role_password_secret");
+        let databases = fields.texts("databases");
+        let endpoint_cu_hundredths = endpoint_cu(fields);
+        let zone_label = fields.text("zone_label");
+        let keep_at_least = fields.number("keep_at_least", 1, 5000).unwrap_or(3);
+        let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
+        let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
+        let smoke_tests = smoke_tests(fields, allow_insecure);
+        let zone = zone?;
+        let [start_at, latest_start, deadline, catch_up_until] = times?;
+        Some(Pair {
+            name: name?.into(),
+            project: project?.into(),
+            production_branch: production?.into(),
+            staging_branch: staging?.into(),
+            role: role?.into(),
+            role_password_secret,
+            databases: databases.map(|names| names.into_iter().map(DatabaseName::from).collect()),
+            endpoint_cu_hundredths,
+            zone_label: zone_label.unwrap_or_else(|| zone.name().to_owned()),
+            zone,
+            start_at,
+            latest_start,
+            deadline,
+            catch_up_until,
+            backup_prefix,
+            keep_last: keep_last?,
+            keep_displaced: keep_displaced?,
+            keep_at_least,
+            on_mismatch: on_mismatch.unwrap_or(OnMismatch::Keep),
+            keep_passwords,
+            smoke_tests,
+        })
+    })(&mut fields);
+    fields.finish();
+    pair
+}
+
+/// Reads one of Neon's ids.
+///
+/// Source: Neon API v2, read 2026-11-21: ids match `^[a-z0-9-]{1,60}$`.
+fn id(fields: &mut Fields<'_>, key: &'static str, example: &str, prefix: &str) -> Option<String> {
+    let text = fields.required(key, example)?;
+    let is_good = text.len() <= 60
+        && text.starts_with(prefix)
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !is_good {
+        fields.problem(key, format!("is {text:?}; allowed is Neon's id, not a name; for example {key} = {example}"));
+    }
+    is_good.then_some(text)
+}
+
+fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
+    let name = fields.required("timezone", "\"America/New_York\"")?;
+    let zone = Zone::get(&name);
+    if zone.is_none() {
+        fields.problem("timezone", format!("is {name:?}; allowed is an IANA name; for example \"America/New_York\""));
+    }
+    zone
+}
+
+/// Reads start, latest start, deadline and the end of catching up, which must come in this order.
+fn times(fields: &mut Fields<'_>) -> Option<[TimeOfDay; 4]> {
+    const ALLOWED: &str = "a local time such as \"05:30\"";
+    for (key, example) in [("start_at", "\"05:00\""), ("latest_start", "\"05:30\""), ("deadline", "\"06:00\"")] {
+        fields.need(key, example);
+    }
+    let start_at: Option<TimeOfDay> = fields.parsed("start_at", ALLOWED);
+    let latest_start: Option<TimeOfDay> = fields.parsed("latest_start", ALLOWED);
+    let deadline: Option<TimeOfDay> = fields.parsed("deadline", ALLOWED);
+    let catch_up_until: Option<TimeOfDay> = match fields.value("catch_up_until") {
+        Some(_) => fields.parsed("catch_up_until", ALLOWED),
+        None => deadline,
+    };
+    let (start_at, latest_start, deadline, catch_up_until) = (start_at?, latest_start?, deadline?, catch_up_until?);
+    if start_at > latest_start {
+        fields.problem("latest_start", format!("is {latest_start}, before start_at {start_at}; allowed is that time or later"));
+    }
+    if latest_start >= deadline {
+        fields.problem("deadline", format!("is {deadline}, not after latest_start {latest_start}; allowed is a later time"));
+    }
+    if catch_up_until < latest_start {
+        let text = format!("is {catch_up_until}, before latest_start {latest_start}; allowed is that time or later");
+        fields.problem("catch_up_until", text);
+    }
+    Some([start_at, latest_start, deadline, catch_up_until])
+}
+
+/// Reads the size of helper endpoints, a number of compute units such as 0.25, as hundredths.
+fn endpoint_cu(fields: &mut Fields<'_>) -> u32 {
+    const ALLOWED: [(&str, u32); 9] =
+        [("0.25", 25), ("0.5", 50), ("1", 100), ("2", 200), ("3", 300), ("4", 400), ("6", 600), ("7", 700), ("8", 800)];
+    let Some(value) = fields.value("endpoint_cu") else { return 25 };
+    let text = value.to_string();
+    let text = text.strip_suffix(".0").unwrap_or(&text);
+    let found = ALLOWED.iter().find(|(allowed, _)| *allowed == text);
+    if found.is_none() {
+        let allowed = ALLOWED.map(|(allowed, _)| allowed).join(", ");
+        fields.problem("endpoint_cu", format!("is {text}; allowed is one of {allowed}"));
+    }
+    found.map_or(25, |(_, hundredths)| *hundredths)
+}
+
+fn smoke_tests(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<SmokeTest> {
+    let mut tests = Vec::new();
+    for (path, map) in fields.objects("smoke_tests") {
+        let mut test = Fields::new(path, map, fields.problems());
+        let name = test.required("name", "\"sign-in page\"");
+        test.need("url", "\"https://staging.example.com/login\"");
+        let url = address(&mut test, "url", allow_insecure);
+        let expect_status = test.number("expect_status", 100, 599).unwrap_or(200);
+        let is_fatal = test.word("on_failure", &[("fail", true), ("warn", false)]).unwrap_or(true);
+        test.finish();
+        if let (Some(name), Some(url)) = (name, url) {
+            let expect_status = u16::try_from(expect_status).unwrap_or(200);
+            tests.push(SmokeTest { name, url, expect_status, is_fatal });
+        }
+    }
+    tests
+}
+
+fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {
+    let mut channels: Vec<Channel> = Vec::new();
+    for (path, map) in fields.objects("channels") {
+        let mut channel = Fields::new(path, map, fields.problems());
+        let name = channel.required("name", "\"on-call\"");
+        channel.need("kind", "\"slack\"");
+        let kind = channel.word("kind", &[("webhook", ChannelKind::Webhook), ("slack", ChannelKind::Slack)]);
+        let url_secret = channel.required("url_secret", "\"SLACK_WEBHOOK_URL\"");
+        if kind == Some(ChannelKind::Webhook) {
+            channel.need("signing_secret", "\"WEBHOOK_SIGNING_SECRET\"");
+        }
+        let signing_secret = channel.text("signing_secret");
+        if name.as_deref().is_some_and(|name| channels.iter().any(|other| other.name.as_str() == name)) {
+            channel.problem("name", "is used by another channel; it must be the channel's own");
+        }
+        if let Some(text) = url_secret.as_deref().filter(|text| text.contains("://")) {
+            let length = text.len();
+            channel.problem("url_secret", format!("is an address ({length} characters); allowed is the name of a secret that holds it"));
+        }
+        channel.finish();
+        if let (Some(name), Some(kind), Some(url_secret)) = (name, kind, url_secret) {
+            channels.push(Channel { name: name.into(), kind, url_secret, signing_secret });
+        }
+    }
+    channels
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "label": "CAIO Hub",
+            "pairs": [{
+                "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
+                "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
+                "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
+                "keep_last": 7, "keep_displaced": 1
+            }],
+            "channels": [{"name": "director", "kind": "slack", "url_secret": "SLACK_WEBHOOK_URL"}]
+        })
+    }
+
+    fn faults(change: impl Fn(&mut Value)) -> Vec<String> {
+        let mut value = good();
+        change(&mut value);
+        match Config::from_value(&value) {
+            Ok(_) => Vec::new(),
+            Err(ConfigErrors(problems)) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_complete_configuration_is_read() {
+        let config = Config::from_value(&good()).expect("the configuration is complete");
+        let pair = config.pair("hub").expect("the pair is there");
+        assert_eq!(pair.keep_at_least, 3);
+        assert_eq!(pair.catch_up_until, pair.deadline);
+        assert_eq!(pair.endpoint_cu_hundredths, 25);
+        assert!(pair.keep_passwords);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_with_their_paths() {
+        let found = faults(|value| {
+            let pair = value["pairs"][0].as_object_mut().expect("a table");
+            pair.remove("keep_last");
+            pair.insert("deadline".into(), json!("6 am"));
+            pair.insert("retention".into(), json!(3));
+            value["colour"] = json!("red");
+        });
+        let paths: Vec<&str> = found.iter().filter_map(|text| text.split(':').next()).collect();
+        assert_eq!(paths, ["pairs[0].deadline", "pairs[0].keep_last", "pairs[0].retention", "colour"], "{found:#?}");
+    }
+
+    #[test]
+    fn staging_must_not_be_production() {
+        let found = faults(|value| value["pairs"][0]["staging_branch"] = json!("br-noisy-breeze-a5e59rrb"));
+        assert_eq!(
+            found,
+            ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so they must differ"]
+        );
+    }
+
+    #[test]
+    fn a_branch_is_named_by_its_id() {
+        let found = faults(|value| value["pairs"][0]["staging_branch"] = json!("staging"));
+        assert!(found[0].contains("allowed is Neon's id, not a name"), "{found:?}");
+    }
+
+    #[test]
+    fn an_address_is_https_unless_told_otherwise() {
+        let found = faults(|value| value["neon_api_base"] = json!("http://127.0.0.1:1/api/v2"));
+        assert_eq!(found.len(), 1);
+        let none = faults(|value| {
+            value["neon_api_base"] = json!("http://127.0.0.1:1/api/v2");
+            value["allow_insecure"] = json!(true);
+        });
+        assert!(none.is_empty(), "{none:?}");
+    }
+
+    #[test]
+    fn a_webhook_address_in_place_of_a_secrets_name_is_not_shown() {
+        let found = faults(|value| value["channels"][0]["url_secret"] = json!("https://hooks.example.com/T0/secret"));
+        assert!(!found[0].contains("T0/secret"), "{found:?}");
+    }
+
+    #[test]
+    fn tables_are_merged_and_a_key_set_twice_is_a_fault() {
+        let mut first = good();
+        let pairs = first.as_object_mut().and_then(|map| map.remove("pairs")).expect("pairs");
+        let second = json!({"pairs": pairs});
+        let variables =
+            [("FIRSTLIGHT".to_owned(), first.clone()), ("FIRSTLIGHT_PAIRS".to_owned(), second), ("OTHER".to_owned(), json!(1))];
+        assert!(Config::from_variables(&variables).is_ok());
+        let twice = [("FIRSTLIGHT".to_owned(), good()), ("FIRSTLIGHT_X".to_owned(), json!({"label": "Other"}))];
+        let ConfigErrors(problems) = Config::from_variables(&twice).expect_err("label is set twice");
+        assert_eq!(problems[0].to_string(), "FIRSTLIGHT_X.label: is set in another table too");
+    }
+}

@@ -1,0 +1,165 @@
+//! Reads a JSON object key by key and collects every problem.
+//!
+//! In: a value and its path. Out: typed fields, and for each fault the path of the key, the value that was found and
+//! what is allowed.
+//!
+//! Invariants: reading never stops at the first fault; a key that nobody asked for is a fault.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+/// One fault of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, such as `pairs[0].deadline`.
+    pub path: String,
+    /// What was found and what is allowed.
+    pub text: String,
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.text)
+    }
+}
+
+/// The fields of one object, with the faults found so far.
+pub(super) struct Fields<'a> {
+    path: String,
+    map: &'a Map<String, Value>,
+    asked: BTreeSet<&'static str>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Fields<'a> {
+    /// Starts to read an object.
+    pub(super) fn new(path: String, map: &'a Map<String, Value>, problems: &'a mut Vec<Problem>) -> Self {
+        Self { path, map, asked: BTreeSet::new(), problems }
+    }
+
+    /// Notes a fault of a key.
+    pub(super) fn problem(&mut self, key: &str, text: impl Into<String>) {
+        let path = self.path_of(key);
+        self.problems.push(Problem { path, text: text.into() });
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Returns a value, if the key is there.
+    pub(super) fn value(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.asked.insert(key);
+        self.map.get(key)
+    }
+
+    /// Reads a text that is not empty.
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        let value = self.value(key)?;
+        match value.as_str() {
+            Some(text) if !text.trim().is_empty() && !text.chars().any(char::is_control) => Some(text.to_owned()),
+            Some(_) => self.refuse(key, value, "a text that is not empty and has no control characters"),
+            None => self.refuse(key, value, "a text"),
+        }
+    }
+
+    /// Reads a text that must be there.
+    pub(super) fn required(&mut self, key: &'static str, example: &str) -> Option<String> {
+        self.need(key, example);
+        self.text(key)
+    }
+
+    /// Reads a text and converts it.
+    pub(super) fn parsed<T: FromStr>(&mut self, key: &'static str, allowed: &str) -> Option<T> {
+        let text = self.text(key)?;
+        match text.parse() {
+            Ok(parsed) => Some(parsed),
+            Err(_) => self.refuse(key, &Value::String(text), allowed),
+        }
+    }
+
+    /// Reads one of a few words.
+    pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let allowed: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            self.refuse::<()>(key, &Value::String(text), &allowed.join(" or "));
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    /// Reads a whole number within bounds.
+    pub(super) fn number(&mut self, key: &'static str, low: u32, high: u32) -> Option<u32> {
+        let value = self.value(key)?;
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        match number {
+            Some(number) if (low..=high).contains(&number) => Some(number),
+            Some(_) | None => self.refuse(key, value, &format!("a whole number from {low} to {high}")),
+        }
+    }
+
+    /// Reads a yes or no.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.value(key)?;
+        value.as_bool().or_else(|| self.refuse(key, value, "true or false"))
+    }
+
+    /// Reads a list of objects.
+    pub(super) fn objects(&mut self, key: &'static str) -> Vec<(String, &'a Map<String, Value>)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(items) = value.as_array() else {
+            self.refuse::<()>(key, value, "a list of tables");
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{}[{index}]", self.path_of(key));
+            match item.as_object() {
+                Some(map) => found.push((path, map)),
+                None => self.problems.push(Problem { path, text: "expected a table".to_owned() }),
+            }
+        }
+        found
+    }
+
+    /// Reads a list of texts.
+    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let value = self.value(key)?;
+        let texts: Option<Vec<String>> = value.as_array().and_then(|items| {
+            items.iter().map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect()
+        });
+        texts.or_else(|| self.refuse(key, value, "a list of texts that are not empty"))
+    }
+
+    /// Gives the list of faults to a nested reader.
+    pub(super) fn problems(&mut self) -> &mut Vec<Problem> {
+        self.problems
+    }
+
+    /// Notes that a key must be there.
+    pub(super) fn need(&mut self, key: &'static str, example: &str) {
+        self.asked.insert(key);
+        if !self.map.contains_key(key) {
+            self.problem(key, format!("is missing; for example {key} = {example}"));
+        }
+    }
+
+    fn refuse<T>(&mut self, key: &str, value: &Value, allowed: &str) -> Option<T> {
+        let shown: String = value.to_string().chars().take(60).collect();
+        self.problem(key, format!("is {shown}; allowed is {allowed}"));
+        None
+    }
+
+    /// Notes every key that nobody asked for.
+    pub(super) fn finish(self) {
+        for key in self.map.keys().filter(|key| !self.asked.contains(key.as_str())) {
+            let known: Vec<&str> = self.asked.iter().copied().collect();
+            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            self.problems.push(Problem { path, text: format!("is not a key; known here are {}", known.join(", ")) });
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Firstlight makes staging a verified copy of production every morning, and says so.
+//!
+//! # Bird's eye
+//!
+//! A cron fires every five minutes. The *schedule* decides whether a run is due; the *machine* decides what a run does next; the *tick*
+//! does it through four ports and saves. Neon is the truth: the names of branches are the locks, KV is a memory.
+//!
+//! # Code map
+//!
+//! From the top: `worker` (entry points and ports on Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save),
+//! [`record`] (KV keys and formats), [`sync`] (the machine and its policies: `machine::next`, `machine::apply`, `retry::disposition`,
+//! `verify::compare`, `retention::plan`, `notice::of_run`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
+//! (the four ports), [`time`] and [`id`] (values). A module uses lower ones only.
+//!
+//! # Who owns what
+//!
+//! The checkpoint belongs to the tick that drives; the result of a run is written once; a hold and a cancellation belong to people.
+//!
+//! # Invariants
+//!
+//! - `sync` has no clock, no randomness, no `async` and no ports (`tidy`: `a_module_uses_lower_layers_only`).
+//! - Production is never the target of a writing call (end to end: `the_cron_makes_staging_a_verified_copy`).
+//! - A restore that Neon accepted is not sent again (end to end: `a_run_killed_in_step_4_is_finished_with_one_restore`).
+//! - Secrets have no `Debug`, `Display` or `Serialize` (`id::Secret`).
+
+pub mod api;
+pub mod config;
+pub mod id;
+pub mod neon;
+pub mod port;
+pub mod record;
+pub mod sync;
+pub mod tick;
+pub mod time;
+#[cfg(target_arch = "wasm32")]
+mod worker;

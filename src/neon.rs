@@ -1,0 +1,465 @@
+//! The protocol of Neon's API: calls to requests, replies to values.
+//!
+//! In: a [`Call`]. Out: an [`HttpRequest`], and from its reply a [`Reply`] or a [`NeonError`].
+//!
+//! Invariants: nothing here sends, waits or decides; the API key appears in one header only.
+//!
+//! Failure: a reply that cannot be read is an error of its own, because the call may have taken effect.
+//!
+//! Source: Neon API v2, OpenAPI document of 2026-07-13, and the recorded replies named at each item.
+
+pub mod sql;
+pub mod wire;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
+use crate::id::{BranchId, BranchName, EndpointId, Lsn, ProjectId, RoleName, Secret};
+use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
+
+/// How long a call to Neon may take.
+///
+/// Cloudflare, which stands before Neon, gives up after 100 s (status 524); a call that takes longer than 20 s is better
+/// looked at than waited for, and leaves room for several in one invocation.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Characters of a message of Neon's that are kept.
+const MESSAGE_LENGTH: usize = 200;
+
+/// Where Neon is and who we are.
+#[derive(Clone)]
+pub struct Api {
+    /// The base address, with `/api/v2`.
+    pub base: String,
+    /// The key.
+    pub key: Secret,
+}
+
+/// One call of Neon's API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Reads the project. Repeatable.
+    GetProject,
+    /// Lists every branch. Repeatable.
+    ListBranches,
+    /// Lists every endpoint of the project. Repeatable.
+    ListEndpoints,
+    /// Lists the databases of a branch. Repeatable.
+    ListDatabases(BranchId),
+    /// Lists the roles of a branch. Repeatable.
+    ListRoles(BranchId),
+    /// Asks for a role's password. Repeatable.
+    RevealPassword(BranchId, RoleName),
+    /// Lists the newest operations. Repeatable.
+    ListOperations,
+    /// Makes a branch. A second call is refused, because the name is taken.
+    CreateBranch(CreateBranch),
+    /// Gives a branch a read-only endpoint of this size, in hundredths of a compute unit. Not repeatable: a second call makes a second
+    /// one, so it is sent only after a listing shows none.
+    CreateEndpoint(BranchId, u32),
+    /// Overwrites a branch. Not repeatable; see [`RestoreBranch`].
+    RestoreBranch(RestoreBranch),
+    /// Deletes a branch. Repeatable: deleting what is gone answers 204.
+    DeleteBranch(BranchId),
+    /// Deletes an endpoint. Repeatable: deleting what is gone answers 204.
+    DeleteEndpoint(EndpointId),
+}
+
+/// Makes a branch with one small read-only endpoint.
+///
+/// # Repeating
+///
+/// Refused with 409 `BRANCH_ALREADY_EXISTS`, because names are unique in a project.
+///
+/// # Source
+///
+/// Neon API v2, createProjectBranch, read 2026-11-21: no endpoint is created unless `endpoints` is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateBranch {
+    /// The branch it is made from.
+    pub parent: BranchId,
+    /// The position in the parent; `None` for its head.
+    pub parent_lsn: Option<Lsn>,
+    /// Its name.
+    pub name: BranchName,
+    /// The size of the endpoint in hundredths of a compute unit.
+    pub endpoint_cu_hundredths: u32,
+    /// What is written on it.
+    pub annotation: Vec<(&'static str, String)>,
+}
+
+/// Overwrites a branch with the head of another.
+///
+/// # Repeating
+///
+/// Not repeatable by itself. With `displaced_name` derived from the state that is displaced, a second call asks for a name that
+/// is taken and is refused with 409.
+///
+/// # Source
+///
+/// Neon API v2, restoreProjectBranch, read 2026-11-21: "If `source_timestamp` and `source_lsn` are omitted, the branch will be
+/// restored to head."
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreBranch {
+    /// The branch that is overwritten. Never production; preflight refuses that.
+    pub branch: BranchId,
+    /// The branch whose head is taken.
+    pub source: BranchId,
+    /// The name under which Neon keeps the overwritten state.
+    pub displaced_name: BranchName,
+}
+
+/// What a call answered.
+#[derive(Clone)]
+pub enum Reply {
+    /// The project.
+    Project(Project),
+    /// Every branch.
+    Branches(BranchList),
+    /// Every endpoint.
+    Endpoints(Vec<Endpoint>),
+    /// The databases of a branch.
+    Databases(Vec<Database>),
+    /// The roles of a branch.
+    Roles(BranchId, Vec<Role>),
+    /// A role's password on a branch.
+    Password(BranchId, RoleName, Secret),
+    /// The newest operations.
+    Operations(Vec<Operation>),
+    /// A branch was made; its operations are under way.
+    Created(Branch, Vec<Endpoint>, Vec<Operation>),
+    /// An endpoint was made; it starts with the first query.
+    EndpointCreated(Endpoint),
+    /// A restore was accepted; its operations are under way.
+    Restored(Branch, Vec<Operation>),
+    /// A branch or an endpoint is being deleted, or was gone already.
+    Deleted,
+}
+
+/// A call was not answered as wished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NeonError {
+    /// Neon answered with an error status.
+    #[error("{call}: Neon answered {status}{}{}", spaced(.code), quoted(.message))]
+    Status {
+        /// What was asked.
+        call: String,
+        /// The status code.
+        status: u16,
+        /// Neon's word for the error; often empty.
+        code: String,
+        /// Neon's sentence, shortened.
+        message: String,
+        /// The wait that Neon asked for.
+        retry_after: Option<Duration>,
+    },
+    /// No complete reply came.
+    #[error("{call}: {failure}")]
+    NoReply {
+        /// What was asked.
+        call: String,
+        /// What happened.
+        failure: HttpFailure,
+    },
+    /// The status was good, the body was not.
+    #[error("{call}: Neon's reply could not be read: {problem}")]
+    Undecodable {
+        /// What was asked.
+        call: String,
+        /// What is wrong with it; never a part of the body.
+        problem: String,
+    },
+}
+
+fn spaced(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" {text}") }
+}
+
+fn quoted(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" \"{text}\"") }
+}
+
+impl Call {
+    /// Returns whether the call can change something.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Self::CreateBranch(_)
+            | Self::CreateEndpoint(..)
+            | Self::RestoreBranch(_)
+            | Self::DeleteBranch(_)
+            | Self::DeleteEndpoint(_) => true,
+            Self::GetProject
+            | Self::ListBranches
+            | Self::ListEndpoints
+            | Self::ListDatabases(_)
+            | Self::ListRoles(_)
+            | Self::RevealPassword(..)
+            | Self::ListOperations => false,
+        }
+    }
+
+    /// Says what is asked, for errors: fits after "failed to".
+    pub fn describe(&self, project: &ProjectId) -> String {
+        match self {
+            Self::GetProject => format!("read project {project}"),
+            Self::ListBranches => format!("list branches of {project}"),
+            Self::ListEndpoints => format!("list endpoints of {project}"),
+            Self::ListDatabases(branch) => format!("list databases of {branch}"),
+            Self::ListRoles(branch) => format!("list roles of {branch}"),
+            Self::RevealPassword(branch, role) => format!("read the password of role {role} on {branch}"),
+            Self::ListOperations => format!("list operations of {project}"),
+            Self::CreateBranch(create) => format!("create branch {} from {}", create.name, create.parent),
+            Self::CreateEndpoint(branch, _) => format!("create a read-only endpoint on {branch}"),
+            Self::RestoreBranch(restore) => format!("restore {} from {}", restore.branch, restore.source),
+            Self::DeleteBranch(branch) => format!("delete branch {branch}"),
+            Self::DeleteEndpoint(endpoint) => format!("delete endpoint {endpoint}"),
+        }
+    }
+
+    /// Encodes the request.
+    pub fn encode(&self, api: &Api, project: &ProjectId) -> HttpRequest {
+        let (method, path) = self.route();
+        let mut request = HttpRequest::new(method, format!("{}/projects/{project}{path}", api.base), CALL_TIMEOUT);
+        request.secret_headers.push(("Authorization", Secret::new(format!("Bearer {}", api.key.reveal()))));
+        request.headers.push(("Accept".to_owned(), "application/json".to_owned()));
+        if let Some(body) = self.body() {
+            request.headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+            request.body = body.to_string();
+        }
+        request
+    }
+
+    fn route(&self) -> (Method, String) {
+        match self {
+            Self::GetProject => (Method::Get, String::new()),
+            Self::ListBranches => (Method::Get, "/branches?sort_by=created_at&sort_order=asc&limit=10000".to_owned()),
+            Self::ListEndpoints => (Method::Get, "/endpoints".to_owned()),
+            Self::ListDatabases(branch) => (Method::Get, format!("/branches/{branch}/databases")),
+            Self::ListRoles(branch) => (Method::Get, format!("/branches/{branch}/roles")),
+            Self::RevealPassword(branch, role) => {
+                (Method::Get, format!("/branches/{branch}/roles/{}/reveal_password", percent_encode(role.as_str())))
+            }
+            Self::ListOperations => (Method::Get, "/operations?limit=100".to_owned()),
+            Self::CreateBranch(_) => (Method::Post, "/branches".to_owned()),
+            Self::CreateEndpoint(..) => (Method::Post, "/endpoints".to_owned()),
+            Self::RestoreBranch(restore) => (Method::Post, format!("/branches/{}/restore", restore.branch)),
+            Self::DeleteBranch(branch) => (Method::Delete, format!("/branches/{branch}")),
+            Self::DeleteEndpoint(endpoint) => (Method::Delete, format!("/endpoints/{endpoint}")),
+        }
+    }
+
+    fn body(&self) -> Option<Value> {
+        if let Self::CreateBranch(create) = self {
+            let size = compute_units(create.endpoint_cu_hundredths);
+            let mut branch = json!({"name": create.name, "parent_id": create.parent});
+            if let Some(lsn) = create.parent_lsn {
+                branch["parent_lsn"] = json!(lsn);
+            }
+            let annotation: Map<String, Value> =
+                create.annotation.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+            return Some(json!({
+                "branch": branch,
+                "endpoints": [{"type": "read_only", "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size}],
+                "annotation_value": annotation,
+            }));
+        }
+        if let Self::CreateEndpoint(branch, cu) = self {
+            let size = compute_units(*cu);
+            return Some(json!({"endpoint": {
+                "branch_id": branch, "type": "read_only", "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size,
+            }}));
+        }
+        if let Self::RestoreBranch(restore) = self {
+            return Some(json!({"source_branch_id": restore.source, "preserve_under_name": restore.displaced_name}));
+        }
+        None
+    }
+
+    /// Decodes what came back.
+    ///
+    /// # Errors
+    ///
+    /// Any status that is not a success, no reply, or a reply that cannot be read. `sync::retry` decides what follows.
+    pub fn decode(&self, project: &ProjectId, result: Result<HttpResponse, HttpFailure>) -> Result<Reply, NeonError> {
+        let call = || self.describe(project);
+        let response = result.map_err(|failure| NeonError::NoReply { call: call(), failure })?;
+        if !(200..300).contains(&response.status) {
+            return Err(status_error(call(), &response));
+        }
+        self.decode_body(&response.body).map_err(|problem| NeonError::Undecodable { call: call(), problem })
+    }
+
+    fn decode_body(&self, body: &str) -> Result<Reply, String> {
+        Ok(match self {
+            Self::GetProject => Reply::Project(field(body, "project")?),
+            Self::ListBranches => Reply::Branches(whole(body)?),
+            Self::ListEndpoints => Reply::Endpoints(field(body, "endpoints")?),
+            Self::ListDatabases(_) => Reply::Databases(field(body, "databases")?),
+            Self::ListRoles(branch) => Reply::Roles(branch.clone(), field(body, "roles")?),
+            Self::RevealPassword(branch, role) => {
+                let password: String = field(body, "password")?;
+                Reply::Password(branch.clone(), role.clone(), Secret::new(password))
+            }
+            Self::ListOperations => Reply::Operations(field(body, "operations")?),
+            Self::CreateBranch(_) => {
+                let created: Created = whole(body)?;
+                Reply::Created(created.branch, created.endpoints, created.operations)
+            }
+            Self::CreateEndpoint(..) => Reply::EndpointCreated(field(body, "endpoint")?),
+            Self::RestoreBranch(_) => {
+                let restored: Restored = whole(body)?;
+                Reply::Restored(restored.branch, restored.operations)
+            }
+            Self::DeleteBranch(_) | Self::DeleteEndpoint(_) => Reply::Deleted,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Created {
+    branch: Branch,
+    endpoints: Vec<Endpoint>,
+    operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+struct Restored {
+    branch: Branch,
+    operations: Vec<Operation>,
+}
+
+fn whole<T: DeserializeOwned>(body: &str) -> Result<T, String> {
+    serde_json::from_str(body).map_err(|error| position(&error))
+}
+
+/// Reads one field of an object and ignores the others.
+fn field<T: DeserializeOwned>(body: &str, name: &str) -> Result<T, String> {
+    let mut map: std::collections::BTreeMap<String, Value> = whole(body)?;
+    let value = map.remove(name).ok_or_else(|| format!("field {name:?} is missing"))?;
+    serde_json::from_value(value).map_err(|error| format!("{name}: {}", position(&error)))
+}
+
+/// Says what is wrong without quoting the body: serde's own text can contain a value.
+fn position(error: &serde_json::Error) -> String {
+    format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column())
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+fn status_error(call: String, response: &HttpResponse) -> NeonError {
+    // A page of Cloudflare's is not JSON and says nothing that we need.
+    let body: Option<ErrorBody> = serde_json::from_str(&response.body).ok();
+    let (code, message) = body.map_or_else(Default::default, |body| (body.code, body.message));
+    NeonError::Status {
+        call,
+        status: response.status,
+        code: shorten(&code),
+        message: shorten(&message),
+        retry_after: response.retry_after,
+    }
+}
+
+/// Shortens a text of somebody else's to one line that holds no connection string.
+pub fn shorten(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words: Vec<&str> =
+        line.split_whitespace().map(|word| if word.contains("://") { "(address)" } else { word }).collect();
+    words.join(" ").chars().take(MESSAGE_LENGTH).collect()
+}
+
+/// Writes hundredths of a compute unit as the number Neon expects, such as 0.25.
+fn compute_units(hundredths: u32) -> Value {
+    let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    serde_json::from_str(text).expect("digits with at most one point are a number")
+}
+
+/// Encodes a name for one part of a path.
+pub fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project() -> ProjectId {
+        "old-violet-32930710".into()
+    }
+
+    fn reply(status: u16, body: &str) -> Result<HttpResponse, HttpFailure> {
+        Ok(HttpResponse { status, retry_after: None, body: body.to_owned() })
+    }
+
+    #[test]
+    fn a_backup_is_created_with_its_annotation_and_a_small_read_only_endpoint() {
+        let call = Call::CreateBranch(CreateBranch {
+            parent: "br-noisy-breeze-a5e59rrb".into(),
+            parent_lsn: None,
+            name: "backup-20261121".into(),
+            endpoint_cu_hundredths: 25,
+            annotation: vec![("firstlight", "hub".into()), ("run", "20261121".into())],
+        });
+        let api = Api { base: "https://neon.example/api/v2".into(), key: Secret::new("k".into()) };
+        let request = call.encode(&api, &project());
+        assert_eq!(request.url, "https://neon.example/api/v2/projects/old-violet-32930710/branches");
+        assert_eq!(
+            serde_json::from_str::<Value>(&request.body).expect("we wrote it"),
+            json!({"annotation_value": {"firstlight": "hub", "run": "20261121"},
+                   "branch": {"name": "backup-20261121", "parent_id": "br-noisy-breeze-a5e59rrb"},
+                   "endpoints": [{"type": "read_only", "autoscaling_limit_min_cu": 0.25, "autoscaling_limit_max_cu": 0.25}]})
+        );
+    }
+
+    #[test]
+    fn an_error_of_neons_keeps_its_code_and_sentence() {
+        let result = Call::GetProject.decode(&project(), reply(404, r#"{"code":"","message":"project not found"}"#));
+        let text = result.map(drop).expect_err("404").to_string();
+        assert_eq!(text, "read project old-violet-32930710: Neon answered 404 \"project not found\"");
+    }
+
+    #[test]
+    fn a_page_of_html_is_an_error_without_its_text() {
+        let result = Call::GetProject.decode(&project(), reply(524, "<html>secret</html>"));
+        assert_eq!(
+            result.map(drop).expect_err("524").to_string(),
+            "read project old-violet-32930710: Neon answered 524"
+        );
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_is_described_but_not_quoted() {
+        let body = r#"{"password": 12345}"#;
+        let call = Call::RevealPassword("br-a-b-c".into(), "app".into());
+        let text = call.decode(&project(), reply(200, body)).map(drop).expect_err("a number").to_string();
+        assert!(!text.contains("12345"), "{text}");
+    }
+
+    #[test]
+    fn addresses_in_messages_are_removed() {
+        assert_eq!(shorten("cannot reach postgresql://a:b@c/d now\n"), "cannot reach (address) now");
+    }
+
+    #[test]
+    fn a_role_name_is_encoded_in_the_path() {
+        assert_eq!(percent_encode("My role/ä"), "My%20role%2F%C3%A4");
+    }
+}

@@ -1,0 +1,253 @@
+//! SQL over HTTP, as Neon's proxy answers it.
+//!
+//! In: a [`Batch`] of statements for one database. Out: an [`HttpRequest`], and from its reply rows of texts or a
+//! [`SqlError`].
+//!
+//! Invariants: every batch is one transaction, `RepeatableRead`; a reading batch is read only; all values travel as text, because
+//! the proxy misreads empty arrays otherwise.
+//!
+//! Source: neondatabase/neon `proxy/src/serverless/sql_over_http.rs`, read 2026-11-21.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::id::{DatabaseName, RoleName, Secret};
+use crate::neon::{percent_encode, shorten};
+use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
+
+/// How long a batch may take. The statements in it have their own, shorter limit.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(130);
+
+/// Who asks, and where.
+#[derive(Clone)]
+pub struct Login {
+    /// The endpoint's host.
+    pub host: String,
+    /// The database.
+    pub database: DatabaseName,
+    /// The role.
+    pub role: RoleName,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Statements of one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The statements with their parameters. All parameters are texts.
+    pub statements: Vec<(String, Vec<String>)>,
+    /// Whether the transaction may write.
+    pub is_read_only: bool,
+}
+
+/// A parameter that must not be shown.
+pub type SecretParameter<'a> = Option<(usize, &'a Secret)>;
+
+/// The rows of one statement; a value is a text or absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Rows {
+    /// Rows of values in the order of the columns.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// A batch failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SqlError {
+    /// Postgres or the proxy answered with an error.
+    #[error("query {database}: answered {status}{}: {message}", state(.sqlstate))]
+    Answered {
+        /// Which database.
+        database: DatabaseName,
+        /// The status code.
+        status: u16,
+        /// The SQLSTATE; empty when Postgres did not answer.
+        sqlstate: String,
+        /// The message, shortened.
+        message: String,
+    },
+    /// No complete reply came.
+    #[error("query {database}: {failure}")]
+    NoReply {
+        /// Which database.
+        database: DatabaseName,
+        /// What happened.
+        failure: HttpFailure,
+    },
+    /// The reply could not be read.
+    #[error("query {database}: the reply could not be read")]
+    Undecodable {
+        /// Which database.
+        database: DatabaseName,
+    },
+}
+
+fn state(sqlstate: &str) -> String {
+    if sqlstate.is_empty() { String::new() } else { format!(" {sqlstate}") }
+}
+
+impl SqlError {
+    /// Returns whether the same batch may succeed later: nothing answered, the compute was not there, or Postgres asked to retry.
+    ///
+    /// # Source
+    ///
+    /// PostgreSQL, appendix A: classes 08, 40, 53, 55, 57 and 58 are about the moment, not about the statement.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoReply { .. } | Self::Undecodable { .. } => true,
+            Self::Answered { status, sqlstate, .. } => {
+                let class = sqlstate.get(..2).unwrap_or_default();
+                (sqlstate.is_empty() && *status >= 429) || matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// Encodes the request.
+    ///
+    /// `sql_url` replaces the address that is derived from the endpoint's host. `secret` is one more parameter of a statement,
+    /// given apart so that a batch can be shown.
+    pub fn encode(&self, login: &Login, sql_url: Option<&str>, secret: SecretParameter<'_>) -> HttpRequest {
+        let url = sql_url.map_or_else(|| derived_url(&login.host), str::to_owned);
+        let mut request = HttpRequest::new(Method::Post, url, BATCH_TIMEOUT);
+        let connection = format!(
+            "postgresql://{}:{}@{}/{}?sslmode=require",
+            percent_encode(login.role.as_str()),
+            percent_encode(login.password.reveal()),
+            login.host,
+            percent_encode(login.database.as_str()),
+        );
+        request.secret_headers.push(("Neon-Connection-String", Secret::new(connection)));
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Neon-Raw-Text-Output", "true"),
+            ("Neon-Array-Mode", "true"),
+            ("Neon-Batch-Isolation-Level", "RepeatableRead"),
+        ];
+        request.headers.extend(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        if self.is_read_only {
+            request.headers.push(("Neon-Batch-Read-Only".to_owned(), "true".to_owned()));
+        }
+        let queries: Vec<Value> = self
+            .statements
+            .iter()
+            .enumerate()
+            .map(|(index, (query, parameters))| {
+                let mut parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
+                if let Some((_, value)) = secret.filter(|(wanted, _)| *wanted == index) {
+                    parameters.push(value.reveal());
+                }
+                json!({"query": query, "params": parameters})
+            })
+            .collect();
+        request.body = json!({"queries": queries}).to_string();
+        request
+    }
+
+    /// Decodes what came back: the rows of each statement, in order.
+    ///
+    /// # Errors
+    ///
+    /// An error of Postgres or of the proxy, no reply, or a reply that cannot be read.
+    pub fn decode(&self, login: &Login, result: Result<HttpResponse, HttpFailure>) -> Result<Vec<Rows>, SqlError> {
+        let database = || login.database.clone();
+        let response = result.map_err(|failure| SqlError::NoReply { database: database(), failure })?;
+        if response.status != 200 {
+            return Err(answered(database(), &response));
+        }
+        let reply: BatchReply =
+            serde_json::from_str(&response.body).map_err(|_| SqlError::Undecodable { database: database() })?;
+        if reply.results.len() != self.statements.len() {
+            return Err(SqlError::Undecodable { database: database() });
+        }
+        Ok(reply.results)
+    }
+}
+
+#[derive(Deserialize)]
+struct BatchReply {
+    results: Vec<Rows>,
+}
+
+/// The body of an error; the proxy's framework writes `msg` instead of `message`.
+#[derive(Default, Deserialize)]
+struct ErrorReply {
+    #[serde(default, alias = "msg")]
+    message: String,
+    #[serde(default)]
+    code: Option<String>,
+}
+
+fn answered(database: DatabaseName, response: &HttpResponse) -> SqlError {
+    let error: ErrorReply = serde_json::from_str(&response.body).unwrap_or_default();
+    SqlError::Answered {
+        database,
+        status: response.status,
+        sqlstate: error.code.map(|code| shorten(&code)).unwrap_or_default(),
+        message: shorten(&error.message),
+    }
+}
+
+/// Derives the address from the host, as Neon's driver does: the first label becomes `api`.
+///
+/// Source: @neondatabase/serverless 1.2.0: `host.replace(/^[^.]+\./,'api.')`.
+fn derived_url(host: &str) -> String {
+    let rest = host.split_once('.').map_or(host, |(_, rest)| rest);
+    format!("https://api.{rest}/sql")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login() -> Login {
+        Login {
+            host: "ep-misty-sea-a5833nbi.us-east-2.aws.neon.tech".into(),
+            database: "neondb".into(),
+            role: "neondb_owner".into(),
+            password: Secret::new("p@ss/word".into()),
+        }
+    }
+
+    fn batch() -> Batch {
+        Batch { statements: vec![("select 1".into(), Vec::new())], is_read_only: true }
+    }
+
+    #[test]
+    fn a_batch_goes_to_the_address_that_neons_driver_uses() {
+        let request = batch().encode(&login(), None, None);
+        assert_eq!(request.url, "https://api.us-east-2.aws.neon.tech/sql");
+        assert_eq!(
+            request.secret_headers[0].1.reveal(),
+            "postgresql://neondb_owner:p%40ss%2Fword@ep-misty-sea-a5833nbi.us-east-2.aws.neon.tech/neondb?sslmode=require"
+        );
+        assert_eq!(request.body, r#"{"queries":[{"params":[],"query":"select 1"}]}"#);
+    }
+
+    #[test]
+    fn an_error_of_postgres_keeps_its_state_and_message() {
+        let body = r#"{"message":"relation \"x\" does not exist","code":"42P01","detail":null}"#;
+        let response = HttpResponse { status: 400, retry_after: None, body: body.into() };
+        let error = batch().decode(&login(), Ok(response)).expect_err("an error");
+        assert_eq!(error.to_string(), "query neondb: answered 400 42P01: relation \"x\" does not exist");
+        assert!(!error.is_passing());
+    }
+
+    #[test]
+    fn a_compute_that_is_not_there_may_come_back() {
+        let response =
+            HttpResponse { status: 500, retry_after: None, body: r#"{"msg":"Control plane request failed"}"#.into() };
+        assert!(batch().decode(&login(), Ok(response)).expect_err("an error").is_passing());
+    }
+
+    #[test]
+    fn a_reply_with_too_few_results_is_not_believed() {
+        let response = HttpResponse { status: 200, retry_after: None, body: r#"{"results":[]}"#.into() };
+        assert_eq!(
+            batch().decode(&login(), Ok(response)),
+            Err(SqlError::Undecodable { database: "neondb".into() })
+        );
+    }
+}

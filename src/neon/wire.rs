@@ -1,0 +1,268 @@
+//! Neon's objects as they travel, reduced to the fields that decide something.
+//!
+//! Invariants: unknown fields and unknown words are accepted, because Neon adds some without notice; a field that we
+//! need and that is missing is an error, never a default.
+//!
+//! Source: Neon API v2, OpenAPI document of 2026-07-13.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, ProjectId, RoleName};
+use crate::time::{Timestamp, millis};
+
+/// A project.
+///
+/// # Source
+///
+/// Neon API v2, getProject, read 2026-11-21: `owner.branches_limit` is "the only branch-limit number in a published
+/// response".
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// The major version of Postgres.
+    pub pg_version: u32,
+    /// Whether Neon can tell a role's password.
+    pub store_passwords: bool,
+    /// The owner, with the plan's limits; missing in some replies.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+}
+
+/// The owner of a project.
+///
+/// # Source
+///
+/// Neon API v2, getProject, read 2026-11-21: "`branches_limit`*: integer".
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Owner {
+    /// How many branches a project may have.
+    pub branches_limit: i64,
+}
+
+/// A branch.
+///
+/// # Source
+///
+/// Neon API v2, listProjectBranches, read 2026-11-21: "After a restore, `parent_lsn` / `parent_timestamp` are not final until
+/// the operations finish."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Its id; a restore keeps it.
+    pub id: BranchId,
+    /// Its name; unique in the project.
+    pub name: BranchName,
+    /// The branch it was made from; missing on a root.
+    #[serde(default)]
+    pub parent_id: Option<BranchId>,
+    /// The position in the parent at which it begins.
+    #[serde(default)]
+    pub parent_lsn: Option<Lsn>,
+    /// `init`, `resetting`, `ready`, `archived`, or a word that Neon has added.
+    pub current_state: String,
+    /// Whether it is the project's default branch.
+    pub default: bool,
+    /// Whether it is protected.
+    pub protected: bool,
+    /// When it was made.
+    #[serde(with = "millis")]
+    pub created_at: Timestamp,
+    /// When Neon will delete it; missing for never.
+    #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An endpoint: a compute with an address.
+///
+/// # Source
+///
+/// Neon API v2, listProjectEndpoints, read 2026-11-21: "type*(`read_only|read_write`)".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The branch it serves.
+    pub branch_id: BranchId,
+    /// Its host name; the first label is the endpoint's id.
+    pub host: String,
+    /// `read_write` or `read_only`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether connections are refused.
+    #[serde(default)]
+    pub disabled: bool,
+    /// When it was made.
+    #[serde(with = "millis")]
+    pub created_at: Timestamp,
+}
+
+impl Endpoint {
+    /// Returns whether it accepts writes.
+    pub fn is_read_write(&self) -> bool {
+        self.kind == "read_write"
+    }
+}
+
+/// An asynchronous piece of work of Neon's.
+///
+/// # Source
+///
+/// Neon API v2, listProjectOperations, read 2026-11-21: status is one of "scheduling running finished failed error cancelling
+/// cancelled skipped".
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// The branch it works on.
+    #[serde(default)]
+    pub branch_id: Option<BranchId>,
+    /// How far it is.
+    pub status: OperationStatus,
+    /// When Neon tries again; present on a failure that is not final.
+    #[serde(default, with = "millis::option")]
+    pub retry_at: Option<Timestamp>,
+}
+
+/// How far an operation is.
+///
+/// # Source
+///
+/// Neon API v2, OperationStatus, read 2026-11-21; treated as an open set.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum OperationStatus {
+    /// Done.
+    Finished,
+    /// Not needed.
+    Skipped,
+    /// Ended badly; final unless it has a `retry_at`.
+    Failed,
+    /// Ended badly.
+    Error,
+    /// Ended by somebody.
+    Cancelled,
+    /// Under way: `scheduling`, `running`, `cancelling`, or a word that Neon has added.
+    UnderWay(String),
+}
+
+impl From<String> for OperationStatus {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "finished" => Self::Finished,
+            "skipped" => Self::Skipped,
+            "failed" => Self::Failed,
+            "error" => Self::Error,
+            "cancelled" => Self::Cancelled,
+            _ => Self::UnderWay(text),
+        }
+    }
+}
+
+impl Operation {
+    /// Returns `Some(true)` when it ended well, `Some(false)` when it ended badly, `None` while it is under way.
+    ///
+    /// # Source
+    ///
+    /// Documents disagree about `failed`; the safe reading is that `failed` with `retry_at` is still under way.
+    pub fn ended_well(&self) -> Option<bool> {
+        match (&self.status, self.retry_at) {
+            (OperationStatus::Finished | OperationStatus::Skipped, _) => Some(true),
+            (OperationStatus::Failed, Some(_)) | (OperationStatus::UnderWay(_), _) => None,
+            (OperationStatus::Failed, None) | (OperationStatus::Error | OperationStatus::Cancelled, _) => Some(false),
+        }
+    }
+
+    /// Returns the status as Neon writes it.
+    pub fn status_text(&self) -> &str {
+        match &self.status {
+            OperationStatus::Finished => "finished",
+            OperationStatus::Skipped => "skipped",
+            OperationStatus::Failed => "failed",
+            OperationStatus::Error => "error",
+            OperationStatus::Cancelled => "cancelled",
+            OperationStatus::UnderWay(text) => text,
+        }
+    }
+}
+
+/// A role.
+///
+/// # Source
+///
+/// Neon API v2, listProjectBranchRoles, read 2026-11-21: "authentication_method?(`password|oauth|no_login`)".
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Role {
+    /// Its name.
+    pub name: RoleName,
+    /// How it logs in; missing means by password.
+    #[serde(default)]
+    pub authentication_method: Option<String>,
+}
+
+impl Role {
+    /// Returns whether it logs in with a password.
+    pub fn has_password(&self) -> bool {
+        self.authentication_method.as_deref().is_none_or(|method| method == "password")
+    }
+}
+
+/// A database.
+///
+/// # Source
+///
+/// Neon API v2, listProjectBranchDatabases, read 2026-11-21.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Database {
+    /// Its name.
+    pub name: DatabaseName,
+}
+
+/// What somebody wrote on a branch.
+///
+/// # Source
+///
+/// Neon API v2, listProjectBranches, read 2026-11-21: `annotations` maps branch ids to `{"object", "value"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Annotation {
+    /// The texts, by name.
+    #[serde(default)]
+    pub value: BTreeMap<String, String>,
+}
+
+/// Every branch of a project, with what is written on them.
+///
+/// # Source
+///
+/// Neon API v2, listProjectBranches, read 2026-11-21: "limit 1–10000"; a project has at most 5,000 branches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct BranchList {
+    /// The branches.
+    pub branches: Vec<Branch>,
+    /// What is written on them, by branch id.
+    #[serde(default)]
+    pub annotations: BTreeMap<BranchId, Annotation>,
+}
+
+impl BranchList {
+    /// Returns the branch of an id.
+    pub fn by_id(&self, id: &BranchId) -> Option<&Branch> {
+        self.branches.iter().find(|branch| branch.id == *id)
+    }
+
+    /// Returns the branch of a name.
+    pub fn by_name(&self, name: &BranchName) -> Option<&Branch> {
+        self.branches.iter().find(|branch| branch.name == *name)
+    }
+
+    /// Returns a text of a branch's annotation.
+    pub fn annotation(&self, id: &BranchId, key: &str) -> Option<&str> {
+        self.annotations.get(id)?.value.get(key).map(String::as_str)
+    }
+
+    /// Returns the branches whose parent is the given one.
+    pub fn children<'a>(&'a self, id: &'a BranchId) -> impl Iterator<Item = &'a Branch> {
+        self.branches.iter().filter(move |branch| branch.parent_id.as_ref() == Some(id))
+    }
+}

@@ -1,0 +1,333 @@
+//! What is remembered in Workers KV, under which keys.
+//!
+//! | key | written by | read by | stale or lost, the worst that happens |
+//! |---|---|---|---|
+//! | `checkpoint/<pair>` | the tick that drives, `POST /runs` | every tick, `GET /runs/{id}` | the run is taken up again from the names in Neon |
+//! | `result/<pair>/<run>` | the tick that ends the run | every tick, `GET /runs` | a run that is over is taken up, finds its backup and restore, and ends again |
+//! | `notice/<pair>/<run>/<kind>` | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
+//! | `backup/<pair>/<run>` | the tick that verified the backup | pruning | a backup is kept that might have gone |
+//! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
+//! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
+//! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
+//! | `request/<pair>/<key>` | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
+//!
+//! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Pair;
+use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
+use crate::port::{Clock, Metadata, Store, StoreFailure};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
+use crate::sync::machine::backup_name;
+use crate::sync::step::Step;
+use crate::sync::verify::Check;
+use crate::time::{Timestamp, after, millis};
+
+/// How long a write waits before it is repeated: one key takes one write a second.
+///
+/// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)".
+const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_millis(1_100);
+
+/// Keys that one bulk read takes.
+///
+/// Source: Workers KV, limits, 2026-09-05: "bulk get ≤ 100 keys".
+pub const KEYS_PER_READ: usize = 100;
+
+/// A record could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The store did not answer.
+    #[error("{0}")]
+    Store(#[from] StoreFailure),
+    /// The record was written by a newer version.
+    #[error("read {key}: it has format {found}, and this version knows {FORMAT}; deploy the newer version again")]
+    Newer {
+        /// Which.
+        key: String,
+        /// Its format.
+        found: u64,
+    },
+    /// The record is not one of ours.
+    #[error("read {key}: {problem}")]
+    Unreadable {
+        /// Which.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Returns the key of a pair's checkpoint.
+pub fn checkpoint_key(pair: &PairName) -> String {
+    format!("checkpoint/{pair}")
+}
+
+/// Returns the key of a run's result.
+pub fn result_key(pair: &PairName, run: &RunId) -> String {
+    format!("result/{pair}/{run}")
+}
+
+/// Returns the key of a notice; its id is `<pair>/<run>/<kind>`.
+pub fn notice_key(id: &str) -> String {
+    format!("notice/{id}")
+}
+
+/// Returns the key of a backup's record.
+pub fn backup_key(pair: &PairName, run: &RunId) -> String {
+    format!("backup/{pair}/{run}")
+}
+
+/// Returns the key of what a run pruned.
+pub fn prune_key(pair: &PairName, run: &RunId) -> String {
+    format!("prune/{pair}/{run}")
+}
+
+/// Returns the key of a pair's hold.
+pub fn hold_key(pair: &PairName) -> String {
+    format!("hold/{pair}")
+}
+
+/// Returns the key of the order to cancel a run.
+pub fn cancel_key(pair: &PairName, run: &RunId) -> String {
+    format!("cancel/{pair}/{run}")
+}
+
+/// Returns the key of a request that was made with an `Idempotency-Key`.
+pub fn request_key(pair: &PairName, key: &str) -> String {
+    format!("request/{pair}/{key}")
+}
+
+/// What a run did, as it is kept and as `GET /runs/{id}` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The version of this shape.
+    pub format: u32,
+    /// Whose run.
+    pub pair: PairName,
+    /// Which run.
+    pub run: RunId,
+    /// How it stands.
+    pub status: RunStatus,
+    /// How far it was to go.
+    pub goal: Goal,
+    /// Whether a person started it.
+    pub is_manual: bool,
+    /// When it started.
+    #[serde(with = "millis")]
+    pub started_at: Timestamp,
+    /// When it ended; missing while it is under way.
+    #[serde(with = "millis::option")]
+    pub ended_at: Option<Timestamp>,
+    /// The step it is at, or ended at.
+    pub step: Step,
+    /// Why it did not succeed.
+    pub reason: Option<String>,
+    /// The page of `runbooks/` to open.
+    pub runbook: Option<String>,
+    /// What staging holds, as observed at the end.
+    pub staging: Option<String>,
+    /// The backup, once made.
+    pub backup: Option<ReportedBackup>,
+    /// The branch that holds what staging held before.
+    pub displaced: Option<BranchName>,
+    /// Why staging was kept.
+    pub hold: Option<Hold>,
+    /// Every step with its times and attempts.
+    pub steps: Vec<StepRecord>,
+    /// What was compared.
+    pub compared: Compared,
+    /// Every check.
+    pub checks: Vec<Check>,
+    /// What became of passwords.
+    pub passwords: Passwords,
+    /// What people should know although it stopped nothing.
+    pub warnings: Vec<String>,
+    /// What went wrong on the way.
+    pub errors: Vec<RecordedError>,
+    /// Ticks that drove it.
+    pub tick_count: u32,
+    /// What was pruned; kept under a key of its own, because it comes after the verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
+}
+
+/// The backup in a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedBackup {
+    /// Its id.
+    pub id: BranchId,
+    /// Its name.
+    pub name: BranchName,
+    /// Where in production it begins.
+    pub lsn: Option<Lsn>,
+    /// Whether this run read it without objection.
+    pub is_verified: bool,
+}
+
+/// How much was compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Tables.
+    pub tables: usize,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of those tables in the backup.
+    pub bytes: u64,
+}
+
+impl Report {
+    /// Writes the report of a run as it stands.
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        let verdict = checkpoint.verdict.as_ref();
+        let fingerprint = checkpoint.fingerprint.as_ref();
+        Self {
+            format: FORMAT,
+            pair: checkpoint.pair.clone(),
+            run: checkpoint.run.clone(),
+            status: checkpoint.status(),
+            goal: checkpoint.goal,
+            is_manual: checkpoint.is_manual,
+            started_at: checkpoint.started_at,
+            ended_at: verdict.map(|verdict| verdict.at),
+            step: verdict.map_or(checkpoint.step, |verdict| verdict.step),
+            reason: verdict.and_then(|verdict| verdict.reason.clone()),
+            runbook: verdict.and_then(|verdict| verdict.runbook.clone()),
+            staging: verdict.map(|verdict| verdict.staging.clone()),
+            backup: checkpoint.backup.as_ref().map(|backup| ReportedBackup {
+                id: backup.id.clone(),
+                name: backup.name.clone(),
+                lsn: backup.lsn,
+                is_verified: backup.is_verified,
+            }),
+            displaced: checkpoint.restore.as_ref().map(|restore| restore.displaced_name.clone()),
+            hold: checkpoint.hold.clone(),
+            steps: checkpoint.steps.clone(),
+            compared: fingerprint.map_or_else(Compared::default, |print| Compared {
+                tables: print.table_count(),
+                rows: print.row_count(),
+                bytes: print.bytes(),
+            }),
+            checks: checkpoint.checks.clone(),
+            passwords: checkpoint.passwords.clone(),
+            warnings: checkpoint.warnings.clone(),
+            errors: checkpoint.errors.clone(),
+            tick_count: checkpoint.tick_count,
+            prune: checkpoint.prune.is_done.then(|| checkpoint.prune.clone()),
+        }
+    }
+
+    /// Writes the report of a day on which no run was started.
+    pub fn of_missed_day(pair: &Pair, run: &RunId, now: Timestamp) -> Self {
+        Self {
+            format: FORMAT,
+            pair: pair.name.clone(),
+            run: run.clone(),
+            status: RunStatus::Missed,
+            goal: Goal::Staging,
+            is_manual: false,
+            started_at: now,
+            ended_at: Some(now),
+            step: Step::Preflight,
+            reason: Some(format!("no tick between {} and {} {}", pair.start_at, pair.catch_up_until, pair.zone_label)),
+            runbook: Some("run-failed.md".to_owned()),
+            staging: Some("Staging is untouched.".to_owned()),
+            backup: None,
+            displaced: None,
+            hold: None,
+            steps: Vec::new(),
+            compared: Compared::default(),
+            checks: Vec::new(),
+            passwords: Passwords::default(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            tick_count: 0,
+            prune: None,
+        }
+    }
+
+    /// Returns the few facts that a listing shows.
+    pub fn metadata(&self) -> Metadata {
+        Metadata {
+            status: self.status.as_str().to_owned(),
+            started_at: crate::time::render(self.started_at),
+            ended_at: self.ended_at.map(crate::time::render).unwrap_or_default(),
+        }
+    }
+}
+
+/// The record of a backup that was read without objection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedBackup {
+    /// The version of this shape.
+    pub format: u32,
+    /// Its id.
+    pub id: BranchId,
+    /// Its name.
+    pub name: BranchName,
+    /// When it was read.
+    #[serde(with = "millis")]
+    pub verified_at: Timestamp,
+    /// What was read.
+    pub compared: Compared,
+}
+
+/// Decodes a record; a format newer than ours is refused.
+///
+/// # Errors
+///
+/// When it was written by a newer version, or is not one of ours.
+pub fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, RecordError> {
+    let value: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| RecordError::Unreadable { key: key.to_owned(), problem: format!("{:?}", error.classify()) })?;
+    let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(u64::from(FORMAT));
+    if found > u64::from(FORMAT) {
+        return Err(RecordError::Newer { key: key.to_owned(), found });
+    }
+    serde_json::from_value(value).map_err(|error| RecordError::Unreadable { key: key.to_owned(), problem: error.to_string() })
+}
+
+/// Encodes a record.
+///
+/// # Panics
+///
+/// Never: records are plain data whose keys are texts.
+pub fn encode<T: Serialize>(record: &T) -> String {
+    serde_json::to_string(record).expect("records are plain data")
+}
+
+/// Writes a record; a write that is refused as too fast is repeated once.
+///
+/// # Errors
+///
+/// When the store refused twice or did not answer.
+pub async fn write<W: Store + Clock>(
+    world: &W,
+    key: &str,
+    value: &str,
+    metadata: Option<Metadata>,
+) -> Result<(), StoreFailure> {
+    match world.write(key, value, metadata.clone()).await {
+        Err(StoreFailure::TooFast) => {
+            world.sleep(after(world.now(), WRITE_AGAIN)).await;
+            world.write(key, value, metadata).await
+        }
+        result => result,
+    }
+}
+
+/// Returns which of these runs' backups have a record of being verified.
+///
+/// # Errors
+///
+/// When the store did not answer.
+pub async fn verified_backups<W: Store>(world: &W, pair: &Pair, runs: &[RunId]) -> Result<Vec<BranchName>, StoreFailure> {
+    if runs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<String> = runs.iter().map(|run| backup_key(&pair.name, run)).collect();
+    let found = world.read(&keys).await?;
+    let is_there = |run: &&RunId| found.get(&backup_key(&pair.name, run)).is_some_and(Option::is_some);
+    Ok(runs.iter().filter(is_there).map(|run| backup_name(pair, run)).collect())
+}

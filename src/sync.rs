@@ -1,0 +1,13 @@
+//! One run of a pair, from start to verdict: the machine and its policies.
+//!
+//! *Architecture Invariant:* everything below is pure. It has no clock, no randomness, no `async` and no ports; it is given
+//! `now` and answers with what is to be done next. `crate::tick` does it.
+
+pub mod checkpoint;
+pub mod machine;
+pub mod notice;
+pub mod retention;
+pub mod retry;
+pub mod schedule;
+pub mod step;
+pub mod verify;

@@ -1,0 +1,422 @@
+//! The persisted state of a run.
+//!
+//! Shape: `{"format":1,"pair":"hub","run":"20261121","generation":3,"step":"restore",…}`, under `checkpoint/<pair>`.
+//!
+//! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
+//! locks, the checkpoint is a memory.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
+use crate::sync::step::Step;
+use crate::sync::verify::{Check, Fingerprint};
+use crate::time::{Timestamp, millis};
+
+/// The format that is written.
+pub const FORMAT: u32 = 1;
+
+/// The state of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The version of this shape.
+    pub format: u32,
+    /// Whose run it is.
+    pub pair: PairName,
+    /// Which run.
+    pub run: RunId,
+    /// Orders the writers; each tick adds one.
+    pub generation: u32,
+    /// Whether the schedule or a person started it.
+    pub is_manual: bool,
+    /// How far it is to go.
+    pub goal: Goal,
+    /// Why staging is kept as it is, if somebody asked for that.
+    pub hold: Option<Hold>,
+    /// When it started.
+    #[serde(with = "millis")]
+    pub started_at: Timestamp,
+    /// When it is given up.
+    #[serde(with = "millis")]
+    pub give_up_at: Timestamp,
+    /// A digest of the pair's settings at the start.
+    pub settings: String,
+    /// Until when a tick drives it; another tick leaves it alone until then.
+    #[serde(with = "millis::option")]
+    pub driven_until: Option<Timestamp>,
+    /// Ticks that have driven it.
+    pub tick_count: u32,
+    /// Ticks since the last step forward.
+    pub idle_tick_count: u32,
+    /// The step it is at.
+    pub step: Step,
+    /// The attempt of this step, counted from one.
+    pub attempt: u32,
+    /// Nothing is tried before this.
+    #[serde(with = "millis::option")]
+    pub not_before: Option<Timestamp>,
+    /// Every step so far.
+    pub steps: Vec<StepRecord>,
+    /// The ids that preflight saw.
+    pub pins: Option<Pins>,
+    /// The databases that are compared.
+    pub databases: Vec<DatabaseName>,
+    /// The backup, once it exists.
+    pub backup: Option<Backup>,
+    /// What the backup holds, once it was read.
+    pub fingerprint: Option<Fingerprint>,
+    /// The restore, once it was accepted or seen.
+    pub restore: Option<Restore>,
+    /// The roll-back, once it was accepted or seen.
+    pub roll_back: Option<Restore>,
+    /// What became of the passwords of staging's roles.
+    pub passwords: Passwords,
+    /// The branch on which tables were compared again, if that was necessary.
+    pub check: Option<CheckBranch>,
+    /// The displaced name that the restore was, or is being, sent with.
+    pub intended_name: Option<BranchName>,
+    /// Whether staging was compared with the backup.
+    pub is_compared: bool,
+    /// What was checked, and how it went.
+    pub checks: Vec<Check>,
+    /// What people should know although it stops nothing.
+    pub warnings: Vec<String>,
+    /// What went wrong on the way.
+    pub errors: Vec<RecordedError>,
+    /// Why it will end, while staging is still being looked at.
+    pub ending: Option<Ending>,
+    /// How it ended.
+    pub verdict: Option<Verdict>,
+    /// Whether the result was stored and the notices were queued.
+    pub is_published: bool,
+    /// What was pruned.
+    pub prune: Prune,
+    /// Whether people were told that the deadline has passed.
+    pub is_late_told: bool,
+    /// Notices that some channel has not taken.
+    pub outbox: Vec<String>,
+}
+
+/// How far a run is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// A verified copy on staging.
+    Staging,
+    /// A verified backup; staging is not touched.
+    VerifyBackup,
+}
+
+/// Somebody asked to keep staging as it is.
+///
+/// Shape: `{"reason":"customer demo","until":"2026-11-22T12:00:00.000Z"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why.
+    pub reason: String,
+    /// Until when; missing means until it is released.
+    #[serde(default, with = "millis::option")]
+    pub until: Option<Timestamp>,
+}
+
+/// One step of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Which.
+    pub step: Step,
+    /// When it began.
+    #[serde(with = "millis")]
+    pub started_at: Timestamp,
+    /// When it ended; missing while it is under way.
+    #[serde(with = "millis::option")]
+    pub ended_at: Option<Timestamp>,
+    /// Attempts, counted from one.
+    pub attempts: u32,
+}
+
+/// The ids that preflight saw; a later step refuses others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// The project.
+    pub project: ProjectId,
+    /// Never written to.
+    pub production: BranchId,
+    /// The branch that is overwritten.
+    pub staging: BranchId,
+    /// Its name.
+    pub staging_name: BranchName,
+}
+
+/// The backup of this run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Its id.
+    pub id: BranchId,
+    /// Its name.
+    pub name: BranchName,
+    /// Where in production it begins; known once its operations are done.
+    pub lsn: Option<Lsn>,
+    /// When creating it was accepted, as far as known.
+    #[serde(with = "millis")]
+    pub accepted_at: Timestamp,
+    /// The operations that make it; empty when the reply was lost.
+    pub operations: Vec<OperationId>,
+    /// Whether its operations are done.
+    pub is_ready: bool,
+    /// Whether this run has read it without objection.
+    pub is_verified: bool,
+}
+
+/// A restore of staging.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// The name under which the old state is kept.
+    pub displaced_name: BranchName,
+    /// The branch that holds the old state, once seen.
+    pub displaced_id: Option<BranchId>,
+    /// When Neon accepted it; `None` when that was not seen by this checkpoint.
+    #[serde(with = "millis::option")]
+    pub accepted_at: Option<Timestamp>,
+    /// The operations that do it; empty when the reply was lost.
+    pub operations: Vec<OperationId>,
+    /// Whether its operations are done.
+    pub is_done: bool,
+}
+
+/// What became of the passwords of staging's roles.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passwords {
+    /// Whether all of them were looked at.
+    pub is_done: bool,
+    /// Roles that have the password they had.
+    pub kept: Vec<RoleName>,
+    /// Roles that staging had and production does not have.
+    pub gone: Vec<RoleName>,
+    /// Roles whose password could not be given back, with the reason.
+    pub not_kept: Vec<(RoleName, String)>,
+    /// Roles that have logged in after the restore.
+    pub logged_in: Vec<RoleName>,
+}
+
+/// A branch of staging at the point where its restore ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckBranch {
+    /// Its name.
+    pub name: BranchName,
+    /// Its id, once it exists.
+    pub id: Option<BranchId>,
+    /// The operations that make it.
+    pub operations: Vec<OperationId>,
+    /// Whether its operations are done.
+    pub is_ready: bool,
+    /// Why Neon would not make it.
+    pub refusal: Option<String>,
+    /// The tables that are compared again.
+    pub tables: Vec<String>,
+}
+
+/// An error as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedError {
+    /// During which step.
+    pub step: Step,
+    /// During which attempt.
+    pub attempt: u32,
+    /// When.
+    #[serde(with = "millis")]
+    pub at: Timestamp,
+    /// What; fits after "failed to".
+    pub text: String,
+}
+
+/// Why a run will end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// How it will end.
+    pub status: RunStatus,
+    /// Why; fits after "Error:".
+    pub reason: String,
+    /// The page of `runbooks/` to open.
+    pub runbook: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// How.
+    pub status: RunStatus,
+    /// When.
+    #[serde(with = "millis")]
+    pub at: Timestamp,
+    /// At which step.
+    pub step: Step,
+    /// Why, when it did not succeed.
+    pub reason: Option<String>,
+    /// The page of `runbooks/` to open, when it did not succeed.
+    pub runbook: Option<String>,
+    /// What staging holds, as observed.
+    pub staging: String,
+}
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Under way.
+    Running,
+    /// Every check named in the report was run and was equal.
+    Succeeded,
+    /// It ended without that.
+    Failed,
+    /// Somebody ended it, or what it was started with has changed.
+    Cancelled,
+    /// Another run has restored staging since.
+    Superseded,
+    /// It was never started.
+    Missed,
+}
+
+impl RunStatus {
+    /// Returns the word that is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Missed => "missed",
+        }
+    }
+}
+
+/// What was pruned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prune {
+    /// Whether everything was tried.
+    pub is_done: bool,
+    /// Whether the plan was carried out before the backup, to make room.
+    pub made_room: bool,
+    /// Branches that are gone.
+    pub deleted: Vec<String>,
+    /// Endpoints that are gone.
+    pub deleted_endpoints: Vec<EndpointId>,
+    /// What could not be deleted, with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// What is kept, with the reason.
+    pub kept: Vec<(String, String)>,
+}
+
+/// What starts a run.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Whose run.
+    pub pair: PairName,
+    /// Which run.
+    pub run: RunId,
+    /// Whether a person started it.
+    pub is_manual: bool,
+    /// How far it is to go.
+    pub goal: Goal,
+    /// Why staging is kept as it is.
+    pub hold: Option<Hold>,
+    /// When it is given up.
+    pub give_up_at: Timestamp,
+    /// A digest of the pair's settings.
+    pub settings: String,
+}
+
+impl Checkpoint {
+    /// Returns the state of a run that has done nothing yet.
+    pub fn start(start: Start, now: Timestamp) -> Self {
+        Self {
+            format: FORMAT,
+            pair: start.pair,
+            run: start.run,
+            generation: 0,
+            is_manual: start.is_manual,
+            goal: start.goal,
+            hold: start.hold,
+            started_at: now,
+            give_up_at: start.give_up_at,
+            settings: start.settings,
+            driven_until: None,
+            tick_count: 0,
+            idle_tick_count: 0,
+            step: Step::Preflight,
+            attempt: 1,
+            not_before: None,
+            steps: vec![StepRecord { step: Step::Preflight, started_at: now, ended_at: None, attempts: 1 }],
+            pins: None,
+            databases: Vec::new(),
+            backup: None,
+            fingerprint: None,
+            restore: None,
+            roll_back: None,
+            passwords: Passwords::default(),
+            check: None,
+            intended_name: None,
+            is_compared: false,
+            checks: Vec::new(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            ending: None,
+            verdict: None,
+            is_published: false,
+            prune: Prune::default(),
+            is_late_told: false,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Returns how the run stands.
+    pub fn status(&self) -> RunStatus {
+        self.verdict.as_ref().map_or(RunStatus::Running, |verdict| verdict.status)
+    }
+
+    /// Returns whether nothing is left to do for the run itself; notices may still be due.
+    pub fn is_over(&self) -> bool {
+        self.verdict.is_some() && self.is_published && self.prune.is_done
+    }
+
+    /// Returns whether staging is left as it is.
+    pub fn leaves_staging(&self) -> bool {
+        self.goal == Goal::VerifyBackup || self.hold.is_some()
+    }
+
+    /// Goes to the next step.
+    pub fn advance(&mut self, now: Timestamp) {
+        let Some(next) = self.step.following() else { return };
+        self.enter(next, now);
+    }
+
+    /// Goes to a step.
+    pub fn enter(&mut self, step: Step, now: Timestamp) {
+        if let Some(last) = self.steps.last_mut() {
+            last.ended_at = last.ended_at.or(Some(now));
+            last.attempts = self.attempt;
+        }
+        self.step = step;
+        self.attempt = 1;
+        self.not_before = None;
+        self.idle_tick_count = 0;
+        self.steps.push(StepRecord { step, started_at: now, ended_at: None, attempts: 1 });
+    }
+
+    /// Remembers an error.
+    pub fn record_error(&mut self, text: String, now: Timestamp) {
+        // The newest errors explain the end; a run that fails for hours must not outgrow its record.
+        const ERRORS_KEPT: usize = 20;
+        if self.errors.len() == ERRORS_KEPT {
+            self.errors.remove(0);
+        }
+        self.errors.push(RecordedError { step: self.step, attempt: self.attempt, at: now, text });
+    }
+
+    /// Remembers a warning once.
+    pub fn warn(&mut self, text: String) {
+        if !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The machine of a run: what to do next, and what an outcome means.
+//!
+//! In: a [`Run`] (the checkpoint and what this tick has seen), the pair's settings, `now`. Out: a [`Decision`]; then, for its
+//! [`Outcome`], the changed run.
+//!
+//! Invariants: every step begins by observing; a restore that Neon has accepted is not sent again; what was seen is forgotten
+//! whenever something may have changed it, so that the next decision is an observation.
+//!
+//! Failure: an error is classified by `sync::retry` alone. A run that has to end first looks at what staging holds.
+
+mod apply;
+mod backup;
+mod contents;
+mod ending;
+mod passwords;
+mod preflight;
+mod prune;
+mod restore;
+mod staging;
+
+use std::collections::BTreeMap;
+
+pub use self::apply::{IllegalTransition, apply, conclude};
+use crate::config::Pair;
+use crate::id::{BranchId, BranchName, DatabaseName, Lsn, RoleName, RunId, Secret};
+use crate::neon::sql::{Batch, Rows, SqlError};
+use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
+use crate::neon::{Call, NeonError, Reply};
+use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus};
+use crate::sync::retry::RUN_FAILED;
+use crate::sync::step::Step;
+use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint};
+use crate::time::Timestamp;
+
+/// A run as a tick holds it.
+pub struct Run {
+    /// What is persisted.
+    pub checkpoint: Checkpoint,
+    /// What this tick has seen, and forgets at its end.
+    pub seen: Seen,
+    /// Whether the last outcome is worth a save by itself.
+    pub wants_save: bool,
+}
+
+/// What this tick has seen of the world. It holds passwords and is never persisted.
+#[derive(Default)]
+pub struct Seen {
+    project: Option<Project>,
+    branches: Option<BranchList>,
+    endpoints: Option<Vec<Endpoint>>,
+    databases: Option<Vec<Database>>,
+    roles: BTreeMap<BranchId, Vec<Role>>,
+    /// `None` where Neon has no password to tell.
+    passwords: BTreeMap<(BranchId, RoleName), Option<Secret>>,
+    operations: Option<Vec<Operation>>,
+    looks: u32,
+    look_at: Option<Timestamp>,
+    sees_all_rows: Option<RoleSight>,
+    readings: BTreeMap<(Side, DatabaseName), Reading>,
+    prints: BTreeMap<Side, Fingerprint>,
+    orders: Option<Orders>,
+    /// Whether looking at the end has failed for good.
+    is_blind: bool,
+    prune_plan: Option<prune::Plan>,
+    verified_backups: Option<Vec<BranchName>>,
+    /// The password of the verifying role, when a secret holds it.
+    pub configured_password: Option<Secret>,
+}
+
+/// Which rows the verifying role sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RoleSight {
+    /// Every row.
+    All,
+    /// Those that row-level security lets through.
+    Filtered,
+    /// Production could not be asked; the backup will be.
+    Unknown,
+}
+
+/// A database that is being read.
+struct Reading {
+    batches: Batches,
+    next: usize,
+    print: DatabasePrint,
+}
+
+/// What people have asked for since the run started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Somebody wants the run to end.
+    pub is_cancelled: bool,
+    /// Somebody wants staging kept.
+    pub hold: Option<Hold>,
+}
+
+/// Whose content is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The backup.
+    Backup,
+    /// Staging, which may be in use.
+    Staging,
+    /// Staging at the point where its restore ended.
+    Check,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Decision {
+    /// Do this and tell what came of it.
+    Act(Action),
+    /// Nothing is to be done outside; the run changes by this.
+    Conclude(Conclusion),
+    /// Come back at `until`.
+    Wait {
+        /// When.
+        until: Timestamp,
+        /// What is waited for.
+        why: &'static str,
+    },
+    /// The run is over.
+    Done,
+}
+
+/// Something to be done outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A call of Neon's API.
+    Call(Call),
+    /// A batch of SQL.
+    Query(Box<Query>),
+    /// Read whether somebody has cancelled the run or holds staging.
+    ReadOrders,
+    /// Read which of these backups have a record of being verified.
+    ReadVerified(Vec<RunId>),
+    /// Call the staging application: the n-th configured test.
+    Smoke(usize),
+    /// Store the result and queue the notices.
+    Publish,
+}
+
+/// A batch of SQL and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// What the answer is for.
+    pub purpose: Purpose,
+    /// The branch whose password is used.
+    pub branch: BranchId,
+    /// The endpoint's host.
+    pub host: String,
+    /// The database.
+    pub database: DatabaseName,
+    /// The role that logs in.
+    pub role: RoleName,
+    /// The statements.
+    pub batch: Batch,
+}
+
+/// What the answer to a query is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whether the verifying role sees every row.
+    SeesAllRows,
+    /// What a database contains.
+    Catalogue(Side),
+    /// What its tables hold: the n-th batch.
+    Content(Side, usize),
+    /// The role gets the password it had on this branch.
+    GivePassword(BranchId),
+    /// Whether the role can log in.
+    LogIn,
+}
+
+/// What came of an action.
+pub enum Outcome {
+    /// Neon answered.
+    Replied(Box<Reply>),
+    /// Neon refused, or no reply came.
+    Failed(NeonError),
+    /// The rows of each statement.
+    Queried(Vec<Rows>),
+    /// The batch failed.
+    QueryFailed(SqlError),
+    /// What people have asked for; `None` when the store did not answer.
+    Orders(Option<Orders>),
+    /// Backups with a record of being verified; `None` when the store did not answer.
+    Verified(Option<Vec<BranchName>>),
+    /// How the smoke test went.
+    Smoked(Check),
+    /// The result is stored; these notices wait for their channels.
+    Published(Vec<String>),
+}
+
+/// A change of the run that needs nothing from outside.
+#[derive(Debug)]
+pub enum Conclusion {
+    /// Preflight has no objection.
+    Cleared,
+    /// The backup of this run exists already.
+    BackupFound(Box<Branch>),
+    /// The operations of the backup are done.
+    BackupReady,
+    /// The backup was read.
+    BackupRead(Fingerprint),
+    /// Staging is left as it is, by request.
+    Held(Hold),
+    /// Staging is a child of this run's backup already.
+    RestoreFound,
+    /// The operations of the restore are done.
+    RestoreDone,
+    /// The displaced branch was looked for.
+    DisplacedFound(Option<BranchId>),
+    /// The passwords were looked at.
+    PasswordsDone,
+    /// Some tables differ and are to be compared where nobody writes.
+    CheckNeeded(BranchName, Vec<String>),
+    /// The branch for that exists already.
+    CheckFound(BranchId),
+    /// The operations of that branch are done.
+    CheckReady,
+    /// Staging was compared with the backup.
+    Compared(Vec<Check>),
+    /// Staging is to be rolled back, and that is impossible or was done.
+    RollBackDone(String),
+    /// The step is done.
+    StepDone,
+    /// The operations are not done; look again later.
+    LookAgain,
+    /// The run will end; look at staging first.
+    End(Ending),
+    /// The run has ended; this is what staging holds.
+    Verdict(String),
+    /// The plan for pruning is made.
+    PrunePlanned(prune::Plan),
+    /// Pruning is over.
+    Pruned,
+}
+
+/// Everything that a decision is made from.
+struct View<'a> {
+    checkpoint: &'a Checkpoint,
+    seen: &'a Seen,
+    pair: &'a Pair,
+    now: Timestamp,
+}
+
+impl Run {
+    /// Takes up a run.
+    pub fn new(checkpoint: Checkpoint, configured_password: Option<Secret>) -> Self {
+        let seen = Seen { configured_password, ..Seen::default() };
+        Self { checkpoint, seen, wants_save: false }
+    }
+}
+
+impl Seen {
+    /// Forgets what a writing call may have changed.
+    fn forget(&mut self) {
+        self.branches = None;
+        self.endpoints = None;
+        self.operations = None;
+        self.look_at = None;
+        self.looks = 0;
+    }
+
+    /// Returns the password that a query logs in with.
+    pub fn password(&self, branch: &BranchId, role: &RoleName, verifying: &RoleName) -> Option<Secret> {
+        if let Some(Some(secret)) = self.passwords.get(&(branch.clone(), role.clone())) {
+            return Some(secret.clone());
+        }
+        self.configured_password.clone().filter(|_| role == verifying)
+    }
+}
+
+/// Decides what is to be done next.
+pub fn next(run: &Run, pair: &Pair, now: Timestamp) -> Decision {
+    let checkpoint = &run.checkpoint;
+    let view = View { checkpoint, seen: &run.seen, pair, now };
+    if checkpoint.is_over() {
+        return Decision::Done;
+    }
+    if let Some(until) = checkpoint.not_before.filter(|until| *until > now) {
+        return Decision::Wait { until, why: "waiting before the next attempt" };
+    }
+    if checkpoint.verdict.is_some() {
+        return if checkpoint.is_published { prune::next(&view) } else { Decision::Act(Action::Publish) };
+    }
+    if checkpoint.ending.is_some() {
+        return ending::next(&view);
+    }
+    if now >= checkpoint.give_up_at {
+        let reason = format!("{} was not done before the run's time was up", checkpoint.step.name());
+        return fail(reason);
+    }
+    match checkpoint.step {
+        Step::Preflight => preflight::next(&view),
+        Step::Backup => backup::next(&view),
+        Step::VerifyBackup => contents::next_backup(&view),
+        Step::Restore => restore::next(&view),
+        Step::VerifyStaging => staging::next(&view),
+        Step::SmokeTest => staging::next_smoke(&view),
+        Step::Prune => ending::succeed(),
+    }
+}
+
+/// Ends the run as failed.
+fn fail(reason: String) -> Decision {
+    end(RunStatus::Failed, reason)
+}
+
+/// Ends the run.
+fn end(status: RunStatus, reason: String) -> Decision {
+    Decision::Conclude(Conclusion::End(Ending { status, reason, runbook: RUN_FAILED.to_owned() }))
+}
+
+fn act(call: Call) -> Decision {
+    Decision::Act(Action::Call(call))
+}
+
+impl<'a> View<'a> {
+    /// Returns every branch, or the call that reads them.
+    fn branches(&self) -> Result<&'a BranchList, Decision> {
+        self.seen.branches.as_ref().ok_or_else(|| act(Call::ListBranches))
+    }
+
+    /// Returns every endpoint, or the call that reads them.
+    fn endpoints(&self) -> Result<&'a [Endpoint], Decision> {
+        self.seen.endpoints.as_deref().ok_or_else(|| act(Call::ListEndpoints))
+    }
+
+    /// Returns the roles of a branch, or the call that reads them.
+    fn roles(&self, branch: &BranchId) -> Result<&'a [Role], Decision> {
+        self.seen.roles.get(branch).map(Vec::as_slice).ok_or_else(|| act(Call::ListRoles(branch.clone())))
+    }
+
+    /// Returns what people have asked for, or the action that reads it.
+    fn orders(&self) -> Result<&'a Orders, Decision> {
+        self.seen.orders.as_ref().ok_or(Decision::Act(Action::ReadOrders))
+    }
+
+    /// Makes sure that a role's password on a branch was asked for. `Ok(false)` means that there is none to be had.
+    fn has_password(&self, branch: &BranchId, role: &RoleName) -> Result<bool, Decision> {
+        if *role == self.pair.role && self.seen.configured_password.is_some() {
+            return Ok(true);
+        }
+        match self.seen.passwords.get(&(branch.clone(), role.clone())) {
+            Some(password) => Ok(password.is_some()),
+            None => Err(act(Call::RevealPassword(branch.clone(), role.clone()))),
+        }
+    }
+
+    /// Returns the name of this run's backup.
+    fn backup_name(&self) -> BranchName {
+        backup_name(self.pair, &self.checkpoint.run)
+    }
+
+    /// Waits until operations are done. `Ok(())` means that all of them ended well.
+    ///
+    /// Operations are those that the reply named and all others of the branch; where the reply was lost, only the latter.
+    fn await_operations(
+        &self,
+        branch: &BranchId,
+        named: &[crate::id::OperationId],
+        first_look: Timestamp,
+        why: &'static str,
+    ) -> Result<(), Decision> {
+        let Some(operations) = &self.seen.operations else {
+            let look_at = self.seen.look_at.unwrap_or(first_look);
+            if self.now < look_at {
+                return Err(Decision::Wait { until: look_at, why });
+            }
+            return Err(act(Call::ListOperations));
+        };
+        let mut is_known = named.is_empty();
+        for operation in operations.iter().filter(|operation| {
+            named.contains(&operation.id) || operation.branch_id.as_ref() == Some(branch)
+        }) {
+            is_known |= named.contains(&operation.id);
+            match operation.ended_well() {
+                Some(true) => {}
+                // An older operation of this branch that ended badly was somebody else's.
+                Some(false) if !named.is_empty() && !named.contains(&operation.id) => {}
+                Some(false) => {
+                    let (id, status) = (&operation.id, operation.status_text());
+                    return Err(fail(format!("{why}: operation {id} on {branch} ended {status:?}, expected \"finished\"")));
+                }
+                None => return Err(Decision::Conclude(Conclusion::LookAgain)),
+            }
+        }
+        if is_known { Ok(()) } else { Err(Decision::Conclude(Conclusion::LookAgain)) }
+    }
+}
+
+/// Returns the name of a run's backup.
+pub fn backup_name(pair: &Pair, run: &RunId) -> BranchName {
+    format!("{}-{run}", pair.backup_prefix).as_str().into()
+}
+
+/// Returns the run in the name of a backup; `None` when the name is not one that this pair gives.
+pub fn run_of_backup(pair: &Pair, name: &BranchName) -> Option<RunId> {
+    let rest = name.as_str().strip_prefix(pair.backup_prefix.as_str())?.strip_prefix('-')?;
+    RunId::decode(rest)
+}
+
+/// Returns whether a branch with a backup's name is a backup of ours: annotation and parent agree with the name.
+pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> bool {
+    let Some(run) = run_of_backup(pair, &branch.name) else { return false };
+    branches.annotation(&branch.id, "firstlight") == Some(pair.name.as_str())
+        && branches.annotation(&branch.id, "run") == Some(run.as_str())
+        && branch.parent_id.as_ref() == Some(&pair.production_branch)
+}
+
+/// Returns the first part of the name under which staging's present state would be kept.
+///
+/// It is derived from the state that is displaced: `<staging>-of-<run>` when staging is a child of a backup of ours, else
+/// `<staging>-of-<tail of the parent's id>-<position>`. Whoever saw the same state therefore asks for the same name.
+pub fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branch) -> String {
+    let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
+    let run = parent.filter(|parent| is_our_backup(pair, branches, parent)).and_then(|parent| run_of_backup(pair, &parent.name));
+    match run {
+        Some(run) => format!("{}-of-{run}", staging.name),
+        None => {
+            let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail);
+            format!("{}-of-{tail}-{}", staging.name, lsn_in_name(staging.parent_lsn))
+        }
+    }
+}
+
+/// Writes a position without the slash, which a path would not survive.
+fn lsn_in_name(lsn: Option<Lsn>) -> String {
+    lsn.map_or_else(|| "0".to_owned(), |lsn| lsn.to_string().replace('/', "-"))
+}
+
+/// Returns the first free name of `stem`, `stem-2`, `stem-3`, ….
+pub fn free_name(branches: &BranchList, stem: &str) -> BranchName {
+    let mut name = BranchName::from(stem);
+    let mut number = 2_u32;
+    while branches.by_name(&name).is_some() {
+        name = format!("{stem}-{number}").as_str().into();
+        number += 1;
+    }
+    name
+}
+
+/// Returns the read-only endpoint of a branch.
+fn reader<'a>(endpoints: &'a [Endpoint], branch: &BranchId) -> Option<&'a Endpoint> {
+    endpoints.iter().find(|endpoint| endpoint.branch_id == *branch && !endpoint.disabled)
+}
+
+/// Returns the read-write endpoint of a branch.
+fn writer<'a>(endpoints: &'a [Endpoint], branch: &BranchId) -> Option<&'a Endpoint> {
+    endpoints.iter().find(|endpoint| endpoint.branch_id == *branch && endpoint.is_read_write() && !endpoint.disabled)
+}
+
+/// Unwraps a decision that came early.
+macro_rules! need {
+    ($value:expr) => {
+        match $value {
+            Ok(value) => value,
+            Err(decision) => return decision,
+        }
+    };
+}
+use need;

@@ -1,0 +1,48 @@
+//! Step 2: makes a branch of production and waits for its operations.
+
+use super::{Conclusion, Decision, View, act, end, fail, is_our_backup, need};
+use crate::neon::{Call, CreateBranch};
+use crate::sync::checkpoint::RunStatus;
+use crate::sync::step::FIRST_LOOK_CREATE;
+use crate::time::after;
+
+/// Decides the next action of the backup.
+pub(super) fn next(view: &View<'_>) -> Decision {
+    let Some(backup) = &view.checkpoint.backup else { return create(view) };
+    if backup.is_ready {
+        return Decision::Conclude(Conclusion::StepDone);
+    }
+    let first_look = after(backup.accepted_at, FIRST_LOOK_CREATE);
+    need!(view.await_operations(&backup.id, &backup.operations, first_look, "create the backup"));
+    // A lost reply leaves no operation to ask for; the branch itself says whether it can be used.
+    let branches = need!(view.branches());
+    match branches.by_id(&backup.id) {
+        Some(branch) if branch.current_state == "ready" => Decision::Conclude(Conclusion::BackupReady),
+        Some(_) => Decision::Conclude(Conclusion::LookAgain),
+        None => fail(format!("backup {} ({}) was made by this run and is gone", backup.name, backup.id)),
+    }
+}
+
+fn create(view: &View<'_>) -> Decision {
+    let branches = need!(view.branches());
+    let name = view.backup_name();
+    if let Some(found) = branches.by_name(&name) {
+        if is_our_backup(view.pair, branches, found) {
+            return Decision::Conclude(Conclusion::BackupFound(Box::new(found.clone())));
+        }
+        return fail(format!("branch {name} ({}) exists and was not made by this pair, expected the name to be free", found.id));
+    }
+    if need!(view.orders()).is_cancelled {
+        return end(RunStatus::Cancelled, "somebody cancelled the run before the backup was made".to_owned());
+    }
+    act(Call::CreateBranch(CreateBranch {
+        parent: view.pair.production_branch.clone(),
+        parent_lsn: None,
+        name,
+        endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
+        annotation: vec![
+            ("firstlight", view.pair.name.to_string()),
+            ("run", view.checkpoint.run.to_string()),
+        ],
+    }))
+}

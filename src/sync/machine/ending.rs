@@ -1,0 +1,56 @@
+//! The end of a run: one last look at staging, then the verdict.
+
+use super::{Conclusion, Decision, View, need};
+use crate::neon::wire::BranchList;
+use crate::sync::checkpoint::{Ending, RunStatus};
+
+/// Ends a run that has done all its steps.
+pub(super) fn succeed() -> Decision {
+    Decision::Conclude(Conclusion::End(Ending { status: RunStatus::Succeeded, reason: String::new(), runbook: String::new() }))
+}
+
+/// Looks at staging and gives the verdict.
+pub(super) fn next(view: &View<'_>) -> Decision {
+    let Some(ending) = &view.checkpoint.ending else { return succeed() };
+    if view.checkpoint.restore.is_none() && view.checkpoint.backup.is_none() {
+        return Decision::Conclude(Conclusion::Verdict("Staging is untouched.".to_owned()));
+    }
+    if view.seen.is_blind {
+        let text = "What staging holds could not be observed; look before using it.".to_owned();
+        return Decision::Conclude(Conclusion::Verdict(text));
+    }
+    let branches = need!(view.branches());
+    let is_ours = staging_is_ours(view, branches);
+    let must_be_ours = ending.status == RunStatus::Succeeded && view.checkpoint.restore.is_some();
+    if must_be_ours && !is_ours {
+        return super::end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned());
+    }
+    Decision::Conclude(Conclusion::Verdict(describe(view, branches, is_ours)))
+}
+
+fn staging_is_ours(view: &View<'_>, branches: &BranchList) -> bool {
+    let staging = branches.by_id(&view.pair.staging_branch);
+    let parent = staging.and_then(|staging| staging.parent_id.as_ref());
+    parent.is_some() && parent == view.checkpoint.backup.as_ref().map(|backup| &backup.id)
+}
+
+/// Says what staging holds.
+fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool) -> String {
+    let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
+        return "Staging is gone.".to_owned();
+    };
+    let backup = view.checkpoint.backup.as_ref().map_or_else(|| "the backup".to_owned(), |backup| backup.name.to_string());
+    let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
+    let parent = parent.map_or_else(|| "a root".to_owned(), |parent| parent.name.to_string());
+    if is_ours && staging.current_state != "ready" {
+        return format!("Staging is being restored from {backup} and is not ready.");
+    }
+    let is_verified = view.checkpoint.ending.as_ref().is_some_and(|ending| ending.status == RunStatus::Succeeded);
+    match (is_ours, is_verified, &view.checkpoint.restore, &view.checkpoint.roll_back) {
+        (true, true, ..) => format!("Staging holds {backup}, verified."),
+        (true, false, ..) => format!("Staging holds {backup}, not verified."),
+        (false, _, _, Some(_)) => format!("Staging was rolled back to the state before this run (child of {parent})."),
+        (false, _, None, None) => "Staging is untouched.".to_owned(),
+        (false, _, Some(_), None) => format!("Staging is a child of {parent}, not of this run's backup."),
+    }
+}

@@ -1,0 +1,130 @@
+//! Step 1: refuses what is unsafe before anything is made.
+
+use super::{Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, fail, is_our_backup, need, prune, writer};
+use crate::neon::Call;
+use crate::neon::wire::{BranchList, Endpoint};
+use crate::sync::verify::role_batch;
+
+/// Decides the next action of preflight.
+pub(super) fn next(view: &View<'_>) -> Decision {
+    let Some(project) = &view.seen.project else { return act(Call::GetProject) };
+    let branches = need!(view.branches());
+    let endpoints = need!(view.endpoints());
+    if let Some(objection) = objection(view, branches, endpoints) {
+        return fail(objection);
+    }
+    let production = &view.pair.production_branch;
+    let Some(databases) = &view.seen.databases else { return act(Call::ListDatabases(production.clone())) };
+    let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
+    for wanted in view.pair.databases.iter().flatten() {
+        if !known.contains(&wanted.as_str()) {
+            return fail(format!("databases: {wanted} is not on production {production}; it has {}", known.join(", ")));
+        }
+    }
+    if known.is_empty() {
+        return fail(format!("production {production} has no database to verify"));
+    }
+    let roles = need!(view.roles(production));
+    let role = &view.pair.role;
+    if !roles.iter().any(|known| known.name == *role) {
+        let known: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
+        return fail(format!("role: {:?} is not on production {production}; it has {}", role.as_str(), known.join(", ")));
+    }
+    if !need!(view.has_password(production, role)) {
+        return fail(format!(
+            "read the password of role {role} on {production}: Neon has none to tell (the project may store no passwords); \
+             set role_password_secret to the name of a secret that holds it"
+        ));
+    }
+    if let Some(decision) = sees_all_rows(view, endpoints) {
+        return decision;
+    }
+    if let Some(decision) = make_room(view, branches, project.owner.as_ref().map(|owner| owner.branches_limit)) {
+        return decision;
+    }
+    Decision::Conclude(Conclusion::Cleared)
+}
+
+/// Returns why a run must not go on. The restore asks again, so that what has changed since is seen.
+pub(super) fn objection(view: &View<'_>, branches: &BranchList, endpoints: &[Endpoint]) -> Option<String> {
+    let pair = view.pair;
+    let (production, staging) = (&pair.production_branch, &pair.staging_branch);
+    if production == staging {
+        return Some(format!("staging_branch: {staging} is the production branch"));
+    }
+    if branches.by_id(production).is_none() {
+        return Some(format!("production_branch: {production} is not in project {}", pair.project));
+    }
+    let Some(branch) = branches.by_id(staging) else {
+        return Some(format!("staging_branch: {staging} is not in project {}", pair.project));
+    };
+    let refusals = [
+        (branch.protected, "is protected, and Neon does not restore onto protected branches"),
+        (branch.default, "is the project's default branch, expected a branch that may be overwritten"),
+        (branch.parent_id.is_none(), "is a root branch, expected a child of production or of a backup"),
+        (branch.expires_at.is_some(), "expires by itself, expected a branch that stays"),
+    ];
+    if let Some((_, text)) = refusals.iter().find(|(is_so, _)| *is_so) {
+        return Some(format!("staging_branch: {} ({staging}) {text}", branch.name));
+    }
+    if writer(endpoints, staging).is_none() {
+        return Some(format!("staging_branch: {} ({staging}) has no enabled read-write endpoint, expected one", branch.name));
+    }
+    let name = backup_name(pair, &view.checkpoint.run);
+    let foreign = branches.by_name(&name).filter(|found| !is_our_backup(pair, branches, found));
+    foreign.map(|found| {
+        format!(
+            "branch {name} ({}) exists and was not made by this pair, expected the name to be free; rename it or set backup_prefix",
+            found.id
+        )
+    })
+}
+
+/// Asks production whether the verifying role sees every row.
+///
+/// A production that cannot be asked (no endpoint, an address list) is no objection here: the backup is asked again before anything
+/// is compared.
+fn sees_all_rows(view: &View<'_>, endpoints: &[Endpoint]) -> Option<Decision> {
+    let production = &view.pair.production_branch;
+    match view.seen.sees_all_rows {
+        Some(RoleSight::All | RoleSight::Unknown) => None,
+        Some(RoleSight::Filtered) => Some(fail(format!(
+            "role: {} does not see every row, because row-level security filters it; expected a role with BYPASSRLS \
+             (roles made through Neon's API have it; members do not inherit it)",
+            view.pair.role
+        ))),
+        None => {
+            let endpoint = writer(endpoints, production)?;
+            let database = view.pair.databases.iter().flatten().next().cloned();
+            let database = database.or_else(|| Some(view.seen.databases.as_ref()?.first()?.name.clone()))?;
+            Some(Decision::Act(Action::Query(Box::new(Query {
+                purpose: Purpose::SeesAllRows,
+                branch: production.clone(),
+                host: endpoint.host.clone(),
+                database,
+                role: view.pair.role.clone(),
+                batch: role_batch(),
+            }))))
+        }
+    }
+}
+
+/// Makes sure that the project has room for the branches of this run, by carrying out the prune plan first.
+fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<i64>) -> Option<Decision> {
+    let limit = usize::try_from(limit?).ok().filter(|limit| *limit > 0)?;
+    let backup = branches.by_name(&view.backup_name());
+    let staging_parent = branches.by_id(&view.pair.staging_branch).and_then(|staging| staging.parent_id.as_ref());
+    let is_restored = backup.is_some_and(|backup| staging_parent == Some(&backup.id));
+    let wanted = usize::from(backup.is_none()) + usize::from(!is_restored && !view.checkpoint.leaves_staging());
+    let used = branches.branches.len();
+    if used + wanted <= limit {
+        return None;
+    }
+    if !view.checkpoint.prune.made_room {
+        return Some(prune::next(view));
+    }
+    Some(fail(format!(
+        "make room for {wanted} branches: the project has {used} of {limit}, and no keep rule allows to delete enough; \
+         lower keep_last or keep_displaced, or delete a branch"
+    )))
+}

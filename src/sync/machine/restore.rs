@@ -1,0 +1,101 @@
+//! Step 4: overwrites staging with the backup, and gives its roles the passwords they had.
+
+use super::{Conclusion, Decision, View, act, displaced_stem, end, fail, free_name, is_our_backup, need, passwords, preflight};
+use crate::neon::wire::{Branch, BranchList};
+use crate::neon::{Call, RestoreBranch};
+use crate::sync::checkpoint::{Backup, Restore, RunStatus};
+use crate::sync::schedule;
+use crate::sync::step::{FIRST_LOOK, FIRST_LOOK_RESTORE};
+use crate::time::after;
+
+/// Decides the next action of the restore.
+pub(super) fn next(view: &View<'_>) -> Decision {
+    let Some(backup) = &view.checkpoint.backup else { return fail("restore staging: this run has no backup".to_owned()) };
+    let Some(restore) = &view.checkpoint.restore else { return look_and_restore(view, backup) };
+    if !restore.is_done {
+        let first_look = restore.accepted_at.map_or(view.now, |at| after(at, FIRST_LOOK_RESTORE));
+        let why = "restore staging";
+        need!(view.await_operations(&view.pair.staging_branch, &restore.operations, first_look, why));
+        return Decision::Conclude(Conclusion::RestoreDone);
+    }
+    after_restore(view, backup, restore)
+}
+
+/// Looks at everything again, and restores if nothing objects.
+fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
+    let branches = need!(view.branches());
+    let endpoints = need!(view.endpoints());
+    let orders = need!(view.orders());
+    if orders.is_cancelled {
+        return end(RunStatus::Cancelled, "somebody cancelled the run before staging was restored".to_owned());
+    }
+    if schedule::settings_digest(view.pair) != view.checkpoint.settings {
+        return end(RunStatus::Cancelled, "the pair's configuration has changed since the run started".to_owned());
+    }
+    if let Some(objection) = preflight::objection(view, branches, endpoints) {
+        return end(RunStatus::Cancelled, format!("look again before restoring: {objection}"));
+    }
+    if let Some(pins) = view.checkpoint.pins.as_ref().filter(|pins| pins.staging != view.pair.staging_branch) {
+        return end(RunStatus::Cancelled, format!("look again before restoring: staging was {}, expected the same", pins.staging));
+    }
+    match branches.by_id(&backup.id) {
+        None => return fail(format!("backup {} ({}) was made by this run and is gone", backup.name, backup.id)),
+        Some(branch) if branch.expires_at.is_some() => {
+            return fail(format!("backup {} has been given an end, and Neon does not restore from such a branch", backup.name));
+        }
+        Some(_) => {}
+    }
+    let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
+        return fail("look again before restoring: staging is gone".to_owned());
+    };
+    if staging.parent_id.as_ref() == Some(&backup.id) {
+        return Decision::Conclude(Conclusion::RestoreFound);
+    }
+    if let Some(hold) = &orders.hold {
+        return Decision::Conclude(Conclusion::Held(hold.clone()));
+    }
+    if let Some(newer) = newer_restore(view, branches, staging, backup) {
+        return end(RunStatus::Superseded, format!("staging was restored from the newer backup {newer} meanwhile"));
+    }
+    act(Call::RestoreBranch(RestoreBranch {
+        branch: view.pair.staging_branch.clone(),
+        source: backup.id.clone(),
+        displaced_name: free_name(branches, &displaced_stem(view.pair, branches, staging)),
+    }))
+}
+
+/// Returns the backup of ours that staging is a child of, when it is newer than this run's.
+fn newer_restore(view: &View<'_>, branches: &BranchList, staging: &Branch, backup: &Backup) -> Option<String> {
+    let parent = branches.by_id(staging.parent_id.as_ref()?)?;
+    let ours = branches.by_id(&backup.id)?;
+    (is_our_backup(view.pair, branches, parent) && parent.created_at > ours.created_at).then(|| parent.name.to_string())
+}
+
+/// Sees that staging is what the restore made, finds the displaced branch, and looks after the passwords.
+fn after_restore(view: &View<'_>, backup: &Backup, restore: &Restore) -> Decision {
+    let branches = need!(view.branches());
+    let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
+        return fail("look at staging after its restore: it is gone".to_owned());
+    };
+    if staging.parent_id.as_ref() != Some(&backup.id) {
+        return end(RunStatus::Superseded, "staging is no child of this run's backup any more".to_owned());
+    }
+    if staging.current_state != "ready" {
+        let until = after(view.now, FIRST_LOOK);
+        return if view.seen.look_at.is_some_and(|at| at > view.now) {
+            Decision::Wait { until, why: "staging is not ready yet" }
+        } else {
+            Decision::Conclude(Conclusion::LookAgain)
+        };
+    }
+    if restore.displaced_id.is_none() && !view.checkpoint.passwords.is_done {
+        let found = branches.by_name(&restore.displaced_name).map(|branch| branch.id.clone());
+        if found.is_some() {
+            return Decision::Conclude(Conclusion::DisplacedFound(found));
+        }
+    }
+    if !view.checkpoint.passwords.is_done {
+        return passwords::next(view, restore);
+    }
+    Decision::Conclude(Conclusion::StepDone)
+}

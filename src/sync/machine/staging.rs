@@ -1,0 +1,227 @@
+//! Steps 5 and 6: compares staging with the backup, then calls the staging application.
+
+use super::{Action, Conclusion, Decision, Purpose, Query, Side, View, act, contents, end, fail, need, writer};
+use crate::config::OnMismatch;
+use crate::id::{BranchName, RoleName};
+use crate::neon::sql::Batch;
+use crate::neon::{Call, CreateBranch, RestoreBranch};
+use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus};
+use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
+use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, compare};
+use crate::time::{after, between};
+
+/// Decides the next action of step 5.
+pub(super) fn next(view: &View<'_>) -> Decision {
+    let (Some(backup), Some(expected)) = (&view.checkpoint.backup, &view.checkpoint.fingerprint) else {
+        return fail("verify staging: this run has not read its backup".to_owned());
+    };
+    if view.checkpoint.is_compared {
+        return after_comparison(view, backup);
+    }
+    let branches = need!(view.branches());
+    match branches.by_id(&view.pair.staging_branch) {
+        Some(staging) if staging.parent_id.as_ref() == Some(&backup.id) => {}
+        Some(_) => return end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()),
+        None => return fail("verify staging: staging is gone".to_owned()),
+    }
+    if let Some(decision) = log_in(view) {
+        return decision;
+    }
+    let seen = need!(contents::read(view, Side::Staging, &view.pair.staging_branch));
+    let differences = compare(expected, &seen);
+    if differences.tables.is_empty() {
+        return Decision::Conclude(Conclusion::Compared(differences.checks));
+    }
+    match &view.checkpoint.check {
+        None => {
+            let name = format!("{}-check-{}", staging_name(view), view.checkpoint.run);
+            let tables = differences.tables.iter().map(|(_, table)| table.clone()).collect();
+            Decision::Conclude(Conclusion::CheckNeeded(BranchName::from(name.as_str()), tables))
+        }
+        Some(check) => compare_again(view, check, expected, differences),
+    }
+}
+
+fn staging_name(view: &View<'_>) -> String {
+    view.checkpoint.pins.as_ref().map_or_else(|| "staging".to_owned(), |pins| pins.staging_name.to_string())
+}
+
+/// Logs in to staging as each role that kept its password.
+fn log_in(view: &View<'_>) -> Option<Decision> {
+    let passwords = &view.checkpoint.passwords;
+    let role = passwords.kept.iter().find(|role| !passwords.logged_in.contains(role))?;
+    let staging = &view.pair.staging_branch;
+    match view.has_password(staging, role) {
+        Ok(true) => {}
+        Ok(false) => return None,
+        Err(decision) => return Some(decision),
+    }
+    Some(log_in_as(view, role))
+}
+
+fn log_in_as(view: &View<'_>, role: &RoleName) -> Decision {
+    let endpoints = need!(view.endpoints());
+    let staging = &view.pair.staging_branch;
+    let (Some(endpoint), Some(database)) = (writer(endpoints, staging), view.checkpoint.databases.first()) else {
+        return fail(format!("log in to staging {staging}: it has no enabled read-write endpoint, expected one"));
+    };
+    Decision::Act(Action::Query(Box::new(Query {
+        purpose: Purpose::LogIn,
+        branch: staging.clone(),
+        host: endpoint.host.clone(),
+        database: database.clone(),
+        role: role.clone(),
+        batch: Batch { statements: vec![("select 1".to_owned(), Vec::new())], is_read_only: true },
+    })))
+}
+
+/// Compares the tables that differ where nobody can have written: on a branch of staging as its restore left it.
+fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, differences: Differences) -> Decision {
+    if let Some(refusal) = &check.refusal {
+        let reason = format!("in use: it differs, and Neon would not make a branch to compare it on ({refusal})");
+        return Decision::Conclude(Conclusion::Compared(replace(differences.checks, &check.tables, |_| {
+            (CheckOutcome::NotChecked, reason.clone())
+        })));
+    }
+    let Some(id) = &check.id else { return create_check(view, check) };
+    if !check.is_ready {
+        need!(view.await_operations(id, &check.operations, view.now, "create the check branch"));
+        return Decision::Conclude(Conclusion::CheckReady);
+    }
+    let undisturbed = need!(contents::read(view, Side::Check, id));
+    let checks = replace(differences.checks, &check.tables, |name| {
+        let digest = |print: &Fingerprint| {
+            print.databases.iter().find_map(|(database, print)| {
+                let table = name.strip_prefix(&format!("{database}: content of "))?;
+                print.tables.get(table).cloned()
+            })
+        };
+        match (digest(expected), digest(&undisturbed)) {
+            (Some(backup), Some(staging)) if backup == staging => {
+                (CheckOutcome::Passed, format!("{} rows equal as restored; drift: staging has been written to since", backup.count))
+            }
+            (Some(backup), Some(staging)) if backup.count == staging.count => {
+                (CheckOutcome::Failed, format!("{} rows on both sides, content differs as restored", staging.count))
+            }
+            (Some(backup), Some(staging)) => {
+                (CheckOutcome::Failed, format!("backup has {} rows, staging as restored {}", backup.count, staging.count))
+            }
+            (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
+            (None, _) => (CheckOutcome::NotChecked, "is not in the backup's fingerprint".to_owned()),
+        }
+    });
+    Decision::Conclude(Conclusion::Compared(checks))
+}
+
+/// Replaces the outcomes of the tables that were compared again.
+fn replace(checks: Vec<Check>, tables: &[String], outcome: impl Fn(&str) -> (CheckOutcome, String)) -> Vec<Check> {
+    let is_again = |check: &Check| {
+        check.outcome == CheckOutcome::Failed
+            && check.name.split_once(": content of ").is_some_and(|(_, table)| tables.iter().any(|name| name == table))
+    };
+    checks
+        .into_iter()
+        .map(|check| {
+            if is_again(&check) {
+                let (outcome, detail) = outcome(&check.name);
+                Check { outcome, detail, ..check }
+            } else {
+                check
+            }
+        })
+        .collect()
+}
+
+fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
+    let branches = need!(view.branches());
+    let staging = &view.pair.staging_branch;
+    if let Some(found) = branches.by_name(&check.name) {
+        let is_ours = branches.annotation(&found.id, "firstlight") == Some(view.pair.name.as_str())
+            && found.parent_id.as_ref() == Some(staging);
+        if is_ours {
+            return Decision::Conclude(Conclusion::CheckFound(found.id.clone()));
+        }
+        return fail(format!("branch {} ({}) exists and was not made by this pair", check.name, found.id));
+    }
+    act(Call::CreateBranch(CreateBranch {
+        parent: staging.clone(),
+        parent_lsn: branches.by_id(staging).and_then(|branch| branch.parent_lsn),
+        name: check.name.clone(),
+        endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
+        annotation: vec![
+            ("firstlight", view.pair.name.to_string()),
+            ("run", view.checkpoint.run.to_string()),
+        ],
+    }))
+}
+
+/// Goes on when all was equal; otherwise does what `on_mismatch` says and ends the run.
+fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
+    let objections: Vec<String> = view
+        .checkpoint
+        .checks
+        .iter()
+        .filter(|check| matches!(check.outcome, CheckOutcome::Failed | CheckOutcome::NotChecked))
+        .map(|check| format!("{}: {}", check.name, check.detail))
+        .collect();
+    if objections.is_empty() {
+        return Decision::Conclude(Conclusion::StepDone);
+    }
+    // The notice has room for a few; the record has all.
+    let shown = objections.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+    let more = objections.len().saturating_sub(3);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let reason = format!("staging differs from {}: {shown}{more}", backup.name);
+    if view.pair.on_mismatch == OnMismatch::Keep {
+        return fail(reason);
+    }
+    roll_back(view, backup, reason)
+}
+
+/// Rolls staging back to the state that this run displaced, if this checkpoint itself saw the restore being accepted just now.
+fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
+    if let Some(roll_back) = &view.checkpoint.roll_back {
+        if !roll_back.is_done {
+            let first_look = roll_back.accepted_at.map_or(view.now, |at| after(at, FIRST_LOOK_RESTORE));
+            need!(view.await_operations(&view.pair.staging_branch, &roll_back.operations, first_look, "roll staging back"));
+        }
+        return Decision::Conclude(Conclusion::RollBackDone(reason));
+    }
+    let restore = view.checkpoint.restore.as_ref();
+    let is_recent = restore
+        .and_then(|restore| restore.accepted_at)
+        .is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
+    let Some(displaced) = restore.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent) else {
+        return fail(format!("{reason}; not rolled back, because this run did not itself see its restore accepted within 30 minutes"));
+    };
+    let branches = need!(view.branches());
+    let staging = branches.by_id(&view.pair.staging_branch);
+    if staging.and_then(|staging| staging.parent_id.as_ref()) != Some(&backup.id) {
+        return fail(format!("{reason}; not rolled back, because staging is no child of this run's backup any more"));
+    }
+    if branches.by_id(&displaced).is_none() {
+        return fail(format!("{reason}; not rolled back, because the displaced branch is gone"));
+    }
+    let stem = format!("{}-of-{}", staging_name(view), view.checkpoint.run);
+    act(Call::RestoreBranch(RestoreBranch {
+        branch: view.pair.staging_branch.clone(),
+        source: displaced,
+        displaced_name: super::free_name(branches, &stem),
+    }))
+}
+
+/// Decides the next action of step 6.
+pub(super) fn next_smoke(view: &View<'_>) -> Decision {
+    let done = |name: &str| view.checkpoint.checks.iter().any(|check| check.name == format!("smoke test: {name}"));
+    if let Some(index) = view.pair.smoke_tests.iter().position(|test| !done(&test.name)) {
+        return Decision::Act(Action::Smoke(index));
+    }
+    let failed: Vec<String> = view
+        .checkpoint
+        .checks
+        .iter()
+        .filter(|check| check.name.starts_with("smoke test: ") && check.outcome == CheckOutcome::Failed)
+        .map(|check| format!("{}: {}", check.name, check.detail))
+        .collect();
+    if failed.is_empty() { Decision::Conclude(Conclusion::StepDone) } else { fail(failed.join("; ")) }
+}

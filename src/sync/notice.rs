@@ -1,0 +1,442 @@
+//! What people are told, and how each kind of channel writes it.
+//!
+//! In: a run that ended, or a day that was missed. Out: a [`Notice`] with a deterministic id, and for each channel an
+//! [`HttpRequest`].
+//!
+//! Invariants: a notice holds no secret; its id is derived from pair, run and kind, so that a receiver can drop a second copy.
+//!
+//! Source: Standard Webhooks 1.0 (signature); Slack Block Kit, section text at most 3,000 characters.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::Sha256;
+
+use crate::config::{Channel, ChannelKind, Pair};
+use crate::id::{ChannelName, PairName, RunId, Secret};
+use crate::port::{HttpRequest, Method};
+use crate::sync::checkpoint::{Checkpoint, RunStatus};
+use crate::sync::step::Step;
+use crate::time::{Timestamp, millis};
+
+/// How long a receiver may take.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Characters of a text that Slack is given; its limit for a section is 3,000.
+const SLACK_TEXT: usize = 2_900;
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    /// Staging is a verified copy, or the backup is verified where that was the goal.
+    Succeeded,
+    /// The run failed.
+    Failed,
+    /// The run was ended by somebody or by a changed configuration.
+    Cancelled,
+    /// Another run has restored staging since.
+    Superseded,
+    /// The day's run was never started.
+    Missed,
+    /// The deadline has passed and the run is still under way.
+    Late,
+    /// A success after a failure was told for the same run.
+    Corrected,
+}
+
+impl NoticeKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Superseded,
+        Self::Missed,
+        Self::Late,
+        Self::Corrected,
+    ];
+
+    /// Returns the word that stands in ids.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Missed => "missed",
+            Self::Late => "late",
+            Self::Corrected => "corrected",
+        }
+    }
+}
+
+/// Something people are told.
+///
+/// Shape: `{"id":"hub/20261121/failed","kind":"failed","pair":"hub","run":"20261121","at":"…","subject":"…","text":"…","runbook":"…"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// `<pair>/<run>/<kind>`.
+    pub id: String,
+    /// What it is about.
+    pub kind: NoticeKind,
+    /// Whose run.
+    pub pair: PairName,
+    /// Which run.
+    pub run: RunId,
+    /// When it happened.
+    #[serde(with = "millis")]
+    pub at: Timestamp,
+    /// One line.
+    pub subject: String,
+    /// A few sentences.
+    pub text: String,
+    /// What people should know although it stopped nothing.
+    pub warnings: Vec<String>,
+    /// The page of `runbooks/` to open; missing when there is nothing to do.
+    pub runbook: Option<String>,
+}
+
+/// A notice and how far its delivery is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outgoing {
+    /// The version of this shape.
+    pub format: u32,
+    /// The notice.
+    pub notice: Notice,
+    /// One for each channel.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// How far the delivery to one channel is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Which channel.
+    pub channel: ChannelName,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it was taken; missing while it was not.
+    #[serde(with = "millis::option")]
+    pub delivered_at: Option<Timestamp>,
+    /// The next attempt is at this instant or later.
+    #[serde(with = "millis")]
+    pub next_at: Timestamp,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+impl Outgoing {
+    /// Puts a notice up for delivery to every channel.
+    pub fn new(notice: Notice, channels: &[Channel], now: Timestamp) -> Self {
+        let deliveries = channels
+            .iter()
+            .map(|channel| Delivery {
+                channel: channel.name.clone(),
+                attempts: 0,
+                delivered_at: None,
+                next_at: now,
+                last_error: None,
+            })
+            .collect();
+        Self { format: 1, notice, deliveries }
+    }
+
+    /// Returns whether every channel has taken it.
+    pub fn is_delivered(&self) -> bool {
+        self.deliveries.iter().all(|delivery| delivery.delivered_at.is_some())
+    }
+}
+
+/// Returns the wait after an attempt that failed.
+///
+/// Source: Standard Webhooks 1.0, "Retry schedule": 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
+pub fn redelivery_wait(attempts: u32) -> Duration {
+    const SECONDS: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
+    let index = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX).min(SECONDS.len() - 1);
+    Duration::from_secs(SECONDS[index])
+}
+
+/// Writes the notice of a run that ended.
+pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notice> {
+    let verdict = checkpoint.verdict.as_ref()?;
+    let date = checkpoint_date(checkpoint, pair, verdict.at);
+    let time = format!("{} {}", pair.zone.clock_time(verdict.at), pair.zone_label);
+    let reason = verdict.reason.as_deref().unwrap_or("none recorded");
+    let reason = reason.trim_end_matches('.');
+    let (number, name, of) = (verdict.step.number(), verdict.step.name(), Step::ALL.len());
+    let staging = &verdict.staging;
+    let page = verdict.runbook.as_deref().unwrap_or("run-failed.md");
+    let (kind, subject, text) = match verdict.status {
+        RunStatus::Succeeded if checkpoint.restore.is_some() => (
+            NoticeKind::Succeeded,
+            format!("[{label}] Daily sync completed — {date}"),
+            format!("Production → staging sync completed successfully at {time}. Staging data verified."),
+        ),
+        RunStatus::Succeeded => (
+            NoticeKind::Succeeded,
+            format!("[{label}] Backup verified — {date}"),
+            format!("The backup of production was made and verified at {time}. {}", kept_text(checkpoint, pair)),
+        ),
+        RunStatus::Cancelled => (
+            NoticeKind::Cancelled,
+            format!("[{label}] Daily sync cancelled — {date}"),
+            format!("Production → staging sync was cancelled at step {number} of {of} ({name}): {reason}. {staging}"),
+        ),
+        RunStatus::Superseded => (
+            NoticeKind::Superseded,
+            format!("[{label}] Daily sync superseded — {date}"),
+            format!("Production → staging sync {} ended at step {number} of {of} ({name}): {reason}. {staging}", checkpoint.run),
+        ),
+        RunStatus::Failed | RunStatus::Running | RunStatus::Missed => (
+            NoticeKind::Failed,
+            format!("[URGENT] [{label}] Daily sync FAILED — {date}"),
+            format!(
+                "Production → staging sync failed at step {number} of {of} ({name}). Error: {reason}. {staging} \
+                 Runbook: runbooks/{page}"
+            ),
+        ),
+    };
+    Some(Notice {
+        id: format!("{}/{}/{}", checkpoint.pair, checkpoint.run, kind.as_str()),
+        kind,
+        pair: checkpoint.pair.clone(),
+        run: checkpoint.run.clone(),
+        at: verdict.at,
+        subject,
+        text,
+        warnings: checkpoint.warnings.clone(),
+        runbook: verdict.runbook.clone(),
+    })
+}
+
+/// Says why staging was left as it is.
+fn kept_text(checkpoint: &Checkpoint, pair: &Pair) -> String {
+    match &checkpoint.hold {
+        Some(hold) => {
+            let until = hold.until.map_or_else(
+                || "until it is released".to_owned(),
+                |until| format!("until {} {}", pair.zone.date_time(until), pair.zone_label),
+            );
+            format!("Staging is held as it is {until}: {}.", hold.reason.trim_end_matches('.'))
+        }
+        None => "Staging was left as it is, as asked.".to_owned(),
+    }
+}
+
+fn checkpoint_date(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> chrono::NaiveDate {
+    if checkpoint.is_manual { pair.zone.date(at) } else { checkpoint.run.date() }
+}
+
+/// Writes the notice of a day on which no run was started.
+pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
+    let date = run.date();
+    Notice {
+        id: format!("{}/{run}/missed", pair.name),
+        kind: NoticeKind::Missed,
+        pair: pair.name.clone(),
+        run: run.clone(),
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync MISSED — {date}"),
+        text: format!(
+            "Production → staging sync was not started between {} and {} {}. Staging is untouched, and will be until somebody starts a run. \
+             Runbook: runbooks/run-failed.md",
+            pair.start_at, pair.catch_up_until, pair.zone_label
+        ),
+        warnings: Vec::new(),
+        runbook: Some("run-failed.md".to_owned()),
+    }
+}
+
+/// Writes the notice of a run that is under way when its deadline passes.
+pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
+    let (number, name, of) = (checkpoint.step.number(), checkpoint.step.name(), Step::ALL.len());
+    Notice {
+        id: format!("{}/{}/late", checkpoint.pair, checkpoint.run),
+        kind: NoticeKind::Late,
+        pair: checkpoint.pair.clone(),
+        run: checkpoint.run.clone(),
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync LATE — {}", checkpoint.run.date()),
+        text: format!(
+            "Production → staging sync is at step {number} of {of} ({name}) and has passed its deadline of {} {}. It goes on; \
+             the outcome will be told. Runbook: runbooks/run-failed.md",
+            pair.deadline, pair.zone_label
+        ),
+        warnings: Vec::new(),
+        runbook: Some("run-failed.md".to_owned()),
+    }
+}
+
+/// Encodes a notice for a channel. `signing` is the secret of a webhook, `whsec_<base64>` or any text.
+pub fn encode(notice: &Notice, kind: ChannelKind, url: &Secret, signing: Option<&Secret>, now: Timestamp) -> HttpRequest {
+    let mut request = HttpRequest::new(Method::Post, url.reveal().to_owned(), DELIVERY_TIMEOUT);
+    request.headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+    match kind {
+        ChannelKind::Slack => request.body = slack_body(notice),
+        ChannelKind::Webhook => {
+            request.body = webhook_body(notice);
+            let timestamp = now.timestamp().to_string();
+            if let Some(secret) = signing {
+                let signature = sign(secret, &notice.id, &timestamp, &request.body);
+                request.headers.push(("webhook-signature".to_owned(), signature));
+            }
+            request.headers.push(("webhook-id".to_owned(), notice.id.clone()));
+            request.headers.push(("webhook-timestamp".to_owned(), timestamp));
+        }
+    }
+    request
+}
+
+/// Signs a message.
+///
+/// # Source
+///
+/// Standard Webhooks 1.0: the signed content is `id.timestamp.payload`, the scheme `v1` is HMAC-SHA256, keys are "base64 encoded, and
+/// prefixed with `whsec_`".
+pub fn sign(secret: &Secret, id: &str, timestamp: &str, body: &str) -> String {
+    let text = secret.reveal();
+    let decoded = text.strip_prefix("whsec_").and_then(|encoded| BASE64.decode(encoded).ok());
+    let key = decoded.unwrap_or_else(|| text.as_bytes().to_vec());
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes a key of any length");
+    for part in [id, ".", timestamp, ".", body] {
+        mac.update(part.as_bytes());
+    }
+    format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
+}
+
+fn webhook_body(notice: &Notice) -> String {
+    json!({"type": format!("sync.{}", notice.kind.as_str()), "timestamp": crate::time::render(notice.at), "data": notice}).to_string()
+}
+
+/// Escapes what Slack reads as mark-up.
+fn slack_escape(text: &str) -> String {
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    if escaped.chars().count() <= SLACK_TEXT {
+        return escaped;
+    }
+    let mut short: String = escaped.chars().take(SLACK_TEXT).collect();
+    short.push('…');
+    short
+}
+
+fn slack_body(notice: &Notice) -> String {
+    let header: String = notice.subject.chars().take(150).collect();
+    let mut blocks = vec![
+        json!({"type": "header", "text": {"type": "plain_text", "text": header}}),
+        json!({"type": "section", "text": {"type": "mrkdwn", "text": slack_escape(&notice.text)}}),
+    ];
+    if !notice.warnings.is_empty() {
+        let text = notice.warnings.iter().map(|warning| format!("• {warning}")).collect::<Vec<_>>().join("\n");
+        blocks.push(json!({"type": "section", "text": {"type": "mrkdwn", "text": slack_escape(&text)}}));
+    }
+    let context = format!("pair {} · run {}", notice.pair, notice.run);
+    blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": slack_escape(&context)}]}));
+    json!({"text": format!("{}\n{}", header, slack_escape(&notice.text)), "blocks": blocks}).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::checkpoint::{Goal, Hold, Restore, Start, Verdict};
+    use crate::sync::schedule::tests::pair;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    fn ended(status: RunStatus, step: Step, reason: Option<&str>) -> Checkpoint {
+        let start = Start {
+            pair: "hub".into(),
+            run: RunId::decode("20261121").expect("a date"),
+            is_manual: false,
+            goal: Goal::Staging,
+            hold: None,
+            give_up_at: at("2026-11-21T12:00:00Z"),
+            settings: String::new(),
+        };
+        let mut checkpoint = Checkpoint::start(start, at("2026-11-21T10:00:00Z"));
+        checkpoint.verdict = Some(Verdict {
+            status,
+            at: at("2026-11-21T10:02:31Z"),
+            step,
+            reason: reason.map(str::to_owned),
+            runbook: reason.map(|_| "run-failed.md".to_owned()),
+            staging: "Staging holds backup-20261121, not verified.".to_owned(),
+        });
+        checkpoint
+    }
+
+    fn restored(mut checkpoint: Checkpoint) -> Checkpoint {
+        checkpoint.restore = Some(Restore {
+            displaced_name: "staging-of-20261120".into(),
+            displaced_id: None,
+            accepted_at: None,
+            operations: Vec::new(),
+            is_done: true,
+        });
+        checkpoint
+    }
+
+    #[test]
+    fn a_success_is_told_in_these_words() {
+        let notice = of_run(&restored(ended(RunStatus::Succeeded, Step::Prune, None)), &pair(), "CAIO Hub").expect("a verdict");
+        assert_eq!(notice.subject, "[CAIO Hub] Daily sync completed — 2026-11-21");
+        assert_eq!(notice.text, "Production → staging sync completed successfully at 5:02 AM ET. Staging data verified.");
+    }
+
+    #[test]
+    fn a_failure_is_told_in_these_words() {
+        let checkpoint = restored(ended(RunStatus::Failed, Step::Restore, Some("operation op-1 ended \"failed\"")));
+        let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
+        assert_eq!(notice.subject, "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21");
+        assert_eq!(
+            notice.text,
+            "Production → staging sync failed at step 4 of 7 (restore staging). Error: operation op-1 ended \"failed\". \
+             Staging holds backup-20261121, not verified. Runbook: runbooks/run-failed.md"
+        );
+    }
+
+    #[test]
+    fn a_held_staging_is_told() {
+        let mut checkpoint = ended(RunStatus::Succeeded, Step::VerifyBackup, None);
+        checkpoint.hold = Some(Hold { reason: "customer demo".into(), until: Some(at("2026-11-22T17:00:00Z")) });
+        let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
+        assert_eq!(
+            notice.text,
+            "The backup of production was made and verified at 5:02 AM ET. Staging is held as it is until 2026-11-22 12:00 ET: \
+             customer demo."
+        );
+    }
+
+    #[test]
+    fn a_signature_is_that_of_the_standards_example() {
+        // Source: Standard Webhooks, the example of its reference implementations.
+        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
+        assert_eq!(
+            sign(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", "{\"test\": 2432232314}"),
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+        );
+    }
+
+    #[test]
+    fn slack_gets_no_markup_from_a_reason_and_no_text_that_is_too_long() {
+        let reason = format!("<!channel> {}", "x".repeat(4000));
+        let notice = of_run(&ended(RunStatus::Failed, Step::Restore, Some(&reason)), &pair(), "Hub").expect("a verdict");
+        let request = encode(&notice, ChannelKind::Slack, &Secret::new("https://hooks.example.com".into()), None, notice.at);
+        let body: serde_json::Value = serde_json::from_str(&request.body).expect("we wrote it");
+        let text = body["blocks"][1]["text"]["text"].as_str().expect("a text");
+        assert!(text.contains("&lt;!channel&gt;"));
+        assert!(text.chars().count() < 3000);
+    }
+
+    #[test]
+    fn redelivery_waits_longer_each_time() {
+        assert_eq!(redelivery_wait(1), Duration::from_secs(5));
+        assert_eq!(redelivery_wait(40), Duration::from_secs(86_400));
+    }
+}

@@ -1,0 +1,131 @@
+//! Decides what an error of Neon's means for the run. This is the only place that does.
+//!
+//! Source: Neon API v2, read 2026-11-21: "any 423 and any 503 are always safe to retry"; other errors of writing calls say
+//! nothing about whether the call took effect.
+
+use std::time::Duration;
+
+use crate::neon::{Call, NeonError};
+
+/// What an error means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// The request certainly did nothing; try again.
+    Retry,
+    /// It may have taken effect; look before acting.
+    Observe,
+    /// It will not get better by itself; open this page of `runbooks/`.
+    Fail(&'static str),
+}
+
+/// The page for a run that failed.
+pub const RUN_FAILED: &str = "run-failed.md";
+
+/// The page that tells a run step by step.
+pub const DAILY_SYNC: &str = "daily-sync.md";
+
+/// Classifies an error.
+pub fn disposition(error: &NeonError, call: &Call) -> Disposition {
+    match error {
+        NeonError::NoReply { .. } | NeonError::Undecodable { .. } if call.is_write() => Disposition::Observe,
+        NeonError::NoReply { .. } => Disposition::Retry,
+        // A reading call whose reply cannot be read may have been cut; the attempts are counted.
+        NeonError::Undecodable { .. } => Disposition::Retry,
+        NeonError::Status { status, code, message, .. } => status_disposition(*status, code, message, call),
+    }
+}
+
+fn status_disposition(status: u16, code: &str, message: &str, call: &Call) -> Disposition {
+    match status {
+        // "any 423 and any 503 are always safe to retry"; 429 is refused before anything is done.
+        423 | 429 | 503 => Disposition::Retry,
+        // A name of ours is taken: this run, or another, got there first.
+        409 => Disposition::Observe,
+        // Observed: "branch not ready yet" passes by itself.
+        422 if message.contains("not ready yet") => Disposition::Retry,
+        422 if code.ends_with("LIMIT_EXCEEDED") || code.contains("EXCEEDED") => Disposition::Fail(RUN_FAILED),
+        400..=499 if !call.is_write() || matches!(status, 400 | 401 | 403 | 404 | 412 | 422) => Disposition::Fail(RUN_FAILED),
+        500..=599 if !call.is_write() => Disposition::Retry,
+        _ => Disposition::Observe,
+    }
+}
+
+/// Returns the wait before attempt `attempt + 1`: 2, 4, 8, 16, 32, then 60 seconds, or as long as Neon asked for.
+pub fn wait_after(attempt: u32, error: Option<&NeonError>) -> Duration {
+    let own = Duration::from_secs(1 << attempt.clamp(1, 6)).min(Duration::from_secs(60));
+    match error {
+        Some(NeonError::Status { retry_after: Some(asked), .. }) => own.max(*asked).min(Duration::from_secs(300)),
+        Some(NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. }) | None => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neon::RestoreBranch;
+    use crate::port::HttpFailure;
+
+    fn status(status: u16, code: &str, message: &str) -> NeonError {
+        NeonError::Status { call: "x".into(), status, code: code.into(), message: message.into(), retry_after: None }
+    }
+
+    fn restore() -> Call {
+        Call::RestoreBranch(RestoreBranch {
+            branch: "br-staging".into(),
+            source: "br-backup".into(),
+            displaced_name: "staging-of-20261121".into(),
+        })
+    }
+
+    #[test]
+    fn every_status_has_one_meaning_for_reading_and_one_for_writing() {
+        use Disposition::{Fail, Observe, Retry};
+        let table = [
+            (400, Fail(RUN_FAILED), Fail(RUN_FAILED)),
+            (401, Fail(RUN_FAILED), Fail(RUN_FAILED)),
+            (403, Fail(RUN_FAILED), Fail(RUN_FAILED)),
+            (404, Fail(RUN_FAILED), Fail(RUN_FAILED)),
+            (408, Fail(RUN_FAILED), Observe),
+            (409, Observe, Observe),
+            (412, Fail(RUN_FAILED), Fail(RUN_FAILED)),
+            (422, Fail(RUN_FAILED), Fail(RUN_FAILED)),
+            (423, Retry, Retry),
+            (429, Retry, Retry),
+            (500, Retry, Observe),
+            (502, Retry, Observe),
+            (503, Retry, Retry),
+            (504, Retry, Observe),
+            (524, Retry, Observe),
+            (302, Observe, Observe),
+        ];
+        for (code, reading, writing) in table {
+            let error = status(code, "", "");
+            assert_eq!(disposition(&error, &Call::ListBranches), reading, "reading, {code}");
+            assert_eq!(disposition(&error, &restore()), writing, "writing, {code}");
+        }
+    }
+
+    #[test]
+    fn a_lost_reply_of_a_writing_call_is_looked_into() {
+        let lost = NeonError::NoReply { call: "x".into(), failure: HttpFailure::Disconnected };
+        assert_eq!(disposition(&lost, &restore()), Disposition::Observe);
+        assert_eq!(disposition(&lost, &Call::ListBranches), Disposition::Retry);
+        let cut = NeonError::Undecodable { call: "x".into(), problem: "Eof".into() };
+        assert_eq!(disposition(&cut, &restore()), Disposition::Observe);
+    }
+
+    #[test]
+    fn a_branch_that_is_not_ready_is_waited_for_and_a_full_project_is_not() {
+        assert_eq!(disposition(&status(422, "", "branch not ready yet"), &restore()), Disposition::Retry);
+        assert_eq!(
+            disposition(&status(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"), &restore()),
+            Disposition::Fail(RUN_FAILED)
+        );
+    }
+
+    #[test]
+    fn waits_double_up_to_a_minute() {
+        let waits: Vec<u64> = (1..=8).map(|attempt| wait_after(attempt, None).as_secs()).collect();
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+}

@@ -1,0 +1,113 @@
+//! What a database holds, as numbers that can be compared, and the SQL that finds out.
+//!
+//! In: rows of the catalogue and of the content. Out: a [`Fingerprint`] of each side, and the [`Check`]s of comparing two.
+//!
+//! Invariants: a table that could not be read is *not checked*, which is never equal; only physical copies are compared
+//! (enums hash by OID); every statement runs on a hot standby.
+//!
+//! Failure: an error in one statement ends the whole batch, because it is one transaction; what may not be read is therefore
+//! found out from the catalogue before it is read.
+
+mod compare;
+mod statements;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::compare::{Differences, compare};
+pub use self::statements::{Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
+use crate::id::DatabaseName;
+
+/// What every database of one side holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// By database.
+    pub databases: BTreeMap<DatabaseName, DatabasePrint>,
+}
+
+/// What one database holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabasePrint {
+    /// For each kind of schema object: how many, and a digest of their definitions.
+    pub schema: BTreeMap<String, Digest>,
+    /// For each table that was read: how many rows, and a digest of their content.
+    pub tables: BTreeMap<String, Digest>,
+    /// The position of each sequence.
+    pub sequences: BTreeMap<String, Position>,
+    /// Tables that a backup does not hold, with the reason.
+    pub skipped: BTreeMap<String, String>,
+    /// Tables that could not be read, with the reason.
+    pub not_checked: BTreeMap<String, String>,
+    /// Bytes of the tables that were read.
+    pub bytes: u64,
+}
+
+/// A count and a digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// How many.
+    pub count: u64,
+    /// The digest, a decimal number.
+    pub digest: String,
+}
+
+/// Where a sequence stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Its last value.
+    pub last_value: i64,
+    /// Whether that value was given out.
+    pub is_called: bool,
+}
+
+/// One check of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was checked, such as `neondb: content of public.users`.
+    pub name: String,
+    /// How it went.
+    pub outcome: CheckOutcome,
+    /// What was expected and seen, or why it was not checked; empty when there is nothing to say.
+    pub detail: String,
+}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckOutcome {
+    /// It was run and was equal.
+    Passed,
+    /// It was run and was not equal.
+    Failed,
+    /// It was run; somebody should look, nothing is stopped.
+    Warned,
+    /// There is nothing to compare.
+    Skipped,
+    /// It could not be run.
+    NotChecked,
+}
+
+impl Check {
+    /// Returns a check without a detail.
+    pub fn new(name: String, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
+        Self { name, outcome, detail: detail.into() }
+    }
+}
+
+impl Fingerprint {
+    /// Returns how many tables were read.
+    pub fn table_count(&self) -> usize {
+        self.databases.values().map(|database| database.tables.len()).sum()
+    }
+
+    /// Returns how many rows were read.
+    pub fn row_count(&self) -> u64 {
+        self.databases.values().flat_map(|database| database.tables.values()).map(|table| table.count).sum()
+    }
+
+    /// Returns the bytes of the tables that were read.
+    pub fn bytes(&self) -> u64 {
+        self.databases.values().map(|database| database.bytes).sum()
+    }
+}

@@ -1,0 +1,374 @@
+//! One invocation of the cron, or of a request that drives a run: load, deliver, next, act, apply, save.
+//!
+//! In: the world, the settings, the secrets. Out: a [`Summary`].
+//!
+//! Invariants: an idle tick makes one KV read and calls nobody; a run is driven by one tick at a time as far as KV can tell, and nothing
+//! breaks when it cannot; the tick stops before its budget is spent and hands over.
+//!
+//! Failure: where the store does not answer, nothing starts.
+
+mod act;
+mod meter;
+mod outbox;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use self::meter::Meter;
+use crate::config::{Config, Pair, secret};
+use crate::id::{RunId, Secret};
+use crate::port::{Level, World};
+use crate::record::{self, KEYS_PER_READ, RecordError, Report};
+use crate::sync::checkpoint::{Checkpoint, Ending, Goal, Hold, RunStatus, Start};
+use crate::sync::machine::{self, Conclusion, Decision, Run};
+use crate::sync::notice::{self, NoticeKind, Outgoing};
+use crate::sync::retry::RUN_FAILED;
+use crate::sync::schedule::{self, Day, Due};
+use crate::sync::step::{ACTIONS_PER_TICK, TICKS_WITHOUT_PROGRESS};
+use crate::time::{Timestamp, after, render};
+
+/// Subrequests that are kept back when the tick decides whether to act: one for the save that hands over, one for its repetition.
+const RESERVE: u32 = 2;
+
+/// The secrets that the settings name. Missing ones are absent.
+pub type Secrets = BTreeMap<String, Secret>;
+
+/// Sees what a run does, as it does it.
+pub type Watch<'a> = &'a dyn Fn(&str, Value);
+
+/// What a tick has to work with.
+pub struct Context<'a, W: World> {
+    world: Meter<'a, W>,
+    config: &'a Config,
+    secrets: &'a Secrets,
+    /// The instant at which it hands over.
+    wall: Timestamp,
+    watch: Watch<'a>,
+}
+
+/// What a tick did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// HTTP requests that were sent.
+    pub http_count: u32,
+    /// KV operations.
+    pub store_count: u32,
+    /// How the run that was driven stands; `None` when none was.
+    pub driven: Option<(RunId, RunStatus)>,
+    /// Whether a run was left for the next tick.
+    pub is_handed_over: bool,
+}
+
+/// Everything that is remembered of a pair, from one read.
+struct Memory {
+    day: Day,
+    checkpoint: Option<Checkpoint>,
+    result: Option<Report>,
+    hold: Option<Hold>,
+    notices: Vec<Outgoing>,
+}
+
+impl<'a, W: World> Context<'a, W> {
+    /// Prepares a tick that hands over at `wall`.
+    pub fn new(world: &'a W, config: &'a Config, secrets: &'a Secrets, wall: Timestamp, watch: Watch<'a>) -> Self {
+        Self { world: Meter::new(world), config, secrets, wall, watch }
+    }
+
+    /// Does what is due: delivers notices, then advances one pair, the one with the earliest deadline first.
+    pub async fn tick(&self) -> Summary {
+        use crate::port::Clock as _;
+        let now = self.world.now();
+        let mut summary = Summary::default();
+        let memories = match self.load(now).await {
+            Ok(memories) => memories,
+            Err(error) => {
+                self.log(Level::Error, "nothing started", &[("error", error.to_string())]);
+                return self.finish(summary);
+            }
+        };
+        let mut candidates = Vec::new();
+        for (pair, mut memory) in self.config.pairs.iter().zip(memories) {
+            self.deliver_due(&mut memory, now).await;
+            self.tell_lateness(pair, &mut memory, now).await;
+            if let Some(checkpoint) = self.candidate(pair, &memory, now).await {
+                candidates.push((memory.day.deadline, pair, checkpoint));
+            }
+        }
+        candidates.sort_by_key(|(deadline, ..)| *deadline);
+        if let Some((_, pair, checkpoint)) = candidates.into_iter().next() {
+            let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
+            summary.driven = Some((checkpoint.run.clone(), checkpoint.status()));
+            summary.is_handed_over = !is_over;
+        }
+        self.finish(summary)
+    }
+
+    fn finish(&self, mut summary: Summary) -> Summary {
+        summary.http_count = self.world.http_count();
+        summary.store_count = self.world.store_count();
+        if let Some((run, status)) = &summary.driven {
+            self.log(
+                Level::Info,
+                "tick ended",
+                &[
+                    ("run", run.to_string()),
+                    ("status", status.as_str().to_owned()),
+                    ("http", summary.http_count.to_string()),
+                    ("kv", summary.store_count.to_string()),
+                    ("subrequests", (summary.http_count + summary.store_count).to_string()),
+                    ("handed_over", summary.is_handed_over.to_string()),
+                ],
+            );
+        }
+        summary
+    }
+
+    fn log(&self, level: Level, event: &str, facts: &[(&str, String)]) {
+        use crate::port::Log as _;
+        self.world.log(level, event, facts);
+    }
+
+    /// Reads what is remembered of every pair, in one request for up to nine pairs.
+    async fn load(&self, now: Timestamp) -> Result<Vec<Memory>, RecordError> {
+        let mut keys = Vec::new();
+        for pair in &self.config.pairs {
+            let run = schedule::today(pair, now).run;
+            keys.extend([
+                record::checkpoint_key(&pair.name),
+                record::result_key(&pair.name, &run),
+                record::hold_key(&pair.name),
+            ]);
+            keys.extend(
+                NoticeKind::ALL.iter().map(|kind| record::notice_key(&format!("{}/{run}/{}", pair.name, kind.as_str()))),
+            );
+        }
+        let mut found = self.read_all(&keys).await?;
+        // Notices of a manual run, or of yesterday's, are known from the checkpoint alone.
+        let mut more = Vec::new();
+        for pair in &self.config.pairs {
+            let checkpoint: Option<Checkpoint> = decode_found(&found, &record::checkpoint_key(&pair.name))?;
+            let outbox = checkpoint.map(|checkpoint| checkpoint.outbox).unwrap_or_default();
+            more.extend(outbox.iter().map(|id| record::notice_key(id)).filter(|key| !found.contains_key(key)));
+        }
+        found.extend(self.read_all(&more).await?);
+        self.config.pairs.iter().map(|pair| memory(pair, &found, now)).collect()
+    }
+
+    async fn read_all(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, RecordError> {
+        use crate::port::Store as _;
+        let mut found = BTreeMap::new();
+        for chunk in keys.chunks(KEYS_PER_READ) {
+            found.extend(self.world.read(chunk).await?);
+        }
+        Ok(found)
+    }
+
+    /// Returns the run of a pair that wants to be driven: the one under way, or today's when it is due.
+    async fn candidate(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
+        if let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over()) {
+            let is_driven = checkpoint.driven_until.is_some_and(|until| until > now);
+            return (!is_driven).then(|| checkpoint.clone());
+        }
+        let run = &memory.day.run;
+        let is_done = memory.result.is_some() || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
+        if is_done {
+            return None;
+        }
+        match memory.day.due(now) {
+            Due::Later { .. } => None,
+            Due::Start => {
+                let start = Start {
+                    pair: pair.name.clone(),
+                    run: run.clone(),
+                    is_manual: false,
+                    goal: Goal::Staging,
+                    hold: memory.hold.clone(),
+                    give_up_at: memory.day.give_up_at(now),
+                    settings: schedule::settings_digest(pair),
+                };
+                let mut checkpoint = Checkpoint::start(start, now);
+                // Notices of the run before that are still on their way must not be forgotten with it.
+                checkpoint.outbox = memory.checkpoint.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
+                Some(checkpoint)
+            }
+            Due::Missed => {
+                self.miss(pair, run, now).await;
+                None
+            }
+        }
+    }
+
+    /// Records a day on which no run was started, and tells people.
+    async fn miss(&self, pair: &Pair, run: &RunId, now: Timestamp) {
+        let report = Report::of_missed_day(pair, run, now);
+        let key = record::result_key(&pair.name, run);
+        let mut outgoing = Outgoing::new(notice::of_missed_day(pair, run, &self.config.label, now), &self.config.channels, now);
+        self.store_notice(&outgoing).await;
+        if let Err(error) = record::write(&self.world, &key, &record::encode(&report), Some(report.metadata())).await {
+            self.log(Level::Error, "result not stored", &[("key", key), ("error", error.to_string())]);
+        }
+        self.log(Level::Warn, "day missed", &[("pair", pair.name.to_string()), ("run", run.to_string())]);
+        self.deliver(&mut outgoing, now).await;
+        self.store_notice(&outgoing).await;
+    }
+
+    /// Drives a run until it is over or the budget is spent. Returns its state and whether it is over.
+    pub async fn drive(&self, pair: &Pair, mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
+        use crate::port::Clock as _;
+        let now = self.world.now();
+        checkpoint.generation += 1;
+        checkpoint.tick_count += 1;
+        checkpoint.idle_tick_count += 1;
+        checkpoint.driven_until = Some(self.wall);
+        let password = pair.role_password_secret.as_ref().and_then(|name| self.secrets.get(name)).cloned();
+        let mut run = Run::new(checkpoint, password);
+        self.refuse_hopeless(pair, &mut run, now);
+        self.log(
+            Level::Info,
+            "tick drives",
+            &[
+                ("pair", pair.name.to_string()),
+                ("run", run.checkpoint.run.to_string()),
+                ("step", run.checkpoint.step.name().to_owned()),
+                ("tick", run.checkpoint.tick_count.to_string()),
+            ],
+        );
+        let mut saved_at = self.save(&run.checkpoint).await;
+        for _ in 0..ACTIONS_PER_TICK {
+            let now = self.world.now();
+            if run.wants_save && now >= after(saved_at, std::time::Duration::from_millis(1_100)) {
+                run.wants_save = false;
+                saved_at = self.save(&run.checkpoint).await;
+            }
+            let step = run.checkpoint.step;
+            match machine::next(&run, pair, now) {
+                Decision::Done => {
+                    run.checkpoint.driven_until = None;
+                    self.store_pruned(&run.checkpoint).await;
+                    self.save(&run.checkpoint).await;
+                    return (run.checkpoint, true);
+                }
+                Decision::Wait { until, why } => {
+                    if until >= self.wall {
+                        return (self.hand_over(run, why).await, false);
+                    }
+                    (self.watch)("waiting", json!({"until": render(until), "why": why}));
+                    self.world.sleep(until).await;
+                }
+                Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
+                Decision::Act(action) => {
+                    if now >= self.wall || self.world.total() + self.cost(&action) + RESERVE > self.config.subrequest_budget {
+                        return (self.hand_over(run, "the budget of this invocation is spent").await, false);
+                    }
+                    let outcome = self.act(pair, &mut run, &action, &mut saved_at).await;
+                    if machine::apply(&mut run, &action, outcome, pair, self.world.now()).is_err() {
+                        let ending = hopeless(format!("{action:?}: the outcome does not belong to the action (a fault of Firstlight)"));
+                        machine::conclude(&mut run, Conclusion::End(ending), pair, self.world.now());
+                    }
+                }
+            }
+            self.tell_step(&run.checkpoint, step);
+        }
+        (self.hand_over(run, "the actions of this invocation are spent").await, false)
+    }
+
+    /// Ends a run that cannot get anywhere.
+    fn refuse_hopeless(&self, pair: &Pair, run: &mut Run, now: Timestamp) {
+        if run.checkpoint.verdict.is_some() {
+            // Pruning that makes no progress is left for the next run.
+            run.checkpoint.prune.is_done |= run.checkpoint.is_published && run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS;
+            return;
+        }
+        let mut missing = vec![secret::NEON_API_KEY];
+        missing.extend(pair.role_password_secret.as_deref());
+        missing.retain(|name| !self.secrets.contains_key(*name));
+        let reason = if !missing.is_empty() {
+            format!("secret {} is not set; set it with `wrangler secret put`", missing.join(" and "))
+        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS {
+            let last = run.checkpoint.errors.last().map(|error| format!("; last error: {}", error.text)).unwrap_or_default();
+            format!("{} made no step forward in {TICKS_WITHOUT_PROGRESS} ticks{last}", run.checkpoint.step.name())
+        } else {
+            return;
+        };
+        if run.checkpoint.ending.is_none() {
+            machine::conclude(run, Conclusion::End(hopeless(reason)), pair, now);
+        }
+    }
+
+    /// Takes up a conclusion; a backup that was verified is recorded.
+    async fn conclude(&self, pair: &Pair, run: &mut Run, conclusion: Conclusion) {
+        use crate::port::Clock as _;
+        let is_backup_read = matches!(conclusion, Conclusion::BackupRead(_));
+        machine::conclude(run, conclusion, pair, self.world.now());
+        if is_backup_read {
+            self.store_verified(&run.checkpoint).await;
+        }
+    }
+
+    fn tell_step(&self, checkpoint: &Checkpoint, before: crate::sync::step::Step) {
+        if checkpoint.step != before {
+            let (number, name) = (checkpoint.step.number(), checkpoint.step.name());
+            (self.watch)("step", json!({"step": number, "name": name}));
+            let facts = [("run", checkpoint.run.to_string()), ("step", name.to_owned())];
+            self.log(Level::Info, "step started", &facts);
+        }
+    }
+
+    /// Leaves the run for the next tick.
+    async fn hand_over(&self, mut run: Run, why: &str) -> Checkpoint {
+        run.checkpoint.driven_until = None;
+        self.save(&run.checkpoint).await;
+        let facts = [("run", run.checkpoint.run.to_string()), ("why", why.to_owned())];
+        self.log(Level::Info, "handed over", &facts);
+        (self.watch)("handed_over", json!({"why": why}));
+        run.checkpoint
+    }
+
+    /// Saves the checkpoint. A save that fails is skipped: names in Neon remember the rest.
+    async fn save(&self, checkpoint: &Checkpoint) -> Timestamp {
+        use crate::port::Clock as _;
+        let key = record::checkpoint_key(&checkpoint.pair);
+        if let Err(error) = record::write(&self.world, &key, &record::encode(checkpoint), None).await {
+            self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
+        }
+        self.world.now()
+    }
+}
+
+fn hopeless(reason: String) -> Ending {
+    Ending { status: RunStatus::Failed, reason, runbook: RUN_FAILED.to_owned() }
+}
+
+fn decode_found<T: serde::de::DeserializeOwned>(
+    found: &BTreeMap<String, Option<String>>,
+    key: &str,
+) -> Result<Option<T>, RecordError> {
+    found.get(key).and_then(Option::as_ref).map(|text| record::decode(key, text)).transpose()
+}
+
+/// Puts together what is remembered of a pair.
+fn memory(pair: &Pair, found: &BTreeMap<String, Option<String>>, now: Timestamp) -> Result<Memory, RecordError> {
+    let day = schedule::today(pair, now);
+    let checkpoint: Option<Checkpoint> = decode_found(found, &record::checkpoint_key(&pair.name))?;
+    let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
+    let prefix = record::notice_key(&format!("{}/", pair.name));
+    let mut notices = Vec::new();
+    for key in found.keys().filter(|key| key.starts_with(&prefix)) {
+        let Some(outgoing) = decode_found::<Outgoing>(found, key)? else { continue };
+        // The checkpoint of the same run knows better: a notice that it does not list was taken.
+        let is_settled = checkpoint.as_ref().is_some_and(|checkpoint| {
+            checkpoint.run == outgoing.notice.run && checkpoint.is_published && !checkpoint.outbox.contains(&outgoing.notice.id)
+        });
+        if !is_settled && !outgoing.is_delivered() {
+            notices.push(outgoing);
+        }
+    }
+    Ok(Memory {
+        result: decode_found(found, &record::result_key(&pair.name, &day.run))?,
+        hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
+        day,
+        checkpoint,
+        notices,
+    })
+}

@@ -1,0 +1,202 @@
+//! Does what the machine asks for.
+
+use serde_json::json;
+
+use super::Context;
+use crate::config::{Pair, SmokeTest, secret};
+use crate::id::{RunId, Secret};
+use crate::neon::sql::Login;
+use crate::neon::{Api, Call};
+use crate::port::{Clock as _, Http as _, HttpRequest, Level, Method, Store as _, World};
+use crate::record::{self, Compared, Report, VerifiedBackup};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
+use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
+use crate::sync::notice::{self, NoticeKind, Outgoing};
+use crate::sync::verify::{Check, CheckOutcome};
+use crate::time::Timestamp;
+
+/// How long the staging application may take to answer a smoke test.
+const SMOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+
+impl<W: World> Context<'_, W> {
+    /// Returns the subrequests that an action may take.
+    pub(super) fn cost(&self, action: &Action) -> u32 {
+        let channels = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
+        match action {
+            // The intent is saved before the call.
+            Action::Call(Call::RestoreBranch(_)) => 2,
+            // Result read and written, notice written before and after, one request for each channel.
+            Action::Publish => 4 + channels,
+            Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::ReadVerified(_) | Action::Smoke(_) => 1,
+        }
+    }
+
+    /// Does one action.
+    pub(super) async fn act(&self, pair: &Pair, run: &mut Run, action: &Action, saved_at: &mut Timestamp) -> Outcome {
+        match action {
+            Action::Call(call) => {
+                if let Call::RestoreBranch(restore) = call {
+                    // Saved first: a crash during the call then costs a look-up, not the knowledge of what was displaced.
+                    run.checkpoint.intended_name = Some(restore.displaced_name.clone());
+                    *saved_at = self.save(&run.checkpoint).await;
+                }
+                self.call(pair, call).await
+            }
+            Action::Query(query) => self.query(run, query).await,
+            Action::ReadOrders => Outcome::Orders(self.orders(pair, &run.checkpoint.run).await),
+            Action::ReadVerified(runs) => Outcome::Verified(record::verified_backups(&self.world, pair, runs).await.ok()),
+            Action::Smoke(index) => match pair.smoke_tests.get(*index) {
+                Some(test) => Outcome::Smoked(self.smoke(test).await),
+                None => Outcome::Orders(None),
+            },
+            Action::Publish => Outcome::Published(self.publish(pair, &run.checkpoint).await),
+        }
+    }
+
+    async fn call(&self, pair: &Pair, call: &Call) -> Outcome {
+        let key = self.secrets.get(secret::NEON_API_KEY).cloned().unwrap_or_else(|| Secret::new(String::new()));
+        let api = Api { base: self.config.neon_api_base.clone(), key };
+        let what = call.describe(&pair.project);
+        if call.is_write() {
+            (self.watch)("call", json!({"call": what}));
+        }
+        let result = self.world.send(call.encode(&api, &pair.project)).await;
+        match call.decode(&pair.project, result) {
+            Ok(reply) => {
+                if call.is_write() {
+                    self.log(Level::Info, "call accepted", &[("call", what)]);
+                }
+                Outcome::Replied(Box::new(reply))
+            }
+            Err(error) => {
+                self.log(Level::Warn, "call failed", &[("error", error.to_string())]);
+                (self.watch)("error", json!({"error": error.to_string()}));
+                Outcome::Failed(error)
+            }
+        }
+    }
+
+    async fn query(&self, run: &Run, query: &Query) -> Outcome {
+        let seen = &run.seen;
+        let verifying = self.config.pair(run.checkpoint.pair.as_str()).map_or(&query.role, |pair| &pair.role);
+        let password = seen.password(&query.branch, &query.role, verifying).unwrap_or_else(|| Secret::new(String::new()));
+        let login = Login { host: query.host.clone(), database: query.database.clone(), role: query.role.clone(), password };
+        let old = match &query.purpose {
+            Purpose::GivePassword(displaced) => seen.password(displaced, &query.role, verifying),
+            Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::LogIn => None,
+        };
+        let secret = old.as_ref().map(|old| (0, old));
+        let request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);
+        match query.batch.decode(&login, self.world.send(request).await) {
+            Ok(rows) => Outcome::Queried(rows),
+            Err(error) => {
+                self.log(Level::Warn, "query failed", &[("error", error.to_string())]);
+                Outcome::QueryFailed(error)
+            }
+        }
+    }
+
+    /// Reads whether somebody has cancelled the run or holds staging; `None` when the store did not answer.
+    async fn orders(&self, pair: &Pair, run: &RunId) -> Option<Orders> {
+        let (cancel, hold) = (record::cancel_key(&pair.name, run), record::hold_key(&pair.name));
+        let found = self.world.read(&[cancel.clone(), hold.clone()]).await.ok()?;
+        let text = |key: &str| found.get(key).and_then(Option::as_ref);
+        let hold: Option<Hold> = match text(&hold) {
+            Some(value) => Some(record::decode(&hold, value).ok()?),
+            None => None,
+        };
+        let now = self.world.now();
+        Some(Orders {
+            is_cancelled: text(&cancel).is_some(),
+            hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
+        })
+    }
+
+    /// Calls the staging application.
+    async fn smoke(&self, test: &SmokeTest) -> Check {
+        let request = HttpRequest::new(Method::Get, test.url.clone(), SMOKE_TIMEOUT);
+        let name = format!("smoke test: {}", test.name);
+        let failed = if test.is_fatal { CheckOutcome::Failed } else { CheckOutcome::Warned };
+        match self.world.send(request).await {
+            Ok(response) if response.status == test.expect_status => {
+                Check::new(name, CheckOutcome::Passed, format!("answered {}", response.status))
+            }
+            Ok(response) => Check::new(name, failed, format!("expected {}, answered {}", test.expect_status, response.status)),
+            Err(failure) => Check::new(name, failed, failure.to_string()),
+        }
+    }
+
+    /// Stores the result, then stores and sends the notices. Returns the ids of those that some channel has not taken.
+    async fn publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Vec<String> {
+        let now = self.world.now();
+        let key = record::result_key(&pair.name, &checkpoint.run);
+        let report = Report::of(checkpoint);
+        let earlier: Option<Report> = match self.world.read(std::slice::from_ref(&key)).await {
+            Ok(found) => found.get(&key).and_then(Option::as_ref).and_then(|text| record::decode(&key, text).ok()),
+            Err(_) => None,
+        };
+        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return Vec::new() };
+        match &earlier {
+            // The result is never replaced; what is told must not contradict it without saying so.
+            Some(earlier) if earlier.status == report.status => return checkpoint.outbox.clone(),
+            Some(earlier) if report.status == RunStatus::Succeeded => {
+                told.kind = NoticeKind::Corrected;
+                told.id = format!("{}/{}/corrected", checkpoint.pair, checkpoint.run);
+                told.text = format!("Earlier this run was told as {}; it has succeeded since. {}", earlier.status.as_str(), told.text);
+            }
+            Some(_) => return checkpoint.outbox.clone(),
+            None => {
+                if let Err(error) = record::write(&self.world, &key, &record::encode(&report), Some(report.metadata())).await {
+                    self.log(Level::Error, "result not stored", &[("key", key), ("error", error.to_string())]);
+                }
+            }
+        }
+        self.log(
+            if report.status == RunStatus::Succeeded { Level::Info } else { Level::Error },
+            "run ended",
+            &[("run", report.run.to_string()), ("status", report.status.as_str().to_owned()), ("text", told.text.clone())],
+        );
+        let text = told.text.clone();
+        let mut outgoing = Outgoing::new(told, &self.config.channels, now);
+        self.store_notice(&outgoing).await;
+        self.deliver(&mut outgoing, now).await;
+        let mut outbox = checkpoint.outbox.clone();
+        if !outgoing.is_delivered() {
+            self.store_notice(&outgoing).await;
+            outbox.push(outgoing.notice.id.clone());
+        }
+        (self.watch)("verdict", json!({"status": report.status.as_str(), "text": text}));
+        outbox
+    }
+
+    /// Records that the backup of this run was read without objection.
+    pub(super) async fn store_verified(&self, checkpoint: &Checkpoint) {
+        let (Some(backup), Some(print)) = (&checkpoint.backup, &checkpoint.fingerprint) else { return };
+        let record = VerifiedBackup {
+            format: FORMAT,
+            id: backup.id.clone(),
+            name: backup.name.clone(),
+            verified_at: self.world.now(),
+            compared: Compared { tables: print.table_count(), rows: print.row_count(), bytes: print.bytes() },
+        };
+        let key = record::backup_key(&checkpoint.pair, &checkpoint.run);
+        if let Err(error) = record::write(&self.world, &key, &record::encode(&record), None).await {
+            self.log(Level::Warn, "backup not recorded as verified", &[("key", key), ("error", error.to_string())]);
+        }
+    }
+
+    /// Records what was pruned, where there is something to say.
+    pub(super) async fn store_pruned(&self, checkpoint: &Checkpoint) {
+        let prune = &checkpoint.prune;
+        for (name, reason) in &prune.skipped {
+            self.log(Level::Warn, "not pruned", &[("name", name.clone()), ("reason", reason.clone())]);
+        }
+        if self.world.total() + super::RESERVE >= self.config.subrequest_budget {
+            return;
+        }
+        let key = record::prune_key(&checkpoint.pair, &checkpoint.run);
+        if let Err(error) = record::write(&self.world, &key, &record::encode(prune), None).await {
+            self.log(Level::Warn, "pruning not recorded", &[("key", key), ("error", error.to_string())]);
+        }
+    }
+}

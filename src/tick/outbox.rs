@@ -1,0 +1,118 @@
+//! Sends notices, and keeps those that a channel has not taken.
+
+use serde_json::json;
+
+use super::{Context, Memory};
+use crate::config::{Pair, address_problem};
+use crate::port::{Clock as _, Http as _, Level, World};
+use crate::record;
+use crate::sync::notice::{self, Delivery, NoticeKind, Outgoing, redelivery_wait};
+use crate::time::{Timestamp, after, render_duration};
+
+impl<W: World> Context<'_, W> {
+    /// Sends what is due of one pair.
+    pub(super) async fn deliver_due(&self, memory: &mut Memory, now: Timestamp) {
+        let mut notices = std::mem::take(&mut memory.notices);
+        for outgoing in &mut notices {
+            let is_due = |delivery: &Delivery| delivery.delivered_at.is_none() && delivery.next_at <= now;
+            if !outgoing.deliveries.iter().any(is_due) {
+                continue;
+            }
+            self.deliver(outgoing, now).await;
+            self.store_notice(outgoing).await;
+            let Some(checkpoint) = memory.checkpoint.as_mut() else { continue };
+            if outgoing.is_delivered() && checkpoint.outbox.contains(&outgoing.notice.id) {
+                checkpoint.outbox.retain(|id| *id != outgoing.notice.id);
+                if checkpoint.is_over() {
+                    self.save(checkpoint).await;
+                }
+            }
+        }
+    }
+
+    /// Tells, once, that a run under way has passed its deadline.
+    pub(super) async fn tell_lateness(&self, pair: &Pair, memory: &mut Memory, now: Timestamp) {
+        let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
+        let is_late = checkpoint.verdict.is_none()
+            && !checkpoint.is_manual
+            && !checkpoint.is_late_told
+            && checkpoint.run == memory.day.run
+            && now > memory.day.deadline;
+        if !is_late {
+            return;
+        }
+        checkpoint.is_late_told = true;
+        let told = notice::of_late_run(checkpoint, pair, &self.config.label, now);
+        debug_assert!(told.kind == NoticeKind::Late, "of_late_run writes that kind");
+        let mut outgoing = Outgoing::new(told, &self.config.channels, now);
+        self.store_notice(&outgoing).await;
+        self.deliver(&mut outgoing, now).await;
+        if !outgoing.is_delivered() {
+            self.store_notice(&outgoing).await;
+            checkpoint.outbox.push(outgoing.notice.id.clone());
+        }
+    }
+
+    /// Stores a notice. Where that fails it is sent all the same, and stored by the next tick.
+    pub(super) async fn store_notice(&self, outgoing: &Outgoing) {
+        let key = record::notice_key(&outgoing.notice.id);
+        if let Err(error) = record::write(&self.world, &key, &record::encode(outgoing), None).await {
+            self.log(Level::Error, "notice not stored", &[("key", key), ("error", error.to_string())]);
+        }
+    }
+
+    /// Tries every channel that has not taken the notice and is due.
+    pub(super) async fn deliver(&self, outgoing: &mut Outgoing, now: Timestamp) {
+        let Outgoing { notice, deliveries, .. } = outgoing;
+        let due = deliveries.iter_mut().filter(|delivery| delivery.delivered_at.is_none() && delivery.next_at <= now);
+        // At once, so that a channel that hangs delays no other; there are few channels.
+        let attempts = due.map(|delivery| self.attempt(notice, delivery));
+        futures_util::future::join_all(attempts).await;
+    }
+
+    async fn attempt(&self, notice: &notice::Notice, delivery: &mut Delivery) {
+        let result = self.send_notice(notice, delivery).await;
+        let now = self.world.now();
+        delivery.attempts += 1;
+        match result {
+            Ok(()) => {
+                delivery.delivered_at = Some(now);
+                delivery.last_error = None;
+                (self.watch)("notice", json!({"channel": delivery.channel, "subject": notice.subject}));
+            }
+            Err(error) => {
+                let wait = redelivery_wait(delivery.attempts);
+                delivery.next_at = after(now, wait);
+                let facts = [
+                    ("notice", notice.id.clone()),
+                    ("channel", delivery.channel.to_string()),
+                    ("error", error.clone()),
+                    ("again_in", render_duration(wait)),
+                ];
+                self.log(Level::Warn, "notice not taken", &facts);
+                delivery.last_error = Some(error);
+            }
+        }
+    }
+
+    async fn send_notice(&self, notice: &notice::Notice, delivery: &Delivery) -> Result<(), String> {
+        let Some(channel) = self.config.channels.iter().find(|channel| channel.name == delivery.channel) else {
+            return Err("the channel is not configured any more".to_owned());
+        };
+        let not_set = |name: &str| format!("secret {name} is not set");
+        let url = self.secrets.get(&channel.url_secret).ok_or_else(|| not_set(&channel.url_secret))?;
+        if let Some(problem) = address_problem(url.reveal(), self.config.allow_insecure) {
+            return Err(format!("secret {}: {problem}", channel.url_secret));
+        }
+        let signing = match &channel.signing_secret {
+            Some(name) => Some(self.secrets.get(name).ok_or_else(|| not_set(name))?),
+            None => None,
+        };
+        let request = notice::encode(notice, channel.kind, url, signing, self.world.now());
+        match self.world.send(request).await {
+            Ok(response) if (200..300).contains(&response.status) => Ok(()),
+            Ok(response) => Err(format!("answered {}", response.status)),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+}

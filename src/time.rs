@@ -1,0 +1,255 @@
+//! Instants, times of day and time zones.
+//!
+//! Invariants: an instant is UTC; a civil time always comes with its [`Zone`]. A civil time that a zone skips is the
+//! first instant after the gap; one that occurs twice is the first of the two.
+//!
+//! Source: zone rules of tzdb 2026e, embedded by `jiff`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, TimeDelta, Timelike, Utc};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+
+/// An instant.
+pub type Timestamp = DateTime<Utc>;
+
+/// Returns `at` plus a duration.
+pub fn after(at: Timestamp, duration: Duration) -> Timestamp {
+    at + TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+/// Returns the time from `start` to `end`; zero when `end` is earlier.
+pub fn between(start: Timestamp, end: Timestamp) -> Duration {
+    (end - start).to_std().unwrap_or_default()
+}
+
+/// Renders an instant as RFC 3339 in UTC with milliseconds, such as `2026-11-21T10:02:31.250Z`.
+pub fn render(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Renders a duration for people: `4.2 s`, `94 s`, `12 min`.
+pub fn render_duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    if milliseconds < 10_000 {
+        format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100)
+    } else if milliseconds < 600_000 {
+        format!("{} s", milliseconds / 1000)
+    } else {
+        format!("{} min", milliseconds / 60_000)
+    }
+}
+
+/// Serialises instants with milliseconds, for `#[serde(with = "…")]`.
+pub mod millis {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::Timestamp;
+
+    /// Writes `2026-11-21T10:02:31.250Z`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::render(*at))
+    }
+
+    /// Reads any RFC 3339 instant.
+    ///
+    /// # Errors
+    ///
+    /// When the text is not one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+
+    /// The same for an instant that may be missing.
+    pub mod option {
+        use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+        use super::super::{Timestamp, render};
+
+        /// Writes the instant, or null.
+        ///
+        /// # Errors
+        ///
+        /// Those of the serializer.
+        #[expect(clippy::ref_option, reason = "the signature that serde calls")]
+        pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+            match at {
+                Some(at) => serializer.serialize_str(&render(*at)),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads an instant, or null.
+        ///
+        /// # Errors
+        ///
+        /// When the text is not an instant.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+        }
+    }
+}
+
+/// A local time of day, minutes after midnight, written `05:30`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimeOfDay(u16);
+
+impl FromStr for TimeOfDay {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (hour, minute) = text.split_once(':').ok_or(())?;
+        let is_two_digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_two_digits(hour) || !is_two_digits(minute) {
+            return Err(());
+        }
+        let hour: u16 = hour.parse().map_err(drop)?;
+        let minute: u16 = minute.parse().map_err(drop)?;
+        if hour > 23 || minute > 59 {
+            return Err(());
+        }
+        Ok(Self(hour * 60 + minute))
+    }
+}
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.0 / 60, self.0 % 60)
+    }
+}
+
+/// A time zone of the tz database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    name: String,
+    rules: TimeZone,
+}
+
+impl Zone {
+    /// Returns the zone of an IANA name such as `America/New_York`; `None` when there is no such zone.
+    pub fn get(name: &str) -> Option<Self> {
+        let rules = jiff::tz::db().get(name).ok()?;
+        // The name as the database spells it, so that `america/new_york` is not a second zone.
+        let name = rules.iana_name()?.to_owned();
+        Some(Self { name, rules })
+    }
+
+    /// Returns the IANA name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the civil date at an instant.
+    pub fn date(&self, at: Timestamp) -> NaiveDate {
+        let local = self.rules.to_datetime(to_jiff(at));
+        NaiveDate::from_ymd_opt(local.year().into(), month(local.month()), month(local.day()))
+            .expect("jiff and chrono have the same calendar")
+    }
+
+    /// Returns the instant of a local time on a date.
+    pub fn instant(&self, date: NaiveDate, time: TimeOfDay) -> Timestamp {
+        let civil = jiff::civil::date(small(date.year()), small(date.month()), small(date.day())).at(
+            small(time.0 / 60),
+            small(time.0 % 60),
+            0,
+            0,
+        );
+        let ambiguous = self.rules.to_ambiguous_timestamp(civil);
+        let instant = match ambiguous.offset() {
+            AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(civil),
+            AmbiguousOffset::Fold { before, .. } => before.to_timestamp(civil),
+            // Read with the offset before the gap, the time lies after the change; the change itself is wanted.
+            AmbiguousOffset::Gap { before, .. } => before.to_timestamp(civil).map(|late| {
+                let change = self.rules.preceding(late).next();
+                change.map_or(late, |change| change.timestamp())
+            }),
+        };
+        let instant = instant.expect("a four-digit year is within jiff's range");
+        DateTime::from_timestamp_millis(instant.as_millisecond()).expect("within chrono's range")
+    }
+
+    /// Renders the local time of day as people read it in the morning: `5:02 AM`.
+    pub fn clock_time(&self, at: Timestamp) -> String {
+        let local = self.rules.to_datetime(to_jiff(at));
+        let half = if local.hour() < 12 { "AM" } else { "PM" };
+        let hour = match local.hour() % 12 {
+            0 => 12,
+            hour => hour,
+        };
+        format!("{hour}:{:02} {half}", local.minute())
+    }
+
+    /// Renders the local date and time, such as `2026-11-21 05:30`.
+    pub fn date_time(&self, at: Timestamp) -> String {
+        self.rules.to_datetime(to_jiff(at)).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+}
+
+fn to_jiff(at: Timestamp) -> jiff::Timestamp {
+    // Both types cover every year that a clock can show here.
+    jiff::Timestamp::from_second(at.timestamp()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+}
+
+fn month(number: i8) -> u32 {
+    u32::try_from(number).expect("jiff counts months and days from one")
+}
+
+fn small<T: TryFrom<N>, N>(number: N) -> T {
+    T::try_from(number).ok().expect("parts of a civil time are small")
+}
+
+/// Returns the instant with the sub-second part removed.
+pub fn to_second(at: Timestamp) -> Timestamp {
+    at.with_nanosecond(0).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instant(zone: &str, date: &str, time: &str) -> String {
+        let zone = Zone::get(zone).expect("a zone of the database");
+        let date = date.parse().expect("a date");
+        render(zone.instant(date, time.parse().expect("a time of day")))
+    }
+
+    #[test]
+    fn a_time_that_the_zone_skips_is_the_first_instant_after_the_gap() {
+        assert_eq!(instant("America/New_York", "2026-03-08", "02:30"), "2026-03-08T07:00:00.000Z");
+    }
+
+    #[test]
+    fn a_time_that_occurs_twice_is_the_first() {
+        assert_eq!(instant("America/New_York", "2026-11-01", "01:30"), "2026-11-01T05:30:00.000Z");
+    }
+
+    #[test]
+    fn zones_that_changed_in_2026_follow_their_rules() {
+        assert_eq!(instant("America/Vancouver", "2026-12-01", "06:00"), "2026-12-01T13:00:00.000Z");
+    }
+
+    #[test]
+    fn the_clock_is_read_as_people_read_it() {
+        let zone = Zone::get("America/New_York").expect("a zone of the database");
+        let at = |text: &str| zone.clock_time(text.parse().expect("an instant"));
+        assert_eq!(at("2026-11-21T10:02:59Z"), "5:02 AM");
+        assert_eq!(at("2026-11-21T17:00:00Z"), "12:00 PM");
+        assert_eq!(at("2026-11-21T05:00:00Z"), "12:00 AM");
+    }
+
+    #[test]
+    fn times_of_day_are_read_strictly() {
+        assert!("05:30".parse::<TimeOfDay>().is_ok());
+        for bad in ["5:30", "24:00", "05:60", "05.30", "", "0530", "+5:30"] {
+            assert!(bad.parse::<TimeOfDay>().is_err(), "{bad}");
+        }
+    }
+}

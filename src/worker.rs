@@ -1,0 +1,339 @@
+//! The entry points and the ports on Cloudflare Workers. `wasm32` only, and too dull to need unit tests.
+//!
+//! *Architecture Invariant:* this is the only module that knows the platform, reads the clock or touches a secret binding.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Value, json};
+use wasm_bindgen::JsValue;
+use worker::{
+    AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
+    ScheduleContext, ScheduledEvent, event, kv::KvStore,
+};
+
+use crate::api::{self, ApiRequest, Drive};
+use crate::config::{Config, ConfigErrors, VARIABLE};
+use crate::id::Secret;
+use crate::port::{
+    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Page, Store, StoreFailure,
+};
+use crate::tick::{Context, Secrets};
+use crate::time::{Timestamp, after, between};
+
+/// The KV binding.
+const STATE: &str = "STATE";
+
+/// How long an invocation goes on after its answer was sent.
+///
+/// Source: Cloudflare Workers, limits, 2026-09-05: "waitUntil +30 s after response"; five are kept for the hand-over.
+const AFTER_ANSWER: Duration = Duration::from_secs(25);
+
+/// Runs when the cron fires.
+#[event(scheduled)]
+async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+    console_error_panic_hook::set_once();
+    let platform = Platform::new(&env);
+    let config = match configuration(&env) {
+        Ok(config) => config,
+        Err(errors) => return platform.log(Level::Error, "nothing started", &[("error", errors.to_string())]),
+    };
+    let secrets = secrets(&env, &config);
+    let wall = after(platform.now(), config.wall_budget);
+    Context::new(&platform, &config, &secrets, wall, &|_, _| {}).tick().await;
+}
+
+/// Runs for every request.
+#[event(fetch)]
+async fn fetch(mut request: worker::Request, env: Env, context: EventContext) -> worker::Result<Response> {
+    console_error_panic_hook::set_once();
+    let platform = Platform::new(&env);
+    let config = configuration(&env);
+    let secrets = match &config {
+        Ok(config) => secrets(&env, config),
+        Err(_) => secrets_named(&env, ["ADMIN_TOKEN", "READ_TOKEN"].map(str::to_owned)),
+    };
+    let Some(asked) = api_request(&mut request).await? else {
+        return Response::error("method not allowed", 405);
+    };
+    let answer = api::answer(&platform, config.as_ref(), &secrets, &asked).await;
+    let (Some(drive), Ok(config)) = (answer.drive, config) else { return reply(&answer.response) };
+    if drive.is_followed {
+        return follow(platform, config, secrets, drive);
+    }
+    context.wait_until(async move {
+        let Some(pair) = config.pair(drive.pair.as_str()) else { return };
+        let wall = after(platform.now(), AFTER_ANSWER);
+        Context::new(&platform, &config, &secrets, wall, &|_, _| {}).drive(pair, *drive.checkpoint).await;
+    });
+    reply(&answer.response)
+}
+
+/// Answers with the events of the run, which the reading of the answer drives.
+fn follow(platform: Platform, config: Config, secrets: Secrets, drive: Drive) -> worker::Result<Response> {
+    let events: Rc<RefCell<Vec<String>>> = Rc::default();
+    let written = Rc::clone(&events);
+    let run = drive.checkpoint.run.clone();
+    let driven = async move {
+        let Some(pair) = config.pair(drive.pair.as_str()) else { return };
+        let wall = after(platform.now(), config.wall_budget);
+        let watch = move |event: &str, data: Value| written.borrow_mut().push(server_sent(event, &data));
+        watch("started", json!({"run": run}));
+        let (checkpoint, is_over) = Context::new(&platform, &config, &secrets, wall, &watch).drive(pair, *drive.checkpoint).await;
+        if is_over {
+            watch("ended", json!({"run": run, "status": checkpoint.status()}));
+        }
+    };
+    let mut driven = Box::pin(driven);
+    let mut is_done = false;
+    let stream = stream::poll_fn(move |context| {
+        if !is_done && driven.as_mut().poll(context).is_ready() {
+            is_done = true;
+        }
+        let ready: String = events.borrow_mut().drain(..).collect();
+        match (ready.is_empty(), is_done) {
+            (false, _) => std::task::Poll::Ready(Some(ready.into_bytes())),
+            (true, true) => std::task::Poll::Ready(None),
+            (true, false) => std::task::Poll::Pending,
+        }
+    });
+    ResponseBuilder::new()
+        .with_header("content-type", "text/event-stream")?
+        .with_header("cache-control", "no-store")?
+        .from_stream(stream.map(Ok::<_, worker::Error>))
+}
+
+/// Writes one event of a stream.
+///
+/// Source: HTML Standard, 9.2 "Server-sent events".
+fn server_sent(event: &str, data: &Value) -> String {
+    format!("event: {event}\ndata: {data}\n\n")
+}
+
+fn reply(response: &api::ApiResponse) -> worker::Result<Response> {
+    let mut builder = ResponseBuilder::new()
+        .with_status(response.status)
+        .with_header("content-type", response.content_type)?
+        .with_header("cache-control", "no-store")?;
+    if let Some(location) = &response.location {
+        builder = builder.with_header("location", location)?;
+    }
+    if response.status == 401 {
+        builder = builder.with_header("www-authenticate", "Bearer")?;
+    }
+    builder.fixed(response.body.clone().into_bytes()).pipe(Ok)
+}
+
+/// Calls a function in the order of reading.
+trait Pipe: Sized {
+    fn pipe<T>(self, function: impl FnOnce(Self) -> T) -> T {
+        function(self)
+    }
+}
+
+impl<T> Pipe for T {}
+
+/// Reads a request; `None` for a method that no address knows.
+async fn api_request(request: &mut worker::Request) -> worker::Result<Option<ApiRequest>> {
+    let method = match request.method() {
+        worker::Method::Get => Method::Get,
+        worker::Method::Post => Method::Post,
+        worker::Method::Put => Method::Put,
+        worker::Method::Patch => Method::Patch,
+        worker::Method::Delete => Method::Delete,
+        _ => return Ok(None),
+    };
+    let url = request.url()?;
+    let header = |name: &str| request.headers().get(name);
+    let (authorization, idempotency_key) = (header("authorization")?, header("idempotency-key")?);
+    let length: usize = header("content-length")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    // A body that is too long is not read; its length alone is refused.
+    let body = if length > api::BODY_LIMIT { " ".repeat(api::BODY_LIMIT + 1) } else { request.text().await? };
+    Ok(Some(ApiRequest {
+        method,
+        path: url.path().to_owned(),
+        query: url.query_pairs().into_owned().collect(),
+        authorization,
+        idempotency_key,
+        body,
+    }))
+}
+
+/// Reads and merges the variables of the Worker.
+fn configuration(env: &Env) -> Result<Config, ConfigErrors> {
+    let env: &JsValue = env.as_ref();
+    let keys = js_sys::Object::keys(env.unchecked_ref_object());
+    let mut variables = Vec::new();
+    for key in keys.iter().filter_map(|key| key.as_string()).filter(|key| key.starts_with(VARIABLE)) {
+        let value = js_sys::Reflect::get(env, &JsValue::from_str(&key)).unwrap_or(JsValue::UNDEFINED);
+        let text = js_sys::JSON::stringify(&value).ok().and_then(|text| text.as_string()).unwrap_or_default();
+        variables.push((key, serde_json::from_str(&text).unwrap_or(Value::Null)));
+    }
+    Config::from_variables(&variables)
+}
+
+/// Views a binding object as an object.
+trait AsObject {
+    fn unchecked_ref_object(&self) -> &js_sys::Object;
+}
+
+impl AsObject for JsValue {
+    fn unchecked_ref_object(&self) -> &js_sys::Object {
+        wasm_bindgen::JsCast::unchecked_ref(self)
+    }
+}
+
+fn secrets(env: &Env, config: &Config) -> Secrets {
+    secrets_named(env, config.secret_names())
+}
+
+fn secrets_named(env: &Env, names: impl IntoIterator<Item = String>) -> Secrets {
+    let read = |name: String| {
+        let value = env.secret(&name).ok()?.to_string();
+        Some((name, Secret::new(value)))
+    };
+    names.into_iter().filter_map(read).collect()
+}
+
+/// The ports on Cloudflare.
+struct Platform {
+    store: Option<KvStore>,
+}
+
+impl Platform {
+    fn new(env: &Env) -> Self {
+        Self { store: env.kv(STATE).ok() }
+    }
+
+    fn kv(&self) -> Result<&KvStore, StoreFailure> {
+        self.store.as_ref().ok_or_else(|| StoreFailure::Unavailable(format!("the KV binding {STATE} is missing")))
+    }
+}
+
+impl Clock for Platform {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    fn now(&self) -> Timestamp {
+        let milliseconds = i64::try_from(worker::Date::now().as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_timestamp_millis(milliseconds).unwrap_or_default()
+    }
+
+    async fn sleep(&self, until: Timestamp) {
+        Delay::from(between(self.now(), until)).await;
+    }
+}
+
+impl Http for Platform {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
+        let timeout = request.timeout;
+        send(request).await.map_err(|error| failure(&error, timeout))
+    }
+}
+
+async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
+    let headers = Headers::new();
+    for (name, value) in &request.headers {
+        headers.set(name, value)?;
+    }
+    for (name, value) in &request.secret_headers {
+        headers.set(name, value.reveal())?;
+    }
+    headers.set("user-agent", concat!("firstlight/", env!("CARGO_PKG_VERSION")))?;
+    let mut init = RequestInit::new();
+    init.with_headers(headers).with_redirect(RequestRedirect::Manual).with_method(match request.method {
+        Method::Get => worker::Method::Get,
+        Method::Post => worker::Method::Post,
+        Method::Put => worker::Method::Put,
+        Method::Patch => worker::Method::Patch,
+        Method::Delete => worker::Method::Delete,
+    });
+    if !request.body.is_empty() {
+        init.with_body(Some(JsValue::from_str(&request.body)));
+    }
+    let milliseconds = u32::try_from(request.timeout.as_millis()).unwrap_or(u32::MAX);
+    // The signal covers the body as well as the headers.
+    let signal = AbortSignal::from(web_sys::AbortSignal::timeout_with_u32(milliseconds));
+    let mut response = Fetch::Request(worker::Request::new_with_init(&request.url, &init)?).send_with_signal(&signal).await?;
+    let retry_after = response.headers().get("retry-after")?.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let announced: Option<usize> = match response.headers().get("content-encoding")? {
+        None => response.headers().get("content-length")?.and_then(|text| text.parse().ok()),
+        Some(_) => None,
+    };
+    let body = response.text().await?;
+    if announced.is_some_and(|length| length != body.len()) {
+        return Err(worker::Error::RustError("the body was cut".to_owned()));
+    }
+    Ok(HttpResponse { status: response.status_code(), retry_after, body })
+}
+
+/// Says what is known of a request that got no complete reply.
+fn failure(error: &worker::Error, timeout: Duration) -> HttpFailure {
+    let text = error.to_string();
+    if text.contains("TimeoutError") || text.contains("timeout") || text.contains("aborted") {
+        HttpFailure::TimedOut(timeout)
+    } else if text.contains("Invalid URL") {
+        HttpFailure::BadAddress
+    } else {
+        HttpFailure::Disconnected
+    }
+}
+
+impl Store for Platform {
+    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+        if keys.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let found = self.kv()?.get_bulk(keys).text().await.map_err(|error| store_failure(&error))?;
+        Ok(found.into_iter().collect())
+    }
+
+    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+        let mut put = self.kv()?.put(key, value).map_err(|error| store_failure(&error))?;
+        if let Some(metadata) = metadata {
+            put = put.metadata(metadata).map_err(|error| store_failure(&error))?;
+        }
+        put.execute().await.map_err(|error| store_failure(&error))
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), StoreFailure> {
+        self.kv()?.delete(key).await.map_err(|error| store_failure(&error))
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<String>) -> Result<Page, StoreFailure> {
+        let mut list = self.kv()?.list().prefix(prefix.to_owned());
+        if let Some(cursor) = cursor {
+            list = list.cursor(cursor);
+        }
+        let found = list.execute().await.map_err(|error| store_failure(&error))?;
+        let keys = found.keys.into_iter().map(|key| {
+            let metadata = key.metadata.and_then(|value| serde_json::from_value(value).ok());
+            (key.name, metadata)
+        });
+        Ok(Page { keys: keys.collect(), cursor: found.cursor.filter(|_| !found.list_complete) })
+    }
+}
+
+/// Reads the text of KV's error, the only place where it tells its status.
+///
+/// Source: Workers KV, observed 2026-11-21: "KV PUT failed: 429 Too Many Requests".
+fn store_failure(error: &worker::kv::KvError) -> StoreFailure {
+    let text = format!("{error:?}");
+    if text.contains("429") { StoreFailure::TooFast } else { StoreFailure::Unavailable(crate::neon::shorten(&text)) }
+}
+
+impl Log for Platform {
+    fn log(&self, level: Level, event: &str, facts: &[(&str, String)]) {
+        let mut line = json!({"event": event});
+        for (name, value) in facts {
+            line[*name] = json!(value);
+        }
+        // One JSON object in a line: Workers Logs indexes its fields.
+        match level {
+            Level::Info => worker::console_log!("{line}"),
+            Level::Warn => worker::console_warn!("{line}"),
+            Level::Error => worker::console_error!("{line}"),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Starts and stops the programs that tests and the demo need.
+pub mod paths;
