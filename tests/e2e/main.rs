@@ -1,0 +1,3 @@
+//! The built wasm in workerd, with emulator, cron and KV.
+
+mod sync;

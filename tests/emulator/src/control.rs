@@ -1,0 +1,428 @@
+//! Carries out on real data what the model decided, answers queries, and offers `/_emulator/…`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::faults::Planned;
+use crate::model::{Database, Durations, Effect, Role, Switches};
+use crate::postgres::ADMIN;
+use crate::scram;
+use crate::server::{State, lock, now};
+use crate::sql::{self, Answer};
+use crate::wire::Connection;
+
+/// How long a query waits for a branch that is being restored. Source: PROXY: wake_compute is retried for about 7 s.
+const WAKE_PATIENCE: Duration = Duration::from_secs(7);
+
+/// Does the work of operations, one after the other.
+pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
+    for effect in effects {
+        let (operation, result) = match effect {
+            Effect::Branch { operation, branch, source, point } => (operation, make_branch(&state, &branch, &source, point).await),
+            Effect::Restore { operation, branch, source, point, .. } => (operation, restore(&state, &branch, &source, point).await),
+            Effect::Start { operation, endpoint } => (operation, start(&state, &endpoint).await),
+            Effect::Suspend { operation, endpoint } => {
+                state.data.lock().await.stop(&endpoint);
+                (operation, Ok(()))
+            }
+            Effect::Delete { operation, branch } => {
+                let data = lock(&state.model).branch(&branch).map(|branch| branch.data.clone());
+                if let Some(data) = data {
+                    state.data.lock().await.remove(&data);
+                }
+                (operation, Ok(()))
+            }
+            Effect::SetPassword { operation, branch, .. } => (operation, tell_passwords(&state, &branch).await),
+        };
+        let result = result.map_err(|error| format!("{error:#}"));
+        if let Err(error) = &result {
+            eprintln!("neon-emulator: operation {operation} failed: {error}");
+            state.note(json!({"kind": "failure", "operation": operation, "error": error}));
+        }
+        lock(&state.model).work_done(&operation, result, now());
+    }
+}
+
+async fn make_branch(state: &State, branch: &str, source: &str, point: crate::model::Point) -> Result<()> {
+    let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
+    let lsn = state.data.lock().await.branch(source, &data, point).await?;
+    let mut model = lock(&state.model);
+    if let Some(branch) = model.branch_mut(branch) {
+        branch.parent_lsn = Some(lsn);
+        branch.parent_timestamp = Some(now());
+    }
+    Ok(())
+}
+
+/// Gives a branch its new data. The old data went to the preserved branch in the model already.
+async fn restore(state: &State, branch: &str, source: &str, point: crate::model::Point) -> Result<()> {
+    let (data, endpoints, kept) = {
+        let model = lock(&state.model);
+        let found = model.branch(branch).context("find the branch")?;
+        let endpoints: Vec<(String, bool)> = model
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.branch == branch)
+            .map(|endpoint| (endpoint.id.clone(), endpoint.is_read_write))
+            .collect();
+        let kept: Vec<String> = model.branches.iter().map(|branch| branch.data.clone()).collect();
+        (found.data.clone(), endpoints, kept)
+    };
+    let mut running = Vec::new();
+    {
+        let mut store = state.data.lock().await;
+        let mut old = Vec::new();
+        for (endpoint, is_read_write) in endpoints {
+            if let Some(compute) = store.compute(&endpoint) {
+                old.push(compute.data.clone());
+                running.push((endpoint.clone(), is_read_write));
+                store.stop(&endpoint);
+            }
+        }
+        let lsn = store.branch(source, &data, point).await?;
+        for data in old.into_iter().filter(|data| !kept.contains(data) && data != source) {
+            store.remove(&data);
+        }
+        let mut model = lock(&state.model);
+        if let Some(branch) = model.branch_mut(branch) {
+            branch.parent_lsn = Some(lsn);
+            branch.parent_timestamp = Some(now());
+        }
+    }
+    for (endpoint, _) in running {
+        start(state, &endpoint).await?;
+    }
+    Ok(())
+}
+
+/// Starts a compute and tells it the passwords that it does not know.
+pub(crate) async fn start(state: &State, endpoint: &str) -> Result<()> {
+    let (branch, data, is_read_write) = {
+        let model = lock(&state.model);
+        let found = model.endpoint(endpoint).context("find the endpoint")?;
+        let branch = model.branch(&found.branch).context("find the branch")?;
+        (branch.id.clone(), branch.data.clone(), found.is_read_write)
+    };
+    state.data.lock().await.start(endpoint, &data, is_read_write).await?;
+    if is_read_write {
+        tell_passwords(state, &branch).await?;
+    }
+    lock(&state.model).set_endpoint_state(endpoint, "active", now());
+    Ok(())
+}
+
+/// Tells the compute of a branch the passwords that it does not know.
+async fn tell_passwords(state: &State, branch: &str) -> Result<()> {
+    let (stale, writer) = {
+        let model = lock(&state.model);
+        let found = model.branch(branch).context("find the branch")?;
+        let stale: Vec<(String, String)> = found
+            .roles
+            .iter()
+            .filter(|role| role.is_stale)
+            .filter_map(|role| Some((role.name.clone(), role.password.clone()?)))
+            .collect();
+        (stale, model.writer_of(branch).map(|endpoint| endpoint.id.clone()))
+    };
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let (port, installation) = {
+        let store = state.data.lock().await;
+        let Some(compute) = writer.and_then(|id| store.compute(&id)) else { return Ok(()) };
+        (compute.server.port, store.installation.clone())
+    };
+    let mut admin = installation.admin(port, "postgres").await?;
+    for (role, password) in &stale {
+        let sql = format!("alter role {} password {}", identifier(role), literal(password));
+        admin.script(&sql).await.with_context(|| format!("set the password of {role}"))?;
+    }
+    let mut model = lock(&state.model);
+    if let Some(branch) = model.branch_mut(branch) {
+        for role in &mut branch.roles {
+            role.is_stale &= !stale.iter().any(|(name, _)| *name == role.name);
+        }
+    }
+    Ok(())
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Brings roles and databases that were made with SQL into the model, as Neon's control plane does.
+pub(crate) async fn refresh_catalog(state: &State, branch: &str) {
+    let writer = lock(&state.model).writer_of(branch).map(|endpoint| endpoint.id.clone());
+    let (port, installation) = {
+        let store = state.data.lock().await;
+        let Some(compute) = writer.and_then(|id| store.compute(&id)) else { return };
+        (compute.server.port, store.installation.clone())
+    };
+    if let Err(error) = learn(state, branch, port, &installation, &[]).await {
+        eprintln!("neon-emulator: roles and databases of {branch} could not be read: {error:#}");
+    }
+}
+
+/// Reads roles and databases, and finds out which of the texts became whose password.
+async fn learn(state: &State, branch: &str, port: u16, installation: &crate::postgres::Installation, texts: &[String]) -> Result<()> {
+    let mut admin = installation.admin(port, "postgres").await?;
+    let roles = admin
+        .query(
+            "select rolname, rolpassword from pg_authid where rolcanlogin and rolname <> $1 and rolname !~ '^pg_' order by oid",
+            &[Some(ADMIN.to_owned())],
+        )
+        .await?;
+    let databases = admin
+        .query(
+            "select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate and datname <> 'postgres' order by oid",
+            &[],
+        )
+        .await?;
+    let at = now();
+    let mut model = lock(&state.model);
+    let Some(found) = model.branch_mut(branch) else { return Ok(()) };
+    let mut present = Vec::new();
+    for row in roles.rows {
+        let [Some(name), verifier] = row.as_slice() else { continue };
+        present.push(name.clone());
+        let new = verifier.as_ref().and_then(|verifier| texts.iter().find(|text| scram::is_password(verifier, text)));
+        match found.roles.iter_mut().find(|role| role.name == *name) {
+            Some(role) => {
+                if let Some(text) = new {
+                    role.password = Some(text.clone());
+                    role.is_stale = false;
+                }
+            }
+            None => found.roles.push(Role { name: name.clone(), password: new.cloned(), is_stale: false, created_at: at }),
+        }
+    }
+    found.roles.retain(|role| present.contains(&role.name));
+    let mut listed = Vec::new();
+    for row in databases.rows {
+        let [Some(name), Some(owner)] = row.as_slice() else { continue };
+        let known = found.databases.iter().find(|database| database.name == *name).cloned();
+        let id = 2_000 + u64::try_from(listed.len()).unwrap_or(0);
+        listed.push(known.unwrap_or(Database { id, name: name.clone(), owner: owner.clone(), created_at: at }));
+    }
+    found.databases = listed;
+    Ok(())
+}
+
+/// Runs a script on production as its owner, before anything is served.
+pub(crate) async fn seed(state: &State, branch: &str, script: &str) -> Result<()> {
+    let (endpoint, password) = {
+        let model = lock(&state.model);
+        let found = model.branch(branch).context("find the branch")?;
+        let role = found.roles.first().and_then(|role| role.password.clone()).context("find the owner's password")?;
+        (model.writer_of(branch).map(|endpoint| endpoint.id.clone()).context("find the endpoint")?, role)
+    };
+    start(state, &endpoint).await?;
+    let (port, installation) = {
+        let store = state.data.lock().await;
+        (store.compute(&endpoint).context("find the compute")?.server.port, store.installation.clone())
+    };
+    let mut owner = Connection::connect(port, "neondb_owner", &password, "neondb", &[]).await.context("log in to seed")?;
+    owner.script(script).await.context("run the seed")?;
+    learn(state, branch, port, &installation, &sql::literals_of_sql(script)).await
+}
+
+/// Answers `POST /sql`.
+pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>, body: &str) -> Answer {
+    let header = |name: &str| headers.get(name).cloned();
+    let options = match sql::Options::new(&header) {
+        Ok(options) => options,
+        Err(answer) => return answer,
+    };
+    let target = match sql::target(headers.get("neon-connection-string").map(String::as_str)) {
+        Ok(target) => target,
+        Err(answer) => return answer,
+    };
+    if let Err(answer) = wake(state, &target.endpoint).await {
+        return answer;
+    }
+    let (port, installation) = {
+        let mut store = state.data.lock().await;
+        let Some(port) = store.touch(&target.endpoint) else { return sql::error(500, "Control plane request failed") };
+        (port, store.installation.clone())
+    };
+    let connected = Connection::connect(port, &target.role, &target.password, &target.database, &target.parameters).await;
+    let mut connection = match connected {
+        Ok(connection) => connection,
+        Err(failure) => return sql::postgres_error(&failure, true),
+    };
+    let answer = sql::run(&mut connection, body, &options).await;
+    // A role or a database may have been made or changed; the control plane learns of it.
+    let lower = body.to_ascii_lowercase();
+    if answer.status == 200 && ["role", "user", "database", "password"].iter().any(|word| lower.contains(word)) && !lower.contains("pg_catalog.") {
+        let branch = lock(&state.model).endpoint(&target.endpoint).filter(|endpoint| endpoint.is_read_write).map(|endpoint| endpoint.branch.clone());
+        if let Some(branch) = branch {
+            let _ = learn(state, &branch, port, &installation, &sql::literals(body)).await;
+        }
+    }
+    answer
+}
+
+/// Makes sure that a compute runs.
+async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
+    let began = Instant::now();
+    loop {
+        let branch_state = {
+            let mut model = lock(&state.model);
+            model.advance(now());
+            let Some(found) = model.endpoint(endpoint) else {
+                return Err(sql::error(400, "Control plane request failed: endpoint cannot be found"));
+            };
+            if found.is_disabled {
+                return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
+            }
+            let branch = found.branch.clone();
+            model.branch(&branch).map_or("init", |branch| branch.state)
+        };
+        if branch_state == "ready" {
+            break;
+        }
+        if began.elapsed() > WAKE_PATIENCE {
+            return Err(sql::error(500, "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support."));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    if state.data.lock().await.compute(endpoint).is_some() {
+        return Ok(());
+    }
+    start(state, endpoint).await.map_err(|error| {
+        eprintln!("neon-emulator: {endpoint} could not be started: {error:#}");
+        sql::error(500, "Control plane request failed")
+    })
+}
+
+/// Stops computes that nobody has used for a while, and notes where branches are.
+pub(crate) async fn tend(state: &State) {
+    state.data.lock().await.sample(now()).await;
+    let idle: Vec<String> = {
+        let store = state.data.lock().await;
+        store.computes().filter(|(_, compute)| compute.used_at.elapsed() > state.suspend_after).map(|(id, _)| id.clone()).collect()
+    };
+    for endpoint in idle {
+        if lock(&state.model).is_busy() || is_in_use(state, &endpoint).await {
+            continue;
+        }
+        state.data.lock().await.stop(&endpoint);
+        lock(&state.model).set_endpoint_state(&endpoint, "idle", now());
+    }
+}
+
+/// Returns whether somebody is connected to a compute.
+async fn is_in_use(state: &State, endpoint: &str) -> bool {
+    let (port, installation) = {
+        let store = state.data.lock().await;
+        let Some(compute) = store.compute(endpoint) else { return false };
+        (compute.server.port, store.installation.clone())
+    };
+    let Ok(mut admin) = installation.admin(port, "postgres").await else { return true };
+    let sql = "select count(*)::text from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    admin.value(sql).await.map_or(true, |count| count != "0")
+}
+
+/// Answers `/_emulator/…`.
+pub(crate) async fn answer(state: &Arc<State>, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let bad = |error: &dyn std::fmt::Display| (400, json!({"message": error.to_string()}));
+    match (method, path) {
+        ("GET", "health") => (200, json!({"status": "ok"})),
+        ("GET", "faults") => (200, json!({"faults": lock(&state.faults).list()})),
+        ("POST", "faults") => match serde_json::from_str::<Planned>(body) {
+            Ok(planned) => {
+                lock(&state.faults).add(planned);
+                (201, json!({}))
+            }
+            Err(error) => bad(&error),
+        },
+        ("DELETE", "faults") => {
+            lock(&state.faults).clear();
+            (200, json!({}))
+        }
+        ("GET", "journal") => (200, json!({"entries": *lock(&state.journal)})),
+        ("DELETE", "journal") => {
+            lock(&state.journal).clear();
+            (200, json!({}))
+        }
+        ("GET", "endpoints") => (200, endpoints(state).await),
+        ("GET", "project") => (200, project(state)),
+        ("PUT", "switches") => match serde_json::from_str::<Switches>(body) {
+            Ok(switches) => {
+                lock(&state.model).switches = switches;
+                (200, json!({}))
+            }
+            Err(error) => bad(&error),
+        },
+        ("PUT", "durations") => match serde_json::from_str::<Durations>(body) {
+            Ok(durations) => {
+                lock(&state.model).durations = durations;
+                (200, json!({}))
+            }
+            Err(error) => bad(&error),
+        },
+        ("PUT", "project") => match serde_json::from_str::<Value>(body) {
+            Ok(value) => {
+                let mut model = lock(&state.model);
+                model.store_passwords = value["store_passwords"].as_bool().unwrap_or(model.store_passwords);
+                let limit = value["branches_limit"].as_u64().and_then(|limit| usize::try_from(limit).ok());
+                model.limits.branches = limit.unwrap_or(model.limits.branches);
+                (200, json!({}))
+            }
+            Err(error) => bad(&error),
+        },
+        _ => (404, json!({"message": "this route does not exist"})),
+    }
+}
+
+/// Lists every endpoint with the process that serves it, if one does.
+async fn endpoints(state: &State) -> Value {
+    let store = state.data.lock().await;
+    let model = lock(&state.model);
+    let listed: Vec<Value> = model
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let compute = store.compute(&endpoint.id);
+            let branch = model.branch(&endpoint.branch);
+            json!({
+                "id": endpoint.id, "host": model.host(&endpoint.id), "branch_id": endpoint.branch,
+                "branch_name": branch.map(|branch| branch.name.clone()), "type": if endpoint.is_read_write { "read_write" } else { "read_only" },
+                "address": "127.0.0.1", "port": compute.map(|compute| compute.server.port), "pid": compute.map(|compute| compute.server.pid()),
+                "data": branch.map(|branch| branch.data.clone()),
+                "roles": branch.map(|branch| branch.roles.iter().map(|role| json!({"name": role.name, "password": role.password})).collect::<Vec<_>>()),
+                "databases": branch.map(|branch| branch.databases.iter().map(|database| database.name.clone()).collect::<Vec<_>>()),
+            })
+        })
+        .collect();
+    json!({"endpoints": listed})
+}
+
+/// Tells the ids that a test begins with, and the operations with their exact times.
+fn project(state: &State) -> Value {
+    let model = lock(&state.model);
+    let branches: Vec<Value> = model
+        .branches
+        .iter()
+        .map(|branch| json!({"id": branch.id, "name": branch.name, "parent_id": branch.parent, "parent_lsn": branch.parent_lsn.map(|lsn| lsn.to_string())}))
+        .collect();
+    let operations: Vec<Value> = model
+        .operations
+        .iter()
+        .map(|operation| {
+            json!({
+                "id": operation.id, "action": operation.action, "branch_id": operation.branch, "status": operation.status,
+                "created_at_ms": operation.created_at.timestamp_millis(), "ended_at_ms": operation.updated_at.timestamp_millis(),
+            })
+        })
+        .collect();
+    json!({"id": model.project, "branches": branches, "operations": operations})
+}

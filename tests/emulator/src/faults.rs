@@ -1,0 +1,105 @@
+//! Misbehaviour on request.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::Finish;
+
+/// One misbehaviour: for the n-th request of a route from now on.
+///
+/// Shape: `{"route":"restoreProjectBranch","nth":1,"fault":{"kind":"drop_after"}}`. A route is an `operationId` of Neon's OpenAPI document, or `sql`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Planned {
+    /// The route.
+    pub(crate) route: String,
+    /// Which request of it, counted from one.
+    #[serde(default = "one")]
+    pub(crate) nth: u32,
+    /// What happens.
+    pub(crate) fault: Fault,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Fault {
+    /// The request is answered with a status and nothing is done.
+    Refuse {
+        /// The status code.
+        status: u16,
+        /// The body; the usual error when missing.
+        #[serde(default)]
+        body: Option<Value>,
+    },
+    /// Nothing is done and nothing is answered.
+    Hang,
+    /// The connection is dropped before anything is done.
+    DropBefore,
+    /// It is done, and the connection is dropped instead of an answer.
+    DropAfter,
+    /// It is done after a while, and the connection is dropped at once.
+    Later {
+        /// After how long.
+        milliseconds: u64,
+    },
+    /// It is done, and the body of the answer is cut in the middle.
+    Cut,
+    /// It is done, and the first operation ends like this.
+    Operation {
+        /// How it ends.
+        finish: Finish,
+    },
+}
+
+/// The misbehaviour that is planned.
+#[derive(Default)]
+pub(crate) struct Faults {
+    planned: Vec<Planned>,
+}
+
+impl Faults {
+    /// Plans one more.
+    pub(crate) fn add(&mut self, planned: Planned) {
+        self.planned.push(planned);
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.planned.clear();
+    }
+
+    /// Returns what is planned.
+    pub(crate) fn list(&self) -> &[Planned] {
+        &self.planned
+    }
+
+    /// Counts a request of a route, and returns what goes wrong with it.
+    pub(crate) fn next(&mut self, route: &str) -> Option<Fault> {
+        let mut due = None;
+        for (index, planned) in self.planned.iter_mut().enumerate().filter(|(_, planned)| planned.route == route) {
+            planned.nth = planned.nth.saturating_sub(1);
+            if planned.nth == 0 && due.is_none() {
+                due = Some(index);
+            }
+        }
+        due.map(|index| self.planned.remove(index).fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_request_of_a_route_misbehaves_once() {
+        let mut faults = Faults::default();
+        faults.add(Planned { route: "sql".into(), nth: 2, fault: Fault::Hang });
+        let due: Vec<bool> = ["sql", "getProject", "sql", "sql"].iter().map(|route| faults.next(route).is_some()).collect();
+        assert_eq!(due, [false, false, true, false]);
+    }
+}

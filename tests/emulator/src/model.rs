@@ -1,0 +1,584 @@
+//! The pure model of one Neon project: states, names, rules and time. It serves requests without any server.
+//!
+//! In: a [`Request`] and `now`. Out: a [`Response`] and the [`Effect`]s that a server has to carry out on real data.
+//!
+//! Invariants: nothing here reads a clock, a file or a socket. An operation ends when its time has come *and* the server has reported its work
+//! done; without a server there is no work to wait for.
+//!
+//! Source: Neon API v2, OpenAPI document of 2026-07-13; each rule names what it follows.
+
+mod branches;
+mod endpoints;
+mod operations;
+mod render;
+mod routes;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub use self::operations::{Finish, Operation};
+pub use self::routes::route_name;
+
+/// An instant.
+pub type Timestamp = DateTime<Utc>;
+
+/// A position in the write-ahead log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+impl FromStr for Lsn {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let bad = || ApiError::new(400, "", format!("invalid lsn {text:?}"));
+        let (high, low) = text.split_once('/').ok_or_else(bad)?;
+        let part = |digits: &str| u32::from_str_radix(digits, 16).map_err(|_| bad());
+        Ok(Self(u64::from(part(high)?) << 32 | u64::from(part(low)?)))
+    }
+}
+
+/// A request of the API, without its base path.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `GET`, `POST`, ….
+    pub method: String,
+    /// The path after `/api/v2`, such as `/projects/p/branches`.
+    pub path: String,
+    /// The query's parameters.
+    pub query: BTreeMap<String, String>,
+    /// The body; null when there is none.
+    pub body: Value,
+}
+
+/// What the API answers.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The body; null for none.
+    pub body: Value,
+    /// What has to be done to real data.
+    pub effects: Vec<Effect>,
+}
+
+impl Response {
+    fn ok(body: Value) -> Self {
+        Self { status: 200, body, effects: Vec::new() }
+    }
+}
+
+/// An error of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// The status code.
+    pub status: u16,
+    /// Neon's word for it; often empty.
+    pub code: &'static str,
+    /// Neon's sentence.
+    pub message: String,
+}
+
+impl ApiError {
+    /// Makes an error.
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+}
+
+/// What has to be done to real data. The operation in it is blocked until [`Model::work_done`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make the data of a branch from that of another.
+    Branch {
+        /// The operation that waits for it.
+        operation: String,
+        /// The branch that gets the data.
+        branch: String,
+        /// The data that the source has now.
+        source: String,
+        /// At which point.
+        point: Point,
+    },
+    /// Give a branch new data, and its old data to the preserved branch, if there is one.
+    Restore {
+        /// The operation that waits for it.
+        operation: String,
+        /// The branch that is overwritten.
+        branch: String,
+        /// Where the new data comes from.
+        source: String,
+        /// The branch that keeps the old data.
+        preserved: Option<String>,
+        /// At which point.
+        point: Point,
+    },
+    /// Start a compute.
+    Start {
+        /// The operation that waits for it.
+        operation: String,
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Stop a compute.
+    Suspend {
+        /// The operation that waits for it.
+        operation: String,
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Remove the data of a branch.
+    Delete {
+        /// The operation that waits for it.
+        operation: String,
+        /// The branch.
+        branch: String,
+    },
+    /// Give a role its new password.
+    SetPassword {
+        /// The operation that waits for it.
+        operation: String,
+        /// The branch.
+        branch: String,
+        /// The role.
+        role: String,
+    },
+}
+
+/// Which state of a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The newest.
+    Head,
+    /// The one at a position.
+    Lsn(Lsn),
+    /// The one at a time.
+    Time(Timestamp),
+}
+
+/// A branch.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The branch it was made from.
+    pub parent: Option<String>,
+    /// Where in the parent it begins; known when its data is there.
+    pub parent_lsn: Option<Lsn>,
+    /// The time of that position.
+    pub parent_timestamp: Option<Timestamp>,
+    /// `init`, `resetting` or `ready`.
+    pub state: &'static str,
+    /// The state it is going to have.
+    pub pending_state: Option<&'static str>,
+    /// Whether it is the default branch.
+    pub is_default: bool,
+    /// Whether it is protected.
+    pub is_protected: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it changed last.
+    pub updated_at: Timestamp,
+    /// When its state changed last.
+    pub state_changed_at: Timestamp,
+    /// When it was restored last.
+    pub last_reset_at: Option<Timestamp>,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// What is written on it.
+    pub annotation: BTreeMap<String, String>,
+    /// Its roles, with their passwords where they are known.
+    pub roles: Vec<Role>,
+    /// Its databases.
+    pub databases: Vec<Database>,
+    /// Which data it has: changes with each restore.
+    pub data: String,
+}
+
+/// A role of a branch.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Its password; `None` where it was set without the control plane seeing it.
+    pub password: Option<String>,
+    /// Whether the compute does not know this password yet.
+    pub is_stale: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A database of a branch.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: String,
+    /// The branch it serves.
+    pub branch: String,
+    /// Whether it accepts writes.
+    pub is_read_write: bool,
+    /// `init`, `active` or `idle`.
+    pub state: &'static str,
+    /// The state it is going to have.
+    pub pending_state: Option<&'static str>,
+    /// The smallest and the largest size, as the caller wrote them.
+    pub size: (Value, Value),
+    /// Seconds until it sleeps; 0 means the default.
+    pub suspend_timeout_seconds: i64,
+    /// Whether connections are refused.
+    pub is_disabled: bool,
+    /// A name that somebody gave it.
+    pub name: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it changed last.
+    pub updated_at: Timestamp,
+    /// When it was used last.
+    pub last_active: Option<Timestamp>,
+}
+
+/// The facts about Neon that nobody could confirm; each can be switched, and the Worker is tested both ways.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one unverified fact, and they are independent")]
+pub struct Switches {
+    /// Reference §7.1: a child may be restored to a point in time.
+    pub child_point_in_time: bool,
+    /// Reference §7.2: a branch with `expires_at` is refused as a source.
+    pub refuse_expiring_source: bool,
+    /// Reference §7.9: after a restore, roles have the passwords of the source; otherwise their own.
+    pub passwords_from_source: bool,
+    /// Reference §7.10: a branch may be made at the position where its parent's restore ended.
+    pub branch_at_restore_lsn: bool,
+    /// Reference §7.11: a branch may have a read-only endpoint and no read-write one.
+    pub reader_without_writer: bool,
+    /// Reference §7.13: `parent_id` changes when the restore is accepted; otherwise when its operations finish.
+    pub parent_changes_at_once: bool,
+    /// Reference §7.14: annotations survive a restore.
+    pub annotations_survive: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            child_point_in_time: true,
+            refuse_expiring_source: true,
+            passwords_from_source: true,
+            branch_at_restore_lsn: true,
+            reader_without_writer: true,
+            parent_changes_at_once: true,
+            annotations_survive: true,
+        }
+    }
+}
+
+/// How long operations take.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Durations {
+    /// Making a branch, milliseconds. Source: measured by others at Neon, 2026-07-29: 3.0 s.
+    pub create_ms: i64,
+    /// Restoring a branch, milliseconds. Source: measured by others at Neon, 2026-07-29: 6.1 s.
+    pub restore_ms: i64,
+    /// Everything else, milliseconds.
+    pub other_ms: i64,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self { create_ms: 3_000, restore_ms: 6_100, other_ms: 500 }
+    }
+}
+
+/// What a project is made of at the start.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Branches in the project. Source: Neon plans, 2026-03-20: 10 on Free and Launch, 25 on Scale.
+    pub branches: usize,
+    /// Protected branches.
+    pub protected_branches: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { branches: 25, protected_branches: 5 }
+    }
+}
+
+/// One project.
+pub struct Model {
+    /// Its id.
+    pub project: String,
+    /// Its name.
+    pub project_name: String,
+    /// The major version of Postgres.
+    pub pg_version: u32,
+    /// Whether passwords can be revealed.
+    pub store_passwords: bool,
+    /// How far back a branch can be made.
+    pub history_seconds: i64,
+    /// The part of host names after the endpoint's id.
+    pub domain: String,
+    /// The unconfirmed facts.
+    pub switches: Switches,
+    /// How long operations take.
+    pub durations: Durations,
+    /// The plan's limits.
+    pub limits: Limits,
+    /// Every branch, oldest first.
+    pub branches: Vec<Branch>,
+    /// Every endpoint.
+    pub endpoints: Vec<Endpoint>,
+    /// Every operation, oldest first.
+    pub operations: Vec<Operation>,
+    /// What is done to the next operations that are made: they hang, or fail.
+    pub operation_faults: Vec<Finish>,
+    /// Whether a server reports work done; without one, operations end by time alone.
+    pub has_server: bool,
+    created_at: Timestamp,
+    random: fastrand::Rng,
+    last_number: u64,
+}
+
+const WORDS: [&str; 16] = [
+    "autumn", "billowing", "calm", "damp", "early", "falling", "gentle", "hidden", "icy", "late", "misty", "noisy", "old", "polished",
+    "quiet", "royal",
+];
+const THINGS: [&str; 16] = [
+    "art", "boat", "cloud", "dew", "feather", "field", "fire", "frog", "glade", "lake", "leaf", "meadow", "moon", "night", "river", "sea",
+];
+
+impl Model {
+    /// Makes a project with one branch, `production`, with one database and one role.
+    pub fn new(seed: u64, now: Timestamp) -> Self {
+        let mut model = Self {
+            project: String::new(),
+            project_name: "emulated".to_owned(),
+            pg_version: 18,
+            store_passwords: true,
+            history_seconds: 86_400,
+            domain: "us-east-2.neon.test".to_owned(),
+            switches: Switches::default(),
+            durations: Durations::default(),
+            limits: Limits::default(),
+            branches: Vec::new(),
+            endpoints: Vec::new(),
+            operations: Vec::new(),
+            operation_faults: Vec::new(),
+            has_server: false,
+            created_at: now,
+            random: fastrand::Rng::with_seed(seed),
+            last_number: 1_000,
+        };
+        let (word, thing, number) = (model.word(&WORDS), model.word(&THINGS), model.random.u32(10_000_000..99_999_999));
+        model.project = format!("{word}-{thing}-{number}");
+        let id = model.id("br");
+        let role = Role { name: "neondb_owner".to_owned(), password: Some(model.password()), is_stale: true, created_at: now };
+        let database = Database { id: model.number(), name: "neondb".to_owned(), owner: role.name.clone(), created_at: now };
+        let mut branch = model.blank_branch(id.clone(), "production".to_owned(), now);
+        branch.is_default = true;
+        branch.state = "ready";
+        branch.pending_state = None;
+        branch.roles.push(role);
+        branch.databases.push(database);
+        model.branches.push(branch);
+        model.add_endpoint(&id, true, now);
+        model
+    }
+
+    fn word(&mut self, words: &[&'static str]) -> &'static str {
+        words[self.random.usize(0..words.len())]
+    }
+
+    /// Draws an id such as `br-noisy-sea-a5e59rrb`.
+    ///
+    /// Source: neon 6.2.3 takes a text for a branch id only when it looks like `br-word-word-xxxxxxxx`.
+    fn id(&mut self, prefix: &str) -> String {
+        let (word, thing) = (self.word(&WORDS), self.word(&THINGS));
+        let tail: String = (0..8).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[self.random.usize(0..36)])).collect();
+        format!("{prefix}-{word}-{thing}-{tail}")
+    }
+
+    /// Draws a UUID.
+    fn uuid(&mut self) -> String {
+        let number = self.random.u128(..);
+        let hex = format!("{number:032x}");
+        format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+    }
+
+    fn password(&mut self) -> String {
+        let tail: String = (0..12).map(|_| self.random.alphanumeric()).collect();
+        format!("npg_{tail}")
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn blank_branch(&mut self, id: String, name: String, now: Timestamp) -> Branch {
+        let data = format!("data-{}", self.number());
+        Branch {
+            id,
+            name,
+            parent: None,
+            parent_lsn: None,
+            parent_timestamp: None,
+            state: "init",
+            pending_state: Some("ready"),
+            is_default: false,
+            is_protected: false,
+            created_at: now,
+            updated_at: now,
+            state_changed_at: now,
+            last_reset_at: None,
+            expires_at: None,
+            annotation: BTreeMap::new(),
+            roles: Vec::new(),
+            databases: Vec::new(),
+            data,
+        }
+    }
+
+    /// Gives a branch an endpoint that sleeps.
+    fn add_endpoint(&mut self, branch: &str, is_read_write: bool, now: Timestamp) -> String {
+        let id = self.id("ep");
+        self.endpoints.push(Endpoint {
+            id: id.clone(),
+            branch: branch.to_owned(),
+            is_read_write,
+            state: "idle",
+            pending_state: None,
+            size: (json!(0.25), json!(0.25)),
+            suspend_timeout_seconds: 0,
+            is_disabled: false,
+            name: None,
+            created_at: now,
+            updated_at: now,
+            last_active: None,
+        });
+        id
+    }
+
+    /// Returns a branch.
+    pub fn branch(&self, id: &str) -> Option<&Branch> {
+        self.branches.iter().find(|branch| branch.id == id)
+    }
+
+    /// Returns a branch, to be changed.
+    pub fn branch_mut(&mut self, id: &str) -> Option<&mut Branch> {
+        self.branches.iter_mut().find(|branch| branch.id == id)
+    }
+
+    /// Returns a branch by its name.
+    pub fn branch_named(&self, name: &str) -> Option<&Branch> {
+        self.branches.iter().find(|branch| branch.name == name)
+    }
+
+    /// Returns an endpoint.
+    pub fn endpoint(&self, id: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.id == id)
+    }
+
+    /// Returns an endpoint, to be changed.
+    pub fn endpoint_mut(&mut self, id: &str) -> Option<&mut Endpoint> {
+        self.endpoints.iter_mut().find(|endpoint| endpoint.id == id)
+    }
+
+    /// Returns the read-write endpoint of a branch.
+    pub fn writer_of(&self, branch: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.branch == branch && endpoint.is_read_write)
+    }
+
+    /// Returns the host name of an endpoint.
+    pub fn host(&self, endpoint: &str) -> String {
+        format!("{endpoint}.{}", self.domain)
+    }
+
+    /// Makes a child of a branch at once, without operations: how a test's staging branch comes to be.
+    pub fn add_child(&mut self, parent: &str, name: &str, now: Timestamp) -> Option<String> {
+        let source = self.branch(parent)?.clone();
+        let id = self.id("br");
+        let mut branch = self.blank_branch(id.clone(), name.to_owned(), now);
+        branch.parent = Some(source.id);
+        branch.parent_timestamp = Some(now);
+        branch.state = "ready";
+        branch.pending_state = None;
+        branch.roles = source.roles;
+        branch.databases = source.databases;
+        self.branches.push(branch);
+        self.add_endpoint(&id, true, now);
+        Some(id)
+    }
+
+    /// Ends the operations whose time has come.
+    pub fn advance(&mut self, now: Timestamp) {
+        operations::advance(self, now);
+        let expired: Vec<String> = self
+            .branches
+            .iter()
+            .filter(|branch| branch.expires_at.is_some_and(|at| at <= now))
+            .map(|branch| branch.id.clone())
+            .collect();
+        for id in expired {
+            self.forget_branch(&id);
+        }
+    }
+
+    fn forget_branch(&mut self, id: &str) {
+        self.branches.retain(|branch| branch.id != id);
+        self.endpoints.retain(|endpoint| endpoint.branch != id);
+    }
+
+    /// Answers a request.
+    pub fn serve(&mut self, request: &Request, now: Timestamp) -> Response {
+        self.advance(now);
+        match routes::serve(self, request, now) {
+            Ok(response) => response,
+            Err(error) => Response {
+                status: error.status,
+                body: json!({"request_id": self.uuid(), "code": error.code, "message": error.message}),
+                effects: Vec::new(),
+            },
+        }
+    }
+}
+
+/// Writes an instant as Neon does: RFC 3339 with seconds.
+pub(crate) fn seconds(at: Timestamp) -> String {
+    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Writes an instant with microseconds, as cursors have it.
+pub(crate) fn micros(at: Timestamp) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+pub(crate) fn milliseconds(count: i64) -> TimeDelta {
+    TimeDelta::milliseconds(count)
+}

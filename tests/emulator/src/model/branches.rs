@@ -1,0 +1,425 @@
+//! Branches: create, list, change, delete, restore.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::operations::{Start, Then};
+use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, seconds};
+
+/// Source: Neon API v2, BranchCreateRequest: name has 1 to 256 characters.
+const NAME_LENGTH: usize = 256;
+
+/// Source: Neon guides, branch expiration, 2026-07-15: at most 30 days.
+const LONGEST_EXPIRY: TimeDelta = TimeDelta::days(30);
+
+fn exists(name: &str) -> ApiError {
+    ApiError::new(409, "BRANCH_ALREADY_EXISTS", format!("branch already exists; branch_name:\"{name}\""))
+}
+
+impl Model {
+    pub(super) fn find_branch(&self, id: &str) -> Result<&Branch, ApiError> {
+        self.branch(id).ok_or_else(|| ApiError::new(404, "", "branch not found"))
+    }
+
+    /// Lists branches. A page that is not empty always has a `next`, the last one too.
+    pub(super) fn list_branches(&self, request: &Request) -> Result<Response, ApiError> {
+        let query = |name: &str| request.query.get(name).map(String::as_str);
+        let sort_by = query("sort_by").unwrap_or("updated_at");
+        if !matches!(sort_by, "name" | "created_at" | "updated_at") {
+            return Err(ApiError::new(400, "", "invalid request: sort_by"));
+        }
+        let is_ascending = query("sort_order").is_some_and(|order| order.eq_ignore_ascii_case("asc"));
+        let limit = match query("limit").map(str::parse::<usize>) {
+            None => 10_000,
+            Some(Ok(limit)) if (1..=10_000).contains(&limit) => limit,
+            Some(_) => return Err(ApiError::new(400, "", "invalid request: limit")),
+        };
+        let search = query("search").unwrap_or_default();
+        let mut found: Vec<&Branch> =
+            self.branches.iter().filter(|branch| branch.name.contains(search) || branch.id.contains(search)).collect();
+        found.sort_by(|left, right| {
+            let key = |branch: &Branch| match sort_by {
+                "name" => (branch.name.clone(), branch.id.clone()),
+                "created_at" => (super::micros(branch.created_at), branch.id.clone()),
+                _ => (super::micros(branch.updated_at), branch.id.clone()),
+            };
+            let order = key(left).cmp(&key(right));
+            if is_ascending { order } else { order.reverse() }
+        });
+        if let Some(cursor) = query("cursor") {
+            let decoded = BASE64.decode(cursor).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+            let last = decoded.as_ref().and_then(|value| value["branch_id"].as_str()).map(str::to_owned);
+            let last = last.ok_or_else(|| ApiError::new(400, "", "invalid request: cursor"))?;
+            let index = found.iter().position(|branch| branch.id == last).map_or(found.len(), |index| index + 1);
+            found.drain(..index);
+        }
+        found.truncate(limit);
+        let annotations: serde_json::Map<String, Value> = found
+            .iter()
+            .filter(|branch| !branch.annotation.is_empty())
+            .map(|branch| (branch.id.clone(), self.render_annotation(branch)))
+            .collect();
+        let order = if is_ascending { "ASC" } else { "DESC" };
+        let mut pagination = json!({"sort_by": sort_by, "sort_order": order});
+        if let Some(last) = found.last() {
+            let cursor = json!({"branch_id": last.id, "sort_by": sort_by, "sort_by_value": last.name, "sort_order": order});
+            pagination["next"] = json!(BASE64.encode(cursor.to_string()));
+        }
+        let branches: Value = found.iter().map(|branch| self.render_branch(branch)).collect();
+        Ok(Response::ok(json!({"branches": branches, "annotations": annotations, "pagination": pagination})))
+    }
+
+    pub(super) fn show_branch(&self, id: &str) -> Result<Response, ApiError> {
+        let branch = self.find_branch(id)?;
+        let mut body = json!({"branch": self.render_branch(branch)});
+        if !branch.annotation.is_empty() {
+            body["annotation"] = self.render_annotation(branch);
+        }
+        Ok(Response::ok(body))
+    }
+
+    /// Makes a branch, with the endpoints that are asked for.
+    pub(super) fn create_branch(&mut self, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+        let asked = &body["branch"];
+        let parent = match asked["parent_id"].as_str() {
+            Some(id) => self.find_branch(id)?.clone(),
+            None => self.branches.iter().find(|branch| branch.is_default).cloned().ok_or_else(|| ApiError::new(404, "", "branch not found"))?,
+        };
+        let point = point(&asked["parent_lsn"], &asked["parent_timestamp"])?;
+        let id = self.id("br");
+        let name = match &asked["name"] {
+            Value::Null => id.clone(),
+            Value::String(name) if (1..=NAME_LENGTH).contains(&name.chars().count()) => name.clone(),
+            _ => return Err(ApiError::new(400, "", "invalid request: name")),
+        };
+        self.check_new_branch(&parent, &name, point, now)?;
+        let readers = self.asked_endpoints(&body["endpoints"])?;
+        let mut branch = self.blank_branch(id.clone(), name, now);
+        branch.parent = Some(parent.id.clone());
+        branch.is_protected = asked["protected"].as_bool().unwrap_or(false);
+        branch.expires_at = expiry(&asked["expires_at"], now)?;
+        branch.roles.clone_from(&parent.roles);
+        branch.databases.clone_from(&parent.databases);
+        if let Some(map) = body["annotation_value"].as_object() {
+            branch.annotation = map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+        }
+        if parent.is_protected {
+            // Source: Neon guides, protected branches: branches made from a protected branch get new passwords.
+            for role in &mut branch.roles {
+                role.password = Some(self.password());
+                role.is_stale = true;
+            }
+        }
+        self.branches.push(branch);
+        let has_endpoints = !readers.is_empty();
+        let share = if has_endpoints { self.durations.create_ms * 2 / 3 } else { self.durations.create_ms };
+        let operation = self.start_operation(
+            Start {
+                branch: id.clone(),
+                endpoint: None,
+                action: "create_branch",
+                milliseconds: share,
+                then: vec![Then::BranchReady(id.clone())],
+                has_work: true,
+            },
+            now,
+        );
+        let mut operations = vec![operation.clone()];
+        let mut effects = vec![Effect::Branch { operation, branch: id.clone(), source: parent.data, point }];
+        let mut endpoints = Vec::new();
+        for asked in readers {
+            let (endpoint, operation) = self.create_endpoint_on(&id, asked, self.durations.create_ms - share, now);
+            effects.push(Effect::Start { operation: operation.clone(), endpoint: endpoint.clone() });
+            operations.push(operation);
+            endpoints.push(endpoint);
+        }
+        Ok(self.created(&id, &endpoints, &operations, effects, now))
+    }
+
+    fn created(&self, id: &str, endpoints: &[String], operations: &[String], effects: Vec<Effect>, now: Timestamp) -> Response {
+        let Some(branch) = self.branch(id) else { return Response::ok(json!({})) };
+        let rendered: Value = endpoints.iter().filter_map(|id| self.endpoint(id)).map(|endpoint| self.render_endpoint(endpoint)).collect();
+        let roles: Value = branch.roles.iter().map(|role| self.render_role(branch, role)).collect();
+        let mut body = json!({
+            "branch": self.render_branch(branch), "endpoints": rendered, "operations": self.render_operations(operations, now),
+            "roles": roles, "databases": self.render_databases(branch),
+        });
+        // Source: OpenAPI: omitted when the parent has more than one role or database, or no endpoint.
+        if let ([endpoint, ..], [role], [database]) = (endpoints, branch.roles.as_slice(), branch.databases.as_slice()) {
+            let (host, password) = (self.host(endpoint), role.password.clone().unwrap_or_default());
+            let pooler = host.replacen('.', "-pooler.", 1);
+            body["connection_uris"] = json!([{
+                "connection_uri": format!("postgresql://{}:{password}@{host}/{}?sslmode=require", role.name, database.name),
+                "connection_parameters": {"database": database.name, "password": password, "role": role.name, "host": host,
+                                          "pooler_host": pooler},
+            }]);
+        }
+        Response { status: 201, body, effects }
+    }
+
+    fn check_new_branch(&self, parent: &Branch, name: &str, point: Point, now: Timestamp) -> Result<(), ApiError> {
+        self.check_idle()?;
+        if self.branch_named(name).is_some() {
+            return Err(exists(name));
+        }
+        if self.branches.len() >= self.limits.branches {
+            return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
+        }
+        if parent.state != "ready" {
+            return Err(ApiError::new(422, "", "branch not ready yet"));
+        }
+        if parent.expires_at.is_some() {
+            return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
+        }
+        match point {
+            Point::Head => {}
+            Point::Lsn(lsn) => {
+                if parent.parent_lsn == Some(lsn) && !self.switches.branch_at_restore_lsn {
+                    return Err(ApiError::new(400, "", "parent_lsn is not within the history of the parent branch"));
+                }
+            }
+            Point::Time(at) => {
+                let oldest = now - TimeDelta::seconds(self.history_seconds);
+                if at > now || at < oldest {
+                    return Err(ApiError::new(400, "", "parent_timestamp is not within the history window"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses while an operation is under way.
+    pub(super) fn check_idle(&self) -> Result<(), ApiError> {
+        if self.is_busy() {
+            let text = "project already has running conflicting operations, scheduling of new ones is prohibited";
+            return Err(ApiError::new(423, "", text));
+        }
+        Ok(())
+    }
+
+    pub(super) fn update_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+        self.find_branch(id)?;
+        let asked = &body["branch"];
+        if let Some(name) = asked["name"].as_str() {
+            if self.branch_named(name).is_some_and(|other| other.id != id) {
+                return Err(exists(name));
+            }
+            if !(1..=NAME_LENGTH).contains(&name.chars().count()) {
+                return Err(ApiError::new(400, "", "invalid request: name"));
+            }
+        }
+        let expires_at = expiry(&asked["expires_at"], now)?;
+        let has_children = self.branches.iter().any(|branch| branch.parent.as_deref() == Some(id));
+        let protected = self.branches.iter().filter(|branch| branch.is_protected && branch.id != id).count();
+        if asked["protected"] == json!(true) && protected >= self.limits.protected_branches {
+            return Err(ApiError::new(422, "BRANCHES_PROTECTED_LIMIT_EXCEEDED", "protected branches limit exceeded"));
+        }
+        let branch = self.branch_mut(id).ok_or_else(|| ApiError::new(404, "", "branch not found"))?;
+        if expires_at.is_some() && (branch.is_protected || branch.is_default || has_children) {
+            return Err(ApiError::new(422, "", "cannot set an expiration time on a protected, default or parent branch"));
+        }
+        if let Some(name) = asked["name"].as_str() {
+            name.clone_into(&mut branch.name);
+        }
+        if let Some(is_protected) = asked["protected"].as_bool() {
+            branch.is_protected = is_protected;
+        }
+        if asked.get("expires_at").is_some() {
+            branch.expires_at = expires_at;
+        }
+        branch.updated_at = now;
+        let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
+        Ok(Response::ok(json!({"branch": rendered, "operations": []})))
+    }
+
+    /// Deletes a branch; one that is gone is 204.
+    pub(super) fn delete_branch(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
+        let Some(branch) = self.branch(id).cloned() else {
+            return Ok(Response { status: 204, body: Value::Null, effects: Vec::new() });
+        };
+        if branch.is_protected {
+            return Err(ApiError::new(422, "", "cannot delete a protected branch"));
+        }
+        if branch.is_default || branch.parent.is_none() {
+            return Err(ApiError::new(422, "", "cannot delete the default or root branch"));
+        }
+        let child = self.branches.iter().find(|other| other.parent.as_deref() == Some(id));
+        if let Some(child) = child {
+            return Err(ApiError::new(422, "", format!("cannot delete branch that has children: {}", child.id)));
+        }
+        self.check_idle()?;
+        let computes: Vec<String> =
+            self.endpoints.iter().filter(|endpoint| endpoint.branch == id).map(|endpoint| endpoint.id.clone()).collect();
+        let mut operations = Vec::new();
+        let mut effects = Vec::new();
+        for endpoint in computes {
+            let operation = self.suspend_operation(&endpoint, id, Vec::new(), now);
+            effects.push(Effect::Suspend { operation: operation.clone(), endpoint });
+            operations.push(operation);
+        }
+        let operation = self.start_operation(
+            Start {
+                branch: id.to_owned(),
+                endpoint: None,
+                action: "delete_timeline",
+                milliseconds: self.durations.other_ms,
+                then: vec![Then::Forget(id.to_owned())],
+                has_work: true,
+            },
+            now,
+        );
+        operations.push(operation.clone());
+        effects.push(Effect::Delete { operation, branch: id.to_owned() });
+        let body = json!({"branch": self.render_branch(&branch), "operations": self.render_operations(&operations, now)});
+        Ok(Response { status: 200, body, effects })
+    }
+
+    /// Overwrites a branch. It becomes a child of its source; the old state lives on under another name, if one is given.
+    pub(super) fn restore_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+        let target = self.find_branch(id)?.clone();
+        let source_id = body["source_branch_id"]
+            .as_str()
+            .ok_or_else(|| ApiError::new(400, "", "invalid request: decode application/json: invalid: source_branch_id (field required)"))?;
+        let source = self.find_branch(source_id)?.clone();
+        let point = point(&body["source_lsn"], &body["source_timestamp"])?;
+        let name = body["preserve_under_name"].as_str();
+        self.check_restore(&target, &source, point, name)?;
+        let preserved = name.map(|name| self.preserve(&target, name, now));
+        let is_self = source.id == target.id;
+        let new_parent = if is_self { preserved.clone() } else { Some(source.id.clone()) };
+        let at_once = self.switches.parent_changes_at_once;
+        let (from_source, survive) = (self.switches.passwords_from_source, self.switches.annotations_survive);
+        let data = format!("data-{}", self.number());
+        let old_data = target.data.clone();
+        if let Some(branch) = self.branch_mut(id) {
+            branch.state = "resetting";
+            branch.pending_state = Some("ready");
+            branch.state_changed_at = now;
+            branch.updated_at = now;
+            branch.last_reset_at = Some(now);
+            branch.databases.clone_from(&source.databases);
+            branch.roles = restored_roles(&target, &source, from_source);
+            branch.data = data;
+            if !survive {
+                branch.annotation.clear();
+            }
+            if at_once {
+                branch.parent.clone_from(&new_parent);
+            }
+        }
+        let mut then = vec![Then::BranchReady(id.to_owned())];
+        if let (Some(parent), false) = (new_parent, at_once) {
+            then.insert(0, Then::Reparent(id.to_owned(), parent));
+        }
+        then.extend(preserved.iter().map(|id| Then::BranchReady(id.clone())));
+        let writer = self.writer_of(id).map(|endpoint| endpoint.id.clone());
+        let milliseconds = self.durations.restore_ms;
+        let operation = self.start_operation(
+            Start { branch: id.to_owned(), endpoint: writer, action: "create_branch", milliseconds, then, has_work: true },
+            now,
+        );
+        let source_data = if is_self { old_data } else { source.data };
+        let effects = vec![Effect::Restore { operation: operation.clone(), branch: id.to_owned(), source: source_data, preserved, point }];
+        let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
+        Ok(Response { status: 200, body: json!({"branch": rendered, "operations": self.render_operations(&[operation], now)}), effects })
+    }
+
+    fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>) -> Result<(), ApiError> {
+        if target.is_protected {
+            return Err(ApiError::new(422, "", "cannot restore a protected branch"));
+        }
+        self.check_idle()?;
+        if source.state != "ready" || target.state != "ready" {
+            return Err(ApiError::new(422, "", "branch not ready yet"));
+        }
+        if source.expires_at.is_some() && self.switches.refuse_expiring_source {
+            return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
+        }
+        if target.parent.is_some() && point != Point::Head && !self.switches.child_point_in_time {
+            return Err(ApiError::new(422, "", "source branch must be a root branch"));
+        }
+        if source.id == target.id && (point == Point::Head || name.is_none()) {
+            let text = "restoring a branch to itself requires source_lsn or source_timestamp, and preserve_under_name";
+            return Err(ApiError::new(400, "", text));
+        }
+        let has_children = self.branches.iter().any(|branch| branch.parent.as_ref() == Some(&target.id));
+        let Some(name) = name else {
+            if has_children {
+                return Err(ApiError::new(422, "", "Branch has children, preserve_under_name is required"));
+            }
+            return Ok(());
+        };
+        if self.branch_named(name).is_some() {
+            return Err(exists(name));
+        }
+        if self.branches.len() >= self.limits.branches {
+            return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
+        }
+        Ok(())
+    }
+
+    /// Makes the branch that keeps the old state: it takes over the data, the parent and the children.
+    fn preserve(&mut self, target: &Branch, name: &str, now: Timestamp) -> String {
+        let id = self.id("br");
+        let mut preserved = self.blank_branch(id.clone(), name.to_owned(), now);
+        preserved.parent.clone_from(&target.parent);
+        preserved.parent_lsn = target.parent_lsn;
+        preserved.parent_timestamp = target.parent_timestamp;
+        preserved.roles.clone_from(&target.roles);
+        preserved.databases.clone_from(&target.databases);
+        preserved.data.clone_from(&target.data);
+        for child in self.branches.iter_mut().filter(|branch| branch.parent.as_ref() == Some(&target.id)) {
+            child.parent = Some(id.clone());
+        }
+        self.branches.push(preserved);
+        id
+    }
+
+    pub(super) fn set_default(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
+        self.find_branch(id)?;
+        for branch in &mut self.branches {
+            branch.is_default = branch.id == id;
+            branch.updated_at = now;
+        }
+        let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
+        Ok(Response::ok(json!({"branch": rendered, "operations": []})))
+    }
+}
+
+/// Returns the roles that a restored branch has, with the passwords that the switch says.
+fn restored_roles(target: &Branch, source: &Branch, from_source: bool) -> Vec<super::Role> {
+    let mut roles = source.roles.clone();
+    for role in &mut roles {
+        let own = target.roles.iter().find(|own| own.name == role.name).filter(|_| !from_source);
+        if let Some(own) = own {
+            role.password.clone_from(&own.password);
+        }
+        // The compute is told, whichever it is.
+        role.is_stale = role.password.is_some();
+    }
+    roles
+}
+
+/// Reads which state of a branch is meant.
+fn point(lsn: &Value, time: &Value) -> Result<Point, ApiError> {
+    match (lsn.as_str(), time.as_str()) {
+        (None, None) => Ok(Point::Head),
+        (Some(lsn), None) => lsn.parse().map(Point::Lsn),
+        (None, Some(time)) => {
+            let at = time.parse().map_err(|_| ApiError::new(400, "", format!("invalid timestamp {time:?}")))?;
+            Ok(Point::Time(at))
+        }
+        (Some(_), Some(_)) => Err(ApiError::new(400, "", "only one of lsn and timestamp can be given")),
+    }
+}
+
+fn expiry(value: &Value, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+    let Some(text) = value.as_str() else { return Ok(None) };
+    let at: Timestamp = text.parse().map_err(|_| ApiError::new(400, "", format!("invalid timestamp {text:?}")))?;
+    if at <= now || at > now + LONGEST_EXPIRY {
+        return Err(ApiError::new(400, "", format!("expires_at must be in the future and within 30 days of {}", seconds(now))));
+    }
+    Ok(Some(at))
+}

@@ -1,0 +1,135 @@
+//! Neon's objects as JSON.
+//!
+//! Source: Neon API v2, OpenAPI document of 2026-07-13 (required fields) and recorded replies of 2025-01-16 (shapes).
+
+use serde_json::{Value, json};
+
+use super::{Branch, Endpoint, Model, Operation, Role, Timestamp, seconds};
+
+/// Sets an optional field.
+fn set(value: &mut Value, name: &str, field: Option<Value>) {
+    if let Some(field) = field {
+        value[name] = field;
+    }
+}
+
+impl Model {
+    /// Renders the project.
+    pub(super) fn render_project(&self) -> Value {
+        json!({
+            "data_storage_bytes_hour": 0, "data_transfer_bytes": 0, "written_data_bytes": 0, "compute_time_seconds": 0,
+            "active_time_seconds": 0, "cpu_used_sec": 0, "id": self.project, "platform_id": "aws", "region_id": "aws-us-east-2",
+            "name": self.project_name, "provisioner": "k8s-neonvm",
+            "default_endpoint_settings": {"autoscaling_limit_min_cu": 0.25, "autoscaling_limit_max_cu": 0.25, "suspend_timeout_seconds": 0},
+            "settings": {"allowed_ips": {"ips": [], "protected_branches_only": false}, "enable_logical_replication": false,
+                         "block_public_connections": false, "block_vpc_connections": false},
+            "pg_version": self.pg_version, "proxy_host": self.domain, "branch_logical_size_limit": 512,
+            "branch_logical_size_limit_bytes": 536_870_912, "store_passwords": self.store_passwords, "creation_source": "console",
+            "history_retention_seconds": self.history_seconds, "created_at": seconds(self.created_at),
+            "updated_at": seconds(self.created_at), "consumption_period_start": "0001-01-01T00:00:00Z",
+            "consumption_period_end": "0001-01-01T00:00:00Z", "owner_id": "org-emulated-00000000", "org_id": "org-emulated-00000000",
+            "owner": {"email": "owner@example.com", "name": "Owner", "branches_limit": self.limits.branches,
+                      "subscription_type": "scale_v3"},
+        })
+    }
+
+    /// Renders the project as a listing has it.
+    pub(super) fn render_project_item(&self) -> Value {
+        let mut item = self.render_project();
+        if let Some(map) = item.as_object_mut() {
+            for name in [
+                "data_storage_bytes_hour", "data_transfer_bytes", "written_data_bytes", "compute_time_seconds", "active_time_seconds",
+                "consumption_period_start", "consumption_period_end", "owner",
+            ] {
+                map.remove(name);
+            }
+            map.insert("active_time".to_owned(), json!(0));
+        }
+        item
+    }
+
+    /// Renders a branch.
+    pub(super) fn render_branch(&self, branch: &Branch) -> Value {
+        let mut value = json!({
+            "id": branch.id, "project_id": self.project, "name": branch.name, "current_state": branch.state,
+            "state_changed_at": seconds(branch.state_changed_at), "creation_source": "console", "primary": branch.is_default,
+            "default": branch.is_default, "protected": branch.is_protected, "cpu_used_sec": 0, "compute_time_seconds": 0,
+            "active_time_seconds": 0, "written_data_bytes": 0, "data_transfer_bytes": 0, "created_at": seconds(branch.created_at),
+            "updated_at": seconds(branch.updated_at), "init_source": "parent-data",
+        });
+        set(&mut value, "parent_id", branch.parent.as_ref().map(|id| json!(id)));
+        set(&mut value, "parent_lsn", branch.parent_lsn.map(|lsn| json!(lsn.to_string())));
+        set(&mut value, "parent_timestamp", branch.parent_timestamp.map(|at| json!(seconds(at))));
+        set(&mut value, "pending_state", branch.pending_state.map(|state| json!(state)));
+        set(&mut value, "expires_at", branch.expires_at.map(|at| json!(seconds(at))));
+        set(&mut value, "last_reset_at", branch.last_reset_at.map(|at| json!(seconds(at))));
+        value
+    }
+
+    /// Renders what is written on a branch.
+    pub(super) fn render_annotation(&self, branch: &Branch) -> Value {
+        json!({
+            "object": {"type": "console/branch", "id": branch.id}, "value": branch.annotation,
+            "created_at": seconds(branch.created_at), "updated_at": seconds(branch.created_at),
+        })
+    }
+
+    /// Renders an endpoint.
+    pub(super) fn render_endpoint(&self, endpoint: &Endpoint) -> Value {
+        let mut value = json!({
+            "host": self.host(&endpoint.id), "id": endpoint.id, "project_id": self.project, "branch_id": endpoint.branch,
+            "autoscaling_limit_min_cu": endpoint.size.0, "autoscaling_limit_max_cu": endpoint.size.1, "region_id": "aws-us-east-2",
+            "type": if endpoint.is_read_write { "read_write" } else { "read_only" }, "current_state": endpoint.state,
+            "settings": {"pg_settings": {}}, "pooler_enabled": false, "pooler_mode": "transaction", "disabled": endpoint.is_disabled,
+            "passwordless_access": true, "creation_source": "console", "created_at": seconds(endpoint.created_at),
+            "updated_at": seconds(endpoint.updated_at), "proxy_host": self.domain,
+            "suspend_timeout_seconds": endpoint.suspend_timeout_seconds, "provisioner": "k8s-neonvm",
+        });
+        set(&mut value, "pending_state", endpoint.pending_state.map(|state| json!(state)));
+        set(&mut value, "name", endpoint.name.as_ref().map(|name| json!(name)));
+        set(&mut value, "last_active", endpoint.last_active.map(|at| json!(seconds(at))));
+        value
+    }
+
+    /// Renders an operation.
+    pub(super) fn render_operation(&self, operation: &Operation, now: Timestamp) -> Value {
+        let end = if operation.is_under_way() { now } else { operation.updated_at };
+        let spent = operation.started_at.map_or(0, |at| (end - at).num_milliseconds().max(0));
+        let mut value = json!({
+            "id": operation.id, "project_id": self.project, "branch_id": operation.branch, "action": operation.action,
+            "status": operation.status, "failures_count": operation.failures, "created_at": seconds(operation.created_at),
+            "updated_at": seconds(operation.updated_at), "total_duration_ms": spent,
+        });
+        set(&mut value, "endpoint_id", operation.endpoint.as_ref().map(|id| json!(id)));
+        set(&mut value, "error", operation.error.as_ref().map(|error| json!(error)));
+        set(&mut value, "retry_at", operation.retry_at.map(|at| json!(seconds(at))));
+        value
+    }
+
+    /// Renders operations by id, in order.
+    pub(super) fn render_operations(&self, ids: &[String], now: Timestamp) -> Value {
+        ids.iter().filter_map(|id| self.operation(id)).map(|operation| self.render_operation(operation, now)).collect()
+    }
+
+    /// Renders a role.
+    pub(super) fn render_role(&self, branch: &Branch, role: &Role) -> Value {
+        json!({
+            "branch_id": branch.id, "name": role.name, "protected": false, "authentication_method": "password",
+            "created_at": seconds(role.created_at), "updated_at": seconds(role.created_at),
+        })
+    }
+
+    /// Renders the databases of a branch.
+    pub(super) fn render_databases(&self, branch: &Branch) -> Value {
+        branch
+            .databases
+            .iter()
+            .map(|database| {
+                json!({
+                    "id": database.id, "branch_id": branch.id, "name": database.name, "owner_name": database.owner,
+                    "created_at": seconds(database.created_at), "updated_at": seconds(database.created_at),
+                })
+            })
+            .collect()
+    }
+}

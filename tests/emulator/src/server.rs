@@ -1,0 +1,332 @@
+//! The emulator's HTTP server.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use chrono::Utc;
+use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use crate::data::Data;
+use crate::faults::{Fault, Faults};
+use crate::model::{Model, Request, Response, Timestamp, route_name};
+use crate::sql;
+
+/// Requests that one second may have. Source: Neon, key concepts: "bursts to 40 req/s per route".
+const REQUESTS_PER_SECOND: usize = 40;
+
+/// Entries of the journal that are kept.
+const JOURNAL: usize = 100_000;
+
+/// A body whose sending may fail: a cut answer is one that fails in the middle.
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// Why a connection ends without an answer.
+#[derive(Debug)]
+struct Dropped;
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("dropped on request")
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+/// Everything that is served.
+pub(crate) struct State {
+    pub(crate) model: Mutex<Model>,
+    pub(crate) data: AsyncMutex<Data>,
+    pub(crate) faults: Mutex<Faults>,
+    pub(crate) journal: Mutex<Vec<Value>>,
+    pub(crate) api_key: String,
+    pub(crate) suspend_after: Duration,
+    /// When each route was asked in the last second.
+    rate: Mutex<BTreeMap<String, VecDeque<Instant>>>,
+    pub(crate) rate_limit: usize,
+}
+
+/// Locks a mutex; a thread that panicked while it held it left a value that can be used.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn now() -> Timestamp {
+    Utc::now()
+}
+
+impl State {
+    pub(crate) fn new(model: Model, data: Data, api_key: String, suspend_after: Duration) -> Self {
+        Self {
+            model: Mutex::new(model),
+            data: AsyncMutex::new(data),
+            faults: Mutex::default(),
+            journal: Mutex::default(),
+            api_key,
+            suspend_after,
+            rate: Mutex::default(),
+            rate_limit: REQUESTS_PER_SECOND,
+        }
+    }
+
+    pub(crate) fn note(&self, entry: Value) {
+        let mut journal = lock(&self.journal);
+        if journal.len() == JOURNAL {
+            journal.remove(0);
+        }
+        journal.push(entry);
+    }
+
+    /// Counts a request, and returns whether there were too many in the last second.
+    fn is_too_fast(&self, route: &str) -> bool {
+        let mut rate = lock(&self.rate);
+        let times = rate.entry(route.to_owned()).or_default();
+        while times.front().is_some_and(|at| at.elapsed() > Duration::from_secs(1)) {
+            times.pop_front();
+        }
+        times.push_back(Instant::now());
+        times.len() > self.rate_limit
+    }
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn serve(listener: TcpListener, state: Arc<State>, mut stop: watch::Receiver<bool>) -> Result<()> {
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted.context("accept a connection")?,
+            _ = stop.changed() => return Ok(()),
+        };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| handle(Arc::clone(&state), request));
+            // A connection that was dropped on request ends with an error; so does one whose client went away.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// A request, read completely.
+struct Asked {
+    method: String,
+    path: String,
+    query: BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Result<hyper::Response<Body>, Dropped> {
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let query = url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    let body = match Limited::new(body, sql::SIZE_LIMIT).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(_) => {
+            let answer = sql::error(413, &format!("request is too large (max is {} bytes)", sql::SIZE_LIMIT));
+            return Ok(respond(answer.status, answer.body, &[]));
+        }
+    };
+    let asked = Asked { method: parts.method.to_string(), path: parts.uri.path().to_owned(), query, headers, body };
+    if let Some(path) = asked.path.strip_prefix("/_emulator/") {
+        let (status, body) = crate::control::answer(&state, &asked.method, path, &asked.body).await;
+        return Ok(respond(status, body.to_string(), &[]));
+    }
+    if asked.path == "/sql" {
+        return serve_sql(&state, &asked).await;
+    }
+    serve_api(state, asked).await
+}
+
+/// Answers a request of the API, with the misbehaviour that is planned for it.
+async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Body>, Dropped> {
+    let path = asked.path.strip_prefix("/api/v2").unwrap_or(&asked.path).to_owned();
+    let route = route_name(&asked.method, &path);
+    let started = Instant::now();
+    let at = now();
+    let fault = lock(&state.faults).next(route);
+    let note = |status: Option<u16>, operations: Value| {
+        state.note(json!({
+            "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "api", "route": route, "method": asked.method, "path": path,
+            "request": serde_json::from_str::<Value>(&asked.body).unwrap_or(Value::Null), "status": status,
+            "fault": fault.as_ref().map(|fault| json!(fault)["kind"].clone()), "operations": operations,
+            "duration_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }));
+    };
+    if let Some(refusal) = refusal(&state, &asked, route) {
+        note(Some(refusal.0), Value::Null);
+        return Ok(api_response(&refusal.1, refusal.0));
+    }
+    match fault.clone() {
+        Some(Fault::Refuse { status, body }) => {
+            note(Some(status), Value::Null);
+            let body = body.unwrap_or_else(|| json!({"request_id": "", "code": "", "message": "refused on request"}));
+            return Ok(match body {
+                Value::String(text) => respond(status, text, &[("content-type", "text/html".to_owned())]),
+                body => api_response(&body, status),
+            });
+        }
+        Some(Fault::Hang) => {
+            note(None, Value::Null);
+            std::future::pending::<()>().await;
+        }
+        Some(Fault::DropBefore) => {
+            note(None, Value::Null);
+            return Err(Dropped);
+        }
+        Some(Fault::Later { milliseconds }) => {
+            note(None, Value::Null);
+            let state = Arc::clone(&state);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                apply(&state, &asked, path).await;
+            });
+            return Err(Dropped);
+        }
+        Some(Fault::Operation { finish }) => lock(&state.model).operation_faults.push(finish),
+        Some(Fault::DropAfter | Fault::Cut) | None => {}
+    }
+    let response = apply(&state, &asked, path.clone()).await;
+    let operations = response.body["operations"].as_array().map(|list| list.iter().map(|operation| operation["id"].clone()).collect());
+    note(Some(response.status), operations.unwrap_or(Value::Null));
+    match fault {
+        Some(Fault::DropAfter) => Err(Dropped),
+        Some(Fault::Cut) => Ok(cut(&response)),
+        _ if response.body.is_null() => Ok(respond(response.status, String::new(), &[])),
+        _ => Ok(api_response(&response.body, response.status)),
+    }
+}
+
+/// Lets the model answer, and carries out what follows.
+async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
+    let route = route_name(&asked.method, &path);
+    if matches!(route, "listProjectBranchRoles" | "listProjectBranchDatabases") {
+        let branch = path.split('/').nth(4).unwrap_or_default().to_owned();
+        crate::control::refresh_catalog(state, &branch).await;
+    }
+    let body = serde_json::from_str(&asked.body).unwrap_or(Value::Null);
+    let request = Request { method: asked.method.clone(), path, query: asked.query.clone(), body };
+    let response = lock(&state.model).serve(&request, now());
+    if !response.effects.is_empty() {
+        tokio::spawn(crate::control::carry_out(Arc::clone(state), response.effects.clone()));
+    }
+    response
+}
+
+/// Refuses a wrong key, and too many requests.
+fn refusal(state: &State, asked: &Asked, route: &str) -> Option<(u16, Value)> {
+    let key = asked.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
+    if key != Some(state.api_key.as_str()) {
+        let body = json!({"request_id": "", "code": "", "message": "supplied credentials do not pass authentication"});
+        return Some((401, body));
+    }
+    state.is_too_fast(route).then(|| (429, json!({"request_id": "", "code": "", "message": "rate limit exceeded"})))
+}
+
+/// Answers a query, with the misbehaviour that is planned for it.
+async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<Body>, Dropped> {
+    let started = Instant::now();
+    let at = now();
+    if asked.method == "OPTIONS" {
+        let allow = [("allow", "OPTIONS, POST".to_owned()), ("access-control-allow-origin", "*".to_owned())];
+        return Ok(respond(200, String::new(), &allow));
+    }
+    if asked.method != "POST" {
+        return Ok(respond(400, json!("query is not supported").to_string(), &[]));
+    }
+    let fault = lock(&state.faults).next("sql");
+    let mut dropped = false;
+    let mut is_cut = false;
+    let answer = match fault.clone() {
+        Some(Fault::Refuse { status, .. }) => sql::error(status, "Control plane request failed"),
+        Some(Fault::Hang) => {
+            std::future::pending::<()>().await;
+            return Err(Dropped);
+        }
+        Some(Fault::DropBefore | Fault::Later { .. }) => return Err(Dropped),
+        Some(Fault::DropAfter) => {
+            dropped = true;
+            crate::control::query(state, &asked.headers, &asked.body).await
+        }
+        Some(Fault::Cut) => {
+            is_cut = true;
+            crate::control::query(state, &asked.headers, &asked.body).await
+        }
+        Some(Fault::Operation { .. }) | None => crate::control::query(state, &asked.headers, &asked.body).await,
+    };
+    let endpoint = sql::target(asked.headers.get("neon-connection-string").map(String::as_str)).map(|target| target.endpoint).unwrap_or_default();
+    state.note(json!({
+        "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "endpoint": endpoint,
+        "status": answer.status, "fault": fault.map(|fault| json!(fault)["kind"].clone()), "bytes": answer.body.len(),
+        "duration_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }));
+    if dropped {
+        return Err(Dropped);
+    }
+    if is_cut {
+        let half = answer.body.len() / 2;
+        return Ok(cut_body(answer.status, &answer.body, half));
+    }
+    let mut headers = answer.headers;
+    headers.push(("access-control-allow-origin", "*".to_owned()));
+    headers.push(("neon-request-id", "00000000-0000-4000-a000-000000000000".to_owned()));
+    Ok(respond(answer.status, answer.body, &headers))
+}
+
+fn api_response(body: &Value, status: u16) -> hyper::Response<Body> {
+    respond(status, body.to_string(), &[("x-neon-ret-request-id", "00000000-0000-4000-a000-000000000000".to_owned())])
+}
+
+fn respond(status: u16, body: String, headers: &[(&'static str, String)]) -> hyper::Response<Body> {
+    let mut builder = hyper::Response::builder().status(status);
+    if !headers.iter().any(|(name, _)| *name == "content-type") {
+        builder = builder.header("content-type", "application/json");
+    }
+    for (name, value) in headers {
+        builder = builder.header(*name, value);
+    }
+    let body = http_body_util::Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed();
+    builder.body(body).expect("the names and values are those of headers")
+}
+
+fn cut(response: &Response) -> hyper::Response<Body> {
+    let text = response.body.to_string();
+    cut_body(response.status, &text, text.len() / 2)
+}
+
+/// Announces the whole body and sends a part of it.
+fn cut_body(status: u16, text: &str, length: usize) -> hyper::Response<Body> {
+    let part = Bytes::copy_from_slice(text.as_bytes().get(..length).unwrap_or_default());
+    let frames: Vec<Result<Frame<Bytes>, std::io::Error>> =
+        vec![Ok(Frame::data(part)), Err(std::io::Error::other("cut on request"))];
+    let body = BoxBody::new(StreamBody::new(Frames(frames.into_iter())));
+    hyper::Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .header("content-length", text.len())
+        .body(body)
+        .expect("the names and values are those of headers")
+}
+
+/// Frames, as a stream.
+struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, std::io::Error>>);
+
+impl futures_core::Stream for Frames {
+    type Item = Result<Frame<Bytes>, std::io::Error>;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(self.0.next())
+    }
+}

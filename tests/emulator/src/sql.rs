@@ -1,0 +1,477 @@
+//! `POST /sql`, as Neon's proxy answers it.
+//!
+//! Source: neondatabase/neon `proxy/src/serverless/{sql_over_http,json,http_util}.rs`, read 2026-11-21.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::wire::{Connection, Field, PgError, QueryResult};
+
+/// Bytes of a request and of a response. Source: PROXY `binary/proxy.rs`: 10 MiB each.
+pub(crate) const SIZE_LIMIT: usize = 10 << 20;
+
+/// What a connection string says.
+pub(crate) struct Target {
+    pub(crate) endpoint: String,
+    pub(crate) role: String,
+    pub(crate) password: String,
+    pub(crate) database: String,
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// An answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+impl Answer {
+    fn new(status: u16, body: String) -> Self {
+        Self { status, body, headers: Vec::new() }
+    }
+}
+
+/// Writes an error as the proxy does: all 17 keys, always.
+pub(crate) fn error(status: u16, message: &str) -> Answer {
+    Answer::new(status, error_body(message, &BTreeMap::new()).to_string())
+}
+
+const KEYS: [(&str, Option<u8>); 17] = [
+    ("message", None),
+    ("code", Some(b'C')),
+    ("detail", Some(b'D')),
+    ("hint", Some(b'H')),
+    ("position", Some(b'P')),
+    ("internalPosition", Some(b'p')),
+    ("internalQuery", Some(b'q')),
+    ("severity", Some(b'S')),
+    ("where", Some(b'W')),
+    ("table", Some(b't')),
+    ("column", Some(b'c')),
+    ("schema", Some(b's')),
+    ("dataType", Some(b'd')),
+    ("constraint", Some(b'n')),
+    ("file", Some(b'F')),
+    ("line", Some(b'L')),
+    ("routine", Some(b'R')),
+];
+
+fn error_body(message: &str, fields: &BTreeMap<u8, String>) -> Value {
+    let mut body = serde_json::Map::new();
+    for (key, letter) in KEYS {
+        let value = match (key, letter) {
+            ("message", _) => json!(message),
+            (_, Some(letter)) => match fields.get(&letter) {
+                Some(text) => json!(text),
+                None if matches!(key, "code" | "severity") => json!(""),
+                None => Value::Null,
+            },
+            (_, None) => Value::Null,
+        };
+        body.insert(key.to_owned(), value);
+    }
+    Value::Object(body)
+}
+
+/// Writes an error of Postgres.
+pub(crate) fn postgres_error(failure: &PgError, is_connecting: bool) -> Answer {
+    let PgError::Server(fields) = failure else {
+        return error(500, "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.");
+    };
+    let fields: BTreeMap<u8, String> = fields.iter().map(|(letter, text)| (*letter, text.clone())).collect();
+    let code = fields.get(&b'C').map(String::as_str).unwrap_or_default();
+    if is_connecting && matches!(code, "28P01" | "28000") {
+        return error(400, &failure.message());
+    }
+    let status = if is_connecting && code != "3D000" { 500 } else { 400 };
+    Answer::new(status, error_body(&failure.message(), &fields).to_string())
+}
+
+/// Reads the connection string of a request.
+pub(crate) fn target(header: Option<&str>) -> Result<Target, Answer> {
+    let bad = |message: &str| error(400, message);
+    let text = header.ok_or_else(|| bad("invalid header: neon-connection-string"))?;
+    let url = Url::parse(text).map_err(|_| bad("could not parse the connection string"))?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(bad("incorrect scheme"));
+    }
+    let database = decode(url.path().trim_start_matches('/'));
+    if database.is_empty() {
+        return Err(bad("missing database name"));
+    }
+    let role = decode(url.username());
+    if role.is_empty() {
+        return Err(bad("missing username"));
+    }
+    let password = url.password().map(decode).ok_or_else(|| bad("missing authentication credentials: required password"))?;
+    let host = url.host_str().ok_or_else(|| bad("missing hostname"))?;
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return Err(bad("missing hostname"));
+    }
+    let label = host.split('.').next().unwrap_or(host);
+    let endpoint = label.strip_suffix("-pooler").unwrap_or(label).to_owned();
+    let skipped = ["sslmode", "channel_binding", "options", "pgbouncer"];
+    let parameters = url
+        .query_pairs()
+        .filter(|(name, _)| !skipped.contains(&name.as_ref()))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    Ok(Target { endpoint, role, password, database, parameters })
+}
+
+fn decode(text: &str) -> String {
+    // `Url` leaves user, password and path encoded; a form decoder would take `+` for a space.
+    let text = text.replace('+', "%2B");
+    url::form_urlencoded::parse(format!("x={text}").as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// One statement of a request.
+struct Statement {
+    sql: String,
+    parameters: Vec<Option<String>>,
+    is_array: bool,
+}
+
+/// How the answer is written, and how the batch is run.
+pub(crate) struct Options {
+    is_raw: bool,
+    is_array: bool,
+    isolation: Option<&'static str>,
+    is_read_only: bool,
+    is_deferrable: bool,
+}
+
+impl Options {
+    /// Reads the headers; booleans count only when they are exactly `true`.
+    pub(crate) fn new(header: &dyn Fn(&str) -> Option<String>) -> Result<Self, Answer> {
+        let flag = |name: &str| header(name).as_deref() == Some("true");
+        let isolation = match header("neon-batch-isolation-level").as_deref() {
+            None => None,
+            Some("Serializable") => Some("SERIALIZABLE"),
+            Some("ReadUncommitted") => Some("READ UNCOMMITTED"),
+            Some("ReadCommitted") => Some("READ COMMITTED"),
+            Some("RepeatableRead") => Some("REPEATABLE READ"),
+            Some(_) => return Err(error(400, "invalid isolation level")),
+        };
+        Ok(Self {
+            is_raw: flag("neon-raw-text-output"),
+            is_array: flag("neon-array-mode"),
+            isolation,
+            is_read_only: flag("neon-batch-read-only"),
+            is_deferrable: flag("neon-batch-deferrable"),
+        })
+    }
+
+    fn begin(&self) -> String {
+        let mut sql = "BEGIN".to_owned();
+        if let Some(level) = self.isolation {
+            sql.push_str(" ISOLATION LEVEL ");
+            sql.push_str(level);
+        }
+        if self.is_read_only {
+            sql.push_str(" READ ONLY");
+        }
+        if self.is_deferrable {
+            sql.push_str(" DEFERRABLE");
+        }
+        sql
+    }
+}
+
+/// Runs a request on a connection.
+pub(crate) async fn run(connection: &mut Connection, body: &str, options: &Options) -> Answer {
+    let value: Value = match serde_json::from_str(body) {
+        Ok(value) => value,
+        Err(failure) => return error(400, &format!("could not parse the HTTP request body: {failure}")),
+    };
+    let Some(queries) = value.get("queries") else {
+        return match statement(&value, options) {
+            Ok(statement) => match connection.query(&statement.sql, &statement.parameters).await {
+                Ok(result) => finish(render(&result, &statement, options), options, false),
+                Err(failure) => postgres_error(&failure, false),
+            },
+            Err(answer) => answer,
+        };
+    };
+    let Some(queries) = queries.as_array() else {
+        return error(400, "could not parse the HTTP request body: invalid type: expected a sequence");
+    };
+    let statements: Result<Vec<Statement>, Answer> = queries.iter().map(|query| statement(query, options)).collect();
+    match statements {
+        Ok(statements) => batch(connection, &statements, options).await,
+        Err(answer) => answer,
+    }
+}
+
+/// Runs statements in one transaction; the first error rolls back.
+async fn batch(connection: &mut Connection, statements: &[Statement], options: &Options) -> Answer {
+    if let Err(failure) = connection.script(&options.begin()).await {
+        return postgres_error(&failure, false);
+    }
+    let mut body = String::from("{\"results\":[");
+    for (index, statement) in statements.iter().enumerate() {
+        let result = match connection.query(&statement.sql, &statement.parameters).await {
+            Ok(result) => result,
+            Err(failure) => return postgres_error(&failure, false),
+        };
+        if index > 0 {
+            body.push(',');
+        }
+        match render(&result, statement, options) {
+            Ok(text) => body.push_str(&text),
+            Err(answer) => return answer,
+        }
+        if body.len() > SIZE_LIMIT {
+            return error(507, &format!("response is too large (max is {SIZE_LIMIT} bytes)"));
+        }
+    }
+    if let Err(failure) = connection.script("COMMIT").await {
+        return postgres_error(&failure, false);
+    }
+    body.push_str("]}");
+    finish(Ok(body), options, true)
+}
+
+fn finish(body: Result<String, Answer>, options: &Options, is_batch: bool) -> Answer {
+    let body = match body {
+        Ok(body) if body.len() > SIZE_LIMIT => return error(507, &format!("response is too large (max is {SIZE_LIMIT} bytes)")),
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let mut answer = Answer::new(200, body);
+    if is_batch {
+        if options.is_read_only {
+            answer.headers.push(("neon-batch-read-only", "true".to_owned()));
+        }
+        if options.is_deferrable {
+            answer.headers.push(("neon-batch-deferrable", "true".to_owned()));
+        }
+        let level = match options.isolation {
+            Some("SERIALIZABLE") => "Serializable",
+            Some("READ UNCOMMITTED") => "ReadUncommitted",
+            Some("READ COMMITTED") => "ReadCommitted",
+            Some(_) => "RepeatableRead",
+            None => return answer,
+        };
+        answer.headers.push(("neon-batch-isolation-level", level.to_owned()));
+    }
+    answer
+}
+
+fn statement(value: &Value, options: &Options) -> Result<Statement, Answer> {
+    let bad = |text: &str| error(400, &format!("could not parse the HTTP request body: {text}"));
+    let sql = value["query"].as_str().ok_or_else(|| bad("missing field `query`"))?.to_owned();
+    let parameters = match value.get("params") {
+        None => Vec::new(),
+        Some(Value::Array(values)) => values.iter().map(parameter).collect(),
+        Some(_) => return Err(bad("invalid type: expected a sequence")),
+    };
+    Ok(Statement { sql, parameters, is_array: value["arrayMode"].as_bool().unwrap_or(options.is_array) })
+}
+
+/// Turns a JSON value into the text of a parameter.
+fn parameter(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => Some(array_literal(items)),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Some(value.to_string()),
+    }
+}
+
+fn array_literal(items: &[Value]) -> String {
+    let parts: Vec<String> = items
+        .iter()
+        .map(|item| match item {
+            Value::Null => "NULL".to_owned(),
+            Value::Array(items) => array_literal(items),
+            Value::String(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+            Value::Bool(_) | Value::Number(_) => item.to_string(),
+            Value::Object(_) => format!("\"{}\"", item.to_string().replace('\\', "\\\\").replace('"', "\\\"")),
+        })
+        .collect();
+    format!("{{{}}}", parts.join(","))
+}
+
+/// Writes one result.
+fn render(result: &QueryResult, statement: &Statement, options: &Options) -> Result<String, Answer> {
+    let fields: Vec<Value> = result
+        .fields
+        .iter()
+        .map(|field| {
+            json!({
+                "name": field.name, "dataTypeID": field.type_oid, "tableID": field.table, "columnID": field.column,
+                "dataTypeSize": field.type_size, "dataTypeModifier": field.modifier, "format": "text",
+            })
+        })
+        .collect();
+    let mut words = result.tag.split(' ');
+    let command = words.next().unwrap_or_default();
+    let count = match command {
+        "INSERT" => words.nth(1),
+        _ => words.next(),
+    };
+    let count: Option<u64> = count.and_then(|word| word.parse().ok());
+    let mut rows = String::from("[");
+    for (index, row) in result.rows.iter().enumerate() {
+        if index > 0 {
+            rows.push(',');
+        }
+        render_row(&mut rows, row, &result.fields, statement.is_array, options.is_raw)?;
+        if rows.len() > SIZE_LIMIT {
+            return Err(error(507, &format!("response is too large (max is {SIZE_LIMIT} bytes)")));
+        }
+    }
+    rows.push(']');
+    Ok(format!(
+        "{{\"fields\":{},\"rows\":{rows},\"command\":{},\"rowCount\":{},\"rowAsArray\":{}}}",
+        Value::from(fields),
+        json!(command),
+        json!(count),
+        statement.is_array
+    ))
+}
+
+/// Writes a row; as an object it may have the same key twice, as the proxy's has.
+fn render_row(out: &mut String, row: &[Option<String>], fields: &[Field], is_array: bool, is_raw: bool) -> Result<(), Answer> {
+    out.push(if is_array { '[' } else { '{' });
+    for (index, (value, field)) in row.iter().zip(fields).enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        if !is_array {
+            out.push_str(&json!(field.name).to_string());
+            out.push(':');
+        }
+        let rendered = match value {
+            None => "null".to_owned(),
+            Some(text) if is_raw => json!(text).to_string(),
+            Some(text) => typed(text, field.type_oid).ok_or_else(|| error(500, "could not parse postgres response"))?,
+        };
+        out.push_str(&rendered);
+    }
+    out.push(if is_array { ']' } else { '}' });
+    Ok(())
+}
+
+/// Writes a value by its type.
+fn typed(text: &str, oid: u32) -> Option<String> {
+    Some(match oid {
+        16 => json!(text == "t").to_string(),
+        21 | 23 => text.parse::<i64>().ok()?.to_string(),
+        700 | 701 => match text {
+            "NaN" | "Infinity" | "-Infinity" => json!(text).to_string(),
+            _ => serde_json::from_str::<serde_json::Number>(text).ok()?.to_string(),
+        },
+        114 | 3802 => text.to_owned(),
+        1000 => array(text, 16)?,
+        1005 | 1007 => array(text, 23)?,
+        1021 | 1022 => array(text, 701)?,
+        199 | 3807 => array(text, 114)?,
+        1009 | 1015 | 1016 | 1231 | 2951 | 1115 | 1185 | 1182 => array(text, 25)?,
+        _ => json!(text).to_string(),
+    })
+}
+
+/// Writes an array. An empty one is misread as having one empty item: the proxy does that, and clients must know.
+fn array(text: &str, element: u32) -> Option<String> {
+    let text = text.split_once('=').filter(|(bounds, _)| bounds.starts_with('[')).map_or(text, |(_, rest)| rest);
+    let mut rest = text.char_indices().peekable();
+    array_items(text, &mut rest, element)
+}
+
+fn array_items(text: &str, rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>, element: u32) -> Option<String> {
+    let (_, '{') = rest.next()? else { return None };
+    let mut items = Vec::new();
+    loop {
+        match rest.peek()?.1 {
+            '{' => items.push(array_items(text, rest, element)?),
+            '"' => {
+                rest.next();
+                let mut item = String::new();
+                loop {
+                    match rest.next()?.1 {
+                        '\\' => item.push(rest.next()?.1),
+                        '"' => break,
+                        other => item.push(other),
+                    }
+                }
+                items.push(typed(&item, element)?);
+            }
+            _ => {
+                let mut item = String::new();
+                while !matches!(rest.peek()?.1, ',' | '}') {
+                    item.push(rest.next()?.1);
+                }
+                items.push(if item == "NULL" { "null".to_owned() } else { typed(&item, element)? });
+            }
+        }
+        match rest.next()?.1 {
+            ',' => {}
+            '}' => return Some(format!("[{}]", items.join(","))),
+            _ => return None,
+        }
+    }
+}
+
+/// Returns every text of a request that could be a password: parameters, and literals of statements.
+pub(crate) fn literals(body: &str) -> Vec<String> {
+    let Ok(value) = serde_json::from_str::<Value>(body) else { return literals_of_sql(body) };
+    let queries = value["queries"].as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+    let mut found = Vec::new();
+    for query in &queries {
+        found.extend(query["params"].as_array().into_iter().flatten().filter_map(|value| value.as_str().map(str::to_owned)));
+        found.extend(literals_of_sql(query["query"].as_str().unwrap_or_default()));
+    }
+    found
+}
+
+/// Returns the texts between quotes after the word `password`.
+pub(crate) fn literals_of_sql(sql: &str) -> Vec<String> {
+    let lower = sql.to_ascii_lowercase();
+    let mut found = Vec::new();
+    for (at, word) in lower.match_indices("password") {
+        let rest = sql.get(at + word.len()..).unwrap_or_default().trim_start();
+        if let Some(rest) = rest.strip_prefix('\'') {
+            found.extend(rest.split_once('\'').map(|(text, _)| text.to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_typed_as_the_proxy_types_them() {
+        assert_eq!(typed("t", 16).as_deref(), Some("true"));
+        assert_eq!(typed("42", 23).as_deref(), Some("42"));
+        assert_eq!(typed("42", 20).as_deref(), Some("\"42\""));
+        assert_eq!(typed("NaN", 701).as_deref(), Some("\"NaN\""));
+        assert_eq!(typed("{1,NULL,{2}}", 1007).as_deref(), Some("[1,null,[2]]"));
+        assert_eq!(typed("{\"a,b\",c}", 1009).as_deref(), Some("[\"a,b\",\"c\"]"));
+    }
+
+    #[test]
+    fn an_empty_array_is_misread_as_the_proxy_misreads_it() {
+        assert_eq!(typed("{}", 1009).as_deref(), Some("[\"\"]"));
+        assert_eq!(typed("{}", 1007), None);
+    }
+
+    #[test]
+    fn a_connection_string_is_checked_part_by_part() {
+        let message = |text: Option<&str>| target(text).err().map(|answer| answer.body).unwrap_or_default();
+        assert!(message(None).contains("invalid header: neon-connection-string"));
+        assert!(message(Some("mysql://a:b@ep-x.y/d")).contains("incorrect scheme"));
+        assert!(message(Some("postgresql://a:b@ep-x.y/")).contains("missing database name"));
+        assert!(message(Some("postgresql://ep-x.y/d")).contains("missing username"));
+        assert!(message(Some("postgresql://a@ep-x.y/d")).contains("required password"));
+        assert!(message(Some("postgresql://a:b@127.0.0.1/d")).contains("missing hostname"));
+        let good = target(Some("postgresql://a:p%40+b@ep-x-pooler.y/d?sslmode=require")).ok().expect("it is complete");
+        assert_eq!((good.endpoint.as_str(), good.password.as_str()), ("ep-x", "p@+b"));
+    }
+}

@@ -1,0 +1,114 @@
+//! A receiver of notices that checks their signatures with the reference implementation.
+
+use std::io::Read as _;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, anyhow};
+use serde_json::Value;
+use standardwebhooks::Webhook;
+
+/// The key that notices are signed with.
+pub const SIGNING_SECRET: &str = "whsec_Zmlyc3RsaWdodC10ZXN0LXNlY3JldA==";
+
+/// A notice that was received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// `/webhook`, `/slack` or what else was called.
+    pub path: String,
+    /// The header `webhook-id`.
+    pub id: Option<String>,
+    /// Whether the signature is right; `None` where there is none.
+    pub is_signed: Option<bool>,
+    /// The body.
+    pub body: Value,
+    /// What was answered.
+    pub status: u16,
+}
+
+/// A receiver on loopback. It ends when it is dropped.
+pub struct Sink {
+    /// Its address, such as `http://127.0.0.1:41237`.
+    pub url: String,
+    server: Arc<tiny_http::Server>,
+    received: Arc<Mutex<Vec<Received>>>,
+    status: Arc<AtomicU16>,
+}
+
+impl Sink {
+    /// Starts to listen on a free port.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot listen.
+    pub fn start() -> Result<Self> {
+        let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").map_err(|error| anyhow!("listen: {error}"))?);
+        let address = server.server_addr().to_ip().ok_or_else(|| anyhow!("listen: no address"))?;
+        let received: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let status = Arc::new(AtomicU16::new(204));
+        let sink = Self {
+            url: format!("http://{address}"),
+            server: Arc::clone(&server),
+            received: Arc::clone(&received),
+            status: Arc::clone(&status),
+        };
+        std::thread::spawn(move || {
+            for request in server.incoming_requests() {
+                answer(request, &received, &status);
+            }
+        });
+        Ok(sink)
+    }
+
+    /// Answers with this status from now on.
+    pub fn respond(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// Returns everything that was received.
+    pub fn received(&self) -> Vec<Received> {
+        lock(&self.received).clone()
+    }
+
+    /// Returns what a path has received and answered well.
+    pub fn taken(&self, path: &str) -> Vec<Received> {
+        self.received().into_iter().filter(|received| received.path == path && received.status < 300).collect()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.server.unblock();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, status: &AtomicU16) {
+    let mut body = String::new();
+    let _ = request.as_reader().read_to_string(&mut body);
+    let header = |name: &str| {
+        let found = request.headers().iter().find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name));
+        found.map(|header| header.value.as_str().to_owned())
+    };
+    let is_signed = header("webhook-signature").map(|signature| is_signed(&signature, header("webhook-id"), header("webhook-timestamp"), &body));
+    let path = request.url().to_owned();
+    // A page of the staging application is there whatever the receiver of notices does.
+    let status = if path.starts_with("/app") { 200 } else { status.load(Ordering::SeqCst) };
+    let id = header("webhook-id");
+    lock(received).push(Received { path, id, is_signed, body: serde_json::from_str(&body).unwrap_or(Value::Null), status });
+    let _ = request.respond(tiny_http::Response::empty(status));
+}
+
+fn is_signed(signature: &str, id: Option<String>, timestamp: Option<String>, body: &str) -> bool {
+    let Ok(webhook) = Webhook::new(SIGNING_SECRET) else { return false };
+    let mut headers = http::HeaderMap::new();
+    let named = [("webhook-id", id), ("webhook-timestamp", timestamp), ("webhook-signature", Some(signature.to_owned()))];
+    for (name, value) in named {
+        let Some(value) = value.and_then(|value| value.parse().ok()) else { return false };
+        headers.insert(name, value);
+    }
+    webhook.verify(body.as_bytes(), &headers).is_ok()
+}

@@ -1,0 +1,150 @@
+//! Emulator, Worker and receiver together.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::emulator::{self, API_KEY, Emulator};
+use crate::sink::{SIGNING_SECRET, Sink};
+use crate::worker::{self, ADMIN_TOKEN, READ_TOKEN, Worker};
+
+/// Everything that a run needs, on loopback.
+pub struct Stack {
+    /// The Worker. First, so that it ends before what it talks to.
+    pub worker: Worker,
+    /// Neon.
+    pub emulator: Emulator,
+    /// The receiver of notices.
+    pub sink: Sink,
+    folder: TempDir,
+}
+
+/// A change of the Worker's settings.
+pub type Change<'a> = &'a dyn Fn(&mut Value, &Emulator, &Sink);
+
+impl Stack {
+    /// Starts all three. The pair is called `hub`; a scheduled run is due the whole day.
+    ///
+    /// # Errors
+    ///
+    /// When one of them does not become ready.
+    pub fn start(options: &emulator::Options) -> Result<Self> {
+        Self::start_with(options, &|_, _, _| {})
+    }
+
+    /// Starts all three with changed settings.
+    ///
+    /// # Errors
+    ///
+    /// When one of them does not become ready.
+    pub fn start_with(options: &emulator::Options, change: Change<'_>) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
+        // As root, postgres runs as another user, who must be able to reach the data.
+        open(folder.path())?;
+        let emulator = Emulator::start(folder.path(), options)?;
+        let sink = Sink::start()?;
+        let mut settings = settings(&emulator);
+        change(&mut settings, &emulator, &sink);
+        worker::configure(folder.path(), &settings, &secrets(&sink))?;
+        let worker = Worker::start(folder.path())?;
+        Ok(Self { worker, emulator, sink, folder })
+    }
+
+    /// Starts the Worker again with the same KV, after it was killed.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub fn restart_worker(&mut self) -> Result<()> {
+        self.worker.kill();
+        self.worker = Worker::start(self.folder.path())?;
+        Ok(())
+    }
+
+    /// Removes everything that the Worker remembers. It must be killed first.
+    ///
+    /// # Errors
+    ///
+    /// When the files cannot be removed.
+    pub fn forget_kv(&self) -> Result<()> {
+        Ok(std::fs::remove_dir_all(self.folder.path().join("state"))?)
+    }
+
+    /// Changes the Worker's settings and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub fn reconfigure(&mut self, change: Change<'_>) -> Result<()> {
+        let mut settings = settings(&self.emulator);
+        change(&mut settings, &self.emulator, &self.sink);
+        worker::configure(self.folder.path(), &settings, &secrets(&self.sink))?;
+        self.restart_worker()
+    }
+
+    /// Returns the ids of the pair's runs, newest first, with their status.
+    ///
+    /// # Errors
+    ///
+    /// When no answer came.
+    pub fn runs(&self) -> Result<Vec<(String, String)>> {
+        let answer = self.worker.call("GET", "/runs", None)?.json();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(answer["runs"].as_array().into_iter().flatten().map(|run| (text(&run["run"]), text(&run["status"]))).collect())
+    }
+
+    /// Fires the cron until no run is under way, at most `ticks` times. Returns the newest run's report.
+    ///
+    /// # Errors
+    ///
+    /// When a tick fails, or the run does not end.
+    pub fn run_to_end(&self, ticks: u32) -> Result<Value> {
+        for _ in 0..ticks {
+            self.worker.cron()?;
+            if let Some((run, status)) = self.runs()?.into_iter().next()
+                && status != "running"
+            {
+                return self.worker.report(&run);
+            }
+        }
+        anyhow::bail!("the run has not ended after {ticks} ticks:\n{}", self.worker.output())
+    }
+}
+
+/// Lets every user look into a folder.
+fn open(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    Ok(std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// Returns the settings of a Worker that talks to the emulator.
+fn settings(emulator: &Emulator) -> Value {
+    json!({
+        "label": "CAIO Hub",
+        "allow_insecure": true,
+        "neon_api_base": emulator.api(),
+        "sql_url": format!("{}/sql", emulator.url),
+        "pairs": [{
+            "name": "hub", "project": emulator.project, "production_branch": emulator.production, "staging_branch": emulator.staging,
+            "role": "neondb_owner", "timezone": "UTC", "zone_label": "UTC", "start_at": "00:00", "latest_start": "00:01",
+            "deadline": "23:59", "keep_last": 7, "keep_displaced": 1,
+        }],
+        "channels": [
+            {"name": "hook", "kind": "webhook", "url_secret": "HOOK_URL", "signing_secret": "HOOK_SECRET"},
+            {"name": "slack", "kind": "slack", "url_secret": "SLACK_URL"},
+        ],
+    })
+}
+
+fn secrets(sink: &Sink) -> Vec<(&'static str, String)> {
+    vec![
+        ("NEON_API_KEY", API_KEY.to_owned()),
+        ("ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
+        ("READ_TOKEN", READ_TOKEN.to_owned()),
+        ("HOOK_URL", format!("{}/webhook", sink.url)),
+        ("HOOK_SECRET", SIGNING_SECRET.to_owned()),
+        ("SLACK_URL", format!("{}/slack", sink.url)),
+    ]
+}

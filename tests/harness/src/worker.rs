@@ -1,0 +1,133 @@
+//! The built Worker under `wrangler dev`.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::http;
+use crate::paths;
+use crate::process::Process;
+
+/// The token that may write.
+pub const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
+/// The token that may only read.
+pub const READ_TOKEN: &str = "read-token-of-the-tests";
+
+/// A running Worker.
+pub struct Worker {
+    process: Process,
+    /// The address, such as `http://127.0.0.1:41237`.
+    pub url: String,
+}
+
+impl Worker {
+    /// Starts `wrangler dev` in a folder that has `wrangler.toml` and `.dev.vars`; KV is kept in the folder.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub fn start(folder: &Path) -> Result<Self> {
+        let root = paths::root();
+        if !root.join("build/index.js").exists() {
+            bail!("find build/index.js; run the tests by `cargo xtask test`, which builds the Worker first");
+        }
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let mut command = Command::new(paths::node());
+        command
+            .arg(root.join("node_modules/wrangler/bin/wrangler.js"))
+            .args(["dev", "--ip", "127.0.0.1", "--port", &port.to_string(), "--inspector-port", "0", "--test-scheduled"])
+            .args(["--show-interactive-dev-session=false", "--persist-to"])
+            .arg(folder.join("state"))
+            .current_dir(folder)
+            .env("PATH", paths::path_with_node())
+            .env("WRANGLER_SEND_METRICS", "false")
+            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
+            .env("WRANGLER_HIDE_BANNER", "true")
+            .env("CI", "1")
+            .env("WRANGLER_LOG_PATH", folder.join("logs"))
+            .env("XDG_CONFIG_HOME", folder.join("config"))
+            .env("WRANGLER_REGISTRY_PATH", folder.join("registry"))
+            .env("TMPDIR", folder);
+        let mut process = Process::start("wrangler dev", &mut command)?;
+        process.wait_for_line("Ready on", Duration::from_secs(60))?;
+        Ok(Self { process, url: format!("http://127.0.0.1:{port}") })
+    }
+
+    /// Fires the cron and waits for the tick to end.
+    ///
+    /// # Errors
+    ///
+    /// When the tick ended with an exception.
+    pub fn cron(&self) -> Result<()> {
+        let answer = http::send("GET", &format!("{}/__scheduled?cron=*/5+*+*+*+*", self.url), None, None)?;
+        if answer.status != 200 {
+            bail!("fire the cron: {} {}\n{}", answer.status, answer.body, self.process.output());
+        }
+        Ok(())
+    }
+
+    /// Calls the Worker's API as an administrator.
+    ///
+    /// # Errors
+    ///
+    /// When no answer came.
+    pub fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<http::Answer> {
+        http::send(method, &format!("{}{path}", self.url), Some(ADMIN_TOKEN), body)
+    }
+
+    /// Returns a run's report.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn report(&self, run: &str) -> Result<serde_json::Value> {
+        let answer = self.call("GET", &format!("/runs/{run}"), None)?;
+        if answer.status != 200 {
+            bail!("read run {run}: {} {}", answer.status, answer.body);
+        }
+        Ok(answer.json())
+    }
+
+    /// Returns the log lines of the Worker that are JSON.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        self.process.output().lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok()).collect()
+    }
+
+    /// Returns everything that was printed.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Returns the id of `wrangler`'s process, whose child is workerd.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// Writes `wrangler.toml` and `.dev.vars` for a Worker that talks to loopback.
+///
+/// # Errors
+///
+/// When the files cannot be written.
+pub fn configure(folder: &Path, firstlight: &serde_json::Value, secrets: &[(&str, String)]) -> Result<()> {
+    let main = paths::root().join("build/index.js");
+    let config = serde_json::json!({
+        "name": "firstlight",
+        "main": main,
+        "compatibility_date": "2026-11-01",
+        "triggers": {"crons": ["*/5 * * * *"]},
+        "kv_namespaces": [{"binding": "STATE", "id": "00000000000000000000000000000000"}],
+        "vars": {"FIRSTLIGHT": firstlight},
+    });
+    std::fs::write(folder.join("wrangler.json"), config.to_string()).context("write wrangler.json")?;
+    let lines: Vec<String> = secrets.iter().map(|(name, value)| format!("{name}=\"{value}\"\n")).collect();
+    std::fs::write(folder.join(".dev.vars"), lines.concat()).context("write .dev.vars")
+}
