@@ -107,6 +107,10 @@ impl<'a, W: World> Context<'a, W> {
     fn finish(&self, mut summary: Summary) -> Summary {
         summary.http_count = self.world.http_count();
         summary.store_count = self.world.store_count();
+        if summary.driven.is_none() {
+            let facts = [("http", summary.http_count.to_string()), ("kv", summary.store_count.to_string())];
+            self.log(Level::Info, "idle tick ended", &facts);
+        }
         if let Some((run, status)) = &summary.driven {
             self.log(
                 Level::Info,

@@ -1,8 +1,9 @@
-//! The main job.
+//! The main job: cron, backup, restore, comparison, notices.
 
 use anyhow::Result;
 use harness::emulator::Options;
 use harness::stack::Stack;
+use serde_json::{Value, json};
 
 /// A small production.
 pub(crate) const SEED: &str = "\
@@ -10,18 +11,189 @@ create table public.users(id bigint generated always as identity primary key, na
 insert into public.users(name, score) select 'user ' || g, g / 3.0 from generate_series(1, 1000) g;
 create table public.\"Company\"(\"Id\" uuid primary key default gen_random_uuid(), tags text[], doc json);
 insert into public.\"Company\"(tags, doc) select array['a','b'], '{\"k\": 1}' from generate_series(1, 50);
+create unlogged table public.cache(k text primary key);
+create table public.secrets(id int primary key, org int); alter table public.secrets enable row level security;
+alter table public.secrets force row level security; insert into public.secrets values (1, 1), (2, 2);
+create materialized view public.later as select 1 as one with no data;
 create role app login password 'app_secret';
 grant select, insert on public.users to app;
 ";
 
+/// Starts a stack with the small production and quick operations.
+pub(crate) fn small() -> Result<Stack> {
+    Stack::start(&options())
+}
+
+pub(crate) fn options() -> Options {
+    Options { seed: SEED.to_owned(), ..Options::default() }
+}
+
+fn rows(stack: &Stack, branch: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    stack.emulator.sql(branch, &[sql])
+}
+
 #[test]
 fn the_cron_makes_staging_a_verified_copy() -> Result<()> {
-    let stack = Stack::start(&Options { seed: SEED.to_owned(), ..Options::default() })?;
-    stack.emulator.sql(&stack.emulator.staging, &["delete from users where id > 10"])?;
+    let stack = small()?;
+    let (production, staging) = (&stack.emulator.production, &stack.emulator.staging);
+    stack.emulator.sql(staging, &["delete from users where id > 10", "alter role neondb_owner password 'staging only'"])?;
+    let before = rows(&stack, production, "select count(*), sum(score) from users")?;
+    stack.emulator.control("DELETE", "journal", None)?;
 
     let report = stack.run_to_end(1)?;
 
-    eprintln!("{report:#}\n{}", stack.worker.output());
-    assert_eq!(report["status"], "succeeded");
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    assert_eq!(rows(&stack, staging, "select count(*), sum(score) from users")?, before);
+    assert_eq!(rows(&stack, production, "select count(*), sum(score) from users")?, before);
+    assert_eq!(stack.emulator.count("createProjectBranch")?, 1);
+    assert_eq!(stack.emulator.count("restoreProjectBranch")?, 1);
+    let writes: Vec<Value> = stack.emulator.journal()?.into_iter().filter(|entry| entry["method"] == "POST").collect();
+    assert!(writes.iter().all(|entry| !entry["path"].as_str().unwrap_or_default().contains(production.as_str())), "{writes:#?}");
+    let outcome = |name: &str| {
+        let found = report["checks"].as_array().into_iter().flatten().find(|check| check["name"] == name);
+        found.map(|check| check["outcome"].clone()).unwrap_or_default()
+    };
+    assert_eq!(outcome("neondb: content of public.users"), "passed");
+    assert_eq!(outcome("neondb: content of public.\"Company\""), "passed");
+    assert_eq!(outcome("neondb: content of public.secrets"), "passed");
+    assert_eq!(outcome("neondb: content of public.cache"), "skipped");
+    assert_eq!(outcome("neondb: content of public.later"), "skipped");
+    assert_eq!(report["passwords"]["kept"], json!(["neondb_owner", "app"]));
+    Ok(())
+}
+
+#[test]
+fn a_success_is_told_once_signed_and_in_the_agreed_words() -> Result<()> {
+    let stack = small()?;
+
+    let report = stack.run_to_end(1)?;
+    stack.worker.cron()?;
+
+    let hooks = stack.sink.taken("/webhook");
+    assert_eq!(hooks.len(), 1, "{hooks:#?}");
+    assert_eq!(hooks[0].is_signed, Some(true));
+    assert_eq!(hooks[0].id.as_deref(), Some(format!("hub/{}/succeeded", report["run"].as_str().unwrap_or_default()).as_str()));
+    let data = &hooks[0].body["data"];
+    assert!(data["subject"].as_str().unwrap_or_default().starts_with("[CAIO Hub] Daily sync completed — "), "{data:#}");
+    assert!(data["text"].as_str().unwrap_or_default().ends_with(" UTC. Staging data verified."), "{data:#}");
+    let slack = stack.sink.taken("/slack");
+    assert_eq!(slack.len(), 1);
+    assert_eq!(slack[0].body["blocks"][0]["type"], "header");
+    Ok(())
+}
+
+#[test]
+fn an_idle_tick_makes_one_kv_read_and_calls_nobody() -> Result<()> {
+    let stack = small()?;
+    stack.run_to_end(1)?;
+    stack.emulator.control("DELETE", "journal", None)?;
+    let told = stack.sink.received().len();
+
+    stack.worker.cron()?;
+
+    let line = stack.worker.log().into_iter().filter(|line| line["event"] == "idle tick ended").next_back();
+    let line = line.unwrap_or_default();
+    assert_eq!((line["http"].as_str(), line["kv"].as_str()), (Some("0"), Some("1")), "{}", stack.worker.output());
+    assert!(stack.emulator.journal()?.is_empty());
+    assert_eq!(stack.sink.received().len(), told);
+    Ok(())
+}
+
+#[test]
+fn a_run_of_a_hundred_tables_fits_one_invocation_and_its_count_is_the_journals() -> Result<()> {
+    let tables = "do $$ begin for i in 1..100 loop execute format('create table public.t%s(id int primary key, v text); \
+                  insert into public.t%s select g, md5(g::text) from generate_series(1, 20) g', i, i); end loop; end $$;";
+    let stack = Stack::start(&Options { seed: tables.to_owned(), ..Options::default() })?;
+    stack.emulator.control("DELETE", "journal", None)?;
+
+    let report = stack.run_to_end(1)?;
+
+    assert_eq!((&report["status"], &report["compared"]["tables"]), (&json!("succeeded"), &json!(100)), "{report:#}");
+    let line = stack.worker.log().into_iter().find(|line| line["event"] == "tick ended").unwrap_or_default();
+    let count = |name: &str| line[name].as_str().and_then(|text| text.parse::<usize>().ok()).unwrap_or(usize::MAX);
+    assert!(count("subrequests") <= 50, "{line}");
+    assert_eq!(line["handed_over"], "false");
+    assert_eq!(count("http"), stack.emulator.journal()?.len() + stack.sink.received().len(), "{line}");
+    Ok(())
+}
+
+#[test]
+fn a_copy_that_is_no_copy_fails_the_run_and_names_the_table() -> Result<()> {
+    let stack = small()?;
+    let swap = "update users set name = case id when 5 then (select name from users where id = 6) else (select name from users where id = 5) end where id in (5, 6)";
+    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": swap}))?;
+
+    let report = stack.run_to_end(2)?;
+
+    assert_eq!((&report["status"], &report["step"]), (&json!("failed"), &json!("verify_staging")), "{report:#}");
+    let reason = report["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("neondb: content of public.users: 1000 rows on both sides, content differs as restored"), "{reason}");
+    assert_eq!(stack.emulator.count("restoreProjectBranch")?, 1);
+    let told = stack.sink.taken("/webhook");
+    assert!(told[0].body["data"]["subject"].as_str().unwrap_or_default().starts_with("[URGENT] [CAIO Hub] Daily sync FAILED"));
+    Ok(())
+}
+
+#[test]
+fn on_mismatch_staging_is_rolled_back_where_that_is_configured() -> Result<()> {
+    let stack = Stack::start_with(&options(), &|settings, _, _| settings["pairs"][0]["on_mismatch"] = json!("roll_back"))?;
+    stack.emulator.sql(&stack.emulator.staging, &["delete from users where id > 10"])?;
+    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": "delete from users where id = 7"}))?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "failed", "{report:#}");
+    assert!(report["staging"].as_str().unwrap_or_default().starts_with("Staging was rolled back"), "{report:#}");
+    assert_eq!(rows(&stack, &stack.emulator.staging, "select count(*) from users")?, vec![vec![Some("10".to_owned())]]);
+    assert_eq!(stack.emulator.count("restoreProjectBranch")?, 2);
+    Ok(())
+}
+
+#[test]
+fn staging_that_is_written_to_while_it_is_read_is_drift_and_no_failure() -> Result<()> {
+    let stack = small()?;
+    let done = std::sync::atomic::AtomicBool::new(false);
+
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Bounded: the run ends long before 600 × 100 ms.
+            for _ in 0..600 {
+                if done.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+                let _ = stack.emulator.sql(&stack.emulator.staging, &["insert into users(name) values ('from the application')"]);
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        });
+        let report = stack.run_to_end(3);
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        report
+    })?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let drift = report["checks"].as_array().into_iter().flatten().find(|check| check["name"] == "neondb: content of public.users");
+    assert!(drift.is_some_and(|check| check["detail"].as_str().unwrap_or_default().contains("drift")), "{report:#}");
+    let left: Vec<Value> =
+        stack.emulator.branches()?.into_iter().filter(|branch| branch["name"].as_str().unwrap_or_default().contains("-check-")).collect();
+    assert!(left.is_empty(), "{left:#?}");
+    Ok(())
+}
+
+#[test]
+fn no_secret_reaches_kv_a_notice_or_the_log() -> Result<()> {
+    let stack = small()?;
+    let endpoint = stack.emulator.writer(&stack.emulator.production)?;
+    let mut secrets = vec!["app_secret".to_owned(), harness::emulator::API_KEY.to_owned(), harness::worker::ADMIN_TOKEN.to_owned()];
+    secrets.extend(endpoint["roles"].as_array().into_iter().flatten().filter_map(|role| role["password"].as_str().map(str::to_owned)));
+
+    let report = stack.run_to_end(1)?;
+
+    let mut places = vec![report.to_string(), stack.worker.output()];
+    places.extend(stack.sink.received().into_iter().map(|received| received.body.to_string()));
+    places.push(stack.stored_text()?);
+    for (place, secret) in places.iter().flat_map(|place| secrets.iter().map(move |secret| (place, secret))) {
+        assert!(!place.contains(secret), "a secret of {} characters was found in {} characters of text", secret.len(), place.len());
+    }
+    assert!(places[places.len() - 1].contains("checkpoint"), "KV was not looked into");
     Ok(())
 }

@@ -83,7 +83,11 @@ async fn restore(state: &State, branch: &str, source: &str, point: crate::model:
                 store.stop(&endpoint);
             }
         }
-        let lsn = store.branch(source, &data, point).await?;
+        let mut lsn = store.branch(source, &data, point).await?;
+        let tampering = lock(&state.tampering).take();
+        if let Some(sql) = tampering {
+            lsn = store.tamper(&data, &sql).await?;
+        }
         for data in old.into_iter().filter(|data| !kept.contains(data) && data != source) {
             store.remove(&data);
         }

@@ -206,6 +206,16 @@ impl Data {
         }
     }
 
+    /// Changes data that no compute serves. Returns the position at which it then is.
+    pub(crate) async fn tamper(&self, data: &str, sql: &str) -> Result<Lsn> {
+        let mode = Mode::Primary { archive: self.archive(data) };
+        let mut server = self.installation.start(&self.cluster(data), free_port()?, &mode).await?;
+        let changed = async { self.installation.admin(server.port, "neondb").await?.script(sql).await.map_err(anyhow::Error::from) }.await;
+        tokio::task::spawn_blocking(move || server.stop(Signal::SIGINT)).await?;
+        changed.context("tamper")?;
+        control_lsn(&self.cluster(data))
+    }
+
     /// Returns the position that a point means; `None` for the head.
     async fn locate(&self, source: &str, point: Point) -> Result<Option<Lsn>> {
         let lsn = match point {

@@ -49,6 +49,11 @@ pub(crate) enum Fault {
     },
     /// It is done, and the body of the answer is cut in the middle.
     Cut,
+    /// It is done, and the restored data is changed before anybody can read it: a copy that is no copy.
+    Tamper {
+        /// What is run on it, as the superuser, in `neondb`.
+        sql: String,
+    },
     /// It is done, and the first operation ends like this.
     Operation {
         /// How it ends.

@@ -51,14 +51,15 @@ async fn main() -> Result<()> {
 }
 
 /// Waits until whoever started us is gone.
+///
+/// The input is read on a thread of its own: tokio's would keep the process alive until the next line.
 async fn end_of_input() {
-    let mut input = tokio::io::stdin();
-    let mut buffer = [0_u8; 64];
-    while let Ok(count) = tokio::io::AsyncReadExt::read(&mut input, &mut buffer).await {
-        if count == 0 {
-            return;
-        }
-    }
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = sender.send(());
+    });
+    let _ = ended.await;
 }
 
 fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) -> Result<Options> {

@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) data: AsyncMutex<Data>,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) journal: Mutex<Vec<Value>>,
+    /// What the next restored data is changed by.
+    pub(crate) tampering: Mutex<Option<String>>,
     pub(crate) api_key: String,
     pub(crate) suspend_after: Duration,
     /// When each route was asked in the last second.
@@ -71,6 +73,7 @@ impl State {
             data: AsyncMutex::new(data),
             faults: Mutex::default(),
             journal: Mutex::default(),
+            tampering: Mutex::default(),
             api_key,
             suspend_after,
             rate: Mutex::default(),
@@ -195,6 +198,7 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
             });
             return Err(Dropped);
         }
+        Some(Fault::Tamper { sql }) => *lock(&state.tampering) = Some(sql),
         Some(Fault::Operation { finish }) => lock(&state.model).operation_faults.push(finish),
         Some(Fault::DropAfter | Fault::Cut) | None => {}
     }
@@ -264,7 +268,7 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
             is_cut = true;
             crate::control::query(state, &asked.headers, &asked.body).await
         }
-        Some(Fault::Operation { .. }) | None => crate::control::query(state, &asked.headers, &asked.body).await,
+        Some(Fault::Operation { .. } | Fault::Tamper { .. }) | None => crate::control::query(state, &asked.headers, &asked.body).await,
     };
     let endpoint = sql::target(asked.headers.get("neon-connection-string").map(String::as_str)).map(|target| target.endpoint).unwrap_or_default();
     state.note(json!({

@@ -42,7 +42,7 @@ pub fn send(method: &str, url: &str, token: Option<&str>, body: Option<&str>) ->
 ///
 /// When no answer came.
 pub fn send_with(method: &str, url: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<&str>) -> Result<Answer> {
-    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    let mut request = http::Request::builder().method(method).uri(url);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }

@@ -16,7 +16,7 @@ pub struct Process {
     name: &'static str,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    announced: Receiver<String>,
+    announced: Mutex<Receiver<String>>,
 }
 
 impl Process {
@@ -42,7 +42,7 @@ impl Process {
                 }
             });
         }
-        Ok(Self { name, child, lines, announced })
+        Ok(Self { name, child, lines, announced: Mutex::new(announced) })
     }
 
     /// Waits for a line that contains a text, and returns it.
@@ -53,7 +53,8 @@ impl Process {
     pub fn wait_for_line(&mut self, text: &str, patience: Duration) -> Result<String> {
         let began = std::time::Instant::now();
         while began.elapsed() < patience {
-            if let Ok(line) = self.announced.recv_timeout(Duration::from_millis(50)) {
+            let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(50));
+            if let Ok(line) = announced {
                 if line.contains(text) {
                     return Ok(line);
                 }

@@ -1,6 +1,5 @@
 //! A receiver of notices that checks their signatures with the reference implementation.
 
-use std::io::Read as _;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -40,6 +40,19 @@ impl Stack {
     ///
     /// When one of them does not become ready.
     pub fn start_with(options: &emulator::Options, change: Change<'_>) -> Result<Self> {
+        Self::begin(options, change, &[])
+    }
+
+    /// Starts all three with other secrets.
+    ///
+    /// # Errors
+    ///
+    /// When one of them does not become ready.
+    pub fn start_with_secrets(options: &emulator::Options, others: &[(&'static str, &str)]) -> Result<Self> {
+        Self::begin(options, &|_, _, _| {}, others)
+    }
+
+    fn begin(options: &emulator::Options, change: Change<'_>, others: &[(&'static str, &str)]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
         // As root, postgres runs as another user, who must be able to reach the data.
         open(folder.path())?;
@@ -47,7 +60,12 @@ impl Stack {
         let sink = Sink::start()?;
         let mut settings = settings(&emulator);
         change(&mut settings, &emulator, &sink);
-        worker::configure(folder.path(), &settings, &secrets(&sink))?;
+        let mut secrets = secrets(&sink);
+        for (name, value) in others {
+            secrets.retain(|(known, _)| known != name);
+            secrets.push((name, (*value).to_owned()));
+        }
+        worker::configure(folder.path(), &settings, &secrets)?;
         let worker = Worker::start(folder.path())?;
         Ok(Self { worker, emulator, sink, folder })
     }
@@ -82,6 +100,34 @@ impl Stack {
         change(&mut settings, &self.emulator, &self.sink);
         worker::configure(self.folder.path(), &settings, &secrets(&self.sink))?;
         self.restart_worker()
+    }
+
+    /// Returns the id that today's scheduled run has.
+    pub fn today(&self) -> String {
+        // The emulator's clock is the Worker's; its branches were made today.
+        let created = self.emulator.call("GET", "/branches", None).map(|answer| answer.json()["branches"][0]["created_at"].clone());
+        created.ok().and_then(|at| Some(at.as_str()?.get(..10)?.replace('-', ""))).unwrap_or_default()
+    }
+
+    /// Returns everything that KV has written to its files, as text.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn stored_text(&self) -> Result<String> {
+        let mut text = String::new();
+        let mut folders = vec![self.folder.path().join("state")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    text.push_str(&String::from_utf8_lossy(&std::fs::read(path)?));
+                }
+            }
+        }
+        Ok(text)
     }
 
     /// Returns the ids of the pair's runs, newest first, with their status.
