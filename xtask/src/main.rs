@@ -1,2 +1,82 @@
-mod setup; mod shell; mod wasm_std;
-fn main() -> anyhow::Result<()> { setup::all()?; setup::build_worker() }
+//! The repository's own commands.
+//!
+//! `cargo xtask demo | test | dev | setup | build | check | check-config`. Each sets up what it misses.
+
+mod check_config;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+mod wasm_std;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask demo [--keep] [--json]   do the main job before your eyes
+cargo xtask test                     run every test
+cargo xtask dev                      start the same as the demo and stay; details in target/dev.json
+cargo xtask check-config [FILE]      every fault of a wrangler.toml, or the schedule of the next seven days
+cargo xtask check                    formatting, clippy and documentation
+cargo xtask setup                    install what is missing
+cargo xtask build                    build the Worker";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Err(error) = run(&arguments) {
+        eprintln!("failed: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let flags: Vec<&str> = words.iter().copied().filter(|word| word.starts_with("--")).collect();
+    match words.first().copied() {
+        Some("demo") => {
+            only(&flags, &["--keep", "--json"])?;
+            prepare()?;
+            demo::demo(demo::Shown { keep: flags.contains(&"--keep"), json: flags.contains(&"--json") })
+        }
+        Some("dev") => {
+            prepare()?;
+            demo::dev()
+        }
+        Some("test") => {
+            prepare()?;
+            test::all()
+        }
+        Some("check") => {
+            setup::all()?;
+            test::check()
+        }
+        Some("check-config") => {
+            let file = words.get(1).map_or_else(|| PathBuf::from("wrangler.toml"), PathBuf::from);
+            check_config::check(&file, now())
+        }
+        Some("setup") => setup::all(),
+        Some("build") => prepare(),
+        _ => bail!("expected one of\n\n{USAGE}"),
+    }
+}
+
+/// Installs what is missing and builds the Worker and the emulator.
+fn prepare() -> Result<()> {
+    setup::all()?;
+    shell::say("building the Worker and the emulator");
+    setup::build_worker()?;
+    shell::quietly(std::process::Command::new("cargo").args(["build", "--package", "neon-emulator"]).current_dir(harness::paths::root()))
+}
+
+fn only(flags: &[&str], known: &[&str]) -> Result<()> {
+    match flags.iter().find(|flag| !known.contains(flag)) {
+        Some(flag) => bail!("{flag} is not known; known are {}", known.join(", ")),
+        None => Ok(()),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command-line tool begins with the time of day")]
+fn now() -> firstlight::time::Timestamp {
+    std::time::SystemTime::now().into()
+}

@@ -149,10 +149,11 @@ impl Stack {
     pub fn run_to_end(&self, ticks: u32) -> Result<Value> {
         for _ in 0..ticks {
             self.worker.cron()?;
-            if let Some((run, status)) = self.runs()?.into_iter().next()
-                && status != "running"
-            {
-                return self.worker.report(&run);
+            let Some((run, _)) = self.runs()?.into_iter().next() else { continue };
+            let report = self.worker.report(&run)?;
+            // Pruning comes last, after the verdict and the notices.
+            if report["status"] != "running" && !report["prune"].is_null() {
+                return Ok(report);
             }
         }
         anyhow::bail!("the run has not ended after {ticks} ticks:\n{}", self.worker.output())

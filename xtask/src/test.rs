@@ -1,0 +1,39 @@
+//! `cargo xtask test` and `cargo xtask check`.
+
+use std::process::Command;
+
+use anyhow::Result;
+use harness::paths;
+
+use crate::setup::require;
+use crate::shell::{loudly, say};
+
+/// Tests that run at the same time: each waits for processes most of the time, and has a Postgres and a workerd.
+const TESTS_AT_ONCE: &str = "6";
+
+/// Runs every test.
+pub(crate) fn all() -> Result<()> {
+    require("psql", "--version", "install PostgreSQL's client: `apt-get install postgresql-client`, or `brew install libpq`")?;
+    say("running every test");
+    loudly(
+        Command::new("cargo")
+            .args(["test", "--workspace", "--", "--test-threads", TESTS_AT_ONCE])
+            .current_dir(paths::root())
+            .env("PATH", paths::path_with_node()),
+    )
+}
+
+/// Checks formatting, lints and documentation, natively and for wasm32.
+pub(crate) fn check() -> Result<()> {
+    let cargo = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = Command::new("cargo");
+        command.args(arguments).current_dir(paths::root());
+        command.envs(environment.iter().copied());
+        say(&format!("cargo {}", arguments.join(" ")));
+        loudly(&mut command)
+    };
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    cargo(&["clippy", "--lib", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"], &[])?;
+    cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+}
