@@ -2,12 +2,10 @@
 //!
 //! *Architecture Invariant:* this is the only module that knows the platform, reads the clock or touches a secret binding.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
@@ -62,7 +60,7 @@ async fn fetch(mut request: worker::Request, env: Env, context: EventContext) ->
     let answer = api::answer(&platform, config.as_ref(), &secrets, &asked).await;
     let (Some(drive), Ok(config)) = (answer.drive, config) else { return reply(&answer.response) };
     if drive.is_followed {
-        return follow(platform, config, secrets, drive);
+        return follow(&context, platform, config, secrets, drive);
     }
     context.wait_until(async move {
         let Some(pair) = config.pair(drive.pair.as_str()) else { return };
@@ -72,38 +70,26 @@ async fn fetch(mut request: worker::Request, env: Env, context: EventContext) ->
     reply(&answer.response)
 }
 
-/// Answers with the events of the run, which the reading of the answer drives.
-fn follow(platform: Platform, config: Config, secrets: Secrets, drive: Drive) -> worker::Result<Response> {
-    let events: Rc<RefCell<Vec<String>>> = Rc::default();
-    let written = Rc::clone(&events);
+/// Answers with the events of the run. The run goes on as long as the answer is read, and half a minute longer.
+fn follow(context: &EventContext, platform: Platform, config: Config, secrets: Secrets, drive: Drive) -> worker::Result<Response> {
+    let (sender, events) = futures_channel::mpsc::unbounded();
     let run = drive.checkpoint.run.clone();
-    let driven = async move {
+    // Not polled by the stream itself: each chunk is read by a task of its own, and a timer wakes the task that first waited for it.
+    context.wait_until(async move {
         let Some(pair) = config.pair(drive.pair.as_str()) else { return };
         let wall = after(platform.now(), config.wall_budget);
-        let watch = move |event: &str, data: Value| written.borrow_mut().push(server_sent(event, &data));
+        // A reader that went away is no reason to stop.
+        let watch = move |event: &str, data: Value| drop(sender.unbounded_send(server_sent(event, &data)));
         watch("started", json!({"run": run}));
         let (checkpoint, is_over) = Context::new(&platform, &config, &secrets, wall, &watch).drive(pair, *drive.checkpoint).await;
         if is_over {
             watch("ended", json!({"run": run, "status": checkpoint.status()}));
         }
-    };
-    let mut driven = Box::pin(driven);
-    let mut is_done = false;
-    let stream = stream::poll_fn(move |context| {
-        if !is_done && driven.as_mut().poll(context).is_ready() {
-            is_done = true;
-        }
-        let ready: String = events.borrow_mut().drain(..).collect();
-        match (ready.is_empty(), is_done) {
-            (false, _) => std::task::Poll::Ready(Some(ready.into_bytes())),
-            (true, true) => std::task::Poll::Ready(None),
-            (true, false) => std::task::Poll::Pending,
-        }
     });
     ResponseBuilder::new()
         .with_header("content-type", "text/event-stream")?
         .with_header("cache-control", "no-store")?
-        .from_stream(stream.map(Ok::<_, worker::Error>))
+        .from_stream(events.map(|event| Ok::<_, worker::Error>(event.into_bytes())))
 }
 
 /// Writes one event of a stream.

@@ -20,14 +20,9 @@ fn ended(stack: &Stack, run: &str) -> Result<Value> {
     .with_context(|| format!("run {run} has not ended:\n{}", stack.worker.output()))
 }
 
-/// A pair whose scheduled run is never due while a test runs.
-fn unscheduled() -> Result<Stack> {
-    small()
-}
-
 #[test]
 fn tokens_and_unknown_runs_are_refused() -> Result<()> {
-    let stack = unscheduled()?;
+    let stack = small()?;
     let url = &stack.worker.url;
     assert_eq!(send("GET", &format!("{url}/health"), None, None)?.json(), json!({"status": "ok"}));
     assert_eq!(send("GET", &format!("{url}/runs"), None, None)?.status, 401);
@@ -45,7 +40,7 @@ fn tokens_and_unknown_runs_are_refused() -> Result<()> {
 
 #[test]
 fn a_rehearsal_makes_and_verifies_a_backup_and_leaves_staging_alone() -> Result<()> {
-    let stack = unscheduled()?;
+    let stack = small()?;
     let answer = stack.worker.call("POST", "/runs", Some(r#"{"until": "verify_backup"}"#))?;
     assert_eq!(answer.status, 202, "{}", answer.body);
     let run = answer.json()["run"].as_str().context("the run's id")?.to_owned();
@@ -62,7 +57,7 @@ fn a_rehearsal_makes_and_verifies_a_backup_and_leaves_staging_alone() -> Result<
 
 #[test]
 fn the_same_idempotency_key_starts_one_run() -> Result<()> {
-    let stack = unscheduled()?;
+    let stack = small()?;
     let post = || {
         let headers = [("idempotency-key", "deploy-17")];
         send_with("POST", &format!("{}/runs", stack.worker.url), Some(ADMIN_TOKEN), &headers, Some(r#"{"until": "verify_backup"}"#))
@@ -78,7 +73,7 @@ fn the_same_idempotency_key_starts_one_run() -> Result<()> {
 
 #[test]
 fn a_followed_run_shows_its_steps_until_it_ends() -> Result<()> {
-    let stack = unscheduled()?;
+    let stack = small()?;
     let answer = stack.worker.call("POST", "/runs?follow", None)?;
     let events: Vec<&str> = answer.body.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(events.first(), Some(&"started"), "{}", answer.body);

@@ -111,9 +111,11 @@ fn an_invalid_configuration_starts_nothing_and_names_every_fault() -> Result<()>
     })?;
     stack.emulator.control("DELETE", "journal", None)?;
     stack.worker.cron()?;
-    let line = stack.worker.log().into_iter().find(|line| line["event"] == "nothing started").unwrap_or_default();
-    let error = line["error"].as_str().unwrap_or_default();
-    assert!(error.contains("pairs[0].staging_branch: is the production branch") && error.contains("colour: is not a key"), "{error}");
+    let log = harness::wait_for(std::time::Duration::from_secs(10), || {
+        Some(stack.worker.output()).filter(|log| log.contains("nothing started"))
+    });
+    let log = log.unwrap_or_default();
+    assert!(log.contains("pairs[0].staging_branch: is the production branch") && log.contains("colour: is not a key"), "{log}");
     assert!(stack.emulator.journal()?.is_empty());
     assert_eq!(harness::http::send("GET", &format!("{}/health", stack.worker.url), None, None)?.status, 503);
     assert_eq!(stack.worker.call("GET", "/runs", None)?.status, 500);

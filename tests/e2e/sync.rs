@@ -91,8 +91,7 @@ fn an_idle_tick_makes_one_kv_read_and_calls_nobody() -> Result<()> {
 
     stack.worker.cron()?;
 
-    let line = stack.worker.log().into_iter().filter(|line| line["event"] == "idle tick ended").next_back();
-    let line = line.unwrap_or_default();
+    let line = stack.worker.logged("idle tick ended");
     assert_eq!((line["http"].as_str(), line["kv"].as_str()), (Some("0"), Some("1")), "{}", stack.worker.output());
     assert!(stack.emulator.journal()?.is_empty());
     assert_eq!(stack.sink.received().len(), told);
@@ -109,7 +108,7 @@ fn a_run_of_a_hundred_tables_fits_one_invocation_and_its_count_is_the_journals()
     let report = stack.run_to_end(1)?;
 
     assert_eq!((&report["status"], &report["compared"]["tables"]), (&json!("succeeded"), &json!(100)), "{report:#}");
-    let line = stack.worker.log().into_iter().find(|line| line["event"] == "tick ended").unwrap_or_default();
+    let line = stack.worker.logged("tick ended");
     let count = |name: &str| line[name].as_str().and_then(|text| text.parse::<usize>().ok()).unwrap_or(usize::MAX);
     assert!(count("subrequests") <= 50, "{line}");
     assert_eq!(line["handed_over"], "false");
@@ -173,9 +172,11 @@ fn staging_that_is_written_to_while_it_is_read_is_drift_and_no_failure() -> Resu
     assert_eq!(report["status"], "succeeded", "{report:#}");
     let drift = report["checks"].as_array().into_iter().flatten().find(|check| check["name"] == "neondb: content of public.users");
     assert!(drift.is_some_and(|check| check["detail"].as_str().unwrap_or_default().contains("drift")), "{report:#}");
-    let left: Vec<Value> =
-        stack.emulator.branches()?.into_iter().filter(|branch| branch["name"].as_str().unwrap_or_default().contains("-check-")).collect();
-    assert!(left.is_empty(), "{left:#?}");
+    let is_gone = harness::wait_for(std::time::Duration::from_secs(10), || {
+        let branches = stack.emulator.branches().ok()?;
+        (!branches.iter().any(|branch| branch["name"].as_str().unwrap_or_default().contains("-check-"))).then_some(())
+    });
+    assert!(is_gone.is_some(), "{:#}", report["prune"]);
     Ok(())
 }
 

@@ -64,7 +64,6 @@ fn run(arguments: &[String]) -> Result<()> {
 /// Installs what is missing and builds the Worker and the emulator.
 fn prepare() -> Result<()> {
     setup::all()?;
-    shell::say("building the Worker and the emulator");
     setup::build_worker()?;
     shell::quietly(std::process::Command::new("cargo").args(["build", "--package", "neon-emulator"]).current_dir(harness::paths::root()))
 }

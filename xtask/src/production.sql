@@ -75,9 +75,9 @@ create table public.events_2026_10 partition of public.events for values from ('
 create table public.events_2026_11 partition of public.events for values from ('2026-11-01') to ('2026-12-01');
 create table public.events_later partition of public.events default;
 insert into public.events (at, organization_id, kind, payload)
-select timestamptz '2026-10-01' + make_interval(secs => g * 7), 1 + g % 200, (array['view', 'click', 'save'])[1 + g % 3],
+select timestamptz '2026-10-01' + make_interval(secs => g * 4), 1 + g % 200, (array['view', 'click', 'save'])[1 + g % 3],
        jsonb_build_object('page', '/p/' || g % 1000, 'note', md5(g::text))
-from generate_series(1, 600000) g;
+from generate_series(1, 1000000) g;
 create index events_by_organization on public.events (organization_id, at);
 
 create table public.audit (id bigint generated always as identity primary key, at timestamptz not null default now(), what text not null);

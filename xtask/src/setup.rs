@@ -9,6 +9,7 @@
 //! Failure: a missing tool is named together with the command that installs it.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -92,9 +93,15 @@ pub(crate) fn require(program: &str, argument: &str, install: &str) -> Result<()
     }
 }
 
-/// Builds `build/index.js` and `build/index_bg.wasm`.
+/// Builds `build/index.js` and `build/index_bg.wasm`, unless they were built from the same sources.
 pub(crate) fn build_worker() -> Result<()> {
     let root = paths::root();
+    let inputs = inputs(&root)?;
+    let stamp = root.join("build/.firstlight-inputs");
+    if root.join("build/index_bg.wasm").exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == inputs) {
+        return Ok(());
+    }
+    say("building the Worker");
     let tools = paths::tools().join("bin");
     let mut command = Command::new(tools.join("worker-build"));
     command
@@ -104,7 +111,32 @@ pub(crate) fn build_worker() -> Result<()> {
         .env("WASM_OPT_BIN", root.join("node_modules/binaryen/bin/wasm-opt"))
         .env("ESBUILD_BIN", esbuild(&root)?)
         .env("PATH", paths::path_with_node());
-    quietly(&mut command)
+    quietly(&mut command)?;
+    fs::write(&stamp, inputs).context("write the stamp of the Worker's build")
+}
+
+/// Returns a text that changes when a source of the Worker changes.
+fn inputs(root: &Path) -> Result<String> {
+    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let mut text = format!("worker-build {WORKER_BUILD}\n");
+    for file in files {
+        let mut hasher = DefaultHasher::new();
+        fs::read(&file).with_context(|| format!("read {}", file.display()))?.hash(&mut hasher);
+        text.push_str(&format!("{} {:016x}\n", file.strip_prefix(root).unwrap_or(&file).display(), hasher.finish()));
+    }
+    Ok(text)
 }
 
 /// Returns the native esbuild of this platform, which starts without node.

@@ -96,6 +96,13 @@ impl Worker {
         self.process.output().lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok()).collect()
     }
 
+    /// Waits for a line of the log with this event, and returns the newest; null when there is none within 10 s.
+    pub fn logged(&self, event: &str) -> serde_json::Value {
+        // The log is read from a pipe and may lag behind the reply that was waited for.
+        let newest = || self.log().into_iter().filter(|line| line["event"] == event).next_back();
+        crate::wait_for(Duration::from_secs(10), newest).unwrap_or_default()
+    }
+
     /// Returns everything that was printed.
     pub fn output(&self) -> String {
         self.process.output()

@@ -1,0 +1,99 @@
+//! Real clients drive the emulator.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use harness::emulator::{API_KEY, Emulator};
+use harness::paths;
+use serde_json::Value;
+
+use crate::{emulator, settle};
+
+/// Runs the `neon` command line and returns what it prints.
+fn neon(emulator: &Emulator, arguments: &[&str]) -> Result<Value> {
+    let home = tempfile::tempdir()?;
+    let output = Command::new(paths::node())
+        .arg(paths::root().join("node_modules/.bin/neon"))
+        .args(arguments)
+        .args(["--project-id", &emulator.project, "--output", "json", "--no-analytics", "--no-color"])
+        .env("NEON_API_HOST", emulator.api())
+        .env("NEON_API_KEY", API_KEY)
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path())
+        .env("CI", "1")
+        .output()
+        .context("start the neon command line")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("neon {}: {text}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text.trim().to_owned())))
+}
+
+#[test]
+fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+
+    let created = neon(&emulator, &["branches", "create", "--name", "backup-1", "--no-compute"])?;
+    settle(&emulator)?;
+    assert_eq!(created["branch"]["name"], "backup-1");
+    neon(&emulator, &["branches", "restore", "staging", "backup-1", "--preserve-under-name", "staging-before"])?;
+    settle(&emulator)?;
+    let listed = neon(&emulator, &["branches", "list"])?;
+    let parent = |name: &str| {
+        let found = listed.as_array().into_iter().flatten().find(|branch| branch["name"] == name);
+        found.map(|branch| branch["parent_id"].clone()).unwrap_or_default()
+    };
+    assert_eq!(parent("staging"), created["branch"]["id"], "{listed:#}");
+    assert_eq!(parent("staging-before"), emulator.production.as_str());
+    let refused = neon(&emulator, &["branches", "delete", "backup-1"]).map(drop);
+    assert!(refused.is_err_and(|error| error.to_string().contains("cannot delete branch that has children")));
+    neon(&emulator, &["branches", "delete", "staging-before"])?;
+    settle(&emulator)?;
+    let operations = neon(&emulator, &["operations", "list"])?;
+    let actions: Vec<&str> = operations.as_array().into_iter().flatten().filter_map(|operation| operation["action"].as_str()).collect();
+    assert!(actions.contains(&"create_branch") && actions.contains(&"delete_timeline"), "{actions:?}");
+    Ok(())
+}
+
+#[test]
+fn the_connection_string_of_the_neon_command_line_logs_in() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let uri = neon(&emulator, &["connection-string", "staging", "--role-name", "neondb_owner", "--database-name", "neondb"])?;
+    let uri = uri.as_str().context("a connection string")?;
+    let headers = [("neon-connection-string", uri)];
+    let answer = harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(r#"{"query":"select 1 as one"}"#))?;
+    assert_eq!((answer.status, &answer.json()["rows"][0]["one"]), (200, &Value::from(1)), "{}", answer.body);
+    Ok(())
+}
+
+#[test]
+fn the_serverless_driver_queries_transacts_and_reads_errors() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let endpoint = emulator.writer(&emulator.staging)?;
+    let password = endpoint["roles"][0]["password"].as_str().context("the owner's password")?;
+    let uri = format!("postgresql://neondb_owner:{password}@{}/neondb", endpoint["host"].as_str().unwrap_or_default());
+    let output = Command::new(paths::node())
+        .arg(paths::root().join("tests/contract/serverless.mjs"))
+        .args([&format!("{}/sql", emulator.url), &uri])
+        .output()
+        .context("start node")?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("ok 5 checks"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn psql_connects_to_the_compute_that_the_emulator_names() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let endpoint = emulator.writer(&emulator.production)?;
+    let port = endpoint["port"].as_u64().context("production's compute runs")?.to_string();
+    let output = Command::new("psql")
+        .args(["-h", "127.0.0.1", "-p", &port, "-U", "neondb_owner", "-d", "neondb", "-At", "-c", "select count(*) from users"])
+        .env("PGPASSWORD", endpoint["roles"][0]["password"].as_str().unwrap_or_default())
+        .output()
+        .context("start psql; install it with `apt-get install postgresql-client`")?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "2", "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

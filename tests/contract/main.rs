@@ -1,0 +1,42 @@
+//! The emulator against other people's clients: the `neon` command line, `@neondatabase/serverless`, `psql`, and Neon's OpenAPI document as a schema
+//! for every reply.
+//!
+//! A client that is missing fails its test; `cargo xtask test` installs them or names the command that does.
+
+mod clients;
+mod openapi;
+mod rules;
+
+use anyhow::{Context as _, Result, bail};
+use harness::emulator::{Emulator, Options};
+use tempfile::TempDir;
+
+/// Starts an emulator with a small production.
+fn emulator() -> Result<(TempDir, Emulator)> {
+    let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    let seed = "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
+    let emulator = Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200 })?;
+    Ok((folder, emulator))
+}
+
+/// Waits until no operation is under way.
+fn settle(emulator: &Emulator) -> Result<()> {
+    let settled = harness::wait_for(std::time::Duration::from_secs(30), || {
+        let answer = emulator.call("GET", "/operations", None).ok()?.json();
+        let is_busy = answer["operations"].as_array()?.iter().any(|operation| operation["status"] == "running" || operation["status"] == "scheduling");
+        (!is_busy).then_some(())
+    });
+    settled.context("operations have not ended")
+}
+
+/// Makes a branch and returns its id.
+fn make_branch(emulator: &Emulator, body: &serde_json::Value) -> Result<String> {
+    let answer = emulator.call("POST", "/branches", Some(&body.to_string()))?;
+    if answer.status != 201 {
+        bail!("make a branch: {} {}", answer.status, answer.body);
+    }
+    settle(emulator)?;
+    answer.json()["branch"]["id"].as_str().map(str::to_owned).context("read the id")
+}

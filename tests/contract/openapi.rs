@@ -1,0 +1,78 @@
+//! Every reply of the emulator against Neon's OpenAPI document.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use harness::emulator::{API_KEY, Emulator};
+use harness::paths;
+use serde_json::{Value, json};
+
+use crate::{emulator, make_branch, settle};
+
+/// Calls a route and notes its reply.
+fn call(emulator: &Emulator, replies: &mut Vec<Value>, operation: &str, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
+    let url = format!("{}{path}", emulator.api());
+    let body = body.map(|body| body.to_string());
+    let answer = harness::http::send(method, &url, Some(API_KEY), body.as_deref())?;
+    replies.push(json!({"operation": operation, "status": answer.status, "body": answer.json()}));
+    settle(emulator)?;
+    Ok(answer.json())
+}
+
+#[test]
+fn every_reply_matches_neons_openapi_document() -> Result<()> {
+    let (folder, emulator) = emulator()?;
+    let mut replies = Vec::new();
+    let project = format!("/projects/{}", emulator.project);
+    let staging = format!("{project}/branches/{}", emulator.staging);
+    let mut reply = |operation: &str, method: &str, path: &str, body: Option<Value>| call(&emulator, &mut replies, operation, method, path, body);
+
+    reply("getAuthDetails", "GET", "/auth", None)?;
+    reply("getCurrentUserInfo", "GET", "/users/me", None)?;
+    reply("getCurrentUserOrganizations", "GET", "/users/me/organizations", None)?;
+    reply("listProjects", "GET", "/projects", None)?;
+    reply("listSharedProjects", "GET", "/projects/shared", None)?;
+    reply("getProject", "GET", &project, None)?;
+    reply("updateProject", "PATCH", &project, Some(json!({"project": {"history_retention_seconds": 3600}})))?;
+    reply("listProjectBranches", "GET", &format!("{project}/branches"), None)?;
+    reply("countProjectBranches", "GET", &format!("{project}/branches/count"), None)?;
+    let created = reply("createProjectBranch", "POST", &format!("{project}/branches"), Some(json!({
+        "branch": {"name": "backup-1"}, "endpoints": [{"type": "read_only"}], "annotation_value": {"firstlight": "hub"},
+    })))?;
+    let backup = created["branch"]["id"].as_str().context("the branch's id")?.to_owned();
+    let reader = created["endpoints"][0]["id"].as_str().context("the endpoint's id")?.to_owned();
+    reply("getProjectBranch", "GET", &format!("{project}/branches/{backup}"), None)?;
+    reply("updateProjectBranch", "PATCH", &staging, Some(json!({"branch": {"name": "staging"}})))?;
+    reply("restoreProjectBranch", "POST", &format!("{staging}/restore"), Some(json!({"source_branch_id": backup, "preserve_under_name": "before"})))?;
+    reply("listProjectBranchEndpoints", "GET", &format!("{staging}/endpoints"), None)?;
+    reply("listProjectBranchDatabases", "GET", &format!("{staging}/databases"), None)?;
+    reply("listProjectBranchRoles", "GET", &format!("{staging}/roles"), None)?;
+    reply("getProjectBranchRole", "GET", &format!("{staging}/roles/neondb_owner"), None)?;
+    reply("getProjectBranchRolePassword", "GET", &format!("{staging}/roles/neondb_owner/reveal_password"), None)?;
+    reply("resetProjectBranchRolePassword", "POST", &format!("{staging}/roles/neondb_owner/reset_password"), None)?;
+    reply("getConnectionURI", "GET", &format!("{project}/connection_uri?database_name=neondb&role_name=neondb_owner"), None)?;
+    reply("listProjectEndpoints", "GET", &format!("{project}/endpoints"), None)?;
+    let other = reply("createProjectEndpoint", "POST", &format!("{project}/endpoints"), Some(json!({"endpoint": {"branch_id": backup, "type": "read_only"}})))?;
+    let other = other["endpoint"]["id"].as_str().context("the endpoint's id")?.to_owned();
+    reply("getProjectEndpoint", "GET", &format!("{project}/endpoints/{other}"), None)?;
+    reply("updateProjectEndpoint", "PATCH", &format!("{project}/endpoints/{other}"), Some(json!({"endpoint": {"name": "reader"}})))?;
+    reply("suspendProjectEndpoint", "POST", &format!("{project}/endpoints/{other}/suspend"), None)?;
+    reply("startProjectEndpoint", "POST", &format!("{project}/endpoints/{other}/start"), None)?;
+    reply("restartProjectEndpoint", "POST", &format!("{project}/endpoints/{other}/restart"), None)?;
+    reply("deleteProjectEndpoint", "DELETE", &format!("{project}/endpoints/{reader}"), None)?;
+    let operations = reply("listProjectOperations", "GET", &format!("{project}/operations"), None)?;
+    let operation = operations["operations"][0]["id"].as_str().context("an operation's id")?.to_owned();
+    reply("getProjectOperation", "GET", &format!("{project}/operations/{operation}"), None)?;
+    let spare = make_branch(&emulator, &json!({"branch": {"name": "spare"}}))?;
+    reply("deleteProjectBranch", "DELETE", &format!("{project}/branches/{spare}"), None)?;
+    reply("setDefaultProjectBranch", "POST", &format!("{project}/branches/{backup}/set_as_default"), None)?;
+    reply("getProjectBranch", "GET", &format!("{project}/branches/br-gone-gone-00000000"), None)?;
+
+    let file = folder.path().join("replies.json");
+    std::fs::write(&file, Value::from(replies.clone()).to_string())?;
+    let output = Command::new(paths::node()).arg(paths::root().join("tests/contract/openapi.mjs")).arg(&file).output().context("start node")?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains(&format!("ok {} replies", replies.len())), "{text}");
+    Ok(())
+}

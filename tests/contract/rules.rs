@@ -1,0 +1,125 @@
+//! The rules of Neon that the Worker relies on, as the reference gives them.
+
+use anyhow::Result;
+use harness::emulator::Emulator;
+use serde_json::{Value, json};
+
+use crate::{emulator, make_branch, settle};
+
+fn post(emulator: &Emulator, path: &str, body: &Value) -> Result<(u16, Value)> {
+    let answer = emulator.call("POST", path, Some(&body.to_string()))?;
+    Ok((answer.status, answer.json()))
+}
+
+#[test]
+fn a_name_is_taken_once_a_locked_project_answers_423_and_a_second_delete_204() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let (status, created) = post(&emulator, "/branches", &json!({"branch": {"name": "backup-1"}}))?;
+    assert_eq!((status, &created["branch"]["current_state"]), (201, &json!("init")));
+    let (status, error) = post(&emulator, "/branches", &json!({"branch": {"name": "backup-2"}}))?;
+    assert_eq!(status, 423, "{error}");
+    settle(&emulator)?;
+    let (status, error) = post(&emulator, "/branches", &json!({"branch": {"name": "backup-1"}}))?;
+    assert_eq!((status, &error["code"]), (409, &json!("BRANCH_ALREADY_EXISTS")));
+    let path = format!("/branches/{}", created["branch"]["id"].as_str().unwrap_or_default());
+    assert_eq!(emulator.call("DELETE", &path, None)?.status, 200);
+    settle(&emulator)?;
+    assert_eq!(emulator.call("DELETE", &path, None)?.status, 204);
+    Ok(())
+}
+
+#[test]
+fn a_restored_branch_becomes_a_child_of_its_source_and_keeps_its_address() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    emulator.sql(&emulator.staging, &["delete from users"])?;
+    let host = emulator.writer(&emulator.staging)?["host"].clone();
+    let backup = make_branch(&emulator, &json!({"branch": {"name": "backup-1"}}))?;
+    let restore = format!("/branches/{}/restore", emulator.staging);
+    let (status, restored) = post(&emulator, &restore, &json!({"source_branch_id": backup, "preserve_under_name": "before"}))?;
+    assert_eq!((status, &restored["branch"]["id"]), (200, &json!(emulator.staging)));
+    settle(&emulator)?;
+    let staging = emulator.call("GET", &format!("/branches/{}", emulator.staging), None)?.json();
+    assert_eq!(staging["branch"]["parent_id"], backup.as_str());
+    assert_eq!(emulator.writer(&emulator.staging)?["host"], host);
+    assert_eq!(emulator.sql(&emulator.staging, &["select count(*) from users"])?, vec![vec![Some("2".to_owned())]]);
+    let (status, error) = post(&emulator, &restore, &json!({"source_branch_id": backup, "preserve_under_name": "before"}))?;
+    assert_eq!((status, &error["code"]), (409, &json!("BRANCH_ALREADY_EXISTS")));
+    let deleted = emulator.call("DELETE", &format!("/branches/{backup}"), None)?;
+    assert_eq!(deleted.status, 422);
+    assert!(deleted.body.contains("cannot delete branch that has children"), "{}", deleted.body);
+    Ok(())
+}
+
+#[test]
+fn a_branch_of_a_production_that_is_written_to_begins_at_its_parent_lsn() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let made = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Bounded: a branch is made long before 2,000 inserts.
+            for number in 10..2_010 {
+                if stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+                let insert = format!("insert into users values ({number}, 'live')");
+                let _ = emulator.sql(&emulator.production, &[insert.as_str()]);
+            }
+        });
+        let made = make_branch(&emulator, &json!({"branch": {"name": "live"}, "endpoints": [{"type": "read_write"}]}));
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        made
+    })?;
+    let count = |branch: &str| -> Result<u64> {
+        let rows = emulator.sql(branch, &["select count(*), coalesce(max(id), 0) from users"])?;
+        Ok(rows[0][0].as_deref().unwrap_or_default().parse()?)
+    };
+    let (branched, production) = (count(&made)?, count(&emulator.production)?);
+    assert!(branched >= 2 && branched <= production, "{branched} of {production}");
+    // Every insert up to the branch's beginning is there: the ids have no gap.
+    let gaps = emulator.sql(&made, &["select count(*) = coalesce(max(id), 0) - 9 from users where id >= 10"])?;
+    assert!(branched == 2 || gaps == vec![vec![Some("t".to_owned())]], "{gaps:?}");
+    Ok(())
+}
+
+#[test]
+fn a_branch_at_an_earlier_position_holds_what_was_there_then() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let position = emulator.sql(&emulator.production, &["select pg_current_wal_insert_lsn()"])?[0][0].clone().unwrap_or_default();
+    emulator.sql(&emulator.production, &["delete from users"])?;
+    let body = json!({"branch": {"name": "earlier", "parent_lsn": position}, "endpoints": [{"type": "read_only"}, {"type": "read_write"}]});
+    let earlier = make_branch(&emulator, &body)?;
+    assert_eq!(emulator.sql(&earlier, &["select count(*) from users"])?, vec![vec![Some("2".to_owned())]]);
+    assert_eq!(emulator.sql(&emulator.production, &["select count(*) from users"])?, vec![vec![Some("0".to_owned())]]);
+    let shown = emulator.call("GET", &format!("/branches/{earlier}"), None)?.json();
+    assert_eq!(shown["branch"]["parent_lsn"], position.as_str());
+    Ok(())
+}
+
+#[test]
+fn protection_quota_and_keys_are_enforced() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let staging = format!("/branches/{}", emulator.staging);
+    emulator.call("PATCH", &staging, Some(r#"{"branch":{"protected":true}}"#))?;
+    let (status, _) = post(&emulator, &format!("{staging}/restore"), &json!({"source_branch_id": emulator.production}))?;
+    assert_eq!(status, 422);
+    assert_eq!(emulator.call("DELETE", &staging, None)?.status, 422);
+    emulator.control("PUT", "project", Some(r#"{"branches_limit": 2}"#))?;
+    let (status, error) = post(&emulator, "/branches", &json!({"branch": {"name": "one-more"}}))?;
+    assert_eq!((status, &error["code"]), (422, &json!("BRANCHES_LIMIT_EXCEEDED")));
+    let wrong = harness::http::send("GET", &format!("{}/projects", emulator.api()), Some("wrong"), None)?;
+    assert_eq!((wrong.status, &wrong.json()["message"]), (401, &json!("supplied credentials do not pass authentication")));
+    Ok(())
+}
+
+#[test]
+fn more_than_forty_requests_a_second_are_refused() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..12).filter_map(|_| emulator.call("GET", "/branches", None).ok().map(|answer| answer.status)).collect::<Vec<u16>>()))
+            .collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
+    });
+    assert!(statuses.contains(&429), "{statuses:?}");
+    Ok(())
+}
