@@ -94,7 +94,12 @@ enum Access {
 }
 
 /// Answers a request.
-pub async fn answer<W: World>(world: &W, config: Result<&Config, &crate::config::ConfigErrors>, secrets: &Secrets, request: &ApiRequest) -> Answer {
+pub async fn answer<W: World>(
+    world: &W,
+    config: Result<&Config, &crate::config::ConfigErrors>,
+    secrets: &Secrets,
+    request: &ApiRequest,
+) -> Answer {
     match respond(world, config, secrets, request).await {
         Ok(answer) => answer,
         Err(problem) => problem.render().into(),
@@ -192,7 +197,8 @@ async fn health<W: World>(world: &W, config: Result<&Config, &crate::config::Con
     let reason = match config {
         Err(_) => Some("the configuration is invalid"),
         Ok(config) => {
-            let keys: Vec<String> = config.pairs.iter().take(record::KEYS_PER_READ).map(|pair| record::checkpoint_key(&pair.name)).collect();
+            let keys: Vec<String> =
+                config.pairs.iter().take(record::KEYS_PER_READ).map(|pair| record::checkpoint_key(&pair.name)).collect();
             world.read(&keys).await.is_err().then_some("the store does not answer")
         }
     };

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-pub use self::reader::Problem;
 use self::reader::Fields;
+pub use self::reader::Problem;
 use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName};
 use crate::time::{TimeOfDay, Zone};
 
@@ -197,9 +197,8 @@ impl Config {
     pub fn secret_names(&self) -> BTreeSet<String> {
         let always = [secret::NEON_API_KEY, secret::ADMIN_TOKEN, secret::READ_TOKEN].map(str::to_owned);
         let pairs = self.pairs.iter().filter_map(|pair| pair.role_password_secret.clone());
-        let channels = self.channels.iter().flat_map(|channel| {
-            std::iter::once(channel.url_secret.clone()).chain(channel.signing_secret.clone())
-        });
+        let channels =
+            self.channels.iter().flat_map(|channel| std::iter::once(channel.url_secret.clone()).chain(channel.signing_secret.clone()));
         always.into_iter().chain(pairs).chain(channels).collect()
     }
 
@@ -515,10 +514,7 @@ mod tests {
     #[test]
     fn staging_must_not_be_production() {
         let found = faults(|value| value["pairs"][0]["staging_branch"] = json!("br-noisy-breeze-a5e59rrb"));
-        assert_eq!(
-            found,
-            ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so they must differ"]
-        );
+        assert_eq!(found, ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so they must differ"]);
     }
 
     #[test]
@@ -549,8 +545,7 @@ mod tests {
         let mut first = good();
         let pairs = first.as_object_mut().and_then(|map| map.remove("pairs")).expect("pairs");
         let second = json!({"pairs": pairs});
-        let variables =
-            [("FIRSTLIGHT".to_owned(), first.clone()), ("FIRSTLIGHT_PAIRS".to_owned(), second), ("OTHER".to_owned(), json!(1))];
+        let variables = [("FIRSTLIGHT".to_owned(), first.clone()), ("FIRSTLIGHT_PAIRS".to_owned(), second), ("OTHER".to_owned(), json!(1))];
         assert!(Config::from_variables(&variables).is_ok());
         let twice = [("FIRSTLIGHT".to_owned(), good()), ("FIRSTLIGHT_X".to_owned(), json!({"label": "Other"}))];
         let ConfigErrors(problems) = Config::from_variables(&twice).expect_err("label is set twice");

@@ -109,10 +109,8 @@ impl RunId {
         let date = text.get(..8)?;
         NaiveDate::parse_from_str(date, "%Y%m%d").ok()?;
         let is_scheduled = text.len() == 8;
-        let is_manual = text.len() == 16
-            && text.as_bytes()[8] == b'T'
-            && text.ends_with('Z')
-            && text[9..15].bytes().all(|byte| byte.is_ascii_digit());
+        let is_manual =
+            text.len() == 16 && text.as_bytes()[8] == b'T' && text.ends_with('Z') && text[9..15].bytes().all(|byte| byte.is_ascii_digit());
         (is_scheduled || is_manual).then(|| Self(text.to_owned()))
     }
 
@@ -176,6 +174,19 @@ impl<'de> Deserialize<'de> for Lsn {
     }
 }
 
+/// Returns a digest of a text as hexadecimal digits, for keys and comparisons.
+pub fn digest(text: &str, bytes: usize) -> String {
+    use std::fmt::Write as _;
+
+    use sha2::Digest as _;
+    let mut digits = String::with_capacity(bytes * 2);
+    for byte in sha2::Sha256::digest(text.as_bytes()).iter().take(bytes) {
+        // Writing to a text cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
 /// A password, a key or a token. It cannot be printed, compared with `==` or serialised by accident.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -217,7 +228,8 @@ mod tests {
         for good in ["20261121", "20261121T143000Z"] {
             assert!(RunId::decode(good).is_some(), "{good}");
         }
-        for bad in ["", "2026112", "20261321", "20261121T14300Z", "20261121t143000Z", "2026-11-21", "20261121T14300xZ", "äääääääää"] {
+        for bad in ["", "2026112", "20261321", "20261121T14300Z", "20261121t143000Z", "2026-11-21", "20261121T14300xZ", "äääääääää"]
+        {
             assert!(RunId::decode(bad).is_none(), "{bad}");
         }
     }

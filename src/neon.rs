@@ -11,6 +11,7 @@
 pub mod sql;
 pub mod wire;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -187,11 +188,9 @@ impl Call {
     /// Returns whether the call can change something.
     pub fn is_write(&self) -> bool {
         match self {
-            Self::CreateBranch(_)
-            | Self::CreateEndpoint(..)
-            | Self::RestoreBranch(_)
-            | Self::DeleteBranch(_)
-            | Self::DeleteEndpoint(_) => true,
+            Self::CreateBranch(_) | Self::CreateEndpoint(..) | Self::RestoreBranch(_) | Self::DeleteBranch(_) | Self::DeleteEndpoint(_) => {
+                true
+            }
             Self::GetProject
             | Self::ListBranches
             | Self::ListEndpoints
@@ -259,8 +258,7 @@ impl Call {
             if let Some(lsn) = create.parent_lsn {
                 branch["parent_lsn"] = json!(lsn);
             }
-            let annotation: Map<String, Value> =
-                create.annotation.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+            let annotation: Map<String, Value> = create.annotation.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
             return Some(json!({
                 "branch": branch,
                 "endpoints": [{"type": "read_only", "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size}],
@@ -360,20 +358,13 @@ fn status_error(call: String, response: &HttpResponse) -> NeonError {
     // A page of Cloudflare's is not JSON and says nothing that we need.
     let body: Option<ErrorBody> = serde_json::from_str(&response.body).ok();
     let (code, message) = body.map_or_else(Default::default, |body| (body.code, body.message));
-    NeonError::Status {
-        call,
-        status: response.status,
-        code: shorten(&code),
-        message: shorten(&message),
-        retry_after: response.retry_after,
-    }
+    NeonError::Status { call, status: response.status, code: shorten(&code), message: shorten(&message), retry_after: response.retry_after }
 }
 
 /// Shortens a text of somebody else's to one line that holds no connection string.
 pub fn shorten(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let words: Vec<&str> =
-        line.split_whitespace().map(|word| if word.contains("://") { "(address)" } else { word }).collect();
+    let words: Vec<&str> = line.split_whitespace().map(|word| if word.contains("://") { "(address)" } else { word }).collect();
     words.join(" ").chars().take(MESSAGE_LENGTH).collect()
 }
 
@@ -391,7 +382,8 @@ pub fn percent_encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            // Writing to a text cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded
@@ -405,6 +397,7 @@ mod tests {
         "old-violet-32930710".into()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for what the port returns")]
     fn reply(status: u16, body: &str) -> Result<HttpResponse, HttpFailure> {
         Ok(HttpResponse { status, retry_after: None, body: body.to_owned() })
     }
@@ -439,10 +432,7 @@ mod tests {
     #[test]
     fn a_page_of_html_is_an_error_without_its_text() {
         let result = Call::GetProject.decode(&project(), reply(524, "<html>secret</html>"));
-        assert_eq!(
-            result.map(drop).expect_err("524").to_string(),
-            "read project old-violet-32930710: Neon answered 524"
-        );
+        assert_eq!(result.map(drop).expect_err("524").to_string(), "read project old-violet-32930710: Neon answered 524");
     }
 
     #[test]

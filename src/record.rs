@@ -302,12 +302,7 @@ pub fn encode<T: Serialize>(record: &T) -> String {
 /// # Errors
 ///
 /// When the store refused twice or did not answer.
-pub async fn write<W: Store + Clock>(
-    world: &W,
-    key: &str,
-    value: &str,
-    metadata: Option<Metadata>,
-) -> Result<(), StoreFailure> {
+pub async fn write<W: Store + Clock>(world: &W, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
     match world.write(key, value, metadata.clone()).await {
         Err(StoreFailure::TooFast) => {
             world.sleep(after(world.now(), WRITE_AGAIN)).await;

@@ -138,14 +138,8 @@ impl<'a, W: World> Context<'a, W> {
         let mut keys = Vec::new();
         for pair in &self.config.pairs {
             let run = schedule::today(pair, now).run;
-            keys.extend([
-                record::checkpoint_key(&pair.name),
-                record::result_key(&pair.name, &run),
-                record::hold_key(&pair.name),
-            ]);
-            keys.extend(
-                NoticeKind::ALL.iter().map(|kind| record::notice_key(&format!("{}/{run}/{}", pair.name, kind.as_str()))),
-            );
+            keys.extend([record::checkpoint_key(&pair.name), record::result_key(&pair.name, &run), record::hold_key(&pair.name)]);
+            keys.extend(NoticeKind::ALL.iter().map(|kind| record::notice_key(&format!("{}/{run}/{}", pair.name, kind.as_str()))));
         }
         let mut found = self.read_all(&keys).await?;
         // Notices of a manual run, or of yesterday's, are known from the checkpoint alone.
@@ -344,10 +338,7 @@ fn hopeless(reason: String) -> Ending {
     Ending { status: RunStatus::Failed, reason, runbook: RUN_FAILED.to_owned() }
 }
 
-fn decode_found<T: serde::de::DeserializeOwned>(
-    found: &BTreeMap<String, Option<String>>,
-    key: &str,
-) -> Result<Option<T>, RecordError> {
+fn decode_found<T: serde::de::DeserializeOwned>(found: &BTreeMap<String, Option<String>>, key: &str) -> Result<Option<T>, RecordError> {
     found.get(key).and_then(Option::as_ref).map(|text| record::decode(key, text)).transpose()
 }
 

@@ -78,7 +78,6 @@ pub mod millis {
         /// # Errors
         ///
         /// Those of the serializer.
-        #[expect(clippy::ref_option, reason = "the signature that serde calls")]
         pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
             match at {
                 Some(at) => serializer.serialize_str(&render(*at)),
@@ -148,6 +147,10 @@ impl Zone {
     }
 
     /// Returns the civil date at an instant.
+    ///
+    /// # Panics
+    ///
+    /// Never: jiff and chrono have the same calendar.
     pub fn date(&self, at: Timestamp) -> NaiveDate {
         let local = self.rules.to_datetime(to_jiff(at));
         NaiveDate::from_ymd_opt(local.year().into(), month(local.month()), month(local.day()))
@@ -155,13 +158,13 @@ impl Zone {
     }
 
     /// Returns the instant of a local time on a date.
+    ///
+    /// # Panics
+    ///
+    /// For a date outside the years -9999 to 9999.
     pub fn instant(&self, date: NaiveDate, time: TimeOfDay) -> Timestamp {
-        let civil = jiff::civil::date(small(date.year()), small(date.month()), small(date.day())).at(
-            small(time.0 / 60),
-            small(time.0 % 60),
-            0,
-            0,
-        );
+        let civil =
+            jiff::civil::date(small(date.year()), small(date.month()), small(date.day())).at(small(time.0 / 60), small(time.0 % 60), 0, 0);
         let ambiguous = self.rules.to_ambiguous_timestamp(civil);
         let instant = match ambiguous.offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(civil),

@@ -16,9 +16,7 @@ use worker::{
 use crate::api::{self, ApiRequest, Drive};
 use crate::config::{Config, ConfigErrors, VARIABLE};
 use crate::id::Secret;
-use crate::port::{
-    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Page, Store, StoreFailure,
-};
+use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Page, Store, StoreFailure};
 use crate::tick::{Context, Secrets};
 use crate::time::{Timestamp, after, between};
 
@@ -130,7 +128,9 @@ async fn api_request(request: &mut worker::Request) -> worker::Result<Option<Api
         worker::Method::Put => Method::Put,
         worker::Method::Patch => Method::Patch,
         worker::Method::Delete => Method::Delete,
-        _ => return Ok(None),
+        worker::Method::Head | worker::Method::Options | worker::Method::Connect | worker::Method::Trace | worker::Method::Report => {
+            return Ok(None);
+        }
     };
     let url = request.url()?;
     let header = |name: &str| request.headers().get(name);

@@ -1,1 +1,200 @@
-//! x
+//! The rules of the house, as tests: layers, sizes, documents that agree with the code.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// The modules of the crate, lowest first. A module uses those before it.
+const LAYERS: [&[&str]; 7] = [&["time"], &["id"], &["port"], &["config", "neon"], &["sync"], &["record"], &["tick"]];
+
+/// The layers above: `api` uses all of those, `worker` uses everything.
+const TOP: [&str; 2] = ["api", "worker"];
+
+/// Lines after which a file holds more than one idea.
+const LINES: usize = 560;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns every file below a folder with one of the endings.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| endings.iter().any(|wanted| ending == *wanted)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// Returns the top module that a file belongs to.
+fn module(path: &Path) -> String {
+    let relative = path.strip_prefix(root().join("src")).unwrap_or(path);
+    let first = relative.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn rank(module: &str) -> Option<usize> {
+    let top = TOP.iter().position(|name| *name == module).map(|index| LAYERS.len() + index);
+    LAYERS.iter().position(|layer| layer.contains(&module)).or(top)
+}
+
+#[test]
+fn a_module_uses_lower_layers_only() -> Result<()> {
+    let mut faults = Vec::new();
+    for path in files("src", &["rs"]) {
+        let own = module(&path);
+        let Some(own_rank) = rank(&own) else { continue };
+        for (number, line) in read(&path)?.lines().enumerate() {
+            for (at, _) in line.match_indices("crate::") {
+                let rest = &line[at + "crate::".len()..];
+                let used: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let is_higher = rank(&used).is_some_and(|rank| rank > own_rank || (rank == own_rank && used != own));
+                if is_higher && !line.trim_start().starts_with("//") {
+                    faults.push(format!("{}:{}: {own} uses {used}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_core_has_no_clock_no_async_and_no_ports() -> Result<()> {
+    let mut faults = Vec::new();
+    for path in files("src/sync", &["rs"]).into_iter().chain(files("src/config", &["rs"])) {
+        for (number, line) in read(&path)?.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if ["async ", ".await", "::now()", "impl Clock", "impl World", "impl Store", "impl Http"].iter().any(|word| code.contains(word))
+            {
+                faults.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_file_holds_one_idea() -> Result<()> {
+    let mut faults = Vec::new();
+    for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])).chain(files("xtask", &["rs"])) {
+        let lines = read(&path)?.lines().count();
+        if lines > LINES {
+            faults.push(format!("{} has {lines} lines; allowed are {LINES}", path.display()));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    Ok(())
+}
+
+#[test]
+fn every_module_says_what_it_owns() -> Result<()> {
+    for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])).chain(files("xtask", &["rs"])) {
+        assert!(read(&path)?.starts_with("//!"), "{} does not begin with a module doc", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_runbook_that_the_code_names_exists() -> Result<()> {
+    let mut named = BTreeSet::new();
+    for path in files("src", &["rs"]) {
+        let text = read(&path)?;
+        for part in text.split('"').chain(text.split_whitespace()) {
+            let page = part.rsplit('/').next().unwrap_or(part);
+            let page = page.split('#').next().unwrap_or(page);
+            if page.ends_with(".md") && page.len() > 3 && page.bytes().all(|byte| byte.is_ascii_lowercase() || b"-.".contains(&byte)) {
+                named.insert(page.to_owned());
+            }
+        }
+    }
+    assert!(named.contains("run-failed.md"), "no page was found: {named:?}");
+    for page in named {
+        assert!(root().join("runbooks").join(&page).exists(), "runbooks/{page} does not exist");
+    }
+    Ok(())
+}
+
+/// Returns the keys that `config.rs` reads.
+fn keys_of_the_code() -> Result<BTreeSet<String>> {
+    let text = read(&root().join("src/config.rs"))?;
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut keys = BTreeSet::new();
+    for call in ["text(\"", "required(\"", "parsed(\"", "word(\"", "number(\"", "flag(\"", "objects(\"", "texts(\"", "value(\"", "need(\""]
+    {
+        keys.extend(code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    for (name, call) in [("address", "address(&mut fields, \""), ("address", "address(&mut test, \""), ("id", "id(&mut fields, \"")] {
+        let found: Vec<String> = code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect();
+        assert!(!found.is_empty(), "config.rs does not call {name} as expected");
+        keys.extend(found);
+    }
+    Ok(keys)
+}
+
+#[test]
+fn the_readmes_table_has_every_key_of_the_configuration_and_no_other() -> Result<()> {
+    let readme = read(&root().join("README.md"))?;
+    let table = readme.split("## Configuration").nth(1).and_then(|rest| rest.split("\n## ").next()).context("find the table")?;
+    let told: BTreeSet<String> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split('`').next())
+        .map(|key| key.rsplit('.').next().unwrap_or(key).trim_end_matches("[]").to_owned())
+        .collect();
+    assert_eq!(told, keys_of_the_code()?);
+    Ok(())
+}
+
+#[test]
+fn every_test_that_the_documents_name_exists() -> Result<()> {
+    let mut code = String::new();
+    for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])) {
+        code.push_str(&read(&path)?);
+    }
+    let mut named = 0;
+    for path in [root().join("README.md"), root().join("src/lib.rs")].into_iter().chain(files("runbooks", &["md"])) {
+        for name in read(&path)?.split('`').filter(|part| part.matches('_').count() >= 4 && !part.contains(['/', ' ', '.', '='])) {
+            named += 1;
+            assert!(code.contains(&format!("fn {name}(")), "{} names the test {name}, which does not exist", path.display());
+        }
+    }
+    assert!(named >= 7, "only {named} tests are named");
+    Ok(())
+}
+
+#[test]
+fn the_readme_is_short_enough_to_be_read() -> Result<()> {
+    let lines = read(&root().join("README.md"))?.lines().count();
+    assert!(lines <= 250, "README.md has {lines} lines; allowed are 250");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_to_be_mended_and_no_path_of_a_machine_is_written_down() -> Result<()> {
+    let marks = [concat!("FIX", "ME"), concat!("/wo", "rk/"), concat!("XX", "X")];
+    let all = files("src", &["rs"]).into_iter().chain(files("tests", &["rs", "mjs"])).chain(files("xtask", &["rs", "sql"]));
+    for path in all.chain(files("runbooks", &["md"])).chain([root().join("README.md"), root().join("CHANGELOG.md")]) {
+        let text = read(&path)?;
+        for mark in marks {
+            assert!(!text.contains(mark), "{} contains {mark}", path.display());
+        }
+    }
+    Ok(())
+}

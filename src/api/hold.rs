@@ -37,7 +37,10 @@ pub(super) async fn change<W: World>(world: &W, pair: &Pair, request: &ApiReques
     };
     let hold = Hold { reason, until };
     record::write(world, &key, &record::encode(&hold), None).await.map_err(|error| unavailable(&error.into()))?;
-    Ok(ApiResponse::json(200, &json!({
-        "pair": pair.name, "hold": {"reason": hold.reason, "until": hold.until.map(render)},
-    })))
+    Ok(ApiResponse::json(
+        200,
+        &json!({
+            "pair": pair.name, "hold": {"reason": hold.reason, "until": hold.until.map(render)},
+        }),
+    ))
 }

@@ -1,11 +1,10 @@
 //! `/runs`: start, list, show, cancel.
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, unavailable};
 use crate::config::{Config, Pair};
-use crate::id::RunId;
+use crate::id::{RunId, digest};
 use crate::port::{StoreFailure, World};
 use crate::record::{self, RecordError, Report};
 use crate::sync::checkpoint::{Checkpoint, Goal, Hold, Prune, Start};
@@ -39,10 +38,8 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
     let repeat = repeat_key(pair, request)?;
     let checkpoint_key = record::checkpoint_key(&pair.name);
     let hold_key = record::hold_key(&pair.name);
-    let keys: Vec<String> = [Some(checkpoint_key.clone()), Some(hold_key.clone()), repeat.as_ref().map(|(key, _)| key.clone())]
-        .into_iter()
-        .flatten()
-        .collect();
+    let keys: Vec<String> =
+        [Some(checkpoint_key.clone()), Some(hold_key.clone()), repeat.as_ref().map(|(key, _)| key.clone())].into_iter().flatten().collect();
     let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
     let text = |key: &str| found.get(key).and_then(Option::as_ref);
     if let Some((key, digest)) = &repeat
@@ -105,8 +102,7 @@ fn repeat_key(pair: &Pair, request: &ApiRequest) -> Result<Option<(String, Strin
         let detail = "Idempotency-Key: allowed are 1 to 200 visible ASCII characters without spaces".to_owned();
         return Err(Problem::new(400, "The header cannot be used").with_detail(detail));
     }
-    let digest = |text: &str| Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
-    Ok(Some((record::request_key(&pair.name, &digest(key)), digest(request.body.trim()))))
+    Ok(Some((record::request_key(&pair.name, &digest(key, 16)), digest(request.body.trim(), 16))))
 }
 
 /// Answers a request that was made before.
@@ -140,9 +136,12 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
         for (key, facts) in page.keys {
             let run = key.strip_prefix(&prefix).unwrap_or(&key).to_owned();
             let facts = facts.unwrap_or_default();
-            runs.push((facts.started_at.clone(), json!({
-                "run": run, "status": facts.status, "started_at": facts.started_at, "ended_at": facts.ended_at,
-            })));
+            runs.push((
+                facts.started_at.clone(),
+                json!({
+                    "run": run, "status": facts.status, "started_at": facts.started_at, "ended_at": facts.ended_at,
+                }),
+            ));
         }
         cursor = page.cursor;
         if cursor.is_none() {
@@ -152,9 +151,12 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
     if let Some(checkpoint) = checkpoint.filter(|checkpoint| !runs.iter().any(|(_, run)| run["run"] == checkpoint.run.as_str())) {
         let report = Report::of(&checkpoint);
         let started_at = crate::time::render(report.started_at);
-        runs.push((started_at.clone(), json!({
-            "run": report.run, "status": report.status, "started_at": started_at, "ended_at": report.ended_at.map(crate::time::render),
-        })));
+        runs.push((
+            started_at.clone(),
+            json!({
+                "run": report.run, "status": report.status, "started_at": started_at, "ended_at": report.ended_at.map(crate::time::render),
+            }),
+        ));
     }
     runs.sort_by(|(left, _), (right, _)| right.cmp(left));
     let runs: Vec<Value> = runs.into_iter().map(|(_, run)| run).collect();
@@ -205,8 +207,11 @@ pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, id: &str) -> Result
         (None, _) => "Staging is untouched so far.".to_owned(),
         (Some(displaced), step) => format!("Staging is being restored (step {step}); what it held before is in {displaced}."),
     };
-    Ok(ApiResponse::json(202, &json!({
-        "run": report.run, "status": "cancelling", "step": report.step.name(), "staging": staging,
-        "detail": "the run ends before its next write; a write that was sent is not taken back",
-    })))
+    Ok(ApiResponse::json(
+        202,
+        &json!({
+            "run": report.run, "status": "cancelling", "step": report.step.name(), "staging": staging,
+            "detail": "the run ends before its next write; a write that was sent is not taken back",
+        }),
+    ))
 }

@@ -76,9 +76,8 @@ fn request(method: Method, path: &str, token: Option<&str>, body: &str) -> ApiRe
 }
 
 fn ask(memory: &Memory, request: &ApiRequest) -> (u16, Value, bool) {
-    let secrets: Secrets = [("ADMIN_TOKEN", "admin"), ("READ_TOKEN", "reader")]
-        .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
-        .into();
+    let secrets: Secrets =
+        [("ADMIN_TOKEN", "admin"), ("READ_TOKEN", "reader")].map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into();
     let config = config();
     let mut future = Box::pin(answer(memory, Ok(&config), &secrets, request));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

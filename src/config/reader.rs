@@ -129,9 +129,9 @@ impl<'a> Fields<'a> {
     /// Reads a list of texts.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.value(key)?;
-        let texts: Option<Vec<String>> = value.as_array().and_then(|items| {
-            items.iter().map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect()
-        });
+        let texts: Option<Vec<String>> = value
+            .as_array()
+            .and_then(|items| items.iter().map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect());
         texts.or_else(|| self.refuse(key, value, "a list of texts that are not empty"))
     }
 

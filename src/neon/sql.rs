@@ -157,8 +157,7 @@ impl Batch {
         if response.status != 200 {
             return Err(answered(database(), &response));
         }
-        let reply: BatchReply =
-            serde_json::from_str(&response.body).map_err(|_| SqlError::Undecodable { database: database() })?;
+        let reply: BatchReply = serde_json::from_str(&response.body).map_err(|_| SqlError::Undecodable { database: database() })?;
         if reply.results.len() != self.statements.len() {
             return Err(SqlError::Undecodable { database: database() });
         }
@@ -237,17 +236,13 @@ mod tests {
 
     #[test]
     fn a_compute_that_is_not_there_may_come_back() {
-        let response =
-            HttpResponse { status: 500, retry_after: None, body: r#"{"msg":"Control plane request failed"}"#.into() };
+        let response = HttpResponse { status: 500, retry_after: None, body: r#"{"msg":"Control plane request failed"}"#.into() };
         assert!(batch().decode(&login(), Ok(response)).expect_err("an error").is_passing());
     }
 
     #[test]
     fn a_reply_with_too_few_results_is_not_believed() {
         let response = HttpResponse { status: 200, retry_after: None, body: r#"{"results":[]}"#.into() };
-        assert_eq!(
-            batch().decode(&login(), Ok(response)),
-            Err(SqlError::Undecodable { database: "neondb".into() })
-        );
+        assert_eq!(batch().decode(&login(), Ok(response)), Err(SqlError::Undecodable { database: "neondb".into() }));
     }
 }

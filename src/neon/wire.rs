@@ -129,7 +129,7 @@ pub struct Operation {
 ///
 /// # Source
 ///
-/// Neon API v2, OperationStatus, read 2026-11-21; treated as an open set.
+/// Neon API v2, `OperationStatus`, read 2026-11-21; treated as an open set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub enum OperationStatus {
@@ -191,7 +191,7 @@ impl Operation {
 ///
 /// # Source
 ///
-/// Neon API v2, listProjectBranchRoles, read 2026-11-21: "authentication_method?(`password|oauth|no_login`)".
+/// Neon API v2, listProjectBranchRoles, read 2026-11-21: "`authentication_method`?(`password|oauth|no_login`)".
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Role {
     /// Its name.

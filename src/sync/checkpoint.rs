@@ -18,6 +18,7 @@ pub const FORMAT: u32 = 1;
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that is persisted under its name")]
 pub struct Checkpoint {
     /// The version of this shape.
     pub format: u32,

@@ -372,9 +372,8 @@ impl<'a> View<'a> {
             return Err(act(Call::ListOperations));
         };
         let mut is_known = named.is_empty();
-        for operation in operations.iter().filter(|operation| {
-            named.contains(&operation.id) || operation.branch_id.as_ref() == Some(branch)
-        }) {
+        for operation in operations.iter().filter(|operation| named.contains(&operation.id) || operation.branch_id.as_ref() == Some(branch))
+        {
             is_known |= named.contains(&operation.id);
             match operation.ended_well() {
                 Some(true) => {}
@@ -417,12 +416,11 @@ pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> boo
 pub fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branch) -> String {
     let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
     let run = parent.filter(|parent| is_our_backup(pair, branches, parent)).and_then(|parent| run_of_backup(pair, &parent.name));
-    match run {
-        Some(run) => format!("{}-of-{run}", staging.name),
-        None => {
-            let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail);
-            format!("{}-of-{tail}-{}", staging.name, lsn_in_name(staging.parent_lsn))
-        }
+    if let Some(run) = run {
+        format!("{}-of-{run}", staging.name)
+    } else {
+        let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail);
+        format!("{}-of-{tail}-{}", staging.name, lsn_in_name(staging.parent_lsn))
     }
 }
 

@@ -20,12 +20,12 @@ use crate::time::{Timestamp, between};
 /// Nothing of a run younger than this is deleted.
 ///
 /// Source: design §4: "a zombie request is assumed to live an hour at most"; a day leaves room for a run that was started again.
-const YOUNG: Duration = Duration::from_secs(24 * 60 * 60);
+const YOUNG: Duration = Duration::from_hours(24);
 
 /// An endpoint that was made this soon after its backup was made by us.
 ///
 /// A manual run is given up after two hours; until then it may have had to make the endpoint anew.
-const ENDPOINT_OF_RUN: Duration = Duration::from_secs(2 * 60 * 60);
+const ENDPOINT_OF_RUN: Duration = Duration::from_hours(2);
 
 /// What there is.
 pub struct Inventory<'a> {
@@ -83,8 +83,7 @@ fn judge_backups<'a>(
     plan: &mut PrunePlan,
 ) {
     let named = inventory.branches.branches.iter().filter(|branch| run_of_backup(pair, &branch.name).is_some());
-    let (mut ours, foreign): (Vec<&Branch>, Vec<&Branch>) =
-        named.partition(|branch| is_our_backup(pair, inventory.branches, branch));
+    let (mut ours, foreign): (Vec<&Branch>, Vec<&Branch>) = named.partition(|branch| is_our_backup(pair, inventory.branches, branch));
     for branch in foreign {
         plan.kept.push((branch.name.to_string(), "foreign: has a backup's name but was not made by this pair".to_owned()));
     }
@@ -150,27 +149,21 @@ fn is_our_displaced(branches: &BranchList, pair: &Pair, stem: &str, branch: &Bra
     // A second displacement of the same state ends in `-2`, `-3`, ….
     let expected = |base: &str| {
         rest == base
-            || rest.strip_prefix(base).and_then(|tail| tail.strip_prefix('-')).is_some_and(|number| {
-                number.parse::<u32>().is_ok_and(|number| number >= 2)
-            })
+            || rest
+                .strip_prefix(base)
+                .and_then(|tail| tail.strip_prefix('-'))
+                .is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number >= 2))
     };
     let backup = branches.by_id(parent).filter(|parent| is_our_backup(pair, branches, parent));
-    match backup.and_then(|parent| run_of_backup(pair, &parent.name)) {
-        Some(run) => expected(run.as_str()),
-        None => {
-            let lsn = branch.parent_lsn.map_or_else(|| "0".to_owned(), |lsn| lsn.to_string().replace('/', "-"));
-            expected(&format!("{}-{lsn}", parent.tail()))
-        }
+    if let Some(run) = backup.and_then(|parent| run_of_backup(pair, &parent.name)) {
+        expected(run.as_str())
+    } else {
+        let lsn = branch.parent_lsn.map_or_else(|| "0".to_owned(), |lsn| lsn.to_string().replace('/', "-"));
+        expected(&format!("{}-{lsn}", parent.tail()))
     }
 }
 
-fn judge_checks<'a>(
-    inventory: &Inventory<'a>,
-    pair: &Pair,
-    run: &RunId,
-    now: Timestamp,
-    candidates: &mut Vec<(&'a Branch, &'static str)>,
-) {
+fn judge_checks<'a>(inventory: &Inventory<'a>, pair: &Pair, run: &RunId, now: Timestamp, candidates: &mut Vec<(&'a Branch, &'static str)>) {
     let Some(staging) = inventory.branches.by_id(&pair.staging_branch) else { return };
     let stem = format!("{}-check-", staging.name);
     for branch in &inventory.branches.branches {
@@ -201,9 +194,7 @@ fn children_first(candidates: Vec<(&Branch, &'static str)>) -> Vec<(BranchId, St
     left.sort_by_key(|(branch, _)| std::cmp::Reverse((branch.created_at, branch.name.clone())));
     let mut ordered = Vec::with_capacity(left.len());
     while !left.is_empty() {
-        let leaf = left.iter().position(|(branch, _)| {
-            !left.iter().any(|(other, _)| other.parent_id.as_ref() == Some(&branch.id))
-        });
+        let leaf = left.iter().position(|(branch, _)| !left.iter().any(|(other, _)| other.parent_id.as_ref() == Some(&branch.id)));
         // A tree always has a leaf; should Neon ever answer with a circle, nothing of it is deleted.
         let Some(index) = leaf else { break };
         let (branch, reason) = left.remove(index);
@@ -264,10 +255,8 @@ mod tests {
     fn world(days: i64) -> World {
         let pair = pair();
         let production = pair.production_branch.as_str();
-        let mut branches = vec![
-            branch(production, "production", None, 400),
-            branch(pair.staging_branch.as_str(), "staging", Some("br-backup-0"), 300),
-        ];
+        let mut branches =
+            vec![branch(production, "production", None, 400), branch(pair.staging_branch.as_str(), "staging", Some("br-backup-0"), 300)];
         let mut annotations = std::collections::BTreeMap::new();
         for day in 0..days {
             let date = pair.zone.date(now() - TimeDelta::days(day));

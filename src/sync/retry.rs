@@ -28,9 +28,8 @@ pub const DAILY_SYNC: &str = "daily-sync.md";
 pub fn disposition(error: &NeonError, call: &Call) -> Disposition {
     match error {
         NeonError::NoReply { .. } | NeonError::Undecodable { .. } if call.is_write() => Disposition::Observe,
-        NeonError::NoReply { .. } => Disposition::Retry,
         // A reading call whose reply cannot be read may have been cut; the attempts are counted.
-        NeonError::Undecodable { .. } => Disposition::Retry,
+        NeonError::NoReply { .. } | NeonError::Undecodable { .. } => Disposition::Retry,
         NeonError::Status { status, code, message, .. } => status_disposition(*status, code, message, call),
     }
 }
@@ -52,9 +51,9 @@ fn status_disposition(status: u16, code: &str, message: &str, call: &Call) -> Di
 
 /// Returns the wait before attempt `attempt + 1`: 2, 4, 8, 16, 32, then 60 seconds, or as long as Neon asked for.
 pub fn wait_after(attempt: u32, error: Option<&NeonError>) -> Duration {
-    let own = Duration::from_secs(1 << attempt.clamp(1, 6)).min(Duration::from_secs(60));
+    let own = Duration::from_secs(1 << attempt.clamp(1, 6)).min(Duration::from_mins(1));
     match error {
-        Some(NeonError::Status { retry_after: Some(asked), .. }) => own.max(*asked).min(Duration::from_secs(300)),
+        Some(NeonError::Status { retry_after: Some(asked), .. }) => own.max(*asked).min(Duration::from_mins(5)),
         Some(NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. }) | None => own,
     }
 }

@@ -7,10 +7,9 @@
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
-use sha2::{Digest as _, Sha256};
 
 use crate::config::Pair;
-use crate::id::RunId;
+use crate::id::{RunId, digest};
 use crate::sync::step::RUN_GRACE;
 use crate::time::{Timestamp, after};
 
@@ -89,13 +88,12 @@ pub fn week(pair: &Pair, now: Timestamp) -> Vec<Day> {
 
 /// Returns when a manual run that starts at `now` is given up.
 pub fn manual_give_up_at(now: Timestamp) -> Timestamp {
-    after(now, RUN_GRACE + Duration::from_secs(60 * 60))
+    after(now, RUN_GRACE + Duration::from_hours(1))
 }
 
 /// Digests the settings of a pair, so that a change in the middle of a run is noticed.
 pub fn settings_digest(pair: &Pair) -> String {
-    let digest = Sha256::digest(format!("{pair:?}").as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest(&format!("{pair:?}"), 8)
 }
 
 #[cfg(test)]

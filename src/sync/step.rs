@@ -26,15 +26,8 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 7] = [
-        Self::Preflight,
-        Self::Backup,
-        Self::VerifyBackup,
-        Self::Restore,
-        Self::VerifyStaging,
-        Self::SmokeTest,
-        Self::Prune,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Preflight, Self::Backup, Self::VerifyBackup, Self::Restore, Self::VerifyStaging, Self::SmokeTest, Self::Prune];
 
     /// Returns the number that people are told, counted from one.
     pub fn number(self) -> usize {
@@ -80,10 +73,10 @@ pub const TICKS_WITHOUT_PROGRESS: u32 = 3;
 /// How long a roll-back is allowed after the restore was accepted.
 ///
 /// Source: design §4: "only if this checkpoint itself recorded the accepted restore less than 30 minutes ago".
-pub const ROLL_BACK_WITHIN: Duration = Duration::from_secs(30 * 60);
+pub const ROLL_BACK_WITHIN: Duration = Duration::from_mins(30);
 
 /// How long a scheduled run may go on after its deadline, and a manual one after its start.
-pub const RUN_GRACE: Duration = Duration::from_secs(60 * 60);
+pub const RUN_GRACE: Duration = Duration::from_hours(1);
 
 /// The first look at an operation after it was accepted.
 ///
@@ -92,7 +85,7 @@ pub const FIRST_LOOK_CREATE: Duration = Duration::from_millis(3_100);
 /// As [`FIRST_LOOK_CREATE`], for a restore.
 pub const FIRST_LOOK_RESTORE: Duration = Duration::from_millis(6_250);
 /// As [`FIRST_LOOK_CREATE`], where no duration is known.
-pub const FIRST_LOOK: Duration = Duration::from_millis(1_000);
+pub const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// The wait after the first look in vain; it grows by half each time.
 const LOOK_AGAIN: Duration = Duration::from_millis(400);

@@ -106,10 +106,7 @@ impl<W: World> Context<'_, W> {
             None => None,
         };
         let now = self.world.now();
-        Some(Orders {
-            is_cancelled: text(&cancel).is_some(),
-            hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
-        })
+        Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)) })
     }
 
     /// Calls the staging application.

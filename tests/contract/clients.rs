@@ -36,7 +36,7 @@ fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
 
     let created = neon(&emulator, &["branches", "create", "--name", "backup-1", "--no-compute"])?;
     settle(&emulator)?;
-    assert_eq!(created["branch"]["name"], "backup-1");
+    assert_eq!(created["name"], "backup-1", "{created:#}");
     neon(&emulator, &["branches", "restore", "staging", "backup-1", "--preserve-under-name", "staging-before"])?;
     settle(&emulator)?;
     let listed = neon(&emulator, &["branches", "list"])?;
@@ -44,7 +44,7 @@ fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
         let found = listed.as_array().into_iter().flatten().find(|branch| branch["name"] == name);
         found.map(|branch| branch["parent_id"].clone()).unwrap_or_default()
     };
-    assert_eq!(parent("staging"), created["branch"]["id"], "{listed:#}");
+    assert_eq!(parent("staging"), created["id"], "{listed:#}");
     assert_eq!(parent("staging-before"), emulator.production.as_str());
     let refused = neon(&emulator, &["branches", "delete", "backup-1"]).map(drop);
     assert!(refused.is_err_and(|error| error.to_string().contains("cannot delete branch that has children")));
@@ -62,7 +62,8 @@ fn the_connection_string_of_the_neon_command_line_logs_in() -> Result<()> {
     let uri = neon(&emulator, &["connection-string", "staging", "--role-name", "neondb_owner", "--database-name", "neondb"])?;
     let uri = uri.as_str().context("a connection string")?;
     let headers = [("neon-connection-string", uri)];
-    let answer = harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(r#"{"query":"select 1 as one"}"#))?;
+    let answer =
+        harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(r#"{"query":"select 1 as one"}"#))?;
     assert_eq!((answer.status, &answer.json()["rows"][0]["one"]), (200, &Value::from(1)), "{}", answer.body);
     Ok(())
 }

@@ -6,6 +6,9 @@
 mod clients;
 mod openapi;
 mod rules;
+mod verification;
+
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result, bail};
 use harness::emulator::{Emulator, Options};
@@ -14,9 +17,9 @@ use tempfile::TempDir;
 /// Starts an emulator with a small production.
 fn emulator() -> Result<(TempDir, Emulator)> {
     let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-    let seed = "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
+    let seed =
+        "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
     let emulator = Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200 })?;
     Ok((folder, emulator))
 }
@@ -25,7 +28,10 @@ fn emulator() -> Result<(TempDir, Emulator)> {
 fn settle(emulator: &Emulator) -> Result<()> {
     let settled = harness::wait_for(std::time::Duration::from_secs(30), || {
         let answer = emulator.call("GET", "/operations", None).ok()?.json();
-        let is_busy = answer["operations"].as_array()?.iter().any(|operation| operation["status"] == "running" || operation["status"] == "scheduling");
+        let is_busy = answer["operations"]
+            .as_array()?
+            .iter()
+            .any(|operation| operation["status"] == "running" || operation["status"] == "scheduling");
         (!is_busy).then_some(())
     });
     settled.context("operations have not ended")

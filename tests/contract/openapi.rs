@@ -25,7 +25,8 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
     let mut replies = Vec::new();
     let project = format!("/projects/{}", emulator.project);
     let staging = format!("{project}/branches/{}", emulator.staging);
-    let mut reply = |operation: &str, method: &str, path: &str, body: Option<Value>| call(&emulator, &mut replies, operation, method, path, body);
+    let mut reply =
+        |operation: &str, method: &str, path: &str, body: Option<Value>| call(&emulator, &mut replies, operation, method, path, body);
 
     reply("getAuthDetails", "GET", "/auth", None)?;
     reply("getCurrentUserInfo", "GET", "/users/me", None)?;
@@ -36,14 +37,24 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
     reply("updateProject", "PATCH", &project, Some(json!({"project": {"history_retention_seconds": 3600}})))?;
     reply("listProjectBranches", "GET", &format!("{project}/branches"), None)?;
     reply("countProjectBranches", "GET", &format!("{project}/branches/count"), None)?;
-    let created = reply("createProjectBranch", "POST", &format!("{project}/branches"), Some(json!({
-        "branch": {"name": "backup-1"}, "endpoints": [{"type": "read_only"}], "annotation_value": {"firstlight": "hub"},
-    })))?;
+    let created = reply(
+        "createProjectBranch",
+        "POST",
+        &format!("{project}/branches"),
+        Some(json!({
+            "branch": {"name": "backup-1"}, "endpoints": [{"type": "read_only"}], "annotation_value": {"firstlight": "hub"},
+        })),
+    )?;
     let backup = created["branch"]["id"].as_str().context("the branch's id")?.to_owned();
     let reader = created["endpoints"][0]["id"].as_str().context("the endpoint's id")?.to_owned();
     reply("getProjectBranch", "GET", &format!("{project}/branches/{backup}"), None)?;
     reply("updateProjectBranch", "PATCH", &staging, Some(json!({"branch": {"name": "staging"}})))?;
-    reply("restoreProjectBranch", "POST", &format!("{staging}/restore"), Some(json!({"source_branch_id": backup, "preserve_under_name": "before"})))?;
+    reply(
+        "restoreProjectBranch",
+        "POST",
+        &format!("{staging}/restore"),
+        Some(json!({"source_branch_id": backup, "preserve_under_name": "before"})),
+    )?;
     reply("listProjectBranchEndpoints", "GET", &format!("{staging}/endpoints"), None)?;
     reply("listProjectBranchDatabases", "GET", &format!("{staging}/databases"), None)?;
     reply("listProjectBranchRoles", "GET", &format!("{staging}/roles"), None)?;
@@ -52,7 +63,12 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
     reply("resetProjectBranchRolePassword", "POST", &format!("{staging}/roles/neondb_owner/reset_password"), None)?;
     reply("getConnectionURI", "GET", &format!("{project}/connection_uri?database_name=neondb&role_name=neondb_owner"), None)?;
     reply("listProjectEndpoints", "GET", &format!("{project}/endpoints"), None)?;
-    let other = reply("createProjectEndpoint", "POST", &format!("{project}/endpoints"), Some(json!({"endpoint": {"branch_id": backup, "type": "read_only"}})))?;
+    let other = reply(
+        "createProjectEndpoint",
+        "POST",
+        &format!("{project}/endpoints"),
+        Some(json!({"endpoint": {"branch_id": backup, "type": "read_only"}})),
+    )?;
     let other = other["endpoint"]["id"].as_str().context("the endpoint's id")?.to_owned();
     reply("getProjectEndpoint", "GET", &format!("{project}/endpoints/{other}"), None)?;
     reply("updateProjectEndpoint", "PATCH", &format!("{project}/endpoints/{other}"), Some(json!({"endpoint": {"name": "reader"}})))?;
@@ -70,7 +86,8 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
 
     let file = folder.path().join("replies.json");
     std::fs::write(&file, Value::from(replies.clone()).to_string())?;
-    let output = Command::new(paths::node()).arg(paths::root().join("tests/contract/openapi.mjs")).arg(&file).output().context("start node")?;
+    let output =
+        Command::new(paths::node()).arg(paths::root().join("tests/contract/openapi.mjs")).arg(&file).output().context("start node")?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     assert!(text.contains(&format!("ok {} replies", replies.len())), "{text}");

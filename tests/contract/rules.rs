@@ -116,7 +116,11 @@ fn more_than_forty_requests_a_second_are_refused() -> Result<()> {
     let (_folder, emulator) = emulator()?;
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| (0..12).filter_map(|_| emulator.call("GET", "/branches", None).ok().map(|answer| answer.status)).collect::<Vec<u16>>()))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..12).filter_map(|_| emulator.call("GET", "/branches", None).ok().map(|answer| answer.status)).collect::<Vec<u16>>()
+                })
+            })
             .collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
     });

@@ -13,7 +13,7 @@ use crate::sync::{options, small};
 
 /// Waits until a run has ended, and returns its report.
 fn ended(stack: &Stack, run: &str) -> Result<Value> {
-    wait_for(Duration::from_secs(60), || {
+    wait_for(Duration::from_mins(1), || {
         let report = stack.worker.report(run).ok()?;
         (report["status"] != "running").then_some(report)
     })
@@ -133,7 +133,8 @@ fn a_notice_that_nobody_took_is_kept_and_delivered_later() -> Result<()> {
 
     assert!(delivered.is_some(), "{}", stack.worker.output());
     assert_eq!(stack.sink.taken("/webhook").len(), 1);
-    let ids: Vec<_> = stack.sink.received().into_iter().filter(|received| received.path == "/webhook").map(|received| received.id).collect();
+    let ids: Vec<_> =
+        stack.sink.received().into_iter().filter(|received| received.path == "/webhook").map(|received| received.id).collect();
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
     Ok(())
 }

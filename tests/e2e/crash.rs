@@ -20,9 +20,7 @@ fn slow_restore() -> Result<Stack> {
 fn kill_in_step_4(stack: &mut Stack) -> Result<()> {
     let url = format!("{}/__scheduled?cron=*/5+*+*+*+*", stack.worker.url);
     let cron = std::thread::spawn(move || harness::http::send("GET", &url, None, None));
-    let accepted = wait_for(Duration::from_secs(60), || {
-        (stack.emulator.count("restoreProjectBranch").ok()? > 0).then_some(())
-    });
+    let accepted = wait_for(Duration::from_mins(1), || (stack.emulator.count("restoreProjectBranch").ok()? > 0).then_some(()));
     stack.worker.kill();
     let _ = cron.join();
     if accepted.is_none() {

@@ -15,7 +15,8 @@ fn refused(stack: &Stack) -> Result<String> {
     let (run, status) = stack.runs()?.into_iter().next().unwrap_or_default();
     let report = stack.worker.report(&run)?;
     assert_eq!(status, "failed", "{report:#}");
-    let writes: Vec<Value> = stack.emulator.journal()?.into_iter().filter(|entry| entry["kind"] == "api" && entry["method"] != "GET").collect();
+    let writes: Vec<Value> =
+        stack.emulator.journal()?.into_iter().filter(|entry| entry["kind"] == "api" && entry["method"] != "GET").collect();
     assert!(writes.is_empty(), "{writes:#?}");
     assert_eq!(report["staging"], "Staging is untouched.");
     Ok(report["reason"].as_str().unwrap_or_default().to_owned())
@@ -111,9 +112,8 @@ fn an_invalid_configuration_starts_nothing_and_names_every_fault() -> Result<()>
     })?;
     stack.emulator.control("DELETE", "journal", None)?;
     stack.worker.cron()?;
-    let log = harness::wait_for(std::time::Duration::from_secs(10), || {
-        Some(stack.worker.output()).filter(|log| log.contains("nothing started"))
-    });
+    let log =
+        harness::wait_for(std::time::Duration::from_secs(10), || Some(stack.worker.output()).filter(|log| log.contains("nothing started")));
     let log = log.unwrap_or_default();
     assert!(log.contains("pairs[0].staging_branch: is the production branch") && log.contains("colour: is not a key"), "{log}");
     assert!(stack.emulator.journal()?.is_empty());

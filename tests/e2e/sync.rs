@@ -76,9 +76,9 @@ fn a_success_is_told_once_signed_and_in_the_agreed_words() -> Result<()> {
     let data = &hooks[0].body["data"];
     assert!(data["subject"].as_str().unwrap_or_default().starts_with("[CAIO Hub] Daily sync completed — "), "{data:#}");
     assert!(data["text"].as_str().unwrap_or_default().ends_with(" UTC. Staging data verified."), "{data:#}");
-    let slack = stack.sink.taken("/slack");
-    assert_eq!(slack.len(), 1);
-    assert_eq!(slack[0].body["blocks"][0]["type"], "header");
+    let messages = stack.sink.taken("/slack");
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].body["blocks"][0]["type"], "header");
     Ok(())
 }
 

@@ -16,12 +16,11 @@ const VARIABLE_LIMIT: usize = 5 * 1024;
 /// Reads a file and prints what is wrong with it, or what will happen.
 pub(crate) fn check(file: &Path, now: Timestamp) -> Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let document: Value = match file.extension().is_some_and(|extension| extension == "json" || extension == "jsonc") {
-        true => serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?,
-        false => {
-            let table: toml::Table = toml::from_str(&text).with_context(|| format!("read {}", file.display()))?;
-            serde_json::to_value(table)?
-        }
+    let document: Value = if file.extension().is_some_and(|extension| extension == "json" || extension == "jsonc") {
+        serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?
+    } else {
+        let table: toml::Table = toml::from_str(&text).with_context(|| format!("read {}", file.display()))?;
+        serde_json::to_value(table)?
     };
     let variables: Vec<(String, Value)> =
         document["vars"].as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -30,9 +30,8 @@ const DRIFT: [&str; 4] = [
 const INDEPENDENT: &str = "select count(*)::text || ' ' || coalesce(md5(string_agg(md5(t::text), '' order by md5(t::text))), '') from ";
 
 /// The tables that are compared independently at the end.
-const COMPARED: [&str; 8] = [
-    "organizations", "users", "projects", "secrets", "\"Company\"", "\"UserProfile\"", "\"Invitation\"", "events_2026_10",
-];
+const COMPARED: [&str; 8] =
+    ["organizations", "users", "projects", "secrets", "\"Company\"", "\"UserProfile\"", "\"Invitation\"", "events_2026_10"];
 
 /// How the demonstration is shown.
 #[derive(Clone, Copy)]
@@ -178,7 +177,13 @@ fn summary(emulator: &Emulator, branch: &str) -> Result<BTreeMap<String, String>
 }
 
 /// Puts the report together, with objections where something did not hold.
-fn report(stack: &Stack, before: &BTreeMap<String, String>, elapsed: Duration, written: u64, (operations, sql): (u64, u64)) -> Result<Value> {
+fn report(
+    stack: &Stack,
+    before: &BTreeMap<String, String>,
+    elapsed: Duration,
+    written: u64,
+    (operations, sql): (u64, u64),
+) -> Result<Value> {
     let emulator = &stack.emulator;
     let (run, _) = stack.runs()?.into_iter().next().context("find the run")?;
     let result = stack.worker.report(&run)?;
@@ -243,7 +248,11 @@ pub(crate) fn neon_time(emulator: &Emulator) -> Result<(u64, u64)> {
     }
     let live = emulator.writer(&emulator.production)?["id"].clone();
     // The writer's own queries are not the run's.
-    let sql = journal.iter().filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live).filter_map(|entry| entry["duration_ms"].as_u64()).sum();
+    let sql = journal
+        .iter()
+        .filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live)
+        .filter_map(|entry| entry["duration_ms"].as_u64())
+        .sum();
     Ok((operations, sql))
 }
 
@@ -266,8 +275,10 @@ fn print_report(report: &Value) {
     println!("compared    {} tables, {} rows, {megabytes} MB, on both sides", compared["tables"], compared["rows"]);
     println!("production  {} rows were written while the run was under way", report["written_to_production"]);
     println!("notice      received, signature {}", if report["notice"]["is_signed"] == true { "right" } else { "WRONG" });
-    println!("time        {} ms: {} Neon's operations, {} SQL, {} ours ({} %)",
-        report["run_ms"], report["operations_ms"], report["sql_ms"], report["ours_ms"], report["ours_percent"]);
+    println!(
+        "time        {} ms: {} Neon's operations, {} SQL, {} ours ({} %)",
+        report["run_ms"], report["operations_ms"], report["sql_ms"], report["ours_ms"], report["ours_percent"]
+    );
     for step in report["steps"].as_array().into_iter().flatten() {
         println!("              {:<16} {:>6} ms", text(&step["step"]), step["ms"]);
     }

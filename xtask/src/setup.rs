@@ -8,6 +8,7 @@
 //!
 //! Failure: a missing tool is named together with the command that installs it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -134,7 +135,7 @@ fn inputs(root: &Path) -> Result<String> {
     for file in files {
         let mut hasher = DefaultHasher::new();
         fs::read(&file).with_context(|| format!("read {}", file.display()))?.hash(&mut hasher);
-        text.push_str(&format!("{} {:016x}\n", file.strip_prefix(root).unwrap_or(&file).display(), hasher.finish()));
+        let _ = writeln!(text, "{} {:016x}", file.strip_prefix(root).unwrap_or(&file).display(), hasher.finish());
     }
     Ok(text)
 }

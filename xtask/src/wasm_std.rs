@@ -44,9 +44,7 @@ pub(crate) fn ensure() -> Result<()> {
 
 /// Returns whether the folder holds a compiled `core`.
 fn has_core(libraries: &Path) -> bool {
-    fs::read_dir(libraries).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
-    })
+    fs::read_dir(libraries).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-")))
 }
 
 /// Returns a folder `library` with the sources of this compiler's standard library.
@@ -75,13 +73,8 @@ fn find_library(work: &Path) -> Result<PathBuf> {
 fn debian_source(work: &Path) -> Result<()> {
     let version = capture(Command::new("rustc").arg("--version"))?;
     let version = version.split_whitespace().nth(1).context("read the version of rustc")?.to_owned();
-    let targets = capture(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI)",
-        "Created-By: Packages",
-    ]))
-    .context("ask apt-get for its sources (this way works on Debian only)")?;
+    let targets = capture(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))
+        .context("ask apt-get for its sources (this way works on Debian only)")?;
     let address = targets
         .lines()
         .find(|line| line.trim_end_matches('/').ends_with("/debian"))
@@ -99,10 +92,13 @@ fn debian_source(work: &Path) -> Result<()> {
         let apt = |arguments: &[&str]| {
             let mut command = Command::new("apt-get");
             command
-                .arg("-o").arg(format!("Dir::Etc::SourceList={}", list.display()))
+                .arg("-o")
+                .arg(format!("Dir::Etc::SourceList={}", list.display()))
                 .args(["-o", "Dir::Etc::SourceParts=-"])
-                .arg("-o").arg(format!("Dir::State::Lists={}", lists.join("lists").display()))
-                .arg("-o").arg(format!("Dir::Cache={}", lists.join("cache").display()))
+                .arg("-o")
+                .arg(format!("Dir::State::Lists={}", lists.join("lists").display()))
+                .arg("-o")
+                .arg(format!("Dir::Cache={}", lists.join("cache").display()))
                 .args(["-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"])
                 .args(arguments)
                 .current_dir(work);
@@ -111,10 +107,13 @@ fn debian_source(work: &Path) -> Result<()> {
         let tried = apt(&["update"]).and_then(|()| {
             let wanted = capture(
                 Command::new("apt-cache")
-                    .arg("-o").arg(format!("Dir::Etc::SourceList={}", list.display()))
+                    .arg("-o")
+                    .arg(format!("Dir::Etc::SourceList={}", list.display()))
                     .args(["-o", "Dir::Etc::SourceParts=-"])
-                    .arg("-o").arg(format!("Dir::State::Lists={}", lists.join("lists").display()))
-                    .arg("-o").arg(format!("Dir::Cache={}", lists.join("cache").display()))
+                    .arg("-o")
+                    .arg(format!("Dir::State::Lists={}", lists.join("lists").display()))
+                    .arg("-o")
+                    .arg(format!("Dir::Cache={}", lists.join("cache").display()))
                     .args(["madison", "rust-src"]),
             )?;
             let package = wanted
@@ -184,10 +183,7 @@ fn compile(work: &Path) -> Result<()> {
     let empty = work.join("empty");
     fs::create_dir_all(empty.join("src"))?;
     fs::write(empty.join("src/lib.rs"), "")?;
-    fs::write(
-        empty.join("Cargo.toml"),
-        "[package]\nname = \"empty\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n",
-    )?;
+    fs::write(empty.join("Cargo.toml"), "[package]\nname = \"empty\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n")?;
     quietly(
         Command::new("cargo")
             .args(["build", "-Zbuild-std=std,panic_abort", "--release", "--target", TARGET])

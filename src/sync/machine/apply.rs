@@ -38,7 +38,7 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         (Action::Query(query), Outcome::Queried(rows)) => {
             if queried(run, query, &rows).is_none() {
-                retry(run, format!("query {}: the answer makes no sense", query.database), None, now);
+                retry(run, &format!("query {}: the answer makes no sense", query.database), None, now);
             }
             Ok(())
         }
@@ -48,7 +48,7 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         (Action::ReadOrders, Outcome::Orders(orders)) => {
             if orders.is_none() {
-                retry(run, "read whether the run was cancelled: the store did not answer".to_owned(), None, now);
+                retry(run, "read whether the run was cancelled: the store did not answer", None, now);
             }
             run.seen.orders = orders;
             Ok(())
@@ -132,15 +132,8 @@ fn created(run: &mut Run, branch: Branch, endpoints: Vec<Endpoint>, operations: 
         run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
         return;
     }
-    run.checkpoint.backup = Some(Backup {
-        id: branch.id,
-        name: branch.name,
-        lsn: None,
-        accepted_at: now,
-        operations,
-        is_ready: false,
-        is_verified: false,
-    });
+    run.checkpoint.backup =
+        Some(Backup { id: branch.id, name: branch.name, lsn: None, accepted_at: now, operations, is_ready: false, is_verified: false });
 }
 
 /// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.
@@ -166,10 +159,10 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
         return;
     }
     match meaning {
-        Disposition::Retry => retry(run, error.to_string(), Some(error), now),
+        Disposition::Retry => retry(run, &error.to_string(), Some(error), now),
         Disposition::Observe => {
             run.seen.forget();
-            retry(run, error.to_string(), Some(error), now);
+            retry(run, &error.to_string(), Some(error), now);
         }
         Disposition::Fail(runbook) => {
             run.checkpoint.record_error(error.to_string(), now);
@@ -179,8 +172,8 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
 }
 
 /// Counts an attempt and waits, or ends the run when there were enough.
-fn retry(run: &mut Run, text: String, error: Option<&NeonError>, now: Timestamp) {
-    run.checkpoint.record_error(text.clone(), now);
+fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
+    run.checkpoint.record_error(text.to_owned(), now);
     if run.checkpoint.attempt >= ATTEMPTS_PER_STEP {
         let reason = format!("{text} (after {} attempts)", run.checkpoint.attempt);
         end(run, RunStatus::Failed, reason, RUN_FAILED);
@@ -282,7 +275,7 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
     }
     let is_last = run.checkpoint.attempt >= ATTEMPTS_PER_STEP;
     if error.is_passing() && !is_last {
-        retry(run, error.to_string(), None, now);
+        retry(run, &error.to_string(), None, now);
         return;
     }
     match &query.purpose {
@@ -450,14 +443,9 @@ fn passwords_done(run: &mut Run, pair: &Pair) {
     let staging = &pair.staging_branch;
     let (before, present) = (run.seen.roles.get(&displaced), run.seen.roles.get(staging));
     let (Some(before), Some(present)) = (before, present) else { return };
-    let gone: Vec<RoleName> = before
-        .iter()
-        .filter(|role| !present.iter().any(|other| other.name == role.name))
-        .map(|role| role.name.clone())
-        .collect();
-    let tells = |branch: &BranchId, role: &RoleName| {
-        run.seen.passwords.get(&(branch.clone(), role.clone())).is_some_and(Option::is_some)
-    };
+    let gone: Vec<RoleName> =
+        before.iter().filter(|role| !present.iter().any(|other| other.name == role.name)).map(|role| role.name.clone()).collect();
+    let tells = |branch: &BranchId, role: &RoleName| run.seen.passwords.get(&(branch.clone(), role.clone())).is_some_and(Option::is_some);
     for role in super::passwords::common(before, present) {
         let passwords = &mut run.checkpoint.passwords;
         if passwords.kept.contains(role) || passwords.not_kept.iter().any(|(name, _)| name == role) {

@@ -40,9 +40,6 @@ fn create(view: &View<'_>) -> Decision {
         parent_lsn: None,
         name,
         endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
-        annotation: vec![
-            ("firstlight", view.pair.name.to_string()),
-            ("run", view.checkpoint.run.to_string()),
-        ],
+        annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
     }))
 }

@@ -2,8 +2,8 @@
 
 use super::{Action, Conclusion, Decision, Purpose, Query, Side, View, act, end, fail, need};
 use crate::id::{BranchId, DatabaseName};
-use crate::neon::sql::Batch;
 use crate::neon::Call;
+use crate::neon::sql::Batch;
 use crate::sync::checkpoint::RunStatus;
 use crate::sync::verify::{Fingerprint, catalogue_batch};
 
@@ -19,9 +19,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     let not_checked: Vec<String> = print
         .databases
         .iter()
-        .flat_map(|(database, print)| {
-            print.not_checked.iter().map(move |(table, reason)| format!("{database}: {table} ({reason})"))
-        })
+        .flat_map(|(database, print)| print.not_checked.iter().map(move |(table, reason)| format!("{database}: {table} ({reason})")))
         .collect();
     if !not_checked.is_empty() {
         return fail(format!("read every table of {}: not checked: {}", backup.name, not_checked.join(", ")));
@@ -60,11 +58,7 @@ fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &Data
 /// Asks a branch, as the verifying role.
 fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
     let endpoints = need!(view.endpoints());
-    let endpoint = if *branch == view.pair.staging_branch {
-        super::writer(endpoints, branch)
-    } else {
-        super::reader(endpoints, branch)
-    };
+    let endpoint = if *branch == view.pair.staging_branch { super::writer(endpoints, branch) } else { super::reader(endpoints, branch) };
     let Some(endpoint) = endpoint else {
         if *branch == view.pair.staging_branch {
             return fail(format!("query staging {branch}: it has no enabled read-write endpoint, expected one"));

@@ -136,8 +136,8 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
     let branches = need!(view.branches());
     let staging = &view.pair.staging_branch;
     if let Some(found) = branches.by_name(&check.name) {
-        let is_ours = branches.annotation(&found.id, "firstlight") == Some(view.pair.name.as_str())
-            && found.parent_id.as_ref() == Some(staging);
+        let is_ours =
+            branches.annotation(&found.id, "firstlight") == Some(view.pair.name.as_str()) && found.parent_id.as_ref() == Some(staging);
         if is_ours {
             return Decision::Conclude(Conclusion::CheckFound(found.id.clone()));
         }
@@ -148,10 +148,7 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
         parent_lsn: branches.by_id(staging).and_then(|branch| branch.parent_lsn),
         name: check.name.clone(),
         endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
-        annotation: vec![
-            ("firstlight", view.pair.name.to_string()),
-            ("run", view.checkpoint.run.to_string()),
-        ],
+        annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
     }))
 }
 
@@ -188,9 +185,7 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
         return Decision::Conclude(Conclusion::RollBackDone(reason));
     }
     let restore = view.checkpoint.restore.as_ref();
-    let is_recent = restore
-        .and_then(|restore| restore.accepted_at)
-        .is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
+    let is_recent = restore.and_then(|restore| restore.accepted_at).is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
     let Some(displaced) = restore.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent) else {
         return fail(format!("{reason}; not rolled back, because this run did not itself see its restore accepted within 30 minutes"));
     };

@@ -1,5 +1,7 @@
 //! Compares two fingerprints.
 
+use std::cmp::Ordering;
+
 use crate::id::DatabaseName;
 use crate::sync::verify::{Check, CheckOutcome, DatabasePrint, Fingerprint, Position};
 
@@ -50,7 +52,9 @@ fn compare_database(database: &DatabaseName, backup: &DatabasePrint, staging: &D
     for (table, expected) in &backup.tables {
         let (outcome, detail) = match staging.tables.get(table) {
             Some(seen) if seen == expected => (CheckOutcome::Passed, format!("{} rows equal", expected.count)),
-            Some(seen) if seen.count == expected.count => (CheckOutcome::Failed, format!("{} rows on both sides, content differs", seen.count)),
+            Some(seen) if seen.count == expected.count => {
+                (CheckOutcome::Failed, format!("{} rows on both sides, content differs", seen.count))
+            }
             Some(seen) => (CheckOutcome::Failed, format!("backup has {} rows, staging {}", expected.count, seen.count)),
             None => (CheckOutcome::Failed, absent(staging, table)),
         };
@@ -73,7 +77,11 @@ fn compare_database(database: &DatabaseName, backup: &DatabasePrint, staging: &D
             || backup.not_checked.contains_key(name)
     };
     for extra in staging.tables.keys().chain(staging.sequences.keys()).filter(|name| !known(name)) {
-        found.checks.push(Check::new(format!("{database}: content of {extra}"), CheckOutcome::Failed, "is on staging and not in the backup"));
+        found.checks.push(Check::new(
+            format!("{database}: content of {extra}"),
+            CheckOutcome::Failed,
+            "is on staging and not in the backup",
+        ));
     }
     for (table, reason) in &backup.skipped {
         found.checks.push(Check::new(format!("{database}: content of {table}"), CheckOutcome::Skipped, reason.clone()));
@@ -94,12 +102,11 @@ fn absent(staging: &DatabasePrint, name: &str) -> String {
 /// A sequence at or ahead of the backup's has only been used; one behind would give out values again.
 fn sequence_outcome(backup: Position, staging: Position) -> (CheckOutcome, String) {
     let key = |position: Position| (position.last_value, position.is_called);
-    if key(backup) == key(staging) {
-        (CheckOutcome::Passed, format!("at {}", backup.last_value))
-    } else if key(staging) > key(backup) {
-        (CheckOutcome::Passed, format!("drift: backup at {}, staging ahead at {}", backup.last_value, staging.last_value))
-    } else {
-        (CheckOutcome::Failed, format!("backup at {}, staging behind at {}", backup.last_value, staging.last_value))
+    let (at, seen) = (backup.last_value, staging.last_value);
+    match key(staging).cmp(&key(backup)) {
+        Ordering::Equal => (CheckOutcome::Passed, format!("at {at}")),
+        Ordering::Greater => (CheckOutcome::Passed, format!("drift: backup at {at}, staging ahead at {seen}")),
+        Ordering::Less => (CheckOutcome::Failed, format!("backup at {at}, staging behind at {seen}")),
     }
 }
 
@@ -155,10 +162,12 @@ mod tests {
 
     #[test]
     fn a_sequence_ahead_is_drift_and_one_behind_is_a_difference() {
-        assert!(failing(|print| {
-            print.sequences.insert("public.users_id_seq".into(), Position { last_value: 9, is_called: true });
-        })
-        .is_empty());
+        assert!(
+            failing(|print| {
+                print.sequences.insert("public.users_id_seq".into(), Position { last_value: 9, is_called: true });
+            })
+            .is_empty()
+        );
         let behind = failing(|print| {
             print.sequences.insert("public.users_id_seq".into(), Position { last_value: 1, is_called: true });
         });

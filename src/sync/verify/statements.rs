@@ -82,7 +82,10 @@ fn relations_statement() -> (String, Vec<String>) {
          from r left join x on x.attrelid = r.oid order by 2"
     );
     // `ROW(, …)` is no expression: a table without exact columns begins with the other part.
-    (sql.replace("'ROW(%s, pg_catalog.record_send(ROW(%s)))', x.exact", "'ROW(%spg_catalog.record_send(ROW(%s)))', x.exact || ', '"), Vec::new())
+    (
+        sql.replace("'ROW(%s, pg_catalog.record_send(ROW(%s)))', x.exact", "'ROW(%spg_catalog.record_send(ROW(%s)))', x.exact || ', '"),
+        Vec::new(),
+    )
 }
 
 /// Digests the definitions of one kind of schema object, whatever their order.
@@ -199,11 +202,8 @@ pub struct Batches {
 ///
 /// Many small tables share a statement; large ones have their own. The numbers of requests therefore grow with bytes, not with tables.
 pub fn content_batches(catalogue: &Catalogue, only: Option<&[String]>) -> Batches {
-    let chosen: Vec<&Relation> = catalogue
-        .relations
-        .iter()
-        .filter(|relation| only.is_none_or(|names| names.contains(&relation.name)))
-        .collect();
+    let chosen: Vec<&Relation> =
+        catalogue.relations.iter().filter(|relation| only.is_none_or(|names| names.contains(&relation.name))).collect();
     let mut batches = vec![Vec::new()];
     let mut batch_bytes = 0;
     let mut parts: Vec<String> = Vec::new();
@@ -228,10 +228,7 @@ pub fn content_batches(catalogue: &Catalogue, only: Option<&[String]>) -> Batche
     let batches = batches
         .into_iter()
         .filter(|statements| !statements.is_empty())
-        .map(|statements| Batch {
-            statements: std::iter::once(settings()).chain(statements).collect(),
-            is_read_only: true,
-        })
+        .map(|statements| Batch { statements: std::iter::once(settings()).chain(statements).collect(), is_read_only: true })
         .collect();
     Batches { batches, names: chosen.iter().map(|relation| (relation.name.clone(), relation.is_sequence)).collect() }
 }
@@ -280,9 +277,11 @@ impl Batches {
 
     /// Returns whether a fingerprint has everything that was to be read.
     pub fn is_complete(&self, print: &DatabasePrint) -> bool {
-        self.names.iter().all(|(name, is_sequence)| {
-            if *is_sequence { print.sequences.contains_key(name) } else { print.tables.contains_key(name) }
-        })
+        self.names.iter().all(
+            |(name, is_sequence)| {
+                if *is_sequence { print.sequences.contains_key(name) } else { print.tables.contains_key(name) }
+            },
+        )
     }
 }
 
@@ -301,12 +300,7 @@ mod tests {
         let relations = sizes
             .iter()
             .enumerate()
-            .map(|(index, bytes)| Relation {
-                name: format!("public.t{index}"),
-                is_sequence: false,
-                row: "ROW(id)".into(),
-                bytes: *bytes,
-            })
+            .map(|(index, bytes)| Relation { name: format!("public.t{index}"), is_sequence: false, row: "ROW(id)".into(), bytes: *bytes })
             .collect();
         Catalogue { print: DatabasePrint::default(), relations }
     }

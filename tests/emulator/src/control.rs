@@ -15,7 +15,7 @@ use crate::server::{State, lock, now};
 use crate::sql::{self, Answer};
 use crate::wire::Connection;
 
-/// How long a query waits for a branch that is being restored. Source: PROXY: wake_compute is retried for about 7 s.
+/// How long a query waits for a branch that is being restored. Source: PROXY: `wake_compute` is retried for about 7 s.
 const WAKE_PATIENCE: Duration = Duration::from_secs(7);
 
 /// Does the work of operations, one after the other.
@@ -121,18 +121,14 @@ pub(crate) async fn start(state: &State, endpoint: &str) -> Result<()> {
 
 /// Tells the compute of a branch the passwords that it does not know.
 async fn tell_passwords(state: &State, branch: &str) -> Result<()> {
-    let (stale, writer) = {
+    let (untold, writer) = {
         let model = lock(&state.model);
         let found = model.branch(branch).context("find the branch")?;
-        let stale: Vec<(String, String)> = found
-            .roles
-            .iter()
-            .filter(|role| role.is_stale)
-            .filter_map(|role| Some((role.name.clone(), role.password.clone()?)))
-            .collect();
-        (stale, model.writer_of(branch).map(|endpoint| endpoint.id.clone()))
+        let untold: Vec<(String, String)> =
+            found.roles.iter().filter(|role| role.is_stale).filter_map(|role| Some((role.name.clone(), role.password.clone()?))).collect();
+        (untold, model.writer_of(branch).map(|endpoint| endpoint.id.clone()))
     };
-    if stale.is_empty() {
+    if untold.is_empty() {
         return Ok(());
     }
     let (port, installation) = {
@@ -141,14 +137,14 @@ async fn tell_passwords(state: &State, branch: &str) -> Result<()> {
         (compute.server.port, store.installation.clone())
     };
     let mut admin = installation.admin(port, "postgres").await?;
-    for (role, password) in &stale {
+    for (role, password) in &untold {
         let sql = format!("alter role {} password {}", identifier(role), literal(password));
         admin.script(&sql).await.with_context(|| format!("set the password of {role}"))?;
     }
     let mut model = lock(&state.model);
     if let Some(branch) = model.branch_mut(branch) {
         for role in &mut branch.roles {
-            role.is_stale &= !stale.iter().any(|(name, _)| *name == role.name);
+            role.is_stale &= !untold.iter().any(|(name, _)| *name == role.name);
         }
     }
     Ok(())
@@ -265,8 +261,12 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
     let answer = sql::run(&mut connection, body, &options).await;
     // A role or a database may have been made or changed; the control plane learns of it.
     let lower = body.to_ascii_lowercase();
-    if answer.status == 200 && ["role", "user", "database", "password"].iter().any(|word| lower.contains(word)) && !lower.contains("pg_catalog.") {
-        let branch = lock(&state.model).endpoint(&target.endpoint).filter(|endpoint| endpoint.is_read_write).map(|endpoint| endpoint.branch.clone());
+    if answer.status == 200
+        && ["role", "user", "database", "password"].iter().any(|word| lower.contains(word))
+        && !lower.contains("pg_catalog.")
+    {
+        let branch =
+            lock(&state.model).endpoint(&target.endpoint).filter(|endpoint| endpoint.is_read_write).map(|endpoint| endpoint.branch.clone());
         if let Some(branch) = branch {
             let _ = learn(state, &branch, port, &installation, &sql::literals(body)).await;
         }
@@ -294,7 +294,10 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
             break;
         }
         if began.elapsed() > WAKE_PATIENCE {
-            return Err(sql::error(500, "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support."));
+            return Err(sql::error(
+                500,
+                "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.",
+            ));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -71,7 +71,7 @@ fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) ->
         seed: None,
         staging: None,
         durations: Durations::default(),
-        suspend_after: Duration::from_secs(300),
+        suspend_after: Duration::from_mins(5),
         random_seed: 1,
     };
     while let Some(name) = arguments.next() {

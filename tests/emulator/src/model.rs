@@ -366,12 +366,25 @@ pub struct Model {
 }
 
 const WORDS: [&str; 16] = [
-    "autumn", "billowing", "calm", "damp", "early", "falling", "gentle", "hidden", "icy", "late", "misty", "noisy", "old", "polished",
-    "quiet", "royal",
+    "autumn",
+    "billowing",
+    "calm",
+    "damp",
+    "early",
+    "falling",
+    "gentle",
+    "hidden",
+    "icy",
+    "late",
+    "misty",
+    "noisy",
+    "old",
+    "polished",
+    "quiet",
+    "royal",
 ];
-const THINGS: [&str; 16] = [
-    "art", "boat", "cloud", "dew", "feather", "field", "fire", "frog", "glade", "lake", "leaf", "meadow", "moon", "night", "river", "sea",
-];
+const THINGS: [&str; 16] =
+    ["art", "boat", "cloud", "dew", "feather", "field", "fire", "frog", "glade", "lake", "leaf", "meadow", "moon", "night", "river", "sea"];
 
 impl Model {
     /// Makes a project with one branch, `production`, with one database and one role.
@@ -539,12 +552,8 @@ impl Model {
     /// Ends the operations whose time has come.
     pub fn advance(&mut self, now: Timestamp) {
         operations::advance(self, now);
-        let expired: Vec<String> = self
-            .branches
-            .iter()
-            .filter(|branch| branch.expires_at.is_some_and(|at| at <= now))
-            .map(|branch| branch.id.clone())
-            .collect();
+        let expired: Vec<String> =
+            self.branches.iter().filter(|branch| branch.expires_at.is_some_and(|at| at <= now)).map(|branch| branch.id.clone()).collect();
         for id in expired {
             self.forget_branch(&id);
         }

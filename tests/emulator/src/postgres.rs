@@ -212,10 +212,23 @@ impl Installation {
             let _ = fs::remove_file(dir.join(signal));
         }
         let mut settings: Vec<String> = [
-            "listen_addresses=127.0.0.1", "unix_socket_directories=", "wal_level=replica", "max_connections=60", "max_wal_senders=4",
-            "shared_buffers=64MB", "fsync=off", "synchronous_commit=off", "max_wal_size=256MB", "min_wal_size=32MB", "hot_standby=on",
-            "password_encryption=scram-sha-256", "log_min_messages=warning", "logging_collector=off", "timezone=UTC",
-            "log_timezone=UTC", "autovacuum_naptime=60s",
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "wal_level=replica",
+            "max_connections=60",
+            "max_wal_senders=4",
+            "shared_buffers=64MB",
+            "fsync=off",
+            "synchronous_commit=off",
+            "max_wal_size=256MB",
+            "min_wal_size=32MB",
+            "hot_standby=on",
+            "password_encryption=scram-sha-256",
+            "log_min_messages=warning",
+            "logging_collector=off",
+            "timezone=UTC",
+            "log_timezone=UTC",
+            "autovacuum_naptime=60s",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -224,7 +237,9 @@ impl Installation {
             Mode::Primary { archive } => {
                 let archive = archive.display();
                 settings.push("archive_mode=on".to_owned());
-                settings.push(format!("archive_command=test -f \"{archive}/%f\" || (cp %p \"{archive}/%f.part\" && mv \"{archive}/%f.part\" \"{archive}/%f\")"));
+                settings.push(format!(
+                    "archive_command=test -f \"{archive}/%f\" || (cp %p \"{archive}/%f.part\" && mv \"{archive}/%f.part\" \"{archive}/%f\")"
+                ));
             }
             Mode::Recovery { archive, target } => {
                 self.write(&dir.join("recovery.signal"), "")?;
@@ -272,10 +287,10 @@ impl Installation {
             if let Some(status) = server.child.try_wait()? {
                 bail!("start postgres in {}: it ended with {status}", server.dir.display());
             }
-            if let Ok(mut admin) = self.admin(server.port, "postgres").await {
-                if !must_promote || admin.value("select pg_is_in_recovery()::text").await.is_ok_and(|value| value == "false") {
-                    return Ok(());
-                }
+            if let Ok(mut admin) = self.admin(server.port, "postgres").await
+                && (!must_promote || admin.value("select pg_is_in_recovery()::text").await.is_ok_and(|value| value == "false"))
+            {
+                return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

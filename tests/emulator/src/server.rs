@@ -62,6 +62,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the emulator is a server with a clock; the model takes `now`")]
 pub(crate) fn now() -> Timestamp {
     Utc::now()
 }
@@ -135,12 +136,11 @@ async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Result<
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
-    let body = match Limited::new(body, sql::SIZE_LIMIT).collect().await {
-        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-        Err(_) => {
-            let answer = sql::error(413, &format!("request is too large (max is {} bytes)", sql::SIZE_LIMIT));
-            return Ok(respond(answer.status, answer.body, &[]));
-        }
+    let body = if let Ok(body) = Limited::new(body, sql::SIZE_LIMIT).collect().await {
+        String::from_utf8_lossy(&body.to_bytes()).into_owned()
+    } else {
+        let answer = sql::error(413, &format!("request is too large (max is {} bytes)", sql::SIZE_LIMIT));
+        return Ok(respond(answer.status, answer.body, &[]));
     };
     let asked = Asked { method: parts.method.to_string(), path: parts.uri.path().to_owned(), query, headers, body };
     if let Some(path) = asked.path.strip_prefix("/_emulator/") {
@@ -176,9 +176,9 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
         Some(Fault::Refuse { status, body }) => {
             note(Some(status), Value::Null);
             let body = body.unwrap_or_else(|| json!({"request_id": "", "code": "", "message": "refused on request"}));
-            return Ok(match body {
-                Value::String(text) => respond(status, text, &[("content-type", "text/html".to_owned())]),
-                body => api_response(&body, status),
+            return Ok(match &body {
+                Value::String(text) => respond(status, text.clone(), &[("content-type", "text/html".to_owned())]),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => api_response(&body, status),
             });
         }
         Some(Fault::Hang) => {
@@ -270,7 +270,8 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
         }
         Some(Fault::Operation { .. } | Fault::Tamper { .. }) | None => crate::control::query(state, &asked.headers, &asked.body).await,
     };
-    let endpoint = sql::target(asked.headers.get("neon-connection-string").map(String::as_str)).map(|target| target.endpoint).unwrap_or_default();
+    let endpoint =
+        sql::target(asked.headers.get("neon-connection-string").map(String::as_str)).map(|target| target.endpoint).unwrap_or_default();
     state.note(json!({
         "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "endpoint": endpoint,
         "status": answer.status, "fault": fault.map(|fault| json!(fault)["kind"].clone()), "bytes": answer.body.len(),
@@ -313,8 +314,7 @@ fn cut(response: &Response) -> hyper::Response<Body> {
 /// Announces the whole body and sends a part of it.
 fn cut_body(status: u16, text: &str, length: usize) -> hyper::Response<Body> {
     let part = Bytes::copy_from_slice(text.as_bytes().get(..length).unwrap_or_default());
-    let frames: Vec<Result<Frame<Bytes>, std::io::Error>> =
-        vec![Ok(Frame::data(part)), Err(std::io::Error::other("cut on request"))];
+    let frames: Vec<Result<Frame<Bytes>, std::io::Error>> = vec![Ok(Frame::data(part)), Err(std::io::Error::other("cut on request"))];
     let body = BoxBody::new(StreamBody::new(Frames(frames.into_iter())));
     hyper::Response::builder()
         .status(status)

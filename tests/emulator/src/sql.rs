@@ -79,7 +79,10 @@ fn error_body(message: &str, fields: &BTreeMap<u8, String>) -> Value {
 /// Writes an error of Postgres.
 pub(crate) fn postgres_error(failure: &PgError, is_connecting: bool) -> Answer {
     let PgError::Server(fields) = failure else {
-        return error(500, "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.");
+        return error(
+            500,
+            "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.",
+        );
     };
     let fields: BTreeMap<u8, String> = fields.iter().map(|(letter, text)| (*letter, text.clone())).collect();
     let code = fields.get(&b'C').map(String::as_str).unwrap_or_default();
@@ -136,6 +139,7 @@ struct Statement {
 }
 
 /// How the answer is written, and how the batch is run.
+#[expect(clippy::struct_excessive_bools, reason = "each is one header, and they are independent")]
 pub(crate) struct Options {
     is_raw: bool,
     is_array: bool,
@@ -380,15 +384,15 @@ fn typed(text: &str, oid: u32) -> Option<String> {
 fn array(text: &str, element: u32) -> Option<String> {
     let text = text.split_once('=').filter(|(bounds, _)| bounds.starts_with('[')).map_or(text, |(_, rest)| rest);
     let mut rest = text.char_indices().peekable();
-    array_items(text, &mut rest, element)
+    array_items(&mut rest, element)
 }
 
-fn array_items(text: &str, rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>, element: u32) -> Option<String> {
+fn array_items(rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>, element: u32) -> Option<String> {
     let (_, '{') = rest.next()? else { return None };
     let mut items = Vec::new();
     loop {
         match rest.peek()?.1 {
-            '{' => items.push(array_items(text, rest, element)?),
+            '{' => items.push(array_items(rest, element)?),
             '"' => {
                 rest.next();
                 let mut item = String::new();

@@ -4,6 +4,8 @@
 //!
 //! Source: PostgreSQL, chapter 54, "Frontend/Backend Protocol".
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the protocol has thirty messages, and each place expects a few")]
+
 use std::collections::HashMap;
 
 use bytes::BytesMut;
@@ -198,10 +200,8 @@ impl Connection {
                 }
                 Message::DataRow(body) => {
                     let buffer = body.buffer();
-                    let row = body
-                        .ranges()
-                        .map(|range| Ok(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned())))
-                        .collect()?;
+                    let row =
+                        body.ranges().map(|range| Ok(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned()))).collect()?;
                     result.rows.push(row);
                 }
                 Message::CommandComplete(body) => {

@@ -74,7 +74,7 @@ impl Emulator {
             command.arg("--seed").arg(&seed);
         }
         let mut process = Process::start("neon-emulator", &mut command)?;
-        let line = process.wait_for_line("listening on ", Duration::from_secs(120))?;
+        let line = process.wait_for_line("listening on ", Duration::from_mins(2))?;
         let url = format!("http://{}", line.rsplit(' ').next().unwrap_or_default());
         let project = http::get(&format!("{url}/_emulator/project"))?;
         let branch = |name: &str| {

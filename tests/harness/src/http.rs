@@ -52,7 +52,7 @@ pub fn send_with(method: &str, url: &str, token: Option<&str>, headers: &[(&str,
     if body.is_some() {
         request = request.header("content-type", "application/json");
     }
-    let agent = agent(Duration::from_secs(300));
+    let agent = agent(Duration::from_mins(5));
     let request = request.body(body.unwrap_or_default().to_owned()).context("build the request")?;
     let mut response = agent.run(request).with_context(|| format!("{method} {url}"))?;
     let status = response.status().as_u16();

@@ -92,7 +92,8 @@ fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, stat
         let found = request.headers().iter().find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name));
         found.map(|header| header.value.as_str().to_owned())
     };
-    let is_signed = header("webhook-signature").map(|signature| is_signed(&signature, header("webhook-id"), header("webhook-timestamp"), &body));
+    let is_signed =
+        header("webhook-signature").map(|signature| is_signed(&signature, header("webhook-id"), header("webhook-timestamp"), &body));
     let path = request.url().to_owned();
     // A page of the staging application is there whatever the receiver of notices does.
     let status = if path.starts_with("/app") { 200 } else { status.load(Ordering::SeqCst) };

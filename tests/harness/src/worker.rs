@@ -52,7 +52,7 @@ impl Worker {
             .env("WRANGLER_REGISTRY_PATH", folder.join("registry"))
             .env("TMPDIR", folder);
         let mut process = Process::start("wrangler dev", &mut command)?;
-        process.wait_for_line("Ready on", Duration::from_secs(60))?;
+        process.wait_for_line("Ready on", Duration::from_mins(1))?;
         Ok(Self { process, url: format!("http://127.0.0.1:{port}") })
     }
 
@@ -99,7 +99,7 @@ impl Worker {
     /// Waits for a line of the log with this event, and returns the newest; null when there is none within 10 s.
     pub fn logged(&self, event: &str) -> serde_json::Value {
         // The log is read from a pipe and may lag behind the reply that was waited for.
-        let newest = || self.log().into_iter().filter(|line| line["event"] == event).next_back();
+        let newest = || self.log().into_iter().rfind(|line| line["event"] == event);
         crate::wait_for(Duration::from_secs(10), newest).unwrap_or_default()
     }
 

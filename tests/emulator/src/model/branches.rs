@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::operations::{Start, Then};
 use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, seconds};
 
-/// Source: Neon API v2, BranchCreateRequest: name has 1 to 256 characters.
+/// Source: Neon API v2, `BranchCreateRequest`: name has 1 to 256 characters.
 const NAME_LENGTH: usize = 256;
 
 /// Source: Neon guides, branch expiration, 2026-07-15: at most 30 days.
@@ -59,7 +59,7 @@ impl Model {
         let annotations: serde_json::Map<String, Value> = found
             .iter()
             .filter(|branch| !branch.annotation.is_empty())
-            .map(|branch| (branch.id.clone(), self.render_annotation(branch)))
+            .map(|branch| (branch.id.clone(), Self::render_annotation(branch)))
             .collect();
         let order = if is_ascending { "ASC" } else { "DESC" };
         let mut pagination = json!({"sort_by": sort_by, "sort_order": order});
@@ -75,7 +75,7 @@ impl Model {
         let branch = self.find_branch(id)?;
         let mut body = json!({"branch": self.render_branch(branch)});
         if !branch.annotation.is_empty() {
-            body["annotation"] = self.render_annotation(branch);
+            body["annotation"] = Self::render_annotation(branch);
         }
         Ok(Response::ok(body))
     }
@@ -85,14 +85,18 @@ impl Model {
         let asked = &body["branch"];
         let parent = match asked["parent_id"].as_str() {
             Some(id) => self.find_branch(id)?.clone(),
-            None => self.branches.iter().find(|branch| branch.is_default).cloned().ok_or_else(|| ApiError::new(404, "", "branch not found"))?,
+            None => {
+                self.branches.iter().find(|branch| branch.is_default).cloned().ok_or_else(|| ApiError::new(404, "", "branch not found"))?
+            }
         };
         let point = point(&asked["parent_lsn"], &asked["parent_timestamp"])?;
         let id = self.id("br");
         let name = match &asked["name"] {
             Value::Null => id.clone(),
             Value::String(name) if (1..=NAME_LENGTH).contains(&name.chars().count()) => name.clone(),
-            _ => return Err(ApiError::new(400, "", "invalid request: name")),
+            Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                return Err(ApiError::new(400, "", "invalid request: name"));
+            }
         };
         self.check_new_branch(&parent, &name, point, now)?;
         let readers = self.asked_endpoints(&body["endpoints"])?;
@@ -141,10 +145,10 @@ impl Model {
     fn created(&self, id: &str, endpoints: &[String], operations: &[String], effects: Vec<Effect>, now: Timestamp) -> Response {
         let Some(branch) = self.branch(id) else { return Response::ok(json!({})) };
         let rendered: Value = endpoints.iter().filter_map(|id| self.endpoint(id)).map(|endpoint| self.render_endpoint(endpoint)).collect();
-        let roles: Value = branch.roles.iter().map(|role| self.render_role(branch, role)).collect();
+        let roles: Value = branch.roles.iter().map(|role| Self::render_role(branch, role)).collect();
         let mut body = json!({
             "branch": self.render_branch(branch), "endpoints": rendered, "operations": self.render_operations(operations, now),
-            "roles": roles, "databases": self.render_databases(branch),
+            "roles": roles, "databases": Self::render_databases(branch),
         });
         // Source: OpenAPI: omitted when the parent has more than one role or database, or no endpoint.
         if let ([endpoint, ..], [role], [database]) = (endpoints, branch.roles.as_slice(), branch.databases.as_slice()) {
@@ -279,9 +283,9 @@ impl Model {
     /// Overwrites a branch. It becomes a child of its source; the old state lives on under another name, if one is given.
     pub(super) fn restore_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
         let target = self.find_branch(id)?.clone();
-        let source_id = body["source_branch_id"]
-            .as_str()
-            .ok_or_else(|| ApiError::new(400, "", "invalid request: decode application/json: invalid: source_branch_id (field required)"))?;
+        let source_id = body["source_branch_id"].as_str().ok_or_else(|| {
+            ApiError::new(400, "", "invalid request: decode application/json: invalid: source_branch_id (field required)")
+        })?;
         let source = self.find_branch(source_id)?.clone();
         let point = point(&body["source_lsn"], &body["source_timestamp"])?;
         let name = body["preserve_under_name"].as_str();

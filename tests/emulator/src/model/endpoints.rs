@@ -21,7 +21,7 @@ impl Model {
 
     /// Reads the endpoints that a new branch is to have.
     pub(super) fn asked_endpoints(&self, value: &Value) -> Result<Vec<Asked>, ApiError> {
-        let asked: Vec<Asked> = value.as_array().into_iter().flatten().map(|value| self.asked_endpoint(value)).collect::<Result<_, _>>()?;
+        let asked: Vec<Asked> = value.as_array().into_iter().flatten().map(Self::asked_endpoint).collect::<Result<_, _>>()?;
         if asked.iter().filter(|asked| asked.is_read_write).count() > 1 {
             return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
@@ -32,7 +32,7 @@ impl Model {
         Ok(asked)
     }
 
-    fn asked_endpoint(&self, value: &Value) -> Result<Asked, ApiError> {
+    fn asked_endpoint(value: &Value) -> Result<Asked, ApiError> {
         let is_read_write = match value["type"].as_str() {
             Some("read_write") => true,
             Some("read_only") => false,
@@ -82,7 +82,7 @@ impl Model {
             .as_str()
             .ok_or_else(|| ApiError::new(400, "", "invalid request: decode application/json: invalid: branch_id (field required)"))?;
         self.find_branch(branch)?;
-        let asked = self.asked_endpoint(value)?;
+        let asked = Self::asked_endpoint(value)?;
         if asked.is_read_write && self.writer_of(branch).is_some() {
             return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
@@ -185,14 +185,14 @@ impl Model {
 
     pub(super) fn list_roles(&self, branch: &str) -> Result<Response, ApiError> {
         let branch = self.find_branch(branch)?;
-        let roles: Value = branch.roles.iter().map(|role| self.render_role(branch, role)).collect();
+        let roles: Value = branch.roles.iter().map(|role| Self::render_role(branch, role)).collect();
         Ok(Response::ok(json!({"roles": roles})))
     }
 
     pub(super) fn show_role(&self, branch: &str, role: &str) -> Result<Response, ApiError> {
         let branch = self.find_branch(branch)?;
         let found = branch.roles.iter().find(|found| found.name == role).ok_or_else(|| ApiError::new(404, "", "role not found"))?;
-        Ok(Response::ok(json!({"role": self.render_role(branch, found)})))
+        Ok(Response::ok(json!({"role": Self::render_role(branch, found)})))
     }
 
     pub(super) fn reveal_password(&self, branch: &str, role: &str) -> Result<Response, ApiError> {
@@ -227,8 +227,7 @@ impl Model {
             },
             now,
         );
-        let effects =
-            vec![Effect::SetPassword { operation: operation.clone(), branch: branch.to_owned(), role: role.to_owned() }];
+        let effects = vec![Effect::SetPassword { operation: operation.clone(), branch: branch.to_owned(), role: role.to_owned() }];
         let mut rendered = self.show_role(branch, role)?.body["role"].clone();
         rendered["password"] = json!(password);
         Ok(Response { status: 200, body: json!({"role": rendered, "operations": self.render_operations(&[operation], now)}), effects })

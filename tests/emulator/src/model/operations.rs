@@ -113,7 +113,7 @@ impl Model {
 
     /// Returns whether an operation is under way: the project is then locked.
     pub fn is_busy(&self) -> bool {
-        self.operations.iter().any(|operation| operation.is_under_way())
+        self.operations.iter().any(Operation::is_under_way)
     }
 
     /// Reports that the real work of an operation is done.

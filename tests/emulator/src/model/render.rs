@@ -38,8 +38,14 @@ impl Model {
         let mut item = self.render_project();
         if let Some(map) = item.as_object_mut() {
             for name in [
-                "data_storage_bytes_hour", "data_transfer_bytes", "written_data_bytes", "compute_time_seconds", "active_time_seconds",
-                "consumption_period_start", "consumption_period_end", "owner",
+                "data_storage_bytes_hour",
+                "data_transfer_bytes",
+                "written_data_bytes",
+                "compute_time_seconds",
+                "active_time_seconds",
+                "consumption_period_start",
+                "consumption_period_end",
+                "owner",
             ] {
                 map.remove(name);
             }
@@ -67,7 +73,7 @@ impl Model {
     }
 
     /// Renders what is written on a branch.
-    pub(super) fn render_annotation(&self, branch: &Branch) -> Value {
+    pub(super) fn render_annotation(branch: &Branch) -> Value {
         json!({
             "object": {"type": "console/branch", "id": branch.id}, "value": branch.annotation,
             "created_at": seconds(branch.created_at), "updated_at": seconds(branch.created_at),
@@ -112,7 +118,7 @@ impl Model {
     }
 
     /// Renders a role.
-    pub(super) fn render_role(&self, branch: &Branch, role: &Role) -> Value {
+    pub(super) fn render_role(branch: &Branch, role: &Role) -> Value {
         json!({
             "branch_id": branch.id, "name": role.name, "protected": false, "authentication_method": "password",
             "created_at": seconds(role.created_at), "updated_at": seconds(role.created_at),
@@ -120,7 +126,7 @@ impl Model {
     }
 
     /// Renders the databases of a branch.
-    pub(super) fn render_databases(&self, branch: &Branch) -> Value {
+    pub(super) fn render_databases(branch: &Branch) -> Value {
         branch
             .databases
             .iter()

@@ -80,7 +80,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "listProjectBranchEndpoints" => model.list_endpoints(Some(part(3))),
         "listProjectBranchDatabases" => {
             let branch = model.find_branch(part(3))?;
-            Ok(Response::ok(json!({"databases": model.render_databases(branch)})))
+            Ok(Response::ok(json!({"databases": Model::render_databases(branch)})))
         }
         "listProjectBranchRoles" => model.list_roles(part(3)),
         "getProjectBranchRole" => model.show_role(part(3), &decode(part(5))),

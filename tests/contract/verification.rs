@@ -1,0 +1,172 @@
+//! The Worker's own SQL of verification on real PostgreSQL: every change of content is seen, and odd tables are read or reported.
+
+use anyhow::{Context as _, Result, bail};
+use firstlight::id::Secret;
+use firstlight::neon::sql::{Batch, Login, Rows};
+use firstlight::port::HttpResponse;
+use firstlight::sync::verify::{DatabasePrint, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
+use harness::emulator::Emulator;
+
+use crate::emulator;
+
+/// Sends a batch as the Worker does.
+fn send(emulator: &Emulator, role: &str, password: &str, batch: &Batch) -> Result<Vec<Rows>> {
+    let endpoint = emulator.writer(&emulator.staging)?;
+    let host = endpoint["host"].as_str().context("the host")?.to_owned();
+    let login = Login { host, database: "neondb".into(), role: role.into(), password: Secret::new(password.to_owned()) };
+    let request = batch.encode(&login, Some(&format!("{}/sql", emulator.url)), None);
+    let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    headers.extend(request.secret_headers.iter().map(|(name, value)| (*name, value.reveal())));
+    headers.retain(|(name, _)| *name != "Content-Type");
+    let answer = harness::http::send_with("POST", &request.url, None, &headers, Some(&request.body))?;
+    Ok(batch.decode(&login, Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body }))?)
+}
+
+/// Reads everything that staging's database holds.
+fn print(emulator: &Emulator, role: &str, password: &str) -> Result<DatabasePrint> {
+    let catalogue = decode_catalogue(&send(emulator, role, password, &catalogue_batch())?).context("the catalogue makes no sense")?;
+    let batches = content_batches(&catalogue, None);
+    let mut print = catalogue.print.clone();
+    for batch in &batches.batches {
+        batches.decode(&send(emulator, role, password, batch)?, &mut print).context("the content makes no sense")?;
+    }
+    if !batches.is_complete(&print) {
+        bail!("a table was left out");
+    }
+    Ok(print)
+}
+
+fn owner(emulator: &Emulator) -> Result<String> {
+    let endpoint = emulator.writer(&emulator.staging)?;
+    endpoint["roles"][0]["password"].as_str().map(str::to_owned).context("the owner's password")
+}
+
+#[test]
+fn every_change_of_content_changes_the_digest_of_its_table() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create extension citext",
+            "create type mood as enum ('glad', 'sad')",
+            "create table public.odd(id int primary key, f float8, n numeric, i interval, c citext, j json, x xml, p point, b bit(3), m money, \
+             a text[], mood mood, t timestamptz, raw bytea, flag bool, z name)",
+            "insert into odd select g, g, g, make_interval(days => g), 'a' || g, '{}', '<a/>', point(g, g), b'101', g::money, array['x', null], 'glad', \
+             timestamptz '2026-01-01' + make_interval(days => g), '\\x00', true, 'n' from generate_series(1, 20) g",
+            "update odd set f = null, n = 1.0, i = '1 mon', c = 'Case' where id = 1",
+            "update odd set f = 0.0 where id = 2",
+        ],
+    )?;
+    let changes = [
+        ("a changed row", "update odd set flag = false where id = 7"),
+        ("a missing row", "delete from odd where id = 7"),
+        ("an extra row", "insert into odd(id) values (100)"),
+        ("two values swapped between rows", "update odd set f = 9 - f where id in (4, 5)"),
+        ("NULL for 0.0", "update odd set f = null where id = 2"),
+        ("0.0 for NULL", "update odd set f = 0.0 where id = 1"),
+        ("-0 for 0", "update odd set f = '-0' where id = 2"),
+        ("NaN", "update odd set f = 'NaN' where id = 3"),
+        ("1.00 for 1.0", "update odd set n = 1.00 where id = 1"),
+        ("30 days for 1 mon", "update odd set i = '30 days' where id = 1"),
+        ("another case of citext", "update odd set c = 'CASE' where id = 1"),
+        ("white space in json", "update odd set j = '{ }' where id = 3"),
+        ("xml", "update odd set x = '<b/>' where id = 3"),
+        ("a point", "update odd set p = point(0, 0) where id = 3"),
+        ("bits", "update odd set b = b'111' where id = 3"),
+        ("money", "update odd set m = 0::money where id = 3"),
+        ("an element of an array", "update odd set a = array['x', 'null'] where id = 3"),
+        ("an enum", "update odd set mood = 'sad' where id = 3"),
+        ("a microsecond", "update odd set t = t + interval '1 microsecond' where id = 3"),
+    ];
+    let before = print(&emulator, "neondb_owner", &password)?;
+    assert_eq!(before.tables["public.odd"].count, 20);
+    for (what, change) in changes {
+        // The change is undone by a copy, so that each is compared with the same beginning.
+        emulator.sql(&emulator.staging, &["create table keep as table odd", change])?;
+        let after = print(&emulator, "neondb_owner", &password)?;
+        assert_ne!(after.tables["public.odd"], before.tables["public.odd"], "{what} was not seen");
+        emulator.sql(&emulator.staging, &["delete from odd", "insert into odd select * from keep", "drop table keep"])?;
+        assert_eq!(print(&emulator, "neondb_owner", &password)?.tables["public.odd"], before.tables["public.odd"], "{what} was not undone");
+    }
+    Ok(())
+}
+
+#[test]
+fn odd_tables_are_read_and_named_as_postgres_quotes_them() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create schema \"Odd \"\" schema\"",
+            "create table \"Odd \"\" schema\".\"tab'le\nünï\"(\"col\"\"umn\" text, \"select\" int)",
+            "insert into \"Odd \"\" schema\".\"tab'le\nünï\" values ('x', 1)",
+            "create table public.no_columns()",
+            "insert into public.no_columns default values",
+            "create table public.acl(id int, a aclitem, b aclitem[])",
+            "insert into public.acl values (1, 'neondb_owner=r/neondb_owner', array['neondb_owner=r/neondb_owner'::aclitem])",
+            "create table public.parent(id int) partition by list (id)",
+            "create table public.leaf partition of public.parent for values in (1)",
+            "insert into public.parent values (1)",
+            "create materialized view public.filled as select 1 as one",
+            "create unlogged table public.scratch(id int)",
+            "create materialized view public.later as select 1 as one with no data",
+        ],
+    )?;
+    let print = print(&emulator, "neondb_owner", &password)?;
+    let count = |name: &str| print.tables.get(name).map(|digest| digest.count);
+    assert_eq!(count("\"Odd \"\" schema\".\"tab'le\nünï\""), Some(1), "{:?}", print.tables.keys());
+    assert_eq!((count("public.no_columns"), count("public.acl")), (Some(1), Some(1)));
+    assert_eq!((count("public.leaf"), count("public.parent"), count("public.filled")), (Some(1), None, Some(1)));
+    assert_eq!(print.skipped.get("public.scratch").map(String::as_str), Some("unlogged"));
+    assert_eq!(print.skipped.get("public.later").map(String::as_str), Some("not populated"));
+    assert!(print.tables.keys().all(|name| !name.starts_with("neon.")), "{:?}", print.tables.keys());
+    Ok(())
+}
+
+#[test]
+fn a_role_that_may_not_read_or_is_filtered_gets_not_checked_and_never_equal() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create table public.hidden(id int)",
+            "create table public.filtered(id int)",
+            "alter table public.filtered enable row level security",
+            "create role reader login password 'reader_secret'",
+            "grant select on public.filtered, public.users to reader",
+        ],
+    )?;
+    let print = print(&emulator, "reader", "reader_secret")?;
+    let reason = |name: &str| print.not_checked.get(name).map(String::as_str);
+    assert_eq!(reason("public.hidden"), Some("the role may not read it"));
+    assert_eq!(reason("public.filtered"), Some("row-level security filters the role"));
+    assert!(print.tables.contains_key("public.users"));
+    assert_eq!(sees_all_rows(&send(&emulator, "reader", "reader_secret", &role_batch())?), Some(false));
+    assert_eq!(sees_all_rows(&send(&emulator, "neondb_owner", &owner(&emulator)?, &role_batch())?), Some(true));
+    Ok(())
+}
+
+#[test]
+fn a_change_of_a_column_a_constraint_or_an_index_changes_its_digest() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    emulator.sql(&emulator.staging, &["create table public.plain(id int not null, v text default 'a')"])?;
+    let changes = [
+        ("columns", "alter table plain alter v set default 'b'"),
+        ("columns", "alter table plain alter id drop not null"),
+        ("columns", "alter table plain add w int"),
+        ("constraints", "alter table plain add constraint positive check (id > 0) not valid"),
+        ("constraints", "alter table plain validate constraint positive"),
+        ("indexes", "create index on plain(v)"),
+    ];
+    let mut before = print(&emulator, "neondb_owner", &password)?;
+    for (kind, change) in changes {
+        emulator.sql(&emulator.staging, &[change])?;
+        let after = print(&emulator, "neondb_owner", &password)?;
+        assert_ne!(after.schema[kind], before.schema[kind], "{change}");
+        before = after;
+    }
+    Ok(())
+}
