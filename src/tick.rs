@@ -211,8 +211,16 @@ impl<'a, W: World> Context<'a, W> {
         self.store_notice(&outgoing).await;
     }
 
+    /// Drives one run, as [`Context::tick`] does, and logs what it cost.
+    pub async fn drive_one(&self, pair: &Pair, checkpoint: Checkpoint) -> (Checkpoint, bool) {
+        let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
+        let driven = Some((checkpoint.run.clone(), checkpoint.status()));
+        self.finish(Summary { driven, is_handed_over: !is_over, ..Summary::default() });
+        (checkpoint, is_over)
+    }
+
     /// Drives a run until it is over or the budget is spent. Returns its state and whether it is over.
-    pub async fn drive(&self, pair: &Pair, mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
+    async fn drive(&self, pair: &Pair, mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
         use crate::port::Clock as _;
         let now = self.world.now();
         checkpoint.generation += 1;

@@ -63,7 +63,7 @@ async fn fetch(mut request: worker::Request, env: Env, context: EventContext) ->
     context.wait_until(async move {
         let Some(pair) = config.pair(drive.pair.as_str()) else { return };
         let wall = after(platform.now(), AFTER_ANSWER);
-        Context::new(&platform, &config, &secrets, wall, &|_, _| {}).drive(pair, *drive.checkpoint).await;
+        Context::new(&platform, &config, &secrets, wall, &|_, _| {}).drive_one(pair, *drive.checkpoint).await;
     });
     reply(&answer.response)
 }
@@ -79,7 +79,7 @@ fn follow(context: &EventContext, platform: Platform, config: Config, secrets: S
         // A reader that went away is no reason to stop.
         let watch = move |event: &str, data: Value| drop(sender.unbounded_send(server_sent(event, &data)));
         watch("started", json!({"run": run}));
-        let (checkpoint, is_over) = Context::new(&platform, &config, &secrets, wall, &watch).drive(pair, *drive.checkpoint).await;
+        let (checkpoint, is_over) = Context::new(&platform, &config, &secrets, wall, &watch).drive_one(pair, *drive.checkpoint).await;
         if is_over {
             watch("ended", json!({"run": run, "status": checkpoint.status()}));
         }

@@ -6,4 +6,5 @@
 mod api;
 mod crash;
 mod refusals;
+mod runbooks;
 mod sync;

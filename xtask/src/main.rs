@@ -1,7 +1,8 @@
 //! The repository's own commands.
 //!
-//! `cargo xtask demo | test | dev | setup | build | check | check-config`. Each sets up what it misses.
+//! `cargo xtask demo | test | bench | dev | setup | build | check | check-config`. Each sets up what it misses.
 
+mod bench;
 mod check_config;
 mod demo;
 mod setup;
@@ -17,6 +18,7 @@ const USAGE: &str = "\
 cargo xtask demo [--keep] [--json]   do the main job before your eyes
 cargo xtask test                     run every test
 cargo xtask dev                      start the same as the demo and stay; details in target/dev.json
+cargo xtask bench cost                CPU, requests and time of 20 runs and 20 idle ticks
 cargo xtask check-config [FILE]      every fault of a wrangler.toml, or the schedule of the next seven days
 cargo xtask check                    formatting, clippy and documentation
 cargo xtask setup                    install what is missing
@@ -38,6 +40,10 @@ fn run(arguments: &[String]) -> Result<()> {
             only(&flags, &["--keep", "--json"])?;
             prepare()?;
             demo::demo(demo::Shown { keep: flags.contains(&"--keep"), json: flags.contains(&"--json") })
+        }
+        Some("bench") if words.get(1) == Some(&"cost") => {
+            prepare()?;
+            bench::cost()
         }
         Some("dev") => {
             prepare()?;

@@ -1,0 +1,94 @@
+//! The commands of the runbooks, run as they stand there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use harness::emulator::API_KEY;
+use harness::paths;
+use harness::stack::Stack;
+use harness::worker::{ADMIN_TOKEN, READ_TOKEN};
+
+use crate::sync::small;
+
+/// Returns the blocks of commands of a page, without those that reach hosts of Neon's by name.
+fn blocks(page: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(paths::root().join("runbooks").join(page))?;
+    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    Ok(blocks.filter(|block| !block.contains("psql ") && !block.contains("export ")).map(str::to_owned).collect())
+}
+
+/// Runs commands as a person would paste them.
+fn paste(stack: &Stack, run: &str, commands: &str, more: &[(&str, &str)]) -> Result<String> {
+    let home = tempfile::tempdir()?;
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin)?;
+    let neon = paths::root().join("node_modules/.bin/neon");
+    let script = format!("#!/bin/sh\nexec {} {} --no-analytics \"$@\"\n", paths::node().display(), neon.display());
+    fs::write(bin.join("neon"), script)?;
+    fs::set_permissions(bin.join("neon"), fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", bin.display(), paths::path_with_node().to_string_lossy());
+    let output = Command::new("sh")
+        .args(["-euc", commands])
+        .env("PATH", path)
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path())
+        .env("CI", "1")
+        .envs([
+            ("NEON_API_KEY", API_KEY),
+            ("NEON_API_HOST", &stack.emulator.api()),
+            ("PROJECT", &stack.emulator.project),
+            ("PRODUCTION", &stack.emulator.production),
+            ("STAGING", &stack.emulator.staging),
+            ("RUN", run),
+            ("WORKER", &stack.worker.url),
+            ("ADMIN_TOKEN", ADMIN_TOKEN),
+            ("READ_TOKEN", READ_TOKEN),
+        ])
+        .envs(more.iter().copied())
+        .output()
+        .context("start sh")?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(output.status.success(), "{commands}\n{text}");
+    Ok(text)
+}
+
+#[test]
+fn the_manual_procedure_of_the_runbook_works() -> Result<()> {
+    let stack = small()?;
+    stack.emulator.sql(&stack.emulator.staging, &["delete from users"])?;
+    let blocks = blocks("daily-sync.md")?;
+    let wait = blocks.iter().find(|block| block.starts_with("until ")).context("find the waiting")?.clone();
+    for block in &blocks {
+        paste(&stack, "20261121", block, &[])?;
+        paste(&stack, "20261121", &wait, &[])?;
+    }
+    let count = stack.emulator.sql(&stack.emulator.staging, &["select count(*) from users"])?;
+    assert_eq!(count, vec![vec![Some("1000".to_owned())]]);
+    let names: Vec<String> = stack.emulator.branches()?.iter().filter_map(|branch| branch["name"].as_str().map(str::to_owned)).collect();
+    assert!(names.contains(&"backup-20261121".to_owned()) && names.contains(&"staging-before-20261121".to_owned()), "{names:?}");
+    Ok(())
+}
+
+#[test]
+fn the_commands_of_the_page_for_failed_runs_work() -> Result<()> {
+    let stack = small()?;
+    stack.emulator.fault("restoreProjectBranch", 1, &serde_json::json!({"kind": "refuse", "status": 403}))?;
+    let report = stack.run_to_end(2)?;
+    assert_eq!(report["status"], "failed", "{report:#}");
+    let run = report["run"].as_str().context("the run's id")?.to_owned();
+    let blocks = blocks("run-failed.md")?;
+    let [read, rehearse, start, back, hold] = blocks.as_slice() else { anyhow::bail!("the page has other blocks: {blocks:#?}") };
+
+    assert!(paste(&stack, &run, &read.replace("20261121", &run), &[])?.contains("\"status\":\"failed\""));
+    assert!(paste(&stack, &run, rehearse, &[])?.contains("\"status\":\"succeeded\""));
+    let started = paste(&stack, &run, start, &[])?;
+    assert!(started.contains("\"status\":\"succeeded\""), "{started}");
+    let newest = stack.runs()?.into_iter().next().context("a run")?.0;
+    let displaced = stack.worker.report(&newest)?["displaced"].as_str().context("the displaced branch")?.to_owned();
+    let settled = || paste(&stack, &run, back, &[("DISPLACED", displaced.as_str())]).ok();
+    harness::wait_for(std::time::Duration::from_secs(30), settled).context("staging could not be restored from the displaced branch")?;
+    paste(&stack, &run, hold, &[])?;
+    Ok(())
+}

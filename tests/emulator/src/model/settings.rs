@@ -1,0 +1,71 @@
+//! What can be set: the unconfirmed facts about Neon, how long operations take, the plan's limits.
+
+use serde::{Deserialize, Serialize};
+
+/// The facts about Neon that nobody could confirm; each can be switched, and the Worker is tested both ways.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one unverified fact, and they are independent")]
+pub struct Switches {
+    /// Reference §7.1: a child may be restored to a point in time.
+    pub child_point_in_time: bool,
+    /// Reference §7.2: a branch with `expires_at` is refused as a source.
+    pub refuse_expiring_source: bool,
+    /// Reference §7.9: after a restore, roles have the passwords of the source; otherwise their own.
+    pub passwords_from_source: bool,
+    /// Reference §7.10: a branch may be made at the position where its parent's restore ended.
+    pub branch_at_restore_lsn: bool,
+    /// Reference §7.11: a branch may have a read-only endpoint and no read-write one.
+    pub reader_without_writer: bool,
+    /// Reference §7.13: `parent_id` changes when the restore is accepted; otherwise when its operations finish.
+    pub parent_changes_at_once: bool,
+    /// Reference §7.14: annotations survive a restore.
+    pub annotations_survive: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            child_point_in_time: true,
+            refuse_expiring_source: true,
+            passwords_from_source: true,
+            branch_at_restore_lsn: true,
+            reader_without_writer: true,
+            parent_changes_at_once: true,
+            annotations_survive: true,
+        }
+    }
+}
+
+/// How long operations take.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Durations {
+    /// Making a branch, milliseconds. Source: measured by others at Neon, 2026-07-29: 3.0 s.
+    pub create_ms: i64,
+    /// Restoring a branch, milliseconds. Source: measured by others at Neon, 2026-07-29: 6.1 s.
+    pub restore_ms: i64,
+    /// Everything else, milliseconds.
+    pub other_ms: i64,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self { create_ms: 3_000, restore_ms: 6_100, other_ms: 500 }
+    }
+}
+
+/// What a project is made of at the start.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Branches in the project. Source: Neon plans, 2026-03-20: 10 on Free and Launch, 25 on Scale.
+    pub branches: usize,
+    /// Protected branches.
+    pub protected_branches: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { branches: 25, protected_branches: 5 }
+    }
+}
