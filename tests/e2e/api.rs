@@ -120,7 +120,7 @@ fn a_cancelled_run_ends_before_its_next_write() -> Result<()> {
 fn a_notice_that_nobody_took_is_kept_and_delivered_later() -> Result<()> {
     let stack = Stack::start_with(&options(), &|_, _, _| {})?;
     stack.sink.respond(500);
-    let report = stack.run_to_end(1)?;
+    let report = stack.run_to_end(3)?;
     assert_eq!(report["status"], "succeeded", "{report:#}");
     assert!(stack.sink.taken("/webhook").is_empty());
 

@@ -312,6 +312,7 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
 
 /// Stops computes that nobody has used for a while, and notes where branches are.
 pub(crate) async fn tend(state: &State) {
+    lock(&state.model).advance(now());
     state.data.lock().await.sample(now()).await;
     let idle: Vec<String> = {
         let store = state.data.lock().await;
@@ -415,7 +416,8 @@ async fn endpoints(state: &State) -> Value {
 
 /// Tells the ids that a test begins with, and the operations with their exact times.
 fn project(state: &State) -> Value {
-    let model = lock(&state.model);
+    let mut model = lock(&state.model);
+    model.advance(now());
     let branches: Vec<Value> = model
         .branches
         .iter()
