@@ -70,7 +70,25 @@ pub enum Call {
     DeleteEndpoint(EndpointId),
 }
 
-/// Makes a branch with one small read-only endpoint.
+/// What an endpoint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointKind {
+    /// Reads a branch; several may.
+    ReadOnly,
+    /// Reads and writes it; one may.
+    ReadWrite,
+}
+
+impl EndpointKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read_only",
+            Self::ReadWrite => "read_write",
+        }
+    }
+}
+
+/// Makes a branch with one small endpoint.
 ///
 /// # Repeating
 ///
@@ -87,6 +105,8 @@ pub struct CreateBranch {
     pub parent_lsn: Option<Lsn>,
     /// Its name.
     pub name: BranchName,
+    /// What kind of endpoint it gets.
+    pub endpoint: EndpointKind,
     /// The size of the endpoint in hundredths of a compute unit.
     pub endpoint_cu_hundredths: u32,
     /// What is written on it.
@@ -261,7 +281,7 @@ impl Call {
             let annotation: Map<String, Value> = create.annotation.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
             return Some(json!({
                 "branch": branch,
-                "endpoints": [{"type": "read_only", "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size}],
+                "endpoints": [{"type": create.endpoint.as_str(), "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size}],
                 "annotation_value": annotation,
             }));
         }
@@ -408,6 +428,7 @@ mod tests {
             parent: "br-noisy-breeze-a5e59rrb".into(),
             parent_lsn: None,
             name: "backup-20261121".into(),
+            endpoint: EndpointKind::ReadOnly,
             endpoint_cu_hundredths: 25,
             annotation: vec![("firstlight", "hub".into()), ("run", "20261121".into())],
         });

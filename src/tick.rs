@@ -67,6 +67,8 @@ struct Memory {
     result: Option<Report>,
     hold: Option<Hold>,
     notices: Vec<Outgoing>,
+    /// Whether people were told that today's run is late.
+    is_late_told: bool,
 }
 
 impl<'a, W: World> Context<'a, W> {
@@ -367,7 +369,9 @@ fn memory(pair: &Pair, found: &BTreeMap<String, Option<String>>, now: Timestamp)
             notices.push(outgoing);
         }
     }
+    let late = record::notice_key(&format!("{}/{}/{}", pair.name, day.run, NoticeKind::Late.as_str()));
     Ok(Memory {
+        is_late_told: found.get(&late).is_some_and(Option::is_some),
         result: decode_found(found, &record::result_key(&pair.name, &day.run))?,
         hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
         day,

@@ -74,6 +74,8 @@ pub struct Checkpoint {
     pub passwords: Passwords,
     /// The branch on which tables were compared again, if that was necessary.
     pub check: Option<CheckBranch>,
+    /// Whether helper branches get a read-write endpoint, because Neon refused a read-only one alone.
+    pub reads_by_writer: bool,
     /// The displaced name that the restore was, or is being, sent with.
     pub intended_name: Option<BranchName>,
     /// Whether staging was compared with the backup.
@@ -92,8 +94,6 @@ pub struct Checkpoint {
     pub is_published: bool,
     /// What was pruned.
     pub prune: Prune,
-    /// Whether people were told that the deadline has passed.
-    pub is_late_told: bool,
     /// Notices that some channel has not taken.
     pub outbox: Vec<String>,
 }
@@ -356,6 +356,7 @@ impl Checkpoint {
             roll_back: None,
             passwords: Passwords::default(),
             check: None,
+            reads_by_writer: false,
             intended_name: None,
             is_compared: false,
             checks: Vec::new(),
@@ -365,7 +366,6 @@ impl Checkpoint {
             verdict: None,
             is_published: false,
             prune: Prune::default(),
-            is_late_told: false,
             outbox: Vec::new(),
         }
     }

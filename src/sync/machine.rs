@@ -25,7 +25,7 @@ use crate::config::Pair;
 use crate::id::{BranchId, BranchName, DatabaseName, Lsn, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
-use crate::neon::{Call, NeonError, Reply};
+use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::Step;
@@ -318,9 +318,12 @@ fn act(call: Call) -> Decision {
 }
 
 impl<'a> View<'a> {
-    /// Returns every branch, or the call that reads them.
+    /// Returns every branch, or how to come to know them: at once, or after the wait that was decided on.
     fn branches(&self) -> Result<&'a BranchList, Decision> {
-        self.seen.branches.as_ref().ok_or_else(|| act(Call::ListBranches))
+        self.seen.branches.as_ref().ok_or_else(|| match self.seen.look_at.filter(|at| *at > self.now) {
+            Some(until) => Decision::Wait { until, why: "looking at the branches again" },
+            None => act(Call::ListBranches),
+        })
     }
 
     /// Returns every endpoint, or the call that reads them.
@@ -347,6 +350,11 @@ impl<'a> View<'a> {
             Some(password) => Ok(password.is_some()),
             None => Err(act(Call::RevealPassword(branch.clone(), role.clone()))),
         }
+    }
+
+    /// Returns the kind of endpoint that helper branches get.
+    fn endpoint_kind(&self) -> EndpointKind {
+        if self.checkpoint.reads_by_writer { EndpointKind::ReadWrite } else { EndpointKind::ReadOnly }
     }
 
     /// Returns the name of this run's backup.

@@ -27,6 +27,11 @@ const YOUNG: Duration = Duration::from_hours(24);
 /// A manual run is given up after two hours; until then it may have had to make the endpoint anew.
 const ENDPOINT_OF_RUN: Duration = Duration::from_hours(2);
 
+/// A read-write endpoint that was made this soon after its backup was made in the same call.
+///
+/// Neon writes both times with seconds, one after the other.
+const ENDPOINT_OF_CALL: Duration = Duration::from_secs(5);
+
 /// What there is.
 pub struct Inventory<'a> {
     /// Every branch of the project.
@@ -203,18 +208,17 @@ fn children_first(candidates: Vec<(&Branch, &'static str)>) -> Vec<(BranchId, St
     ordered
 }
 
-/// Returns the read-only endpoints of backups that were made with them: this run's, and those of runs that are long over.
+/// Returns the endpoints of backups that were made with them: this run's, and those of runs that are long over.
 fn endpoints(inventory: &Inventory<'_>, pair: &Pair, run: &RunId, now: Timestamp) -> Vec<EndpointId> {
     let is_due = |branch: &Branch, endpoint: &Endpoint| {
         let of = run_of_backup(pair, &branch.name);
         is_our_backup(pair, inventory.branches, branch)
             && (of.as_ref() == Some(run) || !is_young(branch, now))
-            && between(branch.created_at, endpoint.created_at) < ENDPOINT_OF_RUN
+            && between(branch.created_at, endpoint.created_at) < if endpoint.is_read_write() { ENDPOINT_OF_CALL } else { ENDPOINT_OF_RUN }
     };
     inventory
         .endpoints
         .iter()
-        .filter(|endpoint| !endpoint.is_read_write())
         .filter(|endpoint| inventory.branches.by_id(&endpoint.branch_id).is_some_and(|branch| is_due(branch, endpoint)))
         .map(|endpoint| endpoint.id.clone())
         .collect()

@@ -84,9 +84,6 @@ pub const RUN_GRACE: Duration = Duration::from_hours(1);
 pub const FIRST_LOOK_CREATE: Duration = Duration::from_millis(3_100);
 /// As [`FIRST_LOOK_CREATE`], for a restore.
 pub const FIRST_LOOK_RESTORE: Duration = Duration::from_millis(6_250);
-/// As [`FIRST_LOOK_CREATE`], where no duration is known.
-pub const FIRST_LOOK: Duration = Duration::from_secs(1);
-
 /// The wait after the first look in vain; it grows by half each time.
 const LOOK_AGAIN: Duration = Duration::from_millis(400);
 

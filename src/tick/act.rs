@@ -123,46 +123,55 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    /// Stores the result, then stores and sends the notices. Returns the ids of those that some channel has not taken.
+    /// Stores the notice and the result, then sends the notice. Returns the ids of those that some channel has not taken.
+    ///
+    /// # Repeating
+    ///
+    /// The result is written once. A notice that is stored already goes on from where its delivery was.
     async fn publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Vec<String> {
         let now = self.world.now();
-        let key = record::result_key(&pair.name, &checkpoint.run);
+        let mut outbox = checkpoint.outbox.clone();
+        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return outbox };
         let report = Report::of(checkpoint);
-        let earlier: Option<Report> = match self.world.read(std::slice::from_ref(&key)).await {
-            Ok(found) => found.get(&key).and_then(Option::as_ref).and_then(|text| record::decode(&key, text).ok()),
-            Err(_) => None,
-        };
-        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return Vec::new() };
-        match &earlier {
-            // The result is never replaced; what is told must not contradict it without saying so.
-            Some(earlier) if earlier.status == report.status => return checkpoint.outbox.clone(),
-            Some(earlier) if report.status == RunStatus::Succeeded => {
-                told.kind = NoticeKind::Corrected;
-                told.id = format!("{}/{}/corrected", checkpoint.pair, checkpoint.run);
-                told.text = format!("Earlier this run was told as {}; it has succeeded since. {}", earlier.status.as_str(), told.text);
+        let (result_key, notice_key) = (record::result_key(&pair.name, &checkpoint.run), record::notice_key(&told.id));
+        let found = self.world.read(&[result_key.clone(), notice_key.clone()]).await.unwrap_or_default();
+        let text = |key: &String| found.get(key).and_then(Option::as_ref);
+        let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
+        let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
+        if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.status != report.status) {
+            // The result is never replaced. What is told must not contradict it without saying so.
+            if report.status != RunStatus::Succeeded {
+                return outbox;
             }
-            Some(_) => return checkpoint.outbox.clone(),
-            None => {
-                if let Err(error) = record::write(&self.world, &key, &record::encode(&report), Some(report.metadata())).await {
-                    self.log(Level::Error, "result not stored", &[("key", key), ("error", error.to_string())]);
-                }
-            }
+            told.kind = NoticeKind::Corrected;
+            told.id = format!("{}/{}/corrected", checkpoint.pair, checkpoint.run);
+            told.text = format!("Earlier this run was told as {}; it has succeeded since. {}", earlier.status.as_str(), told.text);
+            stored = None;
         }
         self.log(
             if report.status == RunStatus::Succeeded { Level::Info } else { Level::Error },
             "run ended",
             &[("run", report.run.to_string()), ("status", report.status.as_str().to_owned()), ("text", told.text.clone())],
         );
-        let text = told.text.clone();
-        let mut outgoing = Outgoing::new(told, &self.config.channels, now);
-        self.store_notice(&outgoing).await;
+        (self.watch)("verdict", json!({"status": report.status.as_str(), "text": told.text}));
+        let is_stored = stored.is_some();
+        let mut outgoing = stored.unwrap_or_else(|| Outgoing::new(told, &self.config.channels, now));
+        // The notice first: a tick that dies between the two would otherwise end the run in silence.
+        if !is_stored {
+            self.store_notice(&outgoing).await;
+        }
+        if earlier.is_none()
+            && let Err(error) = record::write(&self.world, &result_key, &record::encode(&report), Some(report.metadata())).await
+        {
+            self.log(Level::Error, "result not stored", &[("key", result_key), ("error", error.to_string())]);
+        }
         self.deliver(&mut outgoing, now).await;
-        let mut outbox = checkpoint.outbox.clone();
         if !outgoing.is_delivered() {
             self.store_notice(&outgoing).await;
-            outbox.push(outgoing.notice.id.clone());
+            if !outbox.contains(&outgoing.notice.id) {
+                outbox.push(outgoing.notice.id.clone());
+            }
         }
-        (self.watch)("verdict", json!({"status": report.status.as_str(), "text": text}));
         outbox
     }
 

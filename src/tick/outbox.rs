@@ -6,7 +6,7 @@ use super::{Context, Memory};
 use crate::config::{Pair, address_problem};
 use crate::port::{Clock as _, Http as _, Level, World};
 use crate::record;
-use crate::sync::notice::{self, Delivery, NoticeKind, Outgoing, redelivery_wait};
+use crate::sync::notice::{self, Delivery, Outgoing, redelivery_wait};
 use crate::time::{Timestamp, after, render_duration};
 
 impl<W: World> Context<'_, W> {
@@ -35,15 +35,13 @@ impl<W: World> Context<'_, W> {
         let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
         let is_late = checkpoint.verdict.is_none()
             && !checkpoint.is_manual
-            && !checkpoint.is_late_told
+            && !memory.is_late_told
             && checkpoint.run == memory.day.run
             && now > memory.day.deadline;
         if !is_late {
             return;
         }
-        checkpoint.is_late_told = true;
         let told = notice::of_late_run(checkpoint, pair, &self.config.label, now);
-        debug_assert!(told.kind == NoticeKind::Late, "of_late_run writes that kind");
         let mut outgoing = Outgoing::new(told, &self.config.channels, now);
         self.store_notice(&outgoing).await;
         self.deliver(&mut outgoing, now).await;

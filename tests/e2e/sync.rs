@@ -198,3 +198,39 @@ fn no_secret_reaches_kv_a_notice_or_the_log() -> Result<()> {
     assert!(places[places.len() - 1].contains("checkpoint"), "KV was not looked into");
     Ok(())
 }
+
+#[test]
+fn the_main_job_works_whichever_way_the_unverified_facts_are() -> Result<()> {
+    let stack = small()?;
+    stack.emulator.sql(&stack.emulator.staging, &["alter role app password 'staging only'"])?;
+    let other = json!({
+        "child_point_in_time": false, "refuse_expiring_source": false, "passwords_from_source": false, "branch_at_restore_lsn": false,
+        "reader_without_writer": false, "parent_changes_at_once": false, "annotations_survive": false,
+    });
+    stack.emulator.control("PUT", "switches", Some(&other.to_string()))?;
+    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "drop_after"}))?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    assert_eq!(stack.emulator.count("restoreProjectBranch")?, 1);
+    assert_eq!(report["prune"]["deleted_endpoints"].as_array().map(Vec::len), Some(1), "{report:#}");
+    let endpoint = stack.emulator.writer(&stack.emulator.staging)?;
+    let app = endpoint["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "app").cloned().unwrap_or_default();
+    assert_eq!(app["password"], "staging only");
+    Ok(())
+}
+
+#[test]
+fn a_table_in_use_that_cannot_be_compared_undisturbed_is_not_checked_and_fails_the_run() -> Result<()> {
+    let stack = small()?;
+    stack.emulator.control("PUT", "switches", Some(r#"{"branch_at_restore_lsn": false}"#))?;
+    // The restored data differs; whether that is drift cannot be found out, so it is no pass.
+    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": "delete from users where id = 3"}))?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "failed", "{report:#}");
+    assert!(report["reason"].as_str().unwrap_or_default().contains("public.users: in use: it differs"), "{report:#}");
+    Ok(())
+}

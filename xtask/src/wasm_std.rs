@@ -89,52 +89,31 @@ fn debian_source(work: &Path) -> Result<()> {
     for suite in suites {
         let list = lists.join("sources.list");
         fs::write(&list, format!("deb [signed-by={keyring}] {address} {suite} main\n"))?;
-        let apt = |arguments: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command
-                .arg("-o")
-                .arg(format!("Dir::Etc::SourceList={}", list.display()))
-                .args(["-o", "Dir::Etc::SourceParts=-"])
-                .arg("-o")
-                .arg(format!("Dir::State::Lists={}", lists.join("lists").display()))
-                .arg("-o")
-                .arg(format!("Dir::Cache={}", lists.join("cache").display()))
-                .args(["-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"])
-                .args(arguments)
-                .current_dir(work);
-            quietly_captured(&mut command)
+        let apt = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            let folders = [("Etc::SourceList", &list), ("State::Lists", &lists.join("lists")), ("Cache", &lists.join("cache"))];
+            for (name, folder) in folders {
+                command.arg("-o").arg(format!("Dir::{name}={}", folder.display()));
+            }
+            command.args(["-o", "Dir::Etc::SourceParts=-", "-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"]);
+            capture(command.args(arguments).current_dir(work))
         };
-        let tried = apt(&["update"]).and_then(|()| {
-            let wanted = capture(
-                Command::new("apt-cache")
-                    .arg("-o")
-                    .arg(format!("Dir::Etc::SourceList={}", list.display()))
-                    .args(["-o", "Dir::Etc::SourceParts=-"])
-                    .arg("-o")
-                    .arg(format!("Dir::State::Lists={}", lists.join("lists").display()))
-                    .arg("-o")
-                    .arg(format!("Dir::Cache={}", lists.join("cache").display()))
-                    .args(["madison", "rust-src"]),
-            )?;
+        let tried = apt("apt-get", &["update"]).and_then(|_| {
+            let wanted = apt("apt-cache", &["madison", "rust-src"])?;
             let package = wanted
                 .lines()
                 .filter_map(|line| line.split('|').nth(1).map(str::trim))
                 .find(|found| found.starts_with(&version))
                 .with_context(|| format!("find rust-src {version} in {suite}"))?
                 .to_owned();
-            apt(&["download", &format!("rust-src={package}")])
+            apt("apt-get", &["download", &format!("rust-src={package}")])
         });
         match tried {
-            Ok(()) => return unpack(work),
+            Ok(_) => return unpack(work),
             Err(error) => failures.push(format!("{suite}: {error:#}")),
         }
     }
     bail!("find rust-src {version}: {}", failures.join("; "))
-}
-
-/// Runs a program; its output becomes part of the error.
-fn quietly_captured(command: &mut Command) -> Result<()> {
-    capture(command).map(drop)
 }
 
 /// Unpacks the one downloaded package.

@@ -3,10 +3,10 @@
 use super::prune::Deletion;
 use super::{Action, Conclusion, Outcome, Purpose, Query, Reading, RoleSight, Run, Side};
 use crate::config::Pair;
-use crate::id::{BranchId, RoleName};
+use crate::id::{BranchId, OperationId, RoleName};
 use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{Branch, Endpoint, Operation};
-use crate::neon::{Call, NeonError, Reply};
+use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, CheckBranch, Ending, Pins, Restore, RunStatus, Verdict};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
 use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE, Step, look_gap};
@@ -113,7 +113,7 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, now: Timestamp) -> Result<(
     Ok(())
 }
 
-fn ids(operations: &[Operation]) -> Vec<crate::id::OperationId> {
+fn ids(operations: &[Operation]) -> Vec<OperationId> {
     operations.iter().map(|operation| operation.id.clone()).collect()
 }
 
@@ -132,8 +132,13 @@ fn created(run: &mut Run, branch: Branch, endpoints: Vec<Endpoint>, operations: 
         run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
         return;
     }
-    run.checkpoint.backup =
-        Some(Backup { id: branch.id, name: branch.name, lsn: None, accepted_at: now, operations, is_ready: false, is_verified: false });
+    run.checkpoint.backup = Some(new_backup(&branch, now, operations));
+}
+
+/// Returns the record of a backup that is being made.
+fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Vec<OperationId>) -> Backup {
+    let (id, name) = (branch.id.clone(), branch.name.clone());
+    Backup { id, name, lsn: None, accepted_at, operations, is_ready: false, is_verified: false }
 }
 
 /// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.
@@ -145,6 +150,15 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
     }
     if let (Call::CreateBranch(_), Some(check), Disposition::Fail(_)) = (call, run.checkpoint.check.as_mut(), meaning) {
         check.refusal = Some(error.to_string());
+        return;
+    }
+    if let (Call::CreateBranch(create), Disposition::Fail(_)) = (call, meaning)
+        && create.endpoint == EndpointKind::ReadOnly
+        && is_about_the_endpoint(error)
+    {
+        // Unverified: Neon may not give a branch a read-only endpoint alone. A read-write one is read just as well.
+        run.checkpoint.reads_by_writer = true;
+        run.checkpoint.warn(format!("the backup has a read-write endpoint: {error}"));
         return;
     }
     if matches!(call, Call::DeleteBranch(_) | Call::DeleteEndpoint(_)) {
@@ -168,6 +182,14 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
             run.checkpoint.record_error(error.to_string(), now);
             end(run, RunStatus::Failed, error.to_string(), runbook);
         }
+    }
+}
+
+/// Returns whether a refusal to make a branch may be about its endpoint.
+fn is_about_the_endpoint(error: &NeonError) -> bool {
+    match error {
+        NeonError::Status { status: 400 | 422, code, message, .. } => !code.contains("EXCEEDED") && message.contains("endpoint"),
+        NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. } => false,
     }
 }
 
@@ -312,17 +334,7 @@ fn is_about_the_network(error: &SqlError) -> bool {
 pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timestamp) {
     match conclusion {
         Conclusion::Cleared => cleared(run, pair, now),
-        Conclusion::BackupFound(branch) => {
-            run.checkpoint.backup = Some(Backup {
-                id: branch.id.clone(),
-                name: branch.name.clone(),
-                lsn: None,
-                accepted_at: branch.created_at,
-                operations: Vec::new(),
-                is_ready: false,
-                is_verified: false,
-            });
-        }
+        Conclusion::BackupFound(branch) => run.checkpoint.backup = Some(new_backup(&branch, branch.created_at, Vec::new())),
         Conclusion::BackupReady => backup_ready(run, now),
         Conclusion::BackupRead(print) => {
             run.checkpoint.fingerprint = Some(print);
@@ -336,34 +348,9 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             end(run, RunStatus::Succeeded, String::new(), "");
         }
         Conclusion::RestoreFound => restore_found(run),
-        Conclusion::RestoreDone => {
-            if let Some(restore) = run.checkpoint.restore.as_mut() {
-                restore.is_done = true;
-            }
-            run.seen.forget();
-        }
-        Conclusion::DisplacedFound(id) => {
-            if let Some(restore) = run.checkpoint.restore.as_mut() {
-                restore.displaced_id = id;
-            }
-        }
+        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => restore_progress(run, conclusion),
         Conclusion::PasswordsDone => passwords_done(run, pair),
-        Conclusion::CheckNeeded(name, tables) => {
-            let operations = Vec::new();
-            run.checkpoint.check = Some(CheckBranch { name, id: None, operations, is_ready: false, refusal: None, tables });
-            run.seen.forget();
-        }
-        Conclusion::CheckFound(id) => {
-            if let Some(check) = run.checkpoint.check.as_mut() {
-                check.id = Some(id);
-            }
-        }
-        Conclusion::CheckReady => {
-            if let Some(check) = run.checkpoint.check.as_mut() {
-                check.is_ready = true;
-            }
-            run.seen.forget();
-        }
+        Conclusion::CheckNeeded(..) | Conclusion::CheckFound(_) | Conclusion::CheckReady => check_progress(run, conclusion),
         Conclusion::Compared(checks) => {
             run.checkpoint.checks.extend(checks);
             run.checkpoint.is_compared = true;
@@ -390,6 +377,33 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         }
         Conclusion::Pruned => pruned(run, now),
     }
+}
+
+/// The restore has come further.
+fn restore_progress(run: &mut Run, conclusion: Conclusion) {
+    let Some(restore) = run.checkpoint.restore.as_mut() else { return };
+    if let Conclusion::DisplacedFound(id) = conclusion {
+        restore.displaced_id = id;
+        return;
+    }
+    restore.is_done = true;
+    run.seen.forget();
+}
+
+/// The branch on which tables are compared again has come further.
+fn check_progress(run: &mut Run, conclusion: Conclusion) {
+    if let Conclusion::CheckNeeded(name, tables) = conclusion {
+        run.checkpoint.check = Some(CheckBranch { name, id: None, operations: Vec::new(), is_ready: false, refusal: None, tables });
+        run.seen.forget();
+        return;
+    }
+    let Some(check) = run.checkpoint.check.as_mut() else { return };
+    if let Conclusion::CheckFound(id) = conclusion {
+        check.id = Some(id);
+        return;
+    }
+    check.is_ready = true;
+    run.seen.forget();
 }
 
 fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
@@ -426,9 +440,6 @@ fn restore_found(run: &mut Run) {
     });
     let only = candidates.next().filter(|_| candidates.next().is_none());
     let name = run.checkpoint.intended_name.clone().or_else(|| only.map(|branch| branch.name.clone()));
-    if name.is_none() {
-        run.checkpoint.warn("the displaced branch of this run is not known; passwords were not looked at".to_owned());
-    }
     let displaced_name = name.unwrap_or_else(|| "(unknown)".into());
     run.checkpoint.restore =
         Some(Restore { displaced_name, displaced_id: None, accepted_at: None, operations: Vec::new(), is_done: false });
@@ -439,6 +450,9 @@ fn restore_found(run: &mut Run) {
 fn passwords_done(run: &mut Run, pair: &Pair) {
     run.checkpoint.passwords.is_done = true;
     let displaced = run.checkpoint.restore.as_ref().and_then(|restore| restore.displaced_id.clone());
+    if displaced.is_none() && pair.keep_passwords {
+        run.checkpoint.warn("the displaced branch was not found; the passwords of staging's roles were not looked at".to_owned());
+    }
     let Some(displaced) = displaced.filter(|_| pair.keep_passwords) else { return };
     let staging = &pair.staging_branch;
     let (before, present) = (run.seen.roles.get(&displaced), run.seen.roles.get(staging));

@@ -39,6 +39,7 @@ fn create(view: &View<'_>) -> Decision {
         parent: view.pair.production_branch.clone(),
         parent_lsn: None,
         name,
+        endpoint: view.endpoint_kind(),
         endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
         annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
     }))

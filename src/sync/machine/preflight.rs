@@ -123,6 +123,11 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<i64>) -> Opti
     if !view.checkpoint.prune.made_room {
         return Some(prune::next(view));
     }
+    // Neon deletes in its own time; a branch that is still listed is not counted against the run yet.
+    let is_listed = |name: &String| branches.by_name(&name.as_str().into()).is_some();
+    if view.checkpoint.prune.deleted.iter().any(is_listed) {
+        return Some(Decision::Conclude(Conclusion::LookAgain));
+    }
     Some(fail(format!(
         "make room for {wanted} branches: the project has {used} of {limit}, and no keep rule allows to delete enough; \
          lower keep_last or keep_displaced, or delete a branch"

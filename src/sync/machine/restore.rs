@@ -5,7 +5,7 @@ use crate::neon::wire::{Branch, BranchList};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};
 use crate::sync::schedule;
-use crate::sync::step::{FIRST_LOOK, FIRST_LOOK_RESTORE};
+use crate::sync::step::FIRST_LOOK_RESTORE;
 use crate::time::after;
 
 /// Decides the next action of the restore.
@@ -81,12 +81,7 @@ fn after_restore(view: &View<'_>, backup: &Backup, restore: &Restore) -> Decisio
         return end(RunStatus::Superseded, "staging is no child of this run's backup any more".to_owned());
     }
     if staging.current_state != "ready" {
-        let until = after(view.now, FIRST_LOOK);
-        return if view.seen.look_at.is_some_and(|at| at > view.now) {
-            Decision::Wait { until, why: "staging is not ready yet" }
-        } else {
-            Decision::Conclude(Conclusion::LookAgain)
-        };
+        return Decision::Conclude(Conclusion::LookAgain);
     }
     if restore.displaced_id.is_none() && !view.checkpoint.passwords.is_done {
         let found = branches.by_name(&restore.displaced_name).map(|branch| branch.id.clone());

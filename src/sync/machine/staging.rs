@@ -147,6 +147,7 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
         parent: staging.clone(),
         parent_lsn: branches.by_id(staging).and_then(|branch| branch.parent_lsn),
         name: check.name.clone(),
+        endpoint: view.endpoint_kind(),
         endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
         annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
     }))

@@ -23,6 +23,27 @@ use crate::wire::Connection;
 /// The superuser, as Neon calls it.
 pub(crate) const ADMIN: &str = "cloud_admin";
 
+/// The settings of every server: small, on loopback, ready to be branched and read by a standby. Data need not outlive the machine.
+const SETTINGS: [&str; 17] = [
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "wal_level=replica",
+    "max_connections=60",
+    "max_wal_senders=4",
+    "shared_buffers=64MB",
+    "fsync=off",
+    "synchronous_commit=off",
+    "max_wal_size=256MB",
+    "min_wal_size=32MB",
+    "hot_standby=on",
+    "password_encryption=scram-sha-256",
+    "log_min_messages=warning",
+    "logging_collector=off",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "autovacuum_naptime=60s",
+];
+
 /// Where PostgreSQL is and as whom it runs.
 #[derive(Clone)]
 pub(crate) struct Installation {
@@ -211,27 +232,32 @@ impl Installation {
         for signal in ["recovery.signal", "standby.signal"] {
             let _ = fs::remove_file(dir.join(signal));
         }
-        let mut settings: Vec<String> = [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "wal_level=replica",
-            "max_connections=60",
-            "max_wal_senders=4",
-            "shared_buffers=64MB",
-            "fsync=off",
-            "synchronous_commit=off",
-            "max_wal_size=256MB",
-            "min_wal_size=32MB",
-            "hot_standby=on",
-            "password_encryption=scram-sha-256",
-            "log_min_messages=warning",
-            "logging_collector=off",
-            "timezone=UTC",
-            "log_timezone=UTC",
-            "autovacuum_naptime=60s",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let settings = self.settings(dir, port, mode)?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(dir).stdout(log.try_clone()?).stderr(log);
+        for setting in &settings {
+            command.arg("-c").arg(setting);
+        }
+        // A group of its own: an interrupt of the terminal must not reach postgres before the emulator stops it.
+        command.process_group(0);
+        let child = command.spawn().context("start postgres")?;
+        let mut server = Server { child, port, dir: dir.to_path_buf() };
+        match self.wait_until_ready(&mut server, matches!(mode, Mode::Recovery { .. })).await {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                let log = fs::read_to_string(dir.with_extension("log")).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(12).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                server.stop(Signal::SIGQUIT);
+                Err(error.context(tail.join("\n")))
+            }
+        }
+    }
+
+    /// Returns the settings of a server, and writes the file that says in which mode it starts.
+    fn settings(&self, dir: &Path, port: u16, mode: &Mode) -> Result<Vec<String>> {
+        let mut settings: Vec<String> = SETTINGS.map(str::to_owned).to_vec();
         settings.push(format!("port={port}"));
         match mode {
             Mode::Primary { archive } => {
@@ -259,26 +285,7 @@ impl Installation {
                 }
             }
         }
-        let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
-        let mut command = self.command("postgres");
-        command.arg("-D").arg(dir).stdout(log.try_clone()?).stderr(log);
-        for setting in &settings {
-            command.arg("-c").arg(setting);
-        }
-        // A group of its own: an interrupt of the terminal must not reach postgres before the emulator stops it.
-        command.process_group(0);
-        let child = command.spawn().context("start postgres")?;
-        let mut server = Server { child, port, dir: dir.to_path_buf() };
-        match self.wait_until_ready(&mut server, matches!(mode, Mode::Recovery { .. })).await {
-            Ok(()) => Ok(server),
-            Err(error) => {
-                let log = fs::read_to_string(dir.with_extension("log")).unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(12).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
-                server.stop(Signal::SIGQUIT);
-                Err(error.context(tail.join("\n")))
-            }
-        }
+        Ok(settings)
     }
 
     async fn wait_until_ready(&self, server: &mut Server, must_promote: bool) -> Result<()> {

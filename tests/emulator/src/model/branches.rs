@@ -334,6 +334,9 @@ impl Model {
         if target.is_protected {
             return Err(ApiError::new(422, "", "cannot restore a protected branch"));
         }
+        if target.is_default {
+            return Err(ApiError::new(422, "", "cannot restore the default branch"));
+        }
         self.check_idle()?;
         if source.state != "ready" || target.state != "ready" {
             return Err(ApiError::new(422, "", "branch not ready yet"));
