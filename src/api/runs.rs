@@ -178,12 +178,15 @@ async fn report<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Report, Pr
     let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
     let text = |key: &str| found.get(key).and_then(Option::as_ref);
     let [result_key, checkpoint_key, prune_key] = &keys;
+    let checkpoint: Option<Checkpoint> = decoded(checkpoint_key, text(checkpoint_key))?;
+    let checkpoint = checkpoint.filter(|checkpoint| checkpoint.run == run);
     if let Some(mut report) = decoded::<Report>(result_key, text(result_key))? {
-        report.prune = decoded::<Prune>(prune_key, text(prune_key))?;
+        // A tick whose budget is spent leaves what it pruned in the checkpoint alone.
+        let latest = checkpoint.filter(|checkpoint| checkpoint.prune.is_done).map(|checkpoint| checkpoint.prune);
+        report.prune = decoded::<Prune>(prune_key, text(prune_key))?.or(latest);
         return Ok(report);
     }
-    let checkpoint: Option<Checkpoint> = decoded(checkpoint_key, text(checkpoint_key))?;
-    checkpoint.filter(|checkpoint| checkpoint.run == run).map(|checkpoint| Report::of(&checkpoint)).ok_or_else(unknown)
+    checkpoint.map(|checkpoint| Report::of(&checkpoint)).ok_or_else(unknown)
 }
 
 /// Shows a run.

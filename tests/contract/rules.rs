@@ -127,3 +127,55 @@ fn more_than_forty_requests_a_second_are_refused() -> Result<()> {
     assert!(statuses.contains(&429), "{statuses:?}");
     Ok(())
 }
+
+#[test]
+fn errors_of_sql_have_the_proxys_shapes() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let endpoint = emulator.writer(&emulator.production)?;
+    let host = endpoint["host"].as_str().unwrap_or_default().to_owned();
+    let password = endpoint["roles"][0]["password"].as_str().unwrap_or_default().to_owned();
+    let ask = |connection: &str, body: &str| -> Result<(u16, Value)> {
+        let headers = [("neon-connection-string", connection)];
+        let answer = harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(body))?;
+        Ok((answer.status, answer.json()))
+    };
+    let good = format!("postgresql://neondb_owner:{password}@{host}/neondb");
+    let one = r#"{"query":"select 1"}"#;
+
+    let (status, error) = ask(&good, r#"{"query":"select * from nowhere"}"#)?;
+    let keys: Vec<&str> = error.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+    assert_eq!((status, keys.len(), &error["code"], &error["position"]), (400, 17, &json!("42P01"), &json!("15")), "{error}");
+    let (status, error) = ask(&good.replace(&password, "wrong"), one)?;
+    assert_eq!((status, &error["code"], keys.len()), (400, &json!(""), 17), "{error}");
+    assert_eq!(error["message"], "password authentication failed for user \"neondb_owner\"");
+    let (status, error) = ask(&format!("{}nowhere", good.trim_end_matches("neondb")), one)?;
+    assert_eq!((status, &error["code"]), (400, &json!("3D000")), "{error}");
+    let (status, error) = ask(&good.replace("ep-", "ep-not-"), one)?;
+    assert_eq!((status, &error["message"]), (400, &json!("Control plane request failed: endpoint cannot be found")));
+    let (status, error) = ask(&good, r#"{"query":"select 1","params":null}"#)?;
+    assert!(status == 400 && error["message"].as_str().unwrap_or_default().starts_with("could not parse the HTTP request body"), "{error}");
+    let (status, error) = ask(&good, r#"{"query":"select array[]::int[] as none"}"#)?;
+    assert_eq!((status, &error["message"]), (500, &json!("could not parse postgres response")));
+    let (status, error) = ask(&good, r#"{"query":"select repeat('x', 11000000)"}"#)?;
+    assert_eq!((status, &error["message"]), (507, &json!("response is too large (max is 10485760 bytes)")));
+    let (status, error) = ask(&good, &json!({"query": "select 1", "params": ["x".repeat(11_000_000)]}).to_string())?;
+    assert_eq!((status, &error["message"]), (413, &json!("request is too large (max is 10485760 bytes)")));
+    Ok(())
+}
+
+#[test]
+fn a_compute_sleeps_when_nobody_uses_it_and_wakes_on_a_query() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let pid = |branch: &str| -> Result<Value> { Ok(emulator.writer(branch)?["pid"].clone()) };
+    assert!(pid(&emulator.staging)?.is_null(), "staging has not been asked anything yet");
+    emulator.sql(&emulator.staging, &["select 1"])?;
+    let awake = pid(&emulator.staging)?;
+    assert!(awake.is_u64());
+    let id = emulator.writer(&emulator.staging)?["id"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(emulator.call("POST", &format!("/endpoints/{id}/suspend"), None)?.status, 200);
+    settle(&emulator)?;
+    assert!(pid(&emulator.staging)?.is_null());
+    emulator.sql(&emulator.staging, &["select 1"])?;
+    assert_ne!(pid(&emulator.staging)?, awake);
+    Ok(())
+}

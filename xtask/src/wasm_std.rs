@@ -28,7 +28,7 @@ pub(crate) fn ensure() -> Result<()> {
     say(&format!("adding the Rust target {TARGET}"));
     let rustup = capture(Command::new("rustup").args(["target", "add", TARGET]));
     if rustup.is_ok() && has_core(&libraries) {
-        return Ok(());
+        return forget_builds();
     }
     say("rustup could not download it; building the standard library from source instead");
     let work = paths::root().join("target/wasm-std");
@@ -39,7 +39,16 @@ pub(crate) fn ensure() -> Result<()> {
          (.tar.xz) of the folder `library/` of this Rust version"
     ))?;
     build(&work, &library, &sysroot, &libraries)?;
+    forget_builds()?;
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))
+}
+
+/// Removes what was compiled against another standard library; cargo does not notice that it has changed.
+fn forget_builds() -> Result<()> {
+    match fs::remove_dir_all(paths::root().join("target").join(TARGET)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove the builds for wasm32"),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Returns whether the folder holds a compiled `core`.
@@ -58,9 +67,9 @@ fn source(work: &Path) -> Result<PathBuf> {
     find_library(work)
 }
 
-/// Finds `library/std` at most six folders deep.
+/// Finds `library/std` at most eight folders deep.
 fn find_library(work: &Path) -> Result<PathBuf> {
-    let found = capture(Command::new("find").arg(work).args(["-maxdepth", "6", "-path", "*/library/std/Cargo.toml"]))?;
+    let found = capture(Command::new("find").arg(work).args(["-maxdepth", "8", "-path", "*/library/std/Cargo.toml"]))?;
     let manifest = found.lines().next().context("find library/std/Cargo.toml in the sources")?;
     let library = Path::new(manifest).ancestors().nth(2).context("find the folder above library/std")?;
     Ok(library.to_path_buf())
