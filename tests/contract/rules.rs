@@ -179,3 +179,25 @@ fn a_compute_sleeps_when_nobody_uses_it_and_wakes_on_a_query() -> Result<()> {
     assert_ne!(pid(&emulator.staging)?, awake);
     Ok(())
 }
+
+#[test]
+fn a_branch_at_an_earlier_time_holds_what_was_there_then() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let at = || -> Result<String> {
+        let rows = emulator
+            .sql(&emulator.production, &["select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"])?;
+        Ok(rows[0][0].clone().unwrap_or_default())
+    };
+    emulator.sql(&emulator.production, &["insert into users values (3, 'three')"])?;
+    // The emulator notes once a second where a branch is.
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    let then = at()?;
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    emulator.sql(&emulator.production, &["delete from users"])?;
+    let body = json!({"branch": {"name": "earlier", "parent_timestamp": then}, "endpoints": [{"type": "read_write"}]});
+    let earlier = make_branch(&emulator, &body)?;
+    assert_eq!(emulator.sql(&earlier, &["select count(*) from users"])?, vec![vec![Some("3".to_owned())]]);
+    let (status, error) = post(&emulator, "/branches", &json!({"branch": {"name": "old", "parent_timestamp": "2020-01-01T00:00:00Z"}}))?;
+    assert_eq!(status, 400, "{error}");
+    Ok(())
+}

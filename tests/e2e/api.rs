@@ -138,3 +138,20 @@ fn a_notice_that_nobody_took_is_kept_and_delivered_later() -> Result<()> {
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
     Ok(())
 }
+
+#[test]
+fn a_receiver_that_hangs_neither_stops_the_run_nor_loses_the_notice() -> Result<()> {
+    let stack = small()?;
+    stack.sink.respond(0);
+    let report = stack.run_to_end(3)?;
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+
+    stack.sink.respond(204);
+    let delivered = wait_for(Duration::from_secs(40), || {
+        stack.worker.cron().ok()?;
+        (stack.sink.taken("/webhook").len() == 1).then_some(())
+    });
+
+    assert!(delivered.is_some(), "{}", stack.worker.output());
+    Ok(())
+}

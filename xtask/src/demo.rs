@@ -98,12 +98,13 @@ pub(crate) fn demo(shown: Shown) -> Result<()> {
 pub(crate) fn dev() -> Result<()> {
     let stack = start()?;
     let emulator = &stack.emulator;
-    let endpoints = emulator.control("GET", "endpoints", None)?;
+    // Asleep until somebody asks: its port would not be known.
+    emulator.sql(&emulator.staging, &["select 1"])?;
     let described = json!({
         "worker": {"url": stack.worker.url, "admin_token": ADMIN_TOKEN, "read_token": READ_TOKEN},
         "neon": {"api_base": emulator.api(), "api_key": API_KEY, "sql_url": format!("{}/sql", emulator.url), "project": emulator.project,
                  "production_branch": emulator.production, "staging_branch": emulator.staging},
-        "endpoints": endpoints["endpoints"],
+        "endpoints": described_endpoints(&emulator.control("GET", "endpoints", None)?),
         "receiver": stack.sink.url,
     });
     let file = paths::root().join("target/dev.json");
@@ -112,6 +113,22 @@ pub(crate) fn dev() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(())
+}
+
+/// Returns one entry for each endpoint, database and role.
+fn described_endpoints(listed: &Value) -> Vec<Value> {
+    let mut described = Vec::new();
+    for endpoint in listed["endpoints"].as_array().into_iter().flatten() {
+        for database in endpoint["databases"].as_array().into_iter().flatten() {
+            for role in endpoint["roles"].as_array().into_iter().flatten() {
+                described.push(json!({
+                    "id": endpoint["id"], "host": endpoint["host"], "branch": endpoint["branch_name"], "address": endpoint["address"],
+                    "port": endpoint["port"], "database": database, "role": role["name"], "password": role["password"],
+                }));
+            }
+        }
+    }
+    described
 }
 
 /// Inserts into production until it is told to stop.

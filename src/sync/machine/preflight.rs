@@ -133,3 +133,78 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<i64>) -> Opti
          lower keep_last or keep_displaced, or delete a branch"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RunId;
+    use crate::neon::wire::Branch;
+    use crate::sync::checkpoint::{Checkpoint, Goal, Start};
+    use crate::sync::machine::Seen;
+    use crate::sync::schedule::tests::pair;
+    use crate::time::Timestamp;
+
+    fn now() -> Timestamp {
+        "2026-11-21T10:00:00Z".parse().expect("an instant")
+    }
+
+    fn branch(id: &str, name: &str, parent: Option<&str>) -> Branch {
+        Branch {
+            id: id.into(),
+            name: name.into(),
+            parent_id: parent.map(Into::into),
+            parent_lsn: None,
+            current_state: "ready".into(),
+            default: false,
+            protected: false,
+            created_at: now(),
+            expires_at: None,
+        }
+    }
+
+    /// Returns the objection to a project that is good but for one change.
+    fn objected(change: impl Fn(&mut BranchList, &mut Vec<Endpoint>)) -> Option<String> {
+        let pair = pair();
+        let (production, staging) = (pair.production_branch.as_str(), pair.staging_branch.as_str());
+        let branches = vec![branch(production, "production", None), branch(staging, "staging", Some(production))];
+        let mut list = BranchList { branches, ..BranchList::default() };
+        let kind = "read_write".to_owned();
+        let host = "ep-a-b-c.neon.test".to_owned();
+        let branch_id = pair.staging_branch.clone();
+        let mut endpoints = vec![Endpoint { id: "ep-a-b-c".into(), branch_id, host, kind, disabled: false, created_at: now() }];
+        change(&mut list, &mut endpoints);
+        let start = Start {
+            pair: pair.name.clone(),
+            run: RunId::decode("20261121").expect("a date"),
+            is_manual: false,
+            goal: Goal::Staging,
+            hold: None,
+            give_up_at: now(),
+            settings: String::new(),
+        };
+        let checkpoint = Checkpoint::start(start, now());
+        let seen = Seen::default();
+        let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
+        objection(&view, &list, &endpoints)
+    }
+
+    #[test]
+    fn a_good_project_is_not_objected_to() {
+        assert_eq!(objected(|_, _| {}), None);
+    }
+
+    #[test]
+    fn every_unsafe_staging_is_objected_to_by_name() {
+        let text = |change: &dyn Fn(&mut BranchList, &mut Vec<Endpoint>)| objected(change).unwrap_or_default();
+        assert!(text(&|list, _| list.branches[1].protected = true).contains("is protected"));
+        assert!(text(&|list, _| list.branches[1].default = true).contains("is the project's default branch"));
+        assert!(text(&|list, _| list.branches[1].parent_id = None).contains("is a root branch"));
+        assert!(text(&|list, _| list.branches[1].expires_at = Some(now())).contains("expires by itself"));
+        assert!(text(&|_, endpoints| endpoints.clear()).contains("no enabled read-write endpoint"));
+        assert!(text(&|_, endpoints| endpoints[0].disabled = true).contains("no enabled read-write endpoint"));
+        assert!(text(&|list, _| drop(list.branches.remove(1))).contains("staging_branch: br-calm-river-a5x0q1zz is not in project"));
+        assert!(text(&|list, _| drop(list.branches.remove(0))).contains("production_branch: br-noisy-breeze-a5e59rrb is not in project"));
+        let foreign = |list: &mut BranchList, _: &mut Vec<Endpoint>| list.branches.push(branch("br-x-y-z", "backup-20261121", None));
+        assert!(text(&foreign).contains("was not made by this pair"));
+    }
+}

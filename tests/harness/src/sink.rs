@@ -52,14 +52,15 @@ impl Sink {
             status: Arc::clone(&status),
         };
         std::thread::spawn(move || {
+            let mut unanswered = Vec::new();
             for request in server.incoming_requests() {
-                answer(request, &received, &status);
+                answer(request, &received, &status, &mut unanswered);
             }
         });
         Ok(sink)
     }
 
-    /// Answers with this status from now on.
+    /// Answers with this status from now on; 0 means not to answer at all.
     pub fn respond(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
@@ -71,7 +72,7 @@ impl Sink {
 
     /// Returns what a path has received and answered well.
     pub fn taken(&self, path: &str) -> Vec<Received> {
-        self.received().into_iter().filter(|received| received.path == path && received.status < 300).collect()
+        self.received().into_iter().filter(|received| received.path == path && (200..300).contains(&received.status)).collect()
     }
 }
 
@@ -85,7 +86,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, status: &AtomicU16) {
+fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, status: &AtomicU16, unanswered: &mut Vec<tiny_http::Request>) {
     let mut body = String::new();
     let _ = request.as_reader().read_to_string(&mut body);
     let header = |name: &str| {
@@ -99,6 +100,11 @@ fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, stat
     let status = if path.starts_with("/app") { 200 } else { status.load(Ordering::SeqCst) };
     let id = header("webhook-id");
     lock(received).push(Received { path, id, is_signed, body: serde_json::from_str(&body).unwrap_or(Value::Null), status });
+    if status == 0 {
+        // Kept, because a request that is dropped is answered.
+        unanswered.push(request);
+        return;
+    }
     let _ = request.respond(tiny_http::Response::empty(status));
 }
 
