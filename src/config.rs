@@ -22,6 +22,16 @@ use crate::time::{TimeOfDay, Zone};
 /// The variables that are read: this one, and all that begin with it and an underscore.
 pub const VARIABLE: &str = "FIRSTLIGHT";
 
+/// Backups that a rule may keep.
+///
+/// Which of them are verified is one KV read of at most 100 keys; ten are left for those that are about to go.
+const MOST_KEPT: u32 = 90;
+
+/// Channels that a notice may go to.
+///
+/// Ending a run takes four subrequests and one for each channel, and must fit the smallest budget of 20.
+const MOST_CHANNELS: usize = 10;
+
 /// The secrets that have fixed names.
 pub mod secret {
     /// The key of Neon's API.
@@ -309,14 +319,17 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     let backup_prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
     fields.need("keep_last", "7");
     fields.need("keep_displaced", "1");
-    let keep_last = fields.number("keep_last", 1, 5000);
+    let keep_last = fields.number("keep_last", 1, MOST_KEPT);
     let keep_displaced = fields.number("keep_displaced", 1, 100);
     let pair = (|fields: &mut Fields<'_>| {
         let role_password_secret = fields.text("role_password_secret");
         let databases = fields.texts("databases");
+        if databases.as_ref().is_some_and(Vec::is_empty) {
+            fields.problem("databases", "is empty; name at least one, or leave the key out to compare all that Neon lists");
+        }
         let endpoint_cu_hundredths = endpoint_cu(fields);
         let zone_label = fields.text("zone_label");
-        let keep_at_least = fields.number("keep_at_least", 1, 5000).unwrap_or(3);
+        let keep_at_least = fields.number("keep_at_least", 1, MOST_KEPT).unwrap_or(3);
         let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
         let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
         let smoke_tests = smoke_tests(fields, allow_insecure);
@@ -424,6 +437,9 @@ fn smoke_tests(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<SmokeTest> 
         let url = address(&mut test, "url", allow_insecure);
         let expect_status = test.number("expect_status", 100, 599).unwrap_or(200);
         let is_fatal = test.word("on_failure", &[("fail", true), ("warn", false)]).unwrap_or(true);
+        if name.as_deref().is_some_and(|name| tests.iter().any(|other: &SmokeTest| other.name == name)) {
+            test.problem("name", "is used by another smoke test; it must be the test's own");
+        }
         test.finish();
         if let (Some(name), Some(url)) = (name, url) {
             let expect_status = u16::try_from(expect_status).unwrap_or(200);
@@ -435,7 +451,11 @@ fn smoke_tests(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<SmokeTest> 
 
 fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {
     let mut channels: Vec<Channel> = Vec::new();
-    for (path, map) in fields.objects("channels") {
+    let objects = fields.objects("channels");
+    if objects.len() > MOST_CHANNELS {
+        fields.problem("channels", format!("has {} entries; allowed are {MOST_CHANNELS}", objects.len()));
+    }
+    for (path, map) in objects {
         let mut channel = Fields::new(path, map, fields.problems());
         let name = channel.required("name", "\"on-call\"");
         channel.need("kind", "\"slack\"");
@@ -461,94 +481,4 @@ fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn good() -> Value {
-        json!({
-            "label": "CAIO Hub",
-            "pairs": [{
-                "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-                "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
-                "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
-                "keep_last": 7, "keep_displaced": 1
-            }],
-            "channels": [{"name": "director", "kind": "slack", "url_secret": "SLACK_WEBHOOK_URL"}]
-        })
-    }
-
-    fn faults(change: impl Fn(&mut Value)) -> Vec<String> {
-        let mut value = good();
-        change(&mut value);
-        match Config::from_value(&value) {
-            Ok(_) => Vec::new(),
-            Err(ConfigErrors(problems)) => problems.iter().map(ToString::to_string).collect(),
-        }
-    }
-
-    #[test]
-    fn a_complete_configuration_is_read() {
-        let config = Config::from_value(&good()).expect("the configuration is complete");
-        let pair = config.pair("hub").expect("the pair is there");
-        assert_eq!(pair.keep_at_least, 3);
-        assert_eq!(pair.catch_up_until, pair.deadline);
-        assert_eq!(pair.endpoint_cu_hundredths, 25);
-        assert!(pair.keep_passwords);
-    }
-
-    #[test]
-    fn all_faults_are_told_at_once_with_their_paths() {
-        let found = faults(|value| {
-            let pair = value["pairs"][0].as_object_mut().expect("a table");
-            pair.remove("keep_last");
-            pair.insert("deadline".into(), json!("6 am"));
-            pair.insert("retention".into(), json!(3));
-            value["colour"] = json!("red");
-        });
-        let paths: Vec<&str> = found.iter().filter_map(|text| text.split(':').next()).collect();
-        assert_eq!(paths, ["pairs[0].deadline", "pairs[0].keep_last", "pairs[0].retention", "colour"], "{found:#?}");
-    }
-
-    #[test]
-    fn staging_must_not_be_production() {
-        let found = faults(|value| value["pairs"][0]["staging_branch"] = json!("br-noisy-breeze-a5e59rrb"));
-        assert_eq!(found, ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so they must differ"]);
-    }
-
-    #[test]
-    fn a_branch_is_named_by_its_id() {
-        let found = faults(|value| value["pairs"][0]["staging_branch"] = json!("staging"));
-        assert!(found[0].contains("allowed is Neon's id, not a name"), "{found:?}");
-    }
-
-    #[test]
-    fn an_address_is_https_unless_told_otherwise() {
-        let found = faults(|value| value["neon_api_base"] = json!("http://127.0.0.1:1/api/v2"));
-        assert_eq!(found.len(), 1);
-        let none = faults(|value| {
-            value["neon_api_base"] = json!("http://127.0.0.1:1/api/v2");
-            value["allow_insecure"] = json!(true);
-        });
-        assert!(none.is_empty(), "{none:?}");
-    }
-
-    #[test]
-    fn a_webhook_address_in_place_of_a_secrets_name_is_not_shown() {
-        let found = faults(|value| value["channels"][0]["url_secret"] = json!("https://hooks.example.com/T0/secret"));
-        assert!(!found[0].contains("T0/secret"), "{found:?}");
-    }
-
-    #[test]
-    fn tables_are_merged_and_a_key_set_twice_is_a_fault() {
-        let mut first = good();
-        let pairs = first.as_object_mut().and_then(|map| map.remove("pairs")).expect("pairs");
-        let second = json!({"pairs": pairs});
-        let variables = [("FIRSTLIGHT".to_owned(), first.clone()), ("FIRSTLIGHT_PAIRS".to_owned(), second), ("OTHER".to_owned(), json!(1))];
-        assert!(Config::from_variables(&variables).is_ok());
-        let twice = [("FIRSTLIGHT".to_owned(), good()), ("FIRSTLIGHT_X".to_owned(), json!({"label": "Other"}))];
-        let ConfigErrors(problems) = Config::from_variables(&twice).expect_err("label is set twice");
-        assert_eq!(problems[0].to_string(), "FIRSTLIGHT_X.label: is set in another table too");
-    }
-}
+mod tests;

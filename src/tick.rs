@@ -69,6 +69,8 @@ struct Memory {
     notices: Vec<Outgoing>,
     /// Whether people were told that today's run is late.
     is_late_told: bool,
+    /// Yesterday, when the pair was there and no run of that date was started or told as missed.
+    unjudged: Option<Day>,
 }
 
 impl<'a, W: World> Context<'a, W> {
@@ -90,7 +92,15 @@ impl<'a, W: World> Context<'a, W> {
             }
         };
         let mut candidates = Vec::new();
-        for (pair, mut memory) in self.config.pairs.iter().zip(memories) {
+        for (pair, memory) in self.config.pairs.iter().zip(memories) {
+            let mut memory = match memory {
+                Ok(memory) => memory,
+                Err(error) => {
+                    let facts = [("pair", pair.name.to_string()), ("error", error.to_string())];
+                    self.log(Level::Error, "pair left alone", &facts);
+                    continue;
+                }
+            };
             self.deliver_due(&mut memory, now).await;
             self.tell_lateness(pair, &mut memory, now).await;
             if let Some(checkpoint) = self.candidate(pair, &memory, now).await {
@@ -135,24 +145,27 @@ impl<'a, W: World> Context<'a, W> {
         self.world.log(level, event, facts);
     }
 
-    /// Reads what is remembered of every pair, in one request for up to nine pairs.
-    async fn load(&self, now: Timestamp) -> Result<Vec<Memory>, RecordError> {
+    /// Reads what is remembered of every pair, in one request for up to five pairs. A record that cannot be read stops its own pair only.
+    async fn load(&self, now: Timestamp) -> Result<Vec<Result<Memory, RecordError>>, RecordError> {
         let mut keys = Vec::new();
         for pair in &self.config.pairs {
-            let run = schedule::today(pair, now).run;
-            keys.extend([record::checkpoint_key(&pair.name), record::result_key(&pair.name, &run), record::hold_key(&pair.name)]);
-            keys.extend(NoticeKind::ALL.iter().map(|kind| record::notice_key(&format!("{}/{run}/{}", pair.name, kind.as_str()))));
+            keys.extend([record::checkpoint_key(&pair.name), record::hold_key(&pair.name)]);
+            for day in [schedule::today(pair, now), schedule::yesterday(pair, now)] {
+                keys.push(record::result_key(&pair.name, &day.run));
+                let id = |kind: &NoticeKind| format!("{}/{}/{}", pair.name, day.run, kind.as_str());
+                keys.extend(NoticeKind::ALL.iter().map(|kind| record::notice_key(&id(kind))));
+            }
         }
         let mut found = self.read_all(&keys).await?;
         // Notices of a manual run, or of yesterday's, are known from the checkpoint alone.
         let mut more = Vec::new();
         for pair in &self.config.pairs {
-            let checkpoint: Option<Checkpoint> = decode_found(&found, &record::checkpoint_key(&pair.name))?;
+            let checkpoint: Option<Checkpoint> = decode_found(&found, &record::checkpoint_key(&pair.name)).ok().flatten();
             let outbox = checkpoint.map(|checkpoint| checkpoint.outbox).unwrap_or_default();
             more.extend(outbox.iter().map(|id| record::notice_key(id)).filter(|key| !found.contains_key(key)));
         }
         found.extend(self.read_all(&more).await?);
-        self.config.pairs.iter().map(|pair| memory(pair, &found, now)).collect()
+        Ok(self.config.pairs.iter().map(|pair| memory(pair, &found, now)).collect())
     }
 
     async fn read_all(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, RecordError> {
@@ -169,6 +182,9 @@ impl<'a, W: World> Context<'a, W> {
         if let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over()) {
             let is_driven = checkpoint.driven_until.is_some_and(|until| until > now);
             return (!is_driven).then(|| checkpoint.clone());
+        }
+        if let Some(day) = &memory.unjudged {
+            self.miss(pair, &day.run, now).await;
         }
         let run = &memory.day.run;
         let is_done = memory.result.is_some() || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
@@ -188,6 +204,9 @@ impl<'a, W: World> Context<'a, W> {
                     settings: schedule::settings_digest(pair),
                 };
                 let mut checkpoint = Checkpoint::start(start, now);
+                if now > memory.day.latest_start && !memory.is_late_told {
+                    self.tell(notice::of_late_start(&checkpoint, pair, &self.config.label, now), now).await;
+                }
                 // Notices of the run before that are still on their way must not be forgotten with it.
                 checkpoint.outbox = memory.checkpoint.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
                 Some(checkpoint)
@@ -201,16 +220,14 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Records a day on which no run was started, and tells people.
     async fn miss(&self, pair: &Pair, run: &RunId, now: Timestamp) {
+        // Told first: a tick that dies in between tells it again, with the same id.
+        self.tell(notice::of_missed_day(pair, run, &self.config.label, now), now).await;
         let report = Report::of_missed_day(pair, run, now);
         let key = record::result_key(&pair.name, run);
-        let mut outgoing = Outgoing::new(notice::of_missed_day(pair, run, &self.config.label, now), &self.config.channels, now);
-        self.store_notice(&outgoing).await;
         if let Err(error) = record::write(&self.world, &key, &record::encode(&report), Some(report.metadata())).await {
             self.log(Level::Error, "result not stored", &[("key", key), ("error", error.to_string())]);
         }
         self.log(Level::Warn, "day missed", &[("pair", pair.name.to_string()), ("run", run.to_string())]);
-        self.deliver(&mut outgoing, now).await;
-        self.store_notice(&outgoing).await;
     }
 
     /// Drives one run, as [`Context::tick`] does, and logs what it cost.
@@ -242,12 +259,13 @@ impl<'a, W: World> Context<'a, W> {
                 ("tick", run.checkpoint.tick_count.to_string()),
             ],
         );
-        let mut saved_at = self.save(&run.checkpoint).await;
+        let (mut saved_at, _) = self.save(&run.checkpoint).await;
         for _ in 0..ACTIONS_PER_TICK {
             let now = self.world.now();
             if run.wants_save && now >= after(saved_at, std::time::Duration::from_millis(1_100)) {
-                run.wants_save = false;
-                saved_at = self.save(&run.checkpoint).await;
+                let (at, is_saved) = self.save(&run.checkpoint).await;
+                saved_at = at;
+                run.wants_save = !is_saved;
             }
             let step = run.checkpoint.step;
             match machine::next(&run, pair, now) {
@@ -333,14 +351,15 @@ impl<'a, W: World> Context<'a, W> {
         run.checkpoint
     }
 
-    /// Saves the checkpoint. A save that fails is skipped: names in Neon remember the rest.
-    async fn save(&self, checkpoint: &Checkpoint) -> Timestamp {
+    /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is skipped: names in Neon remember the rest.
+    async fn save(&self, checkpoint: &Checkpoint) -> (Timestamp, bool) {
         use crate::port::Clock as _;
         let key = record::checkpoint_key(&checkpoint.pair);
-        if let Err(error) = record::write(&self.world, &key, &record::encode(checkpoint), None).await {
+        let saved = record::write(&self.world, &key, &record::encode(checkpoint), None).await;
+        if let Err(error) = &saved {
             self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
         }
-        self.world.now()
+        (self.world.now(), saved.is_ok())
     }
 }
 
@@ -370,7 +389,12 @@ fn memory(pair: &Pair, found: &BTreeMap<String, Option<String>>, now: Timestamp)
         }
     }
     let late = record::notice_key(&format!("{}/{}/{}", pair.name, day.run, NoticeKind::Late.as_str()));
+    let yesterday = schedule::yesterday(pair, now);
+    let is_told = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
+    // A pair that was not there yesterday has missed nothing; its first checkpoint tells.
+    let was_there = checkpoint.as_ref().is_some_and(|last| last.started_at < yesterday.start_at && last.run != yesterday.run);
     Ok(Memory {
+        unjudged: (!is_told && was_there).then_some(yesterday),
         is_late_told: found.get(&late).is_some_and(Option::is_some),
         result: decode_found(found, &record::result_key(&pair.name, &day.run))?,
         hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),

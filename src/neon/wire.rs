@@ -120,6 +120,9 @@ pub struct Operation {
     pub branch_id: Option<BranchId>,
     /// How far it is.
     pub status: OperationStatus,
+    /// When it was made.
+    #[serde(with = "millis")]
+    pub created_at: Timestamp,
     /// When Neon tries again; present on a failure that is not final.
     #[serde(default, with = "millis::option")]
     pub retry_at: Option<Timestamp>,

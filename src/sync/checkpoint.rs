@@ -5,6 +5,8 @@
 //! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
 //! locks, the checkpoint is a memory.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
@@ -64,6 +66,8 @@ pub struct Checkpoint {
     pub databases: Vec<DatabaseName>,
     /// The backup, once it exists.
     pub backup: Option<Backup>,
+    /// The databases that were read completely, of each side. A tick whose budget is spent leaves the others to the next.
+    pub prints: BTreeMap<Side, Fingerprint>,
     /// What the backup holds, once it was read.
     pub fingerprint: Option<Fingerprint>,
     /// The restore, once it was accepted or seen.
@@ -182,6 +186,18 @@ pub struct Restore {
     pub operations: Vec<OperationId>,
     /// Whether its operations are done.
     pub is_done: bool,
+}
+
+/// Whose content is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The backup.
+    Backup,
+    /// Staging, which may be in use.
+    Staging,
+    /// Staging at the point where its restore ended.
+    Check,
 }
 
 /// What became of the passwords of staging's roles.
@@ -351,6 +367,7 @@ impl Checkpoint {
             pins: None,
             databases: Vec::new(),
             backup: None,
+            prints: BTreeMap::new(),
             fingerprint: None,
             restore: None,
             roll_back: None,

@@ -10,6 +10,7 @@
 
 mod apply;
 mod backup;
+mod conclude;
 mod contents;
 mod ending;
 mod passwords;
@@ -20,13 +21,14 @@ mod staging;
 
 use std::collections::BTreeMap;
 
-pub use self::apply::{IllegalTransition, apply, conclude};
+pub use self::apply::{IllegalTransition, apply};
+pub use self::conclude::conclude;
 use crate::config::Pair;
 use crate::id::{BranchId, BranchName, DatabaseName, Lsn, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
-use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus};
+use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::Step;
 use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint};
@@ -57,7 +59,6 @@ pub struct Seen {
     look_at: Option<Timestamp>,
     sees_all_rows: Option<RoleSight>,
     readings: BTreeMap<(Side, DatabaseName), Reading>,
-    prints: BTreeMap<Side, Fingerprint>,
     orders: Option<Orders>,
     /// Whether looking at the end has failed for good.
     is_blind: bool,
@@ -92,17 +93,6 @@ pub struct Orders {
     pub is_cancelled: bool,
     /// Somebody wants staging kept.
     pub hold: Option<Hold>,
-}
-
-/// Whose content is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    /// The backup.
-    Backup,
-    /// Staging, which may be in use.
-    Staging,
-    /// Staging at the point where its restore ended.
-    Check,
 }
 
 /// What is to be done next.
@@ -188,8 +178,8 @@ pub enum Outcome {
     Verified(Option<Vec<BranchName>>),
     /// How the smoke test went.
     Smoked(Check),
-    /// The result is stored; these notices wait for their channels.
-    Published(Vec<String>),
+    /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
+    Published(Option<Vec<String>>),
 }
 
 /// A change of the run that needs nothing from outside.
@@ -211,7 +201,9 @@ pub enum Conclusion {
     RestoreDone,
     /// The displaced branch was looked for.
     DisplacedFound(Option<BranchId>),
-    /// The passwords were looked at.
+    /// A role has the password it had; `false` means that this cannot be known.
+    PasswordSettled(RoleName, bool),
+    /// The passwords of all roles were looked at.
     PasswordsDone,
     /// Some tables differ and are to be compared where nobody writes.
     CheckNeeded(BranchName, Vec<String>),
@@ -380,6 +372,9 @@ impl<'a> View<'a> {
             return Err(act(Call::ListOperations));
         };
         let mut is_known = named.is_empty();
+        // Where no operation is named, those of the branch count that are not older than the backup; Neon writes whole seconds.
+        let since = self.checkpoint.backup.as_ref().map(|backup| backup.accepted_at - chrono::TimeDelta::seconds(2));
+        let is_of_this_run = |operation: &Operation| since.is_none_or(|since| operation.created_at >= since);
         for operation in operations.iter().filter(|operation| named.contains(&operation.id) || operation.branch_id.as_ref() == Some(branch))
         {
             is_known |= named.contains(&operation.id);
@@ -387,6 +382,7 @@ impl<'a> View<'a> {
                 Some(true) => {}
                 // An older operation of this branch that ended badly was somebody else's.
                 Some(false) if !named.is_empty() && !named.contains(&operation.id) => {}
+                Some(false) if named.is_empty() && !is_of_this_run(operation) => {}
                 Some(false) => {
                     let (id, status) = (&operation.id, operation.status_text());
                     return Err(fail(format!("{why}: operation {id} on {branch} ended {status:?}, expected \"finished\"")));

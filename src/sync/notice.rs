@@ -259,6 +259,19 @@ pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
     }
 }
 
+/// Writes the notice of a run that starts later than it should.
+pub fn of_late_start(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
+    let text = format!(
+        "Production → staging sync was to start by {} {label_of_zone} and starts at {} {label_of_zone}. It is to be done by {} {label_of_zone}; \
+         the outcome will be told. Runbook: runbooks/run-failed.md",
+        pair.latest_start,
+        pair.zone.clock_time(now),
+        pair.deadline,
+        label_of_zone = pair.zone_label,
+    );
+    Notice { text, ..of_late_run(checkpoint, pair, label, now) }
+}
+
 /// Encodes a notice for a channel. `signing` is the secret of a webhook, `whsec_<base64>` or any text.
 pub fn encode(notice: &Notice, kind: ChannelKind, url: &Secret, signing: Option<&Secret>, now: Timestamp) -> HttpRequest {
     let mut request = HttpRequest::new(Method::Post, url.reveal().to_owned(), DELIVERY_TIMEOUT);
@@ -390,6 +403,21 @@ mod tests {
             "Production → staging sync failed at step 4 of 7 (restore staging). Error: operation op-1 ended \"failed\". \
              Staging holds backup-20261121, not verified. Runbook: runbooks/run-failed.md"
         );
+    }
+
+    #[test]
+    fn a_late_start_and_a_missed_day_are_told() {
+        let checkpoint = ended(RunStatus::Succeeded, Step::Prune, None);
+        let late = of_late_start(&checkpoint, &pair(), "CAIO Hub", at("2026-11-21T10:42:00Z"));
+        assert_eq!(late.subject, "[URGENT] [CAIO Hub] Daily sync LATE — 2026-11-21");
+        assert_eq!(
+            late.text,
+            "Production → staging sync was to start by 05:30 ET and starts at 5:42 AM ET. It is to be done by 06:00 ET; \
+             the outcome will be told. Runbook: runbooks/run-failed.md"
+        );
+        let missed = of_missed_day(&pair(), &checkpoint.run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
+        assert_eq!(missed.subject, "[URGENT] [CAIO Hub] Daily sync MISSED — 2026-11-21");
+        assert!(missed.text.starts_with("Production → staging sync was not started between 05:00 and 06:00 ET. Staging is untouched"));
     }
 
     #[test]

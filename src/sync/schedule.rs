@@ -62,6 +62,12 @@ pub fn today(pair: &Pair, now: Timestamp) -> Day {
     day(pair, pair.zone.date(now))
 }
 
+/// Returns the instants of the civil date before the present one.
+pub fn yesterday(pair: &Pair, now: Timestamp) -> Day {
+    let today = pair.zone.date(now);
+    day(pair, today.pred_opt().unwrap_or(today))
+}
+
 impl Day {
     /// Says what this date asks for at `now`.
     pub fn due(&self, now: Timestamp) -> Due {

@@ -18,6 +18,9 @@ use crate::time::Timestamp;
 /// How long the staging application may take to answer a smoke test.
 const SMOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
+/// The attempt to store a result after which people are told without it.
+const TELL_DIRECTLY: u32 = 3;
+
 impl<W: World> Context<'_, W> {
     /// Returns the subrequests that an action may take.
     pub(super) fn cost(&self, action: &Action) -> u32 {
@@ -38,7 +41,7 @@ impl<W: World> Context<'_, W> {
                 if let Call::RestoreBranch(restore) = call {
                     // Saved first: a crash during the call then costs a look-up, not the knowledge of what was displaced.
                     run.checkpoint.intended_name = Some(restore.displaced_name.clone());
-                    *saved_at = self.save(&run.checkpoint).await;
+                    *saved_at = self.save(&run.checkpoint).await.0;
                 }
                 self.call(pair, call).await
             }
@@ -128,20 +131,26 @@ impl<W: World> Context<'_, W> {
     /// # Repeating
     ///
     /// The result is written once. A notice that is stored already goes on from where its delivery was.
-    async fn publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Vec<String> {
+    async fn publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Option<Vec<String>> {
         let now = self.world.now();
         let mut outbox = checkpoint.outbox.clone();
-        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return outbox };
+        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return Some(outbox) };
         let report = Report::of(checkpoint);
         let (result_key, notice_key) = (record::result_key(&pair.name, &checkpoint.run), record::notice_key(&told.id));
-        let found = self.world.read(&[result_key.clone(), notice_key.clone()]).await.unwrap_or_default();
+        let Ok(found) = self.world.read(&[result_key.clone(), notice_key.clone()]).await else {
+            // People must not wait for the store; the receiver drops a second copy by its id.
+            if checkpoint.attempt == TELL_DIRECTLY {
+                self.deliver(&mut Outgoing::new(told, &self.config.channels, now), now).await;
+            }
+            return None;
+        };
         let text = |key: &String| found.get(key).and_then(Option::as_ref);
         let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
         let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
         if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.status != report.status) {
             // The result is never replaced. What is told must not contradict it without saying so.
             if report.status != RunStatus::Succeeded {
-                return outbox;
+                return Some(outbox);
             }
             told.kind = NoticeKind::Corrected;
             told.id = format!("{}/{}/corrected", checkpoint.pair, checkpoint.run);
@@ -160,19 +169,21 @@ impl<W: World> Context<'_, W> {
         if !is_stored {
             self.store_notice(&outgoing).await;
         }
+        let mut is_safe = true;
         if earlier.is_none()
             && let Err(error) = record::write(&self.world, &result_key, &record::encode(&report), Some(report.metadata())).await
         {
             self.log(Level::Error, "result not stored", &[("key", result_key), ("error", error.to_string())]);
+            is_safe = false;
         }
         self.deliver(&mut outgoing, now).await;
         if !outgoing.is_delivered() {
-            self.store_notice(&outgoing).await;
+            is_safe &= self.store_notice(&outgoing).await;
             if !outbox.contains(&outgoing.notice.id) {
                 outbox.push(outgoing.notice.id.clone());
             }
         }
-        outbox
+        is_safe.then_some(outbox)
     }
 
     /// Records that the backup of this run was read without objection.

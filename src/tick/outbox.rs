@@ -41,22 +41,28 @@ impl<W: World> Context<'_, W> {
         if !is_late {
             return;
         }
-        let told = notice::of_late_run(checkpoint, pair, &self.config.label, now);
+        let id = self.tell(notice::of_late_run(checkpoint, pair, &self.config.label, now), now).await;
+        checkpoint.outbox.extend(id);
+    }
+
+    /// Stores and sends a notice. Returns its id when some channel has not taken it.
+    pub(super) async fn tell(&self, told: notice::Notice, now: Timestamp) -> Option<String> {
         let mut outgoing = Outgoing::new(told, &self.config.channels, now);
         self.store_notice(&outgoing).await;
         self.deliver(&mut outgoing, now).await;
-        if !outgoing.is_delivered() {
-            self.store_notice(&outgoing).await;
-            checkpoint.outbox.push(outgoing.notice.id.clone());
-        }
+        // What every channel has taken is stored as such: the next tick would send it again.
+        self.store_notice(&outgoing).await;
+        (!outgoing.is_delivered()).then(|| outgoing.notice.id.clone())
     }
 
-    /// Stores a notice. Where that fails it is sent all the same, and stored by the next tick.
-    pub(super) async fn store_notice(&self, outgoing: &Outgoing) {
+    /// Stores a notice, and returns whether that succeeded. Where it fails the notice is sent all the same.
+    pub(super) async fn store_notice(&self, outgoing: &Outgoing) -> bool {
         let key = record::notice_key(&outgoing.notice.id);
-        if let Err(error) = record::write(&self.world, &key, &record::encode(outgoing), None).await {
+        let stored = record::write(&self.world, &key, &record::encode(outgoing), None).await;
+        if let Err(error) = &stored {
             self.log(Level::Error, "notice not stored", &[("key", key), ("error", error.to_string())]);
         }
+        stored.is_ok()
     }
 
     /// Tries every channel that has not taken the notice and is due.

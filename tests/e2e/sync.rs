@@ -234,3 +234,17 @@ fn a_table_in_use_that_cannot_be_compared_undisturbed_is_not_checked_and_fails_t
     assert!(report["reason"].as_str().unwrap_or_default().contains("public.users: in use: it differs"), "{report:#}");
     Ok(())
 }
+
+#[test]
+fn more_roles_than_one_invocation_can_look_after_are_finished_by_the_next() -> Result<()> {
+    let roles: Vec<String> = (1..=30).map(|number| format!("create role r{number} login password 'secret_of_r{number}';\n")).collect();
+    let stack = Stack::start(&Options { seed: format!("{SEED}{}", roles.concat()), ..Options::default() })?;
+
+    let report = stack.run_to_end(6)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    assert!(report["tick_count"].as_u64().is_some_and(|ticks| ticks > 1), "{report:#}");
+    assert_eq!(report["passwords"]["kept"].as_array().map(Vec::len), Some(32), "{report:#}");
+    assert_eq!(stack.emulator.count("restoreProjectBranch")?, 1);
+    Ok(())
+}

@@ -1,15 +1,15 @@
 //! What an outcome means for the run.
 
 use super::prune::Deletion;
-use super::{Action, Conclusion, Outcome, Purpose, Query, Reading, RoleSight, Run, Side};
+use super::{Action, Outcome, Purpose, Query, Reading, RoleSight, Run};
 use crate::config::Pair;
-use crate::id::{BranchId, OperationId, RoleName};
+use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
-use crate::sync::checkpoint::{Backup, CheckBranch, Ending, Pins, Restore, RunStatus, Verdict};
+use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus, Side};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE, Step, look_gap};
+use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE};
 use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, sees_all_rows};
 use crate::time::{Timestamp, after};
 
@@ -23,6 +23,9 @@ const LOOKS_AT_THE_END: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("take up the outcome of an action: it is not one that the action can have")]
 pub struct IllegalTransition;
+
+/// Attempts to give a role its password back, when the error is not one that passes.
+const ATTEMPTS_TO_GIVE: u32 = 3;
 
 /// Changes the run by what came of an action.
 ///
@@ -54,6 +57,10 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             Ok(())
         }
         (Action::ReadVerified(_), Outcome::Verified(verified)) => {
+            if verified.is_none() && run.checkpoint.verdict.is_none() {
+                retry(run, "read which backups are verified: the store did not answer", None, now);
+                return Ok(());
+            }
             if verified.is_none() {
                 run.checkpoint.warn("pruning: the store did not say which backups are verified; nothing was deleted".to_owned());
                 run.seen.is_blind = true;
@@ -65,8 +72,14 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             run.checkpoint.checks.push(check);
             Ok(())
         }
-        (Action::Publish, Outcome::Published(outbox)) => {
+        (Action::Publish, Outcome::Published(None)) => {
+            run.checkpoint.attempt += 1;
+            run.checkpoint.not_before = Some(after(now, wait_after(run.checkpoint.attempt, None)));
+            Ok(())
+        }
+        (Action::Publish, Outcome::Published(Some(outbox))) => {
             run.checkpoint.is_published = true;
+            run.checkpoint.attempt = 1;
             run.checkpoint.outbox = outbox;
             run.wants_save = true;
             Ok(())
@@ -136,7 +149,7 @@ fn created(run: &mut Run, branch: Branch, endpoints: Vec<Endpoint>, operations: 
 }
 
 /// Returns the record of a backup that is being made.
-fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Vec<OperationId>) -> Backup {
+pub(super) fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Vec<OperationId>) -> Backup {
     let (id, name) = (branch.id.clone(), branch.name.clone());
     Backup { id, name, lsn: None, accepted_at, operations, is_ready: false, is_verified: false }
 }
@@ -172,6 +185,11 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
         run.checkpoint.not_before = (!run.seen.is_blind).then(|| after(now, wait_after(run.checkpoint.attempt - 1, Some(error))));
         return;
     }
+    if call.is_write() && meaning != Disposition::Fail(RUN_FAILED) {
+        // The world has moved on by the time of the next attempt, and so may people: look at all of it again.
+        run.seen.forget();
+        run.seen.orders = None;
+    }
     match meaning {
         Disposition::Retry => retry(run, &error.to_string(), Some(error), now),
         Disposition::Observe => {
@@ -205,7 +223,7 @@ fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
     run.checkpoint.attempt += 1;
 }
 
-fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &str) {
+pub(super) fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &str) {
     let ending = Ending { status, reason, runbook: runbook.to_owned() };
     run.checkpoint.ending = Some(ending);
     // Whatever was seen before is not what staging holds at the end.
@@ -269,7 +287,10 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
             run.seen.passwords.insert((query.branch.clone(), query.role.clone()), old);
             run.checkpoint.passwords.kept.push(query.role.clone());
         }
-        Purpose::LogIn => run.checkpoint.passwords.logged_in.push(query.role.clone()),
+        Purpose::LogIn => {
+            run.checkpoint.passwords.logged_in.push(query.role.clone());
+            run.checkpoint.idle_tick_count = 0;
+        }
     }
     Some(())
 }
@@ -286,7 +307,8 @@ fn finish_reading(run: &mut Run, side: Side, query: &Query) {
         return;
     }
     if let Some(reading) = run.seen.readings.remove(&key) {
-        run.seen.prints.entry(side).or_default().databases.insert(query.database.clone(), reading.print);
+        run.checkpoint.prints.entry(side).or_default().databases.insert(query.database.clone(), reading.print);
+        run.checkpoint.idle_tick_count = 0;
     }
 }
 
@@ -295,8 +317,14 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
     if let Purpose::Catalogue(side) | Purpose::Content(side, _) = query.purpose {
         run.seen.readings.remove(&(side, query.database.clone()));
     }
-    let is_last = run.checkpoint.attempt >= ATTEMPTS_PER_STEP;
-    if error.is_passing() && !is_last {
+    let attempt = run.checkpoint.attempt;
+    let mut is_worth_another = error.is_passing() && attempt < ATTEMPTS_PER_STEP;
+    if let Purpose::GivePassword(_) = query.purpose {
+        // The reply may have been lost after the password was changed: ask Neon again before logging in with it.
+        run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
+        is_worth_another |= attempt < ATTEMPTS_TO_GIVE;
+    }
+    if is_worth_another {
         retry(run, &error.to_string(), None, now);
         return;
     }
@@ -327,203 +355,5 @@ fn is_about_the_network(error: &SqlError) -> bool {
     match error {
         SqlError::Answered { message, .. } => message.contains("not allowed to connect") || message.contains("blocked network"),
         SqlError::NoReply { .. } | SqlError::Undecodable { .. } => true,
-    }
-}
-
-/// Changes the run by a conclusion.
-pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timestamp) {
-    match conclusion {
-        Conclusion::Cleared => cleared(run, pair, now),
-        Conclusion::BackupFound(branch) => run.checkpoint.backup = Some(new_backup(&branch, branch.created_at, Vec::new())),
-        Conclusion::BackupReady => backup_ready(run, now),
-        Conclusion::BackupRead(print) => {
-            run.checkpoint.fingerprint = Some(print);
-            if let Some(backup) = run.checkpoint.backup.as_mut() {
-                backup.is_verified = true;
-            }
-            run.wants_save = true;
-        }
-        Conclusion::Held(hold) => {
-            run.checkpoint.hold = Some(hold);
-            end(run, RunStatus::Succeeded, String::new(), "");
-        }
-        Conclusion::RestoreFound => restore_found(run),
-        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => restore_progress(run, conclusion),
-        Conclusion::PasswordsDone => passwords_done(run, pair),
-        Conclusion::CheckNeeded(..) | Conclusion::CheckFound(_) | Conclusion::CheckReady => check_progress(run, conclusion),
-        Conclusion::Compared(checks) => {
-            run.checkpoint.checks.extend(checks);
-            run.checkpoint.is_compared = true;
-            run.seen.forget();
-        }
-        Conclusion::RollBackDone(reason) => end(run, RunStatus::Failed, reason, RUN_FAILED),
-        Conclusion::StepDone => step_done(run, now),
-        Conclusion::LookAgain => {
-            run.seen.looks += 1;
-            run.seen.operations = None;
-            run.seen.branches = None;
-            run.seen.look_at = Some(after(now, look_gap(run.seen.looks)));
-        }
-        Conclusion::End(ending) => {
-            if !ending.reason.is_empty() {
-                run.checkpoint.record_error(ending.reason.clone(), now);
-            }
-            end(run, ending.status, ending.reason, &ending.runbook);
-        }
-        Conclusion::Verdict(staging) => verdict(run, staging, now),
-        Conclusion::PrunePlanned(plan) => {
-            run.checkpoint.prune.kept.clone_from(&plan.kept);
-            run.seen.prune_plan = Some(plan);
-        }
-        Conclusion::Pruned => pruned(run, now),
-    }
-}
-
-/// The restore has come further.
-fn restore_progress(run: &mut Run, conclusion: Conclusion) {
-    let Some(restore) = run.checkpoint.restore.as_mut() else { return };
-    if let Conclusion::DisplacedFound(id) = conclusion {
-        restore.displaced_id = id;
-        return;
-    }
-    restore.is_done = true;
-    run.seen.forget();
-}
-
-/// The branch on which tables are compared again has come further.
-fn check_progress(run: &mut Run, conclusion: Conclusion) {
-    if let Conclusion::CheckNeeded(name, tables) = conclusion {
-        run.checkpoint.check = Some(CheckBranch { name, id: None, operations: Vec::new(), is_ready: false, refusal: None, tables });
-        run.seen.forget();
-        return;
-    }
-    let Some(check) = run.checkpoint.check.as_mut() else { return };
-    if let Conclusion::CheckFound(id) = conclusion {
-        check.id = Some(id);
-        return;
-    }
-    check.is_ready = true;
-    run.seen.forget();
-}
-
-fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
-    let staging = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&pair.staging_branch));
-    run.checkpoint.pins = staging.map(|staging| Pins {
-        project: pair.project.clone(),
-        production: pair.production_branch.clone(),
-        staging: staging.id.clone(),
-        staging_name: staging.name.clone(),
-    });
-    let listed = run.seen.databases.iter().flatten().map(|database| database.name.clone());
-    run.checkpoint.databases = pair.databases.clone().unwrap_or_else(|| listed.collect());
-    run.checkpoint.advance(now);
-}
-
-fn backup_ready(run: &mut Run, now: Timestamp) {
-    if let Some(backup) = run.checkpoint.backup.as_mut() {
-        let branch = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&backup.id));
-        backup.lsn = branch.and_then(|branch| branch.parent_lsn);
-        backup.is_ready = true;
-    }
-    run.seen.looks = 0;
-    run.seen.look_at = None;
-    run.seen.operations = None;
-    run.checkpoint.advance(now);
-}
-
-/// The restore of this run was done although this checkpoint did not see it being accepted.
-fn restore_found(run: &mut Run) {
-    let staging_name = run.checkpoint.pins.as_ref().map(|pins| pins.staging_name.to_string()).unwrap_or_default();
-    let made_at = run.checkpoint.backup.as_ref().map(|backup| backup.accepted_at);
-    let mut candidates = run.seen.branches.iter().flat_map(|list| &list.branches).filter(|branch| {
-        branch.name.as_str().starts_with(&format!("{staging_name}-of-")) && made_at.is_some_and(|at| branch.created_at >= at)
-    });
-    let only = candidates.next().filter(|_| candidates.next().is_none());
-    let name = run.checkpoint.intended_name.clone().or_else(|| only.map(|branch| branch.name.clone()));
-    let displaced_name = name.unwrap_or_else(|| "(unknown)".into());
-    run.checkpoint.restore =
-        Some(Restore { displaced_name, displaced_id: None, accepted_at: None, operations: Vec::new(), is_done: false });
-    run.wants_save = true;
-}
-
-/// Writes down what became of each role.
-fn passwords_done(run: &mut Run, pair: &Pair) {
-    run.checkpoint.passwords.is_done = true;
-    let displaced = run.checkpoint.restore.as_ref().and_then(|restore| restore.displaced_id.clone());
-    if displaced.is_none() && pair.keep_passwords {
-        run.checkpoint.warn("the displaced branch was not found; the passwords of staging's roles were not looked at".to_owned());
-    }
-    let Some(displaced) = displaced.filter(|_| pair.keep_passwords) else { return };
-    let staging = &pair.staging_branch;
-    let (before, present) = (run.seen.roles.get(&displaced), run.seen.roles.get(staging));
-    let (Some(before), Some(present)) = (before, present) else { return };
-    let gone: Vec<RoleName> =
-        before.iter().filter(|role| !present.iter().any(|other| other.name == role.name)).map(|role| role.name.clone()).collect();
-    let tells = |branch: &BranchId, role: &RoleName| run.seen.passwords.get(&(branch.clone(), role.clone())).is_some_and(Option::is_some);
-    for role in super::passwords::common(before, present) {
-        let passwords = &mut run.checkpoint.passwords;
-        if passwords.kept.contains(role) || passwords.not_kept.iter().any(|(name, _)| name == role) {
-            continue;
-        }
-        if tells(&displaced, role) && tells(staging, role) {
-            passwords.kept.push(role.clone());
-        } else {
-            passwords.not_kept.push((role.clone(), "Neon does not tell its password".to_owned()));
-        }
-    }
-    let list = |roles: &[RoleName]| roles.iter().map(RoleName::as_str).collect::<Vec<_>>().join(", ");
-    if !gone.is_empty() {
-        run.checkpoint.warn(format!("roles that staging had and production does not have are gone: {}", list(&gone)));
-    }
-    let not_kept: Vec<RoleName> = run.checkpoint.passwords.not_kept.iter().map(|(name, _)| name.clone()).collect();
-    if !not_kept.is_empty() {
-        run.checkpoint.warn(format!("roles of staging without their old password: {}", list(&not_kept)));
-    }
-    run.checkpoint.passwords.gone = gone;
-}
-
-fn step_done(run: &mut Run, now: Timestamp) {
-    if run.checkpoint.step == Step::VerifyBackup && run.checkpoint.leaves_staging() {
-        end(run, RunStatus::Succeeded, String::new(), "");
-        return;
-    }
-    run.checkpoint.advance(now);
-    if run.checkpoint.step == Step::Restore {
-        // The restore looks at everything again.
-        run.seen.forget();
-        run.seen.orders = None;
-    }
-}
-
-fn verdict(run: &mut Run, staging: String, now: Timestamp) {
-    let Some(ending) = &run.checkpoint.ending else { return };
-    let is_good = ending.status == RunStatus::Succeeded;
-    run.checkpoint.verdict = Some(Verdict {
-        status: ending.status,
-        at: now,
-        step: run.checkpoint.step,
-        reason: (!is_good).then(|| ending.reason.clone()),
-        runbook: (!is_good).then(|| ending.runbook.clone()),
-        staging,
-    });
-    if run.checkpoint.step == Step::Prune {
-        run.checkpoint.attempt = 1;
-    } else {
-        run.checkpoint.enter(Step::Prune, now);
-    }
-}
-
-fn pruned(run: &mut Run, now: Timestamp) {
-    run.seen.prune_plan = None;
-    run.seen.verified_backups = None;
-    if run.checkpoint.verdict.is_none() {
-        run.checkpoint.prune.made_room = true;
-        run.seen.forget();
-        return;
-    }
-    run.checkpoint.prune.is_done = true;
-    run.wants_save = true;
-    if let Some(last) = run.checkpoint.steps.last_mut() {
-        last.ended_at = Some(now);
     }
 }

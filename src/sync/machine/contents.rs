@@ -1,10 +1,10 @@
 //! Reads what one side holds, database by database. Step 3 uses it for the backup, step 5 for staging.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, Side, View, act, end, fail, need};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, act, end, fail, need};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::Call;
 use crate::neon::sql::Batch;
-use crate::sync::checkpoint::RunStatus;
+use crate::sync::checkpoint::{RunStatus, Side};
 use crate::sync::verify::{Fingerprint, catalogue_batch};
 
 /// Decides the next action of step 3.
@@ -14,6 +14,9 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     };
     if backup.is_verified {
         return Decision::Conclude(Conclusion::StepDone);
+    }
+    if view.checkpoint.databases.is_empty() {
+        return fail(format!("read {}: there is no database to read", backup.name));
     }
     let print = need!(read(view, Side::Backup, &backup.id));
     let not_checked: Vec<String> = print
@@ -33,12 +36,12 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
 /// Reads all databases of a side, or decides how to go on reading.
 pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fingerprint, Decision> {
     for database in &view.checkpoint.databases {
-        let is_read = view.seen.prints.get(&side).is_some_and(|print| print.databases.contains_key(database));
+        let is_read = view.checkpoint.prints.get(&side).is_some_and(|print| print.databases.contains_key(database));
         if !is_read {
             return Err(read_database(view, side, branch, database));
         }
     }
-    Ok(view.seen.prints.get(&side).cloned().unwrap_or_default())
+    Ok(view.checkpoint.prints.get(&side).cloned().unwrap_or_default())
 }
 
 fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &DatabaseName) -> Decision {

@@ -15,14 +15,17 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     if view.checkpoint.restore.is_none() && view.checkpoint.backup.is_none() {
         return Decision::Conclude(Conclusion::Verdict("Staging is untouched.".to_owned()));
     }
+    let claims_a_copy = ending.status == RunStatus::Succeeded && view.checkpoint.restore.is_some();
+    if view.seen.is_blind && claims_a_copy {
+        return super::fail("look at staging once more before calling it a copy: Neon did not answer".to_owned());
+    }
     if view.seen.is_blind {
         let text = "What staging holds could not be observed; look before using it.".to_owned();
         return Decision::Conclude(Conclusion::Verdict(text));
     }
     let branches = need!(view.branches());
     let is_ours = staging_is_ours(view, branches);
-    let must_be_ours = ending.status == RunStatus::Succeeded && view.checkpoint.restore.is_some();
-    if must_be_ours && !is_ours {
+    if claims_a_copy && !is_ours {
         return super::end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned());
     }
     Decision::Conclude(Conclusion::Verdict(describe(view, branches, is_ours)))
@@ -49,6 +52,9 @@ fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool) -> String {
     match (is_ours, is_verified, &view.checkpoint.restore, &view.checkpoint.roll_back) {
         (true, true, ..) => format!("Staging holds {backup}, verified."),
         (true, false, ..) => format!("Staging holds {backup}, not verified."),
+        (false, _, _, Some(roll_back)) if !roll_back.is_done => {
+            format!("Staging was being rolled back, which did not end well (child of {parent}).")
+        }
         (false, _, _, Some(_)) => format!("Staging was rolled back to the state before this run (child of {parent})."),
         (false, _, None, None) => "Staging is untouched.".to_owned(),
         (false, _, Some(_), None) => format!("Staging is a child of {parent}, not of this run's backup."),

@@ -23,10 +23,12 @@ pub(super) fn next(view: &View<'_>, restore: &Restore) -> Decision {
         }
         let had = need!(known(view, displaced, role));
         let has = need!(known(view, staging, role));
-        let (Some(had), Some(has)) = (had, has) else { continue };
-        if had != has {
-            return give(view, displaced, role);
-        }
+        // Settled one by one: the next tick need not ask again.
+        return match (had, has) {
+            (Some(had), Some(has)) if had != has => give(view, displaced, role),
+            (Some(_), Some(_)) => Decision::Conclude(Conclusion::PasswordSettled(role.clone(), true)),
+            _ => Decision::Conclude(Conclusion::PasswordSettled(role.clone(), false)),
+        };
     }
     Decision::Conclude(Conclusion::PasswordsDone)
 }

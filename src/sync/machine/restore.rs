@@ -1,6 +1,7 @@
 //! Step 4: overwrites staging with the backup, and gives its roles the passwords they had.
 
 use super::{Conclusion, Decision, View, act, displaced_stem, end, fail, free_name, is_our_backup, need, passwords, preflight};
+use crate::id::BranchName;
 use crate::neon::wire::{Branch, BranchList};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};
@@ -51,6 +52,14 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     if staging.parent_id.as_ref() == Some(&backup.id) {
         return Decision::Conclude(Conclusion::RestoreFound);
     }
+    if is_changing(staging) {
+        // A restore is under way, perhaps our own whose reply was lost: what it makes decides what is to be done.
+        return Decision::Conclude(Conclusion::LookAgain);
+    }
+    if let Some(name) = displaced_since(view, branches, staging, backup) {
+        let reason = format!("this run has restored staging already, and that state was displaced since (it is kept as {name})");
+        return end(RunStatus::Superseded, reason);
+    }
     if let Some(hold) = &orders.hold {
         return Decision::Conclude(Conclusion::Held(hold.clone()));
     }
@@ -62,6 +71,19 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
         source: backup.id.clone(),
         displaced_name: free_name(branches, &displaced_stem(view.pair, branches, staging)),
     }))
+}
+
+/// Returns whether Neon is making a branch what it is going to be.
+pub(super) fn is_changing(branch: &Branch) -> bool {
+    matches!(branch.current_state.as_str(), "init" | "resetting")
+}
+
+/// Returns the branch that keeps what this run once made of staging: a run that has forgotten that must not restore again.
+fn displaced_since<'a>(view: &View<'_>, branches: &'a BranchList, staging: &Branch, backup: &Backup) -> Option<&'a BranchName> {
+    let stem = format!("{}-of-{}", staging.name, view.checkpoint.run);
+    let mut kept =
+        branches.branches.iter().filter(|branch| branch.parent_id.as_ref() == Some(&backup.id)).filter(|branch| branch.id != staging.id);
+    kept.find(|branch| branch.name.as_str().starts_with(&stem)).map(|branch| &branch.name)
 }
 
 /// Returns the backup of ours that staging is a child of, when it is newer than this run's.

@@ -1,11 +1,11 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, Side, View, act, contents, end, fail, need, writer};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, need, restore, writer};
 use crate::config::OnMismatch;
 use crate::id::{BranchName, RoleName};
 use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
-use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus};
+use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
 use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, compare};
 use crate::time::{after, between};
@@ -185,14 +185,22 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
         }
         return Decision::Conclude(Conclusion::RollBackDone(reason));
     }
-    let restore = view.checkpoint.restore.as_ref();
-    let is_recent = restore.and_then(|restore| restore.accepted_at).is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
-    let Some(displaced) = restore.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent) else {
+    let restored = view.checkpoint.restore.as_ref();
+    let is_recent = restored.and_then(|restore| restore.accepted_at).is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
+    let Some(displaced) = restored.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent) else {
         return fail(format!("{reason}; not rolled back, because this run did not itself see its restore accepted within 30 minutes"));
     };
     let branches = need!(view.branches());
     let staging = branches.by_id(&view.pair.staging_branch);
-    if staging.and_then(|staging| staging.parent_id.as_ref()) != Some(&backup.id) {
+    if staging.is_some_and(restore::is_changing) {
+        return Decision::Conclude(Conclusion::LookAgain);
+    }
+    let parent = staging.and_then(|staging| staging.parent_id.as_ref());
+    if parent == Some(&displaced) {
+        // Accepted, and the reply was lost.
+        return Decision::Conclude(Conclusion::RollBackDone(reason));
+    }
+    if parent != Some(&backup.id) {
         return fail(format!("{reason}; not rolled back, because staging is no child of this run's backup any more"));
     }
     if branches.by_id(&displaced).is_none() {

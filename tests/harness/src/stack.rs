@@ -175,7 +175,7 @@ fn settings(emulator: &Emulator) -> Value {
         "sql_url": format!("{}/sql", emulator.url),
         "pairs": [{
             "name": "hub", "project": emulator.project, "production_branch": emulator.production, "staging_branch": emulator.staging,
-            "role": "neondb_owner", "timezone": "UTC", "zone_label": "UTC", "start_at": "00:00", "latest_start": "00:01",
+            "role": "neondb_owner", "timezone": "UTC", "zone_label": "UTC", "start_at": "00:00", "latest_start": "23:58",
             "deadline": "23:59", "keep_last": 7, "keep_displaced": 1,
         }],
         "channels": [

@@ -34,6 +34,16 @@ impl Worker {
         if !root.join("build/index.js").exists() {
             bail!("find build/index.js; run the tests by `cargo xtask test`, which builds the Worker first");
         }
+        // A free port may be taken by somebody else before wrangler listens on it; then another one is tried.
+        for _ in 0..2 {
+            if let Ok(worker) = Self::start_once(folder, &root) {
+                return Ok(worker);
+            }
+        }
+        Self::start_once(folder, &root)
+    }
+
+    fn start_once(folder: &Path, root: &Path) -> Result<Self> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let mut command = Command::new(paths::node());
         command

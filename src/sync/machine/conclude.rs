@@ -1,0 +1,217 @@
+//! What a conclusion changes in the run.
+
+use super::apply::{end, new_backup};
+use super::{Conclusion, Run};
+use crate::config::Pair;
+use crate::id::RoleName;
+use crate::sync::checkpoint::{CheckBranch, Pins, Restore, RunStatus, Verdict};
+use crate::sync::retry::RUN_FAILED;
+use crate::sync::step::{Step, look_gap};
+use crate::time::{Timestamp, after};
+
+/// Changes the run by a conclusion.
+pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timestamp) {
+    match conclusion {
+        Conclusion::Cleared => cleared(run, pair, now),
+        Conclusion::BackupFound(branch) => run.checkpoint.backup = Some(new_backup(&branch, branch.created_at, Vec::new())),
+        Conclusion::BackupReady => backup_ready(run, now),
+        Conclusion::BackupRead(print) => {
+            run.checkpoint.fingerprint = Some(print);
+            run.checkpoint.prints.clear();
+            if let Some(backup) = run.checkpoint.backup.as_mut() {
+                backup.is_verified = true;
+            }
+            run.wants_save = true;
+        }
+        Conclusion::Held(hold) => {
+            run.checkpoint.hold = Some(hold);
+            end(run, RunStatus::Succeeded, String::new(), "");
+        }
+        Conclusion::RestoreFound => restore_found(run),
+        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => restore_progress(run, conclusion),
+        Conclusion::PasswordSettled(role, is_kept) => {
+            run.checkpoint.idle_tick_count = 0;
+            let passwords = &mut run.checkpoint.passwords;
+            if is_kept {
+                passwords.kept.push(role);
+            } else {
+                passwords.not_kept.push((role, "Neon does not tell its password".to_owned()));
+            }
+        }
+        Conclusion::PasswordsDone => passwords_done(run, pair),
+        Conclusion::CheckNeeded(..) | Conclusion::CheckFound(_) | Conclusion::CheckReady => check_progress(run, conclusion),
+        Conclusion::Compared(checks) => {
+            run.checkpoint.checks.extend(checks);
+            run.checkpoint.is_compared = true;
+            run.checkpoint.prints.clear();
+            run.seen.forget();
+        }
+        Conclusion::RollBackDone(reason) => {
+            let found = Restore {
+                displaced_name: "(unknown)".into(),
+                displaced_id: None,
+                accepted_at: None,
+                operations: Vec::new(),
+                is_done: true,
+            };
+            run.checkpoint.roll_back.get_or_insert(found).is_done = true;
+            end(run, RunStatus::Failed, reason, RUN_FAILED);
+        }
+        Conclusion::StepDone => step_done(run, now),
+        Conclusion::LookAgain => {
+            run.seen.looks += 1;
+            run.seen.operations = None;
+            run.seen.branches = None;
+            run.seen.look_at = Some(after(now, look_gap(run.seen.looks)));
+        }
+        Conclusion::End(ending) => {
+            if !ending.reason.is_empty() {
+                run.checkpoint.record_error(ending.reason.clone(), now);
+            }
+            end(run, ending.status, ending.reason, &ending.runbook);
+        }
+        Conclusion::Verdict(staging) => verdict(run, staging, now),
+        Conclusion::PrunePlanned(plan) => {
+            run.checkpoint.prune.kept.clone_from(&plan.kept);
+            run.seen.prune_plan = Some(plan);
+        }
+        Conclusion::Pruned => pruned(run, now),
+    }
+}
+
+/// The restore has come further.
+fn restore_progress(run: &mut Run, conclusion: Conclusion) {
+    let Some(restore) = run.checkpoint.restore.as_mut() else { return };
+    if let Conclusion::DisplacedFound(id) = conclusion {
+        restore.displaced_id = id;
+        return;
+    }
+    restore.is_done = true;
+    run.seen.forget();
+}
+
+/// The branch on which tables are compared again has come further.
+fn check_progress(run: &mut Run, conclusion: Conclusion) {
+    if let Conclusion::CheckNeeded(name, tables) = conclusion {
+        run.checkpoint.check = Some(CheckBranch { name, id: None, operations: Vec::new(), is_ready: false, refusal: None, tables });
+        run.seen.forget();
+        return;
+    }
+    let Some(check) = run.checkpoint.check.as_mut() else { return };
+    if let Conclusion::CheckFound(id) = conclusion {
+        check.id = Some(id);
+        return;
+    }
+    check.is_ready = true;
+    run.seen.forget();
+}
+
+fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
+    let staging = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&pair.staging_branch));
+    run.checkpoint.pins = staging.map(|staging| Pins {
+        project: pair.project.clone(),
+        production: pair.production_branch.clone(),
+        staging: staging.id.clone(),
+        staging_name: staging.name.clone(),
+    });
+    let listed = run.seen.databases.iter().flatten().map(|database| database.name.clone());
+    run.checkpoint.databases = pair.databases.clone().unwrap_or_else(|| listed.collect());
+    run.checkpoint.advance(now);
+}
+
+fn backup_ready(run: &mut Run, now: Timestamp) {
+    if let Some(backup) = run.checkpoint.backup.as_mut() {
+        let branch = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&backup.id));
+        backup.lsn = branch.and_then(|branch| branch.parent_lsn);
+        backup.is_ready = true;
+    }
+    run.seen.looks = 0;
+    run.seen.look_at = None;
+    run.seen.operations = None;
+    run.checkpoint.advance(now);
+}
+
+/// The restore of this run was done although this checkpoint did not see it being accepted.
+fn restore_found(run: &mut Run) {
+    let staging_name = run.checkpoint.pins.as_ref().map(|pins| pins.staging_name.to_string()).unwrap_or_default();
+    let made_at = run.checkpoint.backup.as_ref().map(|backup| backup.accepted_at);
+    let mut candidates = run.seen.branches.iter().flat_map(|list| &list.branches).filter(|branch| {
+        branch.name.as_str().starts_with(&format!("{staging_name}-of-")) && made_at.is_some_and(|at| branch.created_at >= at)
+    });
+    let only = candidates.next().filter(|_| candidates.next().is_none());
+    let name = run.checkpoint.intended_name.clone().or_else(|| only.map(|branch| branch.name.clone()));
+    let displaced_name = name.unwrap_or_else(|| "(unknown)".into());
+    run.checkpoint.restore =
+        Some(Restore { displaced_name, displaced_id: None, accepted_at: None, operations: Vec::new(), is_done: false });
+    run.wants_save = true;
+}
+
+/// Writes down what became of each role.
+fn passwords_done(run: &mut Run, pair: &Pair) {
+    run.checkpoint.passwords.is_done = true;
+    let displaced = run.checkpoint.restore.as_ref().and_then(|restore| restore.displaced_id.clone());
+    if displaced.is_none() && pair.keep_passwords {
+        run.checkpoint.warn("the displaced branch was not found; the passwords of staging's roles were not looked at".to_owned());
+    }
+    let Some(displaced) = displaced.filter(|_| pair.keep_passwords) else { return };
+    let staging = &pair.staging_branch;
+    let (before, present) = (run.seen.roles.get(&displaced), run.seen.roles.get(staging));
+    let (Some(before), Some(present)) = (before, present) else { return };
+    let gone: Vec<RoleName> =
+        before.iter().filter(|role| !present.iter().any(|other| other.name == role.name)).map(|role| role.name.clone()).collect();
+    let list = |roles: &[RoleName]| roles.iter().map(RoleName::as_str).collect::<Vec<_>>().join(", ");
+    if !gone.is_empty() {
+        run.checkpoint.warn(format!("roles that staging had and production does not have are gone: {}", list(&gone)));
+    }
+    let not_kept: Vec<RoleName> = run.checkpoint.passwords.not_kept.iter().map(|(name, _)| name.clone()).collect();
+    if !not_kept.is_empty() {
+        run.checkpoint.warn(format!("roles of staging without their old password: {}", list(&not_kept)));
+    }
+    run.checkpoint.passwords.gone = gone;
+}
+
+fn step_done(run: &mut Run, now: Timestamp) {
+    if run.checkpoint.step == Step::VerifyBackup && run.checkpoint.leaves_staging() {
+        end(run, RunStatus::Succeeded, String::new(), "");
+        return;
+    }
+    run.checkpoint.advance(now);
+    if run.checkpoint.step == Step::Restore {
+        // The restore looks at everything again.
+        run.seen.forget();
+        run.seen.orders = None;
+    }
+}
+
+fn verdict(run: &mut Run, staging: String, now: Timestamp) {
+    let Some(ending) = &run.checkpoint.ending else { return };
+    let is_good = ending.status == RunStatus::Succeeded;
+    run.checkpoint.verdict = Some(Verdict {
+        status: ending.status,
+        at: now,
+        step: run.checkpoint.step,
+        reason: (!is_good).then(|| ending.reason.clone()),
+        runbook: (!is_good).then(|| ending.runbook.clone()),
+        staging,
+    });
+    if run.checkpoint.step == Step::Prune {
+        run.checkpoint.attempt = 1;
+    } else {
+        run.checkpoint.enter(Step::Prune, now);
+    }
+}
+
+fn pruned(run: &mut Run, now: Timestamp) {
+    run.seen.prune_plan = None;
+    run.seen.verified_backups = None;
+    if run.checkpoint.verdict.is_none() {
+        run.checkpoint.prune.made_room = true;
+        run.seen.forget();
+        return;
+    }
+    run.checkpoint.prune.is_done = true;
+    run.wants_save = true;
+    if let Some(last) = run.checkpoint.steps.last_mut() {
+        last.ended_at = Some(now);
+    }
+}
