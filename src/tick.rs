@@ -12,6 +12,7 @@ mod meter;
 mod outbox;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -30,6 +31,11 @@ use crate::time::{Timestamp, after, render};
 
 /// Subrequests that are kept back when the tick decides whether to act: one for the save that hands over, one for its repetition.
 const RESERVE: u32 = 2;
+
+/// The time between two saves of a run.
+///
+/// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for clocks that differ.
+const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
 
 /// The secrets that the settings name. Missing ones are absent.
 pub type Secrets = BTreeMap<String, Secret>;
@@ -95,9 +101,13 @@ impl<'a, W: World> Context<'a, W> {
         for (pair, memory) in self.config.pairs.iter().zip(memories) {
             let mut memory = match memory {
                 Ok(memory) => memory,
-                Err(error) => {
+                Err((error, is_told)) => {
                     let facts = [("pair", pair.name.to_string()), ("error", error.to_string())];
                     self.log(Level::Error, "pair left alone", &facts);
+                    if !is_told {
+                        let run = schedule::today(pair, now).run;
+                        self.tell(notice::of_stuck_pair(pair, &run, &error.to_string(), &self.config.label, now), now).await;
+                    }
                     continue;
                 }
             };
@@ -146,7 +156,7 @@ impl<'a, W: World> Context<'a, W> {
     }
 
     /// Reads what is remembered of every pair, in one request for up to five pairs. A record that cannot be read stops its own pair only.
-    async fn load(&self, now: Timestamp) -> Result<Vec<Result<Memory, RecordError>>, RecordError> {
+    async fn load(&self, now: Timestamp) -> Result<Vec<Result<Memory, (RecordError, bool)>>, RecordError> {
         let mut keys = Vec::new();
         for pair in &self.config.pairs {
             keys.extend([record::checkpoint_key(&pair.name), record::hold_key(&pair.name)]);
@@ -165,7 +175,12 @@ impl<'a, W: World> Context<'a, W> {
             more.extend(outbox.iter().map(|id| record::notice_key(id)).filter(|key| !found.contains_key(key)));
         }
         found.extend(self.read_all(&more).await?);
-        Ok(self.config.pairs.iter().map(|pair| memory(pair, &found, now)).collect())
+        let told = |pair: &Pair| {
+            let run = schedule::today(pair, now).run;
+            let key = record::notice_key(&format!("{}/{run}/{}", pair.name, NoticeKind::Stuck.as_str()));
+            found.get(&key).is_some_and(Option::is_some)
+        };
+        Ok(self.config.pairs.iter().map(|pair| memory(pair, &found, now).map_err(|error| (error, told(pair)))).collect())
     }
 
     async fn read_all(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, RecordError> {
@@ -260,12 +275,15 @@ impl<'a, W: World> Context<'a, W> {
             ],
         );
         let (mut saved_at, _) = self.save(&run.checkpoint).await;
+        // Doubled after each save that failed: a store that takes no writes must not eat the budget.
+        let mut between_saves = BETWEEN_SAVES;
         for _ in 0..ACTIONS_PER_TICK {
             let now = self.world.now();
-            if run.wants_save && now >= after(saved_at, std::time::Duration::from_millis(1_100)) {
+            if run.wants_save && now >= after(saved_at, between_saves) {
                 let (at, is_saved) = self.save(&run.checkpoint).await;
                 saved_at = at;
                 run.wants_save = !is_saved;
+                between_saves = if is_saved { BETWEEN_SAVES } else { between_saves * 2 };
             }
             let step = run.checkpoint.step;
             match machine::next(&run, pair, now) {
@@ -280,7 +298,10 @@ impl<'a, W: World> Context<'a, W> {
                         return (self.hand_over(run, why).await, false);
                     }
                     (self.watch)("waiting", json!({"until": render(until), "why": why}));
-                    self.world.sleep(until).await;
+                    // What is worth a save is saved during the wait, as soon as the key takes another write.
+                    let earliest_save = after(saved_at, between_saves);
+                    let sleep_until = if run.wants_save { until.min(earliest_save) } else { until };
+                    self.world.sleep(sleep_until).await;
                 }
                 Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
                 Decision::Act(action) => {

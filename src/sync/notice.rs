@@ -47,12 +47,14 @@ pub enum NoticeKind {
     Late,
     /// A success after a failure was told for the same run.
     Corrected,
+    /// A record of the pair cannot be read, so that nothing is done for it.
+    Stuck,
 }
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Succeeded, Self::Failed, Self::Cancelled, Self::Superseded, Self::Missed, Self::Late, Self::Corrected];
+    pub const ALL: [Self; 8] =
+        [Self::Succeeded, Self::Failed, Self::Cancelled, Self::Superseded, Self::Missed, Self::Late, Self::Corrected, Self::Stuck];
 
     /// Returns the word that stands in ids.
     pub fn as_str(self) -> &'static str {
@@ -64,6 +66,7 @@ impl NoticeKind {
             Self::Missed => "missed",
             Self::Late => "late",
             Self::Corrected => "corrected",
+            Self::Stuck => "stuck",
         }
     }
 }
@@ -259,6 +262,25 @@ pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
     }
 }
 
+/// Writes the notice of a pair for which nothing is done, because a record of it cannot be read.
+pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Timestamp) -> Notice {
+    Notice {
+        id: format!("{}/{run}/stuck", pair.name),
+        kind: NoticeKind::Stuck,
+        pair: pair.name.clone(),
+        run: run.clone(),
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date()),
+        text: format!(
+            "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is made, until that is mended. \
+             Runbook: runbooks/run-failed.md",
+            pair.name
+        ),
+        warnings: Vec::new(),
+        runbook: Some("run-failed.md".to_owned()),
+    }
+}
+
 /// Writes the notice of a run that starts later than it should.
 pub fn of_late_start(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
@@ -406,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_start_and_a_missed_day_are_told() {
+    fn a_late_start_a_missed_day_and_a_stuck_pair_are_told() {
         let checkpoint = ended(RunStatus::Succeeded, Step::Prune, None);
         let late = of_late_start(&checkpoint, &pair(), "CAIO Hub", at("2026-11-21T10:42:00Z"));
         assert_eq!(late.subject, "[URGENT] [CAIO Hub] Daily sync LATE — 2026-11-21");
@@ -414,6 +436,12 @@ mod tests {
             late.text,
             "Production → staging sync was to start by 05:30 ET and starts at 5:42 AM ET. It is to be done by 06:00 ET; \
              the outcome will be told. Runbook: runbooks/run-failed.md"
+        );
+        let stuck = of_stuck_pair(&pair(), &checkpoint.run, "read hold/hub: Syntax", "CAIO Hub", at("2026-11-21T10:05:00Z"));
+        assert_eq!(
+            stuck.text,
+            "Nothing is done for pair hub: read hold/hub: Syntax. Staging stays as it is, and no backup is made, until that is mended. \
+             Runbook: runbooks/run-failed.md"
         );
         let missed = of_missed_day(&pair(), &checkpoint.run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
         assert_eq!(missed.subject, "[URGENT] [CAIO Hub] Daily sync MISSED — 2026-11-21");

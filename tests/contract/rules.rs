@@ -201,3 +201,27 @@ fn a_branch_at_an_earlier_time_holds_what_was_there_then() -> Result<()> {
     assert_eq!(status, 400, "{error}");
     Ok(())
 }
+
+#[test]
+fn a_listing_is_paged_and_its_last_page_has_a_next_too() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    make_branch(&emulator, &json!({"branch": {"name": "backup-1"}}))?;
+    let mut names = Vec::new();
+    let mut cursor = String::new();
+    for _ in 0..5 {
+        let page = emulator.call("GET", &format!("/branches?limit=2&sort_by=name&sort_order=asc{cursor}"), None)?.json();
+        let branches = page["branches"].as_array().cloned().unwrap_or_default();
+        if branches.is_empty() {
+            break;
+        }
+        names.extend(branches.iter().filter_map(|branch| branch["name"].as_str().map(str::to_owned)));
+        let next = page["pagination"]["next"].as_str().unwrap_or_default();
+        assert!(!next.is_empty() && page["pagination"]["sort_order"] == "ASC", "{page}");
+        cursor = format!("&cursor={}", next.replace('+', "%2B").replace('=', "%3D"));
+    }
+    assert_eq!(names, ["backup-1", "production", "staging"]);
+    let found = emulator.call("GET", "/branches?search=ackup", None)?.json();
+    assert_eq!(found["branches"].as_array().map(Vec::len), Some(1));
+    assert_eq!(emulator.call("GET", "/branches/count", None)?.json(), json!({"count": 3}));
+    Ok(())
+}

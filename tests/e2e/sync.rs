@@ -248,3 +248,23 @@ fn more_roles_than_one_invocation_can_look_after_are_finished_by_the_next() -> R
     assert_eq!(stack.emulator.count("restoreProjectBranch")?, 1);
     Ok(())
 }
+
+#[test]
+fn a_pair_whose_record_cannot_be_read_is_left_alone_and_told_once() -> Result<()> {
+    let mut stack = small()?;
+    stack.worker.kill();
+    stack.put_kv("hold/hub", "{\"format\": 99, \"reason\": \"from the future\"}")?;
+    stack.restart_worker()?;
+    stack.emulator.control("DELETE", "journal", None)?;
+
+    stack.worker.cron()?;
+    stack.worker.cron()?;
+
+    let told = stack.sink.taken("/webhook");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let data = &told[0].body["data"];
+    assert!(data["subject"].as_str().unwrap_or_default().contains("Daily sync STUCK"), "{data:#}");
+    assert!(data["text"].as_str().unwrap_or_default().contains("read hold/hub: it has format 99"), "{data:#}");
+    assert!(stack.emulator.journal()?.is_empty());
+    Ok(())
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use chrono::Utc;
-use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -136,9 +136,7 @@ async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Result<
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
-    let body = if let Ok(body) = Limited::new(body, sql::SIZE_LIMIT).collect().await {
-        String::from_utf8_lossy(&body.to_bytes()).into_owned()
-    } else {
+    let Some(body) = read_body(body).await else {
         let answer = sql::error(413, &format!("request is too large (max is {} bytes)", sql::SIZE_LIMIT));
         return Ok(respond(answer.status, answer.body, &[]));
     };
@@ -151,6 +149,22 @@ async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Result<
         return serve_sql(&state, &asked).await;
     }
     serve_api(state, asked).await
+}
+
+/// Reads a body; `None` when it is too large, or the client went away.
+///
+/// What is too much is read all the same: a client that is still writing would take an early answer for a broken connection.
+async fn read_body(mut body: Incoming) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else { continue };
+        length += data.len();
+        if length <= sql::SIZE_LIMIT {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    (length <= sql::SIZE_LIMIT).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Answers a request of the API, with the misbehaviour that is planned for it.

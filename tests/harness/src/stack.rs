@@ -90,6 +90,15 @@ impl Stack {
         Ok(std::fs::remove_dir_all(self.folder.path().join("state"))?)
     }
 
+    /// Writes a key of KV, as `wrangler kv key put` does. The Worker must be killed first.
+    ///
+    /// # Errors
+    ///
+    /// When wrangler refuses.
+    pub fn put_kv(&self, key: &str, value: &str) -> Result<()> {
+        worker::put_kv(self.folder.path(), key, value)
+    }
+
     /// Changes the Worker's settings and starts it again.
     ///
     /// # Errors

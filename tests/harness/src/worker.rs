@@ -30,37 +30,25 @@ impl Worker {
     ///
     /// When it does not become ready.
     pub fn start(folder: &Path) -> Result<Self> {
-        let root = paths::root();
-        if !root.join("build/index.js").exists() {
+        if !paths::root().join("build/index.js").exists() {
             bail!("find build/index.js; run the tests by `cargo xtask test`, which builds the Worker first");
         }
         // A free port may be taken by somebody else before wrangler listens on it; then another one is tried.
         for _ in 0..2 {
-            if let Ok(worker) = Self::start_once(folder, &root) {
+            if let Ok(worker) = Self::start_once(folder) {
                 return Ok(worker);
             }
         }
-        Self::start_once(folder, &root)
+        Self::start_once(folder)
     }
 
-    fn start_once(folder: &Path, root: &Path) -> Result<Self> {
+    fn start_once(folder: &Path) -> Result<Self> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let mut command = Command::new(paths::node());
+        let mut command = wrangler(folder);
         command
-            .arg(root.join("node_modules/wrangler/bin/wrangler.js"))
             .args(["dev", "--ip", "127.0.0.1", "--port", &port.to_string(), "--inspector-port", "0", "--test-scheduled"])
             .args(["--show-interactive-dev-session=false", "--persist-to"])
-            .arg(folder.join("state"))
-            .current_dir(folder)
-            .env("PATH", paths::path_with_node())
-            .env("WRANGLER_SEND_METRICS", "false")
-            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
-            .env("WRANGLER_HIDE_BANNER", "true")
-            .env("CI", "1")
-            .env("WRANGLER_LOG_PATH", folder.join("logs"))
-            .env("XDG_CONFIG_HOME", folder.join("config"))
-            .env("WRANGLER_REGISTRY_PATH", folder.join("registry"))
-            .env("TMPDIR", folder);
+            .arg(folder.join("state"));
         let mut process = Process::start("wrangler dev", &mut command)?;
         process.wait_for_line("Ready on", Duration::from_mins(1))?;
         Ok(Self { process, url: format!("http://127.0.0.1:{port}") })
@@ -127,6 +115,39 @@ impl Worker {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+}
+
+/// Returns wrangler in a folder, with everything that it writes kept there and without the network.
+fn wrangler(folder: &Path) -> Command {
+    let mut command = Command::new(paths::node());
+    command
+        .arg(paths::root().join("node_modules/wrangler/bin/wrangler.js"))
+        .current_dir(folder)
+        .env("PATH", paths::path_with_node())
+        .env("WRANGLER_SEND_METRICS", "false")
+        .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
+        .env("WRANGLER_HIDE_BANNER", "true")
+        .env("CI", "1")
+        .env("WRANGLER_LOG_PATH", folder.join("logs"))
+        .env("XDG_CONFIG_HOME", folder.join("config"))
+        .env("WRANGLER_REGISTRY_PATH", folder.join("registry"))
+        .env("TMPDIR", folder);
+    command
+}
+
+/// Writes a key of the local KV.
+///
+/// # Errors
+///
+/// When wrangler refuses.
+pub fn put_kv(folder: &Path, key: &str, value: &str) -> Result<()> {
+    let mut command = wrangler(folder);
+    command.args(["kv", "key", "put", key, value, "--binding", "STATE", "--local", "--persist-to"]).arg(folder.join("state"));
+    let output = command.output().context("start wrangler")?;
+    if !output.status.success() {
+        bail!("put {key}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 /// Writes `wrangler.toml` and `.dev.vars` for a Worker that talks to loopback.
