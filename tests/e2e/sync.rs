@@ -40,7 +40,7 @@ fn the_cron_makes_staging_a_verified_copy() -> Result<()> {
     let before = rows(&stack, production, "select count(*), sum(score) from users")?;
     stack.emulator.control("DELETE", "journal", None)?;
 
-    let report = stack.run_to_end(1)?;
+    let report = stack.run_to_end(3)?;
 
     assert_eq!(report["status"], "succeeded", "{report:#}");
     assert_eq!(rows(&stack, staging, "select count(*), sum(score) from users")?, before);
@@ -66,7 +66,7 @@ fn the_cron_makes_staging_a_verified_copy() -> Result<()> {
 fn a_success_is_told_once_signed_and_in_the_agreed_words() -> Result<()> {
     let stack = small()?;
 
-    let report = stack.run_to_end(1)?;
+    let report = stack.run_to_end(3)?;
     stack.worker.cron()?;
 
     let hooks = stack.sink.taken("/webhook");
@@ -85,7 +85,7 @@ fn a_success_is_told_once_signed_and_in_the_agreed_words() -> Result<()> {
 #[test]
 fn an_idle_tick_makes_one_kv_read_and_calls_nobody() -> Result<()> {
     let stack = small()?;
-    stack.run_to_end(1)?;
+    stack.run_to_end(3)?;
     stack.emulator.control("DELETE", "journal", None)?;
     let told = stack.sink.received().len();
 
@@ -187,7 +187,7 @@ fn no_secret_reaches_kv_a_notice_or_the_log() -> Result<()> {
     let mut secrets = vec!["app_secret".to_owned(), harness::emulator::API_KEY.to_owned(), harness::worker::ADMIN_TOKEN.to_owned()];
     secrets.extend(endpoint["roles"].as_array().into_iter().flatten().filter_map(|role| role["password"].as_str().map(str::to_owned)));
 
-    let report = stack.run_to_end(1)?;
+    let report = stack.run_to_end(3)?;
 
     let mut places = vec![report.to_string(), stack.worker.output()];
     places.extend(stack.sink.received().into_iter().map(|received| received.body.to_string()));

@@ -9,7 +9,7 @@ use crate::setup::require;
 use crate::shell::{loudly, say};
 
 /// Tests that run at the same time: each waits for processes most of the time, and has a Postgres and a workerd.
-const TESTS_AT_ONCE: &str = "6";
+const TESTS_AT_ONCE: &str = "4";
 
 /// Runs every test.
 pub(crate) fn all() -> Result<()> {
