@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, TimeDelta, Utc};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// An instant.
@@ -207,11 +207,6 @@ fn month(number: i8) -> u32 {
 
 fn small<T: TryFrom<N>, N>(number: N) -> T {
     T::try_from(number).ok().expect("parts of a civil time are small")
-}
-
-/// Returns the instant with the sub-second part removed.
-pub fn to_second(at: Timestamp) -> Timestamp {
-    at.with_nanosecond(0).unwrap_or(at)
 }
 
 #[cfg(test)]

@@ -185,15 +185,16 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
         run.checkpoint.not_before = (!run.seen.is_blind).then(|| after(now, wait_after(run.checkpoint.attempt - 1, Some(error))));
         return;
     }
-    if call.is_write() && meaning != Disposition::Fail(RUN_FAILED) {
-        // The world has moved on by the time of the next attempt, and so may people: look at all of it again.
-        run.seen.forget();
-        run.seen.orders = None;
-    }
     match meaning {
-        Disposition::Retry => retry(run, &error.to_string(), Some(error), now),
-        Disposition::Observe => {
-            run.seen.forget();
+        Disposition::Retry | Disposition::Observe => {
+            if call.is_write() || meaning == Disposition::Observe {
+                // The world has moved on by the time of the next attempt: look at all of it again.
+                run.seen.forget();
+            }
+            if call.is_write() {
+                // And so may people have.
+                run.seen.orders = None;
+            }
             retry(run, &error.to_string(), Some(error), now);
         }
         Disposition::Fail(runbook) => {

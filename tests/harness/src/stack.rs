@@ -99,18 +99,6 @@ impl Stack {
         worker::put_kv(self.folder.path(), key, value)
     }
 
-    /// Changes the Worker's settings and starts it again.
-    ///
-    /// # Errors
-    ///
-    /// When it does not become ready.
-    pub fn reconfigure(&mut self, change: Change<'_>) -> Result<()> {
-        let mut settings = settings(&self.emulator);
-        change(&mut settings, &self.emulator, &self.sink);
-        worker::configure(self.folder.path(), &settings, &secrets(&self.sink))?;
-        self.restart_worker()
-    }
-
     /// Returns the id that today's scheduled run has.
     pub fn today(&self) -> String {
         // The emulator's clock is the Worker's; its branches were made today.
