@@ -1,6 +1,6 @@
 //! Our reading of Neon: the API v2 and the SQL proxy, over real PostgreSQL.
 //!
-//! The [`model`] is pure: states, names, rules and time. Around it, [`Emulator`] serves it over HTTP, keeps each branch as a PostgreSQL data
+//! The [`model`] is pure: states, names, rules and time; with contents, in memory, it is [`simulated::Simulated`]. Around it, [`Emulator`] serves it over HTTP, keeps each branch as a PostgreSQL data
 //! directory and each endpoint as a `postgres` process, and misbehaves on request.
 //!
 //! Invariants: it never depends on `firstlight`; each fact about Neon that could not be confirmed is a switch ([`model::Switches`]).
@@ -14,6 +14,7 @@ pub mod model;
 mod postgres;
 mod scram;
 mod server;
+pub mod simulated;
 mod sql;
 mod wire;
 

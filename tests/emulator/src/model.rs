@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 pub use self::operations::{Finish, Operation};
@@ -77,6 +77,11 @@ impl Response {
     fn ok(body: Value) -> Self {
         Self { status: 200, body, effects: Vec::new() }
     }
+}
+
+/// Puts values into an object without copying them, as `json!` would.
+fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// An error of the API.
@@ -264,6 +269,7 @@ pub struct Endpoint {
 }
 
 /// One project.
+#[derive(Clone)]
 pub struct Model {
     /// Its id.
     pub project: String,
@@ -513,12 +519,12 @@ impl Model {
 
 /// Writes an instant as Neon does: RFC 3339 with seconds.
 pub(crate) fn seconds(at: Timestamp) -> String {
-    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// Writes an instant with microseconds, as cursors have it.
 pub(crate) fn micros(at: Timestamp) -> String {
-    at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 pub(crate) fn milliseconds(count: i64) -> TimeDelta {

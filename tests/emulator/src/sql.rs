@@ -76,6 +76,12 @@ fn error_body(message: &str, fields: &BTreeMap<u8, String>) -> Value {
     Value::Object(body)
 }
 
+/// Writes an error that Postgres has in the middle of a session.
+pub(crate) fn server_error(code: &str, message: &str) -> Answer {
+    let fields = [(b'C', code.to_owned()), (b'S', "ERROR".to_owned())].into();
+    Answer::new(400, error_body(message, &fields).to_string())
+}
+
 /// Writes an error of Postgres.
 pub(crate) fn postgres_error(failure: &PgError, is_connecting: bool) -> Answer {
     let PgError::Server(fields) = failure else {

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::operations::{Start, Then};
-use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, seconds};
+use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, object, seconds};
 
 /// Source: Neon API v2, `BranchCreateRequest`: name has 1 to 256 characters.
 const NAME_LENGTH: usize = 256;
@@ -40,12 +40,12 @@ impl Model {
         let mut found: Vec<&Branch> =
             self.branches.iter().filter(|branch| branch.name.contains(search) || branch.id.contains(search)).collect();
         found.sort_by(|left, right| {
-            let key = |branch: &Branch| match sort_by {
-                "name" => (branch.name.clone(), branch.id.clone()),
-                "created_at" => (super::micros(branch.created_at), branch.id.clone()),
-                _ => (super::micros(branch.updated_at), branch.id.clone()),
+            let order = match sort_by {
+                "name" => left.name.cmp(&right.name),
+                "created_at" => left.created_at.cmp(&right.created_at),
+                _ => left.updated_at.cmp(&right.updated_at),
             };
-            let order = key(left).cmp(&key(right));
+            let order = order.then_with(|| left.id.cmp(&right.id));
             if is_ascending { order } else { order.reverse() }
         });
         if let Some(cursor) = query("cursor") {
@@ -68,7 +68,7 @@ impl Model {
             pagination["next"] = json!(BASE64.encode(cursor.to_string()));
         }
         let branches: Value = found.iter().map(|branch| self.render_branch(branch)).collect();
-        Ok(Response::ok(json!({"branches": branches, "annotations": annotations, "pagination": pagination})))
+        Ok(Response::ok(object([("branches", branches), ("annotations", Value::Object(annotations)), ("pagination", pagination)])))
     }
 
     pub(super) fn show_branch(&self, id: &str) -> Result<Response, ApiError> {
@@ -146,10 +146,13 @@ impl Model {
         let Some(branch) = self.branch(id) else { return Response::ok(json!({})) };
         let rendered: Value = endpoints.iter().filter_map(|id| self.endpoint(id)).map(|endpoint| self.render_endpoint(endpoint)).collect();
         let roles: Value = branch.roles.iter().map(|role| Self::render_role(branch, role)).collect();
-        let mut body = json!({
-            "branch": self.render_branch(branch), "endpoints": rendered, "operations": self.render_operations(operations, now),
-            "roles": roles, "databases": Self::render_databases(branch),
-        });
+        let mut body = object([
+            ("branch", self.render_branch(branch)),
+            ("endpoints", rendered),
+            ("operations", self.render_operations(operations, now)),
+            ("roles", roles),
+            ("databases", Self::render_databases(branch)),
+        ]);
         // Source: OpenAPI: omitted when the parent has more than one role or database, or no endpoint.
         if let ([endpoint, ..], [role], [database]) = (endpoints, branch.roles.as_slice(), branch.databases.as_slice()) {
             let (host, password) = (self.host(endpoint), role.password.clone().unwrap_or_default());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::operations::{Start, Then};
-use super::{ApiError, Effect, Endpoint, Model, Request, Response, Timestamp};
+use super::{ApiError, Effect, Endpoint, Model, Request, Response, Timestamp, object};
 
 /// An endpoint that somebody asks for.
 pub(super) struct Asked {
@@ -104,7 +104,7 @@ impl Model {
             .filter(|endpoint| branch.is_none_or(|id| endpoint.branch == id))
             .map(|endpoint| self.render_endpoint(endpoint))
             .collect();
-        Ok(Response::ok(json!({"endpoints": endpoints})))
+        Ok(Response::ok(object([("endpoints", endpoints)])))
     }
 
     pub(super) fn show_endpoint(&self, id: &str) -> Result<Response, ApiError> {
@@ -186,7 +186,7 @@ impl Model {
     pub(super) fn list_roles(&self, branch: &str) -> Result<Response, ApiError> {
         let branch = self.find_branch(branch)?;
         let roles: Value = branch.roles.iter().map(|role| Self::render_role(branch, role)).collect();
-        Ok(Response::ok(json!({"roles": roles})))
+        Ok(Response::ok(object([("roles", roles)])))
     }
 
     pub(super) fn show_role(&self, branch: &str, role: &str) -> Result<Response, ApiError> {

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiError, Model, Request, Response, Timestamp, micros};
+use super::{ApiError, Model, Request, Response, Timestamp, micros, object};
 
 /// Returns the name of a route, as Neon's OpenAPI document has it; `unknown` for none.
 pub fn route_name(method: &str, path: &str) -> &'static str {
@@ -67,7 +67,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         }]}))),
         "listProjects" => Ok(list_projects(model, request)),
         "listSharedProjects" => Ok(Response::ok(json!({"projects": []}))),
-        "getProject" => Ok(Response::ok(json!({"project": model.render_project()}))),
+        "getProject" => Ok(Response::ok(object([("project", model.render_project())]))),
         "updateProject" => Ok(update_project(model, body)),
         "listProjectBranches" => model.list_branches(request),
         "createProjectBranch" => model.create_branch(body, now),
@@ -80,7 +80,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "listProjectBranchEndpoints" => model.list_endpoints(Some(part(3))),
         "listProjectBranchDatabases" => {
             let branch = model.find_branch(part(3))?;
-            Ok(Response::ok(json!({"databases": Model::render_databases(branch)})))
+            Ok(Response::ok(object([("databases", Model::render_databases(branch))])))
         }
         "listProjectBranchRoles" => model.list_roles(part(3)),
         "getProjectBranchRole" => model.show_role(part(3), &decode(part(5))),
@@ -172,7 +172,7 @@ fn list_operations(model: &Model, request: &Request, now: Timestamp) -> Result<R
         .filter(|operation| before.is_none_or(|cursor| micros(operation.created_at) < *cursor))
         .take(limit)
         .collect();
-    let mut body = json!({"operations": found.iter().map(|operation| model.render_operation(operation, now)).collect::<Value>()});
+    let mut body = object([("operations", found.iter().map(|operation| model.render_operation(operation, now)).collect())]);
     if let Some(last) = found.last() {
         body["pagination"] = json!({"cursor": micros(last.created_at)});
     }

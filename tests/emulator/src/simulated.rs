@@ -1,0 +1,306 @@
+//! Neon without any server: the [`Model`], with what its branches hold and the few statements that are asked of them.
+//!
+//! In: a [`Request`] of the API or the body of a `POST /sql`, and `now`. Out: what Neon answers. Everything happens in memory, so that thousands of
+//! runs a second can be simulated.
+//!
+//! Invariants: the data of a branch is copied when the request is accepted and whole when its operation has finished; a branch whose operation
+//! ended badly is never readable. A statement that is not known is an error, not an empty answer.
+//!
+//! What is not simulated: Postgres. A table is a number of rows and a digest; the statements are those of verification, of passwords, and `select 1`.
+//! `tests/contract` runs one suite over this and over the served emulator.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::model::{Effect, Lsn, Model, Point, Request, Response, Timestamp};
+use crate::sql;
+
+/// The role that reads and its database, in every simulated project.
+pub const ROLE: &str = "neondb_owner";
+/// The database.
+pub const DATABASE: &str = "neondb";
+
+/// What a database holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// By qualified name, such as `public.users`.
+    pub tables: BTreeMap<String, Table>,
+    /// Last values, by qualified name.
+    pub sequences: BTreeMap<String, i64>,
+}
+
+/// What a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Rows.
+    pub rows: u64,
+    /// A number that changes with every write.
+    pub digest: u64,
+}
+
+impl Contents {
+    /// Returns so many tables, `public.t1`, …, and a sequence.
+    pub fn with_tables(count: u64) -> Self {
+        let tables = (1..=count).map(|number| (format!("public.t{number}"), Table { rows: number * 100, digest: number })).collect();
+        Self { tables, sequences: [("public.t1_id_seq".to_owned(), 100)].into() }
+    }
+
+    /// Adds a row to one of the tables, as an application does.
+    pub fn write(&mut self) {
+        if let Some(table) = self.tables.values_mut().next() {
+            table.rows += 1;
+            table.digest = table.digest.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        }
+        self.sequences.values_mut().for_each(|last| *last += 1);
+    }
+
+    /// Loses a row of the last table, as a copy that is no copy does.
+    pub fn damage(&mut self) {
+        if let Some(table) = self.tables.values_mut().last() {
+            table.rows -= 1;
+            table.digest ^= 1;
+        }
+    }
+}
+
+/// The data of a branch: each restore makes a new one.
+#[derive(Clone, Debug)]
+struct Data {
+    first: Contents,
+    present: Contents,
+    is_whole: bool,
+}
+
+/// Data that is whole when an operation has finished.
+#[derive(Clone, Debug)]
+struct Copied {
+    operation: String,
+    branch: String,
+    data: String,
+    lsn: Lsn,
+}
+
+/// A project of Neon's in memory.
+#[derive(Clone)]
+pub struct Simulated {
+    /// States, names, rules and time.
+    pub model: Model,
+    /// Whether the next restored data is damaged: a copy that is no copy.
+    pub damages_next_restore: bool,
+    data: BTreeMap<String, Data>,
+    copies: Vec<Copied>,
+    position: u64,
+}
+
+impl Simulated {
+    /// Takes a model; every branch in it holds the same.
+    pub fn new(model: Model, contents: &Contents) -> Self {
+        let whole = Data { first: contents.clone(), present: contents.clone(), is_whole: true };
+        let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
+        Self { model, damages_next_restore: false, data, copies: Vec::new(), position: 0x0100_0000 }
+    }
+
+    /// Returns what a branch holds; `None` when there is no such branch, or it cannot be read.
+    pub fn contents(&self, branch: &str) -> Option<&Contents> {
+        let data = self.data.get(&self.model.branch(branch)?.data)?;
+        data.is_whole.then_some(&data.present)
+    }
+
+    /// Returns what a branch held when it was made or restored last.
+    pub fn first_contents(&self, branch: &str) -> Option<&Contents> {
+        Some(&self.data.get(&self.model.branch(branch)?.data)?.first)
+    }
+
+    /// Writes to a branch, as an application does.
+    pub fn write(&mut self, branch: &str) {
+        self.position += 0x100;
+        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
+        if let Some(data) = self.data.get_mut(&data) {
+            data.present.write();
+        }
+    }
+
+    /// Ends what has come to its end.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.model.advance(now);
+        let copies = std::mem::take(&mut self.copies);
+        for copied in copies {
+            match self.model.operation(&copied.operation).map(|operation| operation.status) {
+                Some("finished") => self.finish(&copied, now),
+                Some("failed" | "cancelled") if !self.is_under_way(&copied.operation) => {}
+                Some(_) => self.copies.push(copied),
+                None => {}
+            }
+        }
+    }
+
+    fn is_under_way(&self, operation: &str) -> bool {
+        self.model.operation(operation).is_some_and(crate::model::Operation::is_under_way)
+    }
+
+    fn finish(&mut self, copied: &Copied, now: Timestamp) {
+        if let Some(data) = self.data.get_mut(&copied.data) {
+            data.is_whole = true;
+        }
+        if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data) {
+            branch.parent_lsn = Some(copied.lsn);
+            branch.parent_timestamp = Some(now);
+        }
+    }
+
+    /// Answers a request of the API.
+    pub fn serve(&mut self, request: &Request, now: Timestamp) -> Response {
+        self.advance(now);
+        let response = self.model.serve(request, now);
+        for effect in &response.effects {
+            match effect {
+                Effect::Branch { operation, branch, source, point } => self.copy(operation, branch, source, *point, false),
+                Effect::Restore { operation, branch, source, point, .. } => {
+                    let is_damaged = std::mem::take(&mut self.damages_next_restore);
+                    self.copy(operation, branch, source, *point, is_damaged);
+                }
+                Effect::Start { .. } | Effect::Suspend { .. } | Effect::Delete { .. } | Effect::SetPassword { .. } => {}
+            }
+        }
+        response
+    }
+
+    fn copy(&mut self, operation: &str, branch: &str, source: &str, point: Point, is_damaged: bool) {
+        let Some(from) = self.data.get(source) else { return };
+        // An earlier point of a branch is the one at which it was made or restored; nothing else is asked for.
+        let mut contents = if point == Point::Head { from.present.clone() } else { from.first.clone() };
+        if is_damaged {
+            contents.damage();
+        }
+        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
+        self.data.insert(data.clone(), Data { first: contents.clone(), present: contents, is_whole: false });
+        self.position += 0x1_0000;
+        self.copies.push(Copied { operation: operation.to_owned(), branch: branch.to_owned(), data, lsn: Lsn(self.position) });
+    }
+
+    /// Answers a batch of SQL: the status and the body.
+    pub fn query(&mut self, connection: &str, is_read_only: bool, body: &str, now: Timestamp) -> (u16, String) {
+        self.advance(now);
+        match self.answer(connection, is_read_only, body, now) {
+            Ok(text) => (200, text),
+            Err(answer) => (answer.status, answer.body),
+        }
+    }
+
+    fn answer(&mut self, connection: &str, is_read_only: bool, body: &str, now: Timestamp) -> Result<String, sql::Answer> {
+        let target = sql::target(Some(connection))?;
+        let no_endpoint = || sql::error(400, "Control plane request failed: endpoint cannot be found");
+        let endpoint = self.model.endpoint(&target.endpoint).ok_or_else(no_endpoint)?;
+        if endpoint.is_disabled {
+            return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
+        }
+        let (branch, may_write) = (endpoint.branch.clone(), endpoint.is_read_write && !is_read_only);
+        let found = self.model.branch(&branch).ok_or_else(no_endpoint)?;
+        if self.contents(&branch).is_none() || found.state != "ready" {
+            let text = "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.";
+            return Err(sql::error(500, text));
+        }
+        let is_known = found.roles.iter().any(|role| role.name == target.role && role.password.as_deref() == Some(&target.password));
+        if !is_known {
+            return Err(sql::error(400, &format!("password authentication failed for user '{}'", target.role)));
+        }
+        if !found.databases.iter().any(|database| database.name == target.database) {
+            return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
+        }
+        self.model.set_endpoint_state(&target.endpoint, "active", now);
+        let body: Value = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
+        let queries = body["queries"].as_array().ok_or_else(|| sql::error(400, "could not parse the HTTP request body"))?;
+        let mut session = Session { role: target.role, branch, may_write, password: None };
+        let mut results = Vec::with_capacity(queries.len());
+        for query in queries {
+            let rows = self.statement(&mut session, query)?;
+            let mut result = json!({"fields": [], "command": "SELECT", "rowCount": rows.len(), "rowAsArray": true});
+            result["rows"] = Value::Array(rows);
+            results.push(result);
+        }
+        let mut body = json!({});
+        body["results"] = Value::Array(results);
+        Ok(text(&body))
+    }
+
+    /// Runs one statement, known by how it begins.
+    fn statement(&mut self, session: &mut Session, query: &Value) -> Result<Vec<Value>, sql::Answer> {
+        let text = query["query"].as_str().unwrap_or_default();
+        if text.starts_with("select set_config(name, value, true)") {
+            return Ok(vec![json!(["off"]); text.matches("('").count()]);
+        }
+        if text.starts_with("with r as (") {
+            return Ok(self.catalogue(session, text));
+        }
+        if text.starts_with("select (rolsuper or rolbypassrls)::text") {
+            return Ok(vec![json!(["true"])]);
+        }
+        if text.starts_with("select length(set_config('firstlight.password', $1, true))") {
+            session.password = query["params"][0].as_str().map(str::to_owned);
+            return Ok(vec![json!(["t"])]);
+        }
+        if text.starts_with("do $$ begin execute format('alter role current_user password %L'") {
+            return self.change_password(session);
+        }
+        if text == "select 1" {
+            return Ok(vec![json!(["1"])]);
+        }
+        let contents = self.contents(&session.branch);
+        let rows = contents.and_then(|contents| text.split(" union all ").map(|part| digest(contents, part)).collect());
+        rows.ok_or_else(|| failure("42601", "the simulation does not know this statement, or a relation in it"))
+    }
+
+    /// The role gives itself another password; the control plane learns of it, as the compute tells it.
+    fn change_password(&mut self, session: &Session) -> Result<Vec<Value>, sql::Answer> {
+        if !session.may_write {
+            return Err(failure("25006", "cannot execute ALTER ROLE in a read-only transaction"));
+        }
+        let branch = self.model.branch_mut(&session.branch);
+        let role = branch.and_then(|branch| branch.roles.iter_mut().find(|role| role.name == session.role));
+        if let Some(role) = role {
+            role.password.clone_from(&session.password);
+        }
+        Ok(Vec::new())
+    }
+
+    fn catalogue(&self, session: &Session, text: &str) -> Vec<Value> {
+        let Some(contents) = self.contents(&session.branch) else { return Vec::new() };
+        for kind in ["columns", "constraints", "indexes"] {
+            if text.contains(&format!("select '{kind}', count(*)::text")) {
+                return vec![json!([kind, (contents.tables.len() * 2).to_string(), "4711"])];
+            }
+        }
+        let tables = contents.tables.iter().map(|(name, table)| json!(["r", name, "ROW(id)", (table.rows * 100).to_string(), ""]));
+        let sequences = contents.sequences.keys().map(|name| json!(["S", name, "ROW()", "0", ""]));
+        tables.chain(sequences).collect()
+    }
+}
+
+/// Writes a body. `Display` does the same more slowly.
+pub fn text(body: &Value) -> String {
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+/// One transaction.
+struct Session {
+    role: String,
+    branch: String,
+    may_write: bool,
+    password: Option<String>,
+}
+
+/// Digests the relation that a part of a statement reads; `None` when there is none of its name.
+fn digest(contents: &Contents, part: &str) -> Option<Value> {
+    let (index, _) = part.strip_prefix("select ")?.split_once("::text, ")?;
+    let (_, name) = part.rsplit_once(' ')?;
+    if let Some(table) = contents.tables.get(name) {
+        return Some(json!([index, table.rows.to_string(), table.digest.to_string()]));
+    }
+    contents.sequences.get(name).map(|last| json!([index, last.to_string(), "true"]))
+}
+
+/// An error of Postgres.
+fn failure(code: &str, message: &str) -> sql::Answer {
+    sql::server_error(code, message)
+}
