@@ -47,6 +47,12 @@ pub mod secret {
 /// Source: Cloudflare Workers, limits, 2026-09-05: "Subrequests/invocation: 50".
 const FREE_SUBREQUESTS: u32 = 50;
 
+/// The longest time that a cron invocation may drive a run.
+///
+/// Source: Cloudflare Workers, limits, 2026-09-05: a cron invocation ends after 15 minutes; one is left for the hand-over.
+pub const LONGEST_WALL_BUDGET: Duration = Duration::from_secs(LONGEST_WALL_BUDGET_S as u64);
+const LONGEST_WALL_BUDGET_S: u32 = 840;
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -195,7 +201,7 @@ impl Config {
             sql_url: address(&mut fields, "sql_url", allow_insecure),
             allow_insecure,
             subrequest_budget: fields.number("subrequest_budget", 20, 10_000).unwrap_or(FREE_SUBREQUESTS),
-            wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, 840).unwrap_or(240).into()),
+            wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, LONGEST_WALL_BUDGET_S).unwrap_or(240).into()),
             pairs: pairs(&mut fields, allow_insecure),
             channels: channels(&mut fields),
         };

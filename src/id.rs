@@ -119,6 +119,12 @@ impl RunId {
         &self.0
     }
 
+    /// Returns when a manual run was started; `None` for a scheduled run.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        let naive = chrono::NaiveDateTime::parse_from_str(&self.0, "%Y%m%dT%H%M%SZ").ok()?;
+        Some(naive.and_utc())
+    }
+
     /// Returns the date in the id: civil for a scheduled run, UTC for a manual one.
     ///
     /// # Panics
@@ -232,5 +238,8 @@ mod tests {
         {
             assert!(RunId::decode(bad).is_none(), "{bad}");
         }
+        let started_at = |text: &str| RunId::decode(text).and_then(|run| run.started_at()).map(crate::time::render);
+        assert_eq!(started_at("20261121T143000Z").as_deref(), Some("2026-11-21T14:30:00.000Z"));
+        assert_eq!(started_at("20261121"), None);
     }
 }

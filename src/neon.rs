@@ -11,11 +11,13 @@
 pub mod sql;
 pub mod wire;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
@@ -354,11 +356,45 @@ fn whole<T: DeserializeOwned>(body: &str) -> Result<T, String> {
     serde_json::from_str(body).map_err(|error| position(&error))
 }
 
-/// Reads one field of an object and ignores the others.
+/// Reads one field of an object and skips the others.
 fn field<T: DeserializeOwned>(body: &str, name: &str) -> Result<T, String> {
-    let mut map: std::collections::BTreeMap<String, Value> = whole(body)?;
-    let value = map.remove(name).ok_or_else(|| format!("field {name:?} is missing"))?;
-    serde_json::from_value(value).map_err(|error| format!("{name}: {}", position(&error)))
+    let mut deserializer = serde_json::Deserializer::from_str(body);
+    let found = Field { name, value: PhantomData }.deserialize(&mut deserializer).and_then(|found| deserializer.end().map(|()| found));
+    found.map_err(|error| format!("{name}: {}", position(&error)))?.ok_or_else(|| format!("field {name:?} is missing"))
+}
+
+/// The field that is wanted, and its type.
+struct Field<'a, T> {
+    name: &'a str,
+    value: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Field<'_, T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<'_, T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            if key == self.name {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Says what is wrong without quoting the body: serde's own text can contain a value.

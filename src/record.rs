@@ -9,9 +9,12 @@
 //! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
 //! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
+//! | `accepted/<pair>/<run>` | `POST /runs` | pruning | a manual run whose place another run took is told after the next run |
 //! | `request/<pair>/<key>` | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
 //!
 //! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
+
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,7 +23,8 @@ use crate::config::Pair;
 use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
 use crate::port::{Clock, Metadata, Store, StoreFailure};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
-use crate::sync::machine::backup_name;
+use crate::sync::machine::{Ledger, backup_name};
+use crate::sync::notice::NoticeKind;
 use crate::sync::step::Step;
 use crate::sync::verify::Check;
 use crate::time::{Timestamp, after, millis};
@@ -92,6 +96,11 @@ pub fn hold_key(pair: &PairName) -> String {
 /// Returns the key of the order to cancel a run.
 pub fn cancel_key(pair: &PairName, run: &RunId) -> String {
     format!("cancel/{pair}/{run}")
+}
+
+/// Returns the key that says that a manual run was accepted; with an empty run, the prefix of all of a pair.
+pub fn accepted_key(pair: &PairName, run: &str) -> String {
+    format!("accepted/{pair}/{run}")
 }
 
 /// Returns the key of a request that was made with an `Idempotency-Key`.
@@ -247,6 +256,23 @@ impl Report {
         }
     }
 
+    /// Writes the report of a manual run whose place another run took before its result was stored. `told` is how people were told that it
+    /// ended, if they were.
+    pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, told: Option<RunStatus>, now: Timestamp) -> Self {
+        let reason = match told {
+            None => format!("run {by} took its place before it ended; what it had made is kept"),
+            Some(_) => format!("run {by} took its place before more than its notice was stored"),
+        };
+        Self {
+            status: told.unwrap_or(RunStatus::Superseded),
+            is_manual: true,
+            started_at: run.started_at().unwrap_or(now),
+            reason: Some(reason),
+            staging: Some(format!("What staging holds is told by run {by}.")),
+            ..Self::of_missed_day(pair, run, now)
+        }
+    }
+
     /// Returns the few facts that a listing shows.
     pub fn metadata(&self) -> Metadata {
         Metadata {
@@ -279,13 +305,24 @@ pub struct VerifiedBackup {
 ///
 /// When it was written by a newer version, or is not one of ours.
 pub fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, RecordError> {
-    let value: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| RecordError::Unreadable { key: key.to_owned(), problem: format!("{:?}", error.classify()) })?;
-    let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(u64::from(FORMAT));
-    if found > u64::from(FORMAT) {
-        return Err(RecordError::Newer { key: key.to_owned(), found });
+    let unreadable = |problem: String| RecordError::Unreadable { key: key.to_owned(), problem };
+    // The version first: what a newer one means by its fields is not ours to guess.
+    let version: Version = serde_json::from_str(text).map_err(|error| unreadable(format!("{:?}", error.classify())))?;
+    if version.format > u64::from(FORMAT) {
+        return Err(RecordError::Newer { key: key.to_owned(), found: version.format });
     }
-    serde_json::from_value(value).map_err(|error| RecordError::Unreadable { key: key.to_owned(), problem: error.to_string() })
+    serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))
+}
+
+/// The part of a record that every version has.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default = "first_format")]
+    format: u64,
+}
+
+fn first_format() -> u64 {
+    u64::from(FORMAT)
 }
 
 /// Encodes a record.
@@ -312,17 +349,24 @@ pub async fn write<W: Store + Clock>(world: &W, key: &str, value: &str, metadata
     }
 }
 
-/// Returns which of these runs' backups have a record of being verified.
+/// Reads which of these runs' backups have a record of being verified, and which manual runs were accepted and are not struck off.
 ///
 /// # Errors
 ///
 /// When the store did not answer.
-pub async fn verified_backups<W: Store>(world: &W, pair: &Pair, runs: &[RunId]) -> Result<Vec<BranchName>, StoreFailure> {
-    if runs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let keys: Vec<String> = runs.iter().map(|run| backup_key(&pair.name, run)).collect();
-    let found = world.read(&keys).await?;
-    let is_there = |run: &&RunId| found.get(&backup_key(&pair.name, run)).is_some_and(Option::is_some);
-    Ok(runs.iter().filter(is_there).map(|run| backup_name(pair, run)).collect())
+pub async fn ledger<W: Store>(world: &W, pair: &Pair, runs: &[RunId]) -> Result<Ledger, StoreFailure> {
+    let prefix = accepted_key(&pair.name, "");
+    let accepted = world.list(&prefix, None).await?;
+    let unfinished = accepted.keys.iter().filter_map(|(key, _)| RunId::decode(key.strip_prefix(&prefix)?)).collect();
+    let keys: Vec<String> = runs.iter().take(KEYS_PER_READ).map(|run| backup_key(&pair.name, run)).collect();
+    let found = if keys.is_empty() { BTreeMap::new() } else { world.read(&keys).await? };
+    let is_verified = |run: &&RunId| found.get(&backup_key(&pair.name, run)).is_some_and(Option::is_some);
+    let verified = runs.iter().filter(is_verified).map(|run| backup_name(pair, run)).collect();
+    Ok(Ledger { verified, unfinished })
+}
+
+/// Returns the keys of what may have been told of a run.
+pub fn notice_keys(pair: &PairName, run: &RunId) -> impl Iterator<Item = String> {
+    let stem = notice_key(&format!("{pair}/{run}/"));
+    NoticeKind::ALL.iter().map(move |kind| format!("{stem}{}", kind.as_str()))
 }

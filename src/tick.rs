@@ -8,6 +8,7 @@
 //! Failure: where the store does not answer, nothing starts.
 
 mod act;
+mod memory;
 mod meter;
 mod outbox;
 
@@ -16,18 +17,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::memory::Memory;
 use self::meter::Meter;
-use crate::config::{Config, Pair, secret};
+use crate::config::{Config, LONGEST_WALL_BUDGET, Pair, secret};
 use crate::id::{RunId, Secret};
 use crate::port::{Level, World};
-use crate::record::{self, KEYS_PER_READ, RecordError, Report};
-use crate::sync::checkpoint::{Checkpoint, Ending, Goal, Hold, RunStatus, Start};
+use crate::record::{self, Report};
+use crate::sync::checkpoint::{Checkpoint, Ending, Goal, RunStatus, Start};
 use crate::sync::machine::{self, Conclusion, Decision, Run};
-use crate::sync::notice::{self, NoticeKind, Outgoing};
+use crate::sync::notice;
 use crate::sync::retry::RUN_FAILED;
-use crate::sync::schedule::{self, Day, Due};
+use crate::sync::schedule::{self, Due};
 use crate::sync::step::{ACTIONS_PER_TICK, TICKS_WITHOUT_PROGRESS};
-use crate::time::{Timestamp, after, render};
+use crate::time::{Timestamp, after, between, render};
 
 /// Subrequests that are kept back when the tick decides whether to act: one for the save that hands over, one for its repetition.
 const RESERVE: u32 = 2;
@@ -36,6 +38,9 @@ const RESERVE: u32 = 2;
 ///
 /// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for clocks that differ.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
+
+/// The longest time that a tick may drive a run: the largest wall budget, and a minute for clocks that differ.
+const LONGEST_WALL: Duration = Duration::from_secs(LONGEST_WALL_BUDGET.as_secs() + 60);
 
 /// The secrets that the settings name. Missing ones are absent.
 pub type Secrets = BTreeMap<String, Secret>;
@@ -64,19 +69,6 @@ pub struct Summary {
     pub driven: Option<(RunId, RunStatus)>,
     /// Whether a run was left for the next tick.
     pub is_handed_over: bool,
-}
-
-/// Everything that is remembered of a pair, from one read.
-struct Memory {
-    day: Day,
-    checkpoint: Option<Checkpoint>,
-    result: Option<Report>,
-    hold: Option<Hold>,
-    notices: Vec<Outgoing>,
-    /// Whether people were told that today's run is late.
-    is_late_told: bool,
-    /// Yesterday, when the pair was there and no run of that date was started or told as missed.
-    unjudged: Option<Day>,
 }
 
 impl<'a, W: World> Context<'a, W> {
@@ -111,7 +103,9 @@ impl<'a, W: World> Context<'a, W> {
                     continue;
                 }
             };
+            self.mark_taken(&memory, now).await;
             self.deliver_due(&mut memory, now).await;
+            self.correct(&memory, now).await;
             self.tell_lateness(pair, &mut memory, now).await;
             if let Some(checkpoint) = self.candidate(pair, &memory, now).await {
                 candidates.push((memory.day.deadline, pair, checkpoint));
@@ -155,47 +149,11 @@ impl<'a, W: World> Context<'a, W> {
         self.world.log(level, event, facts);
     }
 
-    /// Reads what is remembered of every pair, in one request for up to five pairs. A record that cannot be read stops its own pair only.
-    async fn load(&self, now: Timestamp) -> Result<Vec<Result<Memory, (RecordError, bool)>>, RecordError> {
-        let mut keys = Vec::new();
-        for pair in &self.config.pairs {
-            keys.extend([record::checkpoint_key(&pair.name), record::hold_key(&pair.name)]);
-            for day in [schedule::today(pair, now), schedule::yesterday(pair, now)] {
-                keys.push(record::result_key(&pair.name, &day.run));
-                let id = |kind: &NoticeKind| format!("{}/{}/{}", pair.name, day.run, kind.as_str());
-                keys.extend(NoticeKind::ALL.iter().map(|kind| record::notice_key(&id(kind))));
-            }
-        }
-        let mut found = self.read_all(&keys).await?;
-        // Notices of a manual run, or of yesterday's, are known from the checkpoint alone.
-        let mut more = Vec::new();
-        for pair in &self.config.pairs {
-            let checkpoint: Option<Checkpoint> = decode_found(&found, &record::checkpoint_key(&pair.name)).ok().flatten();
-            let outbox = checkpoint.map(|checkpoint| checkpoint.outbox).unwrap_or_default();
-            more.extend(outbox.iter().map(|id| record::notice_key(id)).filter(|key| !found.contains_key(key)));
-        }
-        found.extend(self.read_all(&more).await?);
-        let told = |pair: &Pair| {
-            let run = schedule::today(pair, now).run;
-            let key = record::notice_key(&format!("{}/{run}/{}", pair.name, NoticeKind::Stuck.as_str()));
-            found.get(&key).is_some_and(Option::is_some)
-        };
-        Ok(self.config.pairs.iter().map(|pair| memory(pair, &found, now).map_err(|error| (error, told(pair)))).collect())
-    }
-
-    async fn read_all(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, RecordError> {
-        use crate::port::Store as _;
-        let mut found = BTreeMap::new();
-        for chunk in keys.chunks(KEYS_PER_READ) {
-            found.extend(self.world.read(chunk).await?);
-        }
-        Ok(found)
-    }
-
     /// Returns the run of a pair that wants to be driven: the one under way, or today's when it is due.
     async fn candidate(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
         if let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over()) {
-            let is_driven = checkpoint.driven_until.is_some_and(|until| until > now);
+            // A clock that was ahead has written a later instant than any tick may have.
+            let is_driven = checkpoint.driven_until.is_some_and(|until| until > now && between(now, until) <= LONGEST_WALL);
             return (!is_driven).then(|| checkpoint.clone());
         }
         if let Some(day) = &memory.unjudged {
@@ -274,6 +232,7 @@ impl<'a, W: World> Context<'a, W> {
                 ("tick", run.checkpoint.tick_count.to_string()),
             ],
         );
+        let wall_budget = between(now, self.wall);
         let (mut saved_at, _) = self.save(&run.checkpoint).await;
         // Doubled after each save that failed: a store that takes no writes must not eat the budget.
         let mut between_saves = BETWEEN_SAVES;
@@ -290,12 +249,13 @@ impl<'a, W: World> Context<'a, W> {
                 Decision::Done => {
                     run.checkpoint.driven_until = None;
                     self.store_pruned(&run.checkpoint).await;
-                    self.save(&run.checkpoint).await;
+                    self.save_after(saved_at, &run.checkpoint).await;
                     return (run.checkpoint, true);
                 }
                 Decision::Wait { until, why } => {
-                    if until >= self.wall {
-                        return (self.hand_over(run, why).await, false);
+                    // A clock that has jumped back must not make this tick act on what it saw long ago.
+                    if until >= self.wall || between(now, until) > wall_budget {
+                        return (self.hand_over(run, saved_at, why).await, false);
                     }
                     (self.watch)("waiting", json!({"until": render(until), "why": why}));
                     // What is worth a save is saved during the wait, as soon as the key takes another write.
@@ -305,8 +265,10 @@ impl<'a, W: World> Context<'a, W> {
                 }
                 Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
                 Decision::Act(action) => {
-                    if now >= self.wall || self.world.total() + self.cost(&action) + RESERVE > self.config.subrequest_budget {
-                        return (self.hand_over(run, "the budget of this invocation is spent").await, false);
+                    if now >= self.wall
+                        || self.world.total() + self.cost(&action, run.checkpoint.is_manual) + RESERVE > self.config.subrequest_budget
+                    {
+                        return (self.hand_over(run, saved_at, "the budget of this invocation is spent").await, false);
                     }
                     let outcome = self.act(pair, &mut run, &action, &mut saved_at).await;
                     if machine::apply(&mut run, &action, outcome, pair, self.world.now()).is_err() {
@@ -317,7 +279,7 @@ impl<'a, W: World> Context<'a, W> {
             }
             self.tell_step(&run.checkpoint, step);
         }
-        (self.hand_over(run, "the actions of this invocation are spent").await, false)
+        (self.hand_over(run, saved_at, "the actions of this invocation are spent").await, false)
     }
 
     /// Ends a run that cannot get anywhere.
@@ -332,7 +294,7 @@ impl<'a, W: World> Context<'a, W> {
         missing.retain(|name| !self.secrets.contains_key(*name));
         let reason = if !missing.is_empty() {
             format!("secret {} is not set; set it with `wrangler secret put`", missing.join(" and "))
-        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS {
+        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !is_trying(&run.checkpoint, now) {
             let last = run.checkpoint.errors.last().map(|error| format!("; last error: {}", error.text)).unwrap_or_default();
             format!("{} made no step forward in {TICKS_WITHOUT_PROGRESS} ticks{last}", run.checkpoint.step.name())
         } else {
@@ -363,13 +325,24 @@ impl<'a, W: World> Context<'a, W> {
     }
 
     /// Leaves the run for the next tick.
-    async fn hand_over(&self, mut run: Run, why: &str) -> Checkpoint {
+    async fn hand_over(&self, mut run: Run, saved_at: Timestamp, why: &str) -> Checkpoint {
         run.checkpoint.driven_until = None;
-        self.save(&run.checkpoint).await;
+        self.save_after(saved_at, &run.checkpoint).await;
         let facts = [("run", run.checkpoint.run.to_string()), ("why", why.to_owned())];
         self.log(Level::Info, "handed over", &facts);
         (self.watch)("handed_over", json!({"why": why}));
         run.checkpoint
+    }
+
+    /// Saves the checkpoint as soon as its key takes another write: a write that is refused costs a subrequest all the same.
+    async fn save_after(&self, saved_at: Timestamp, checkpoint: &Checkpoint) -> (Timestamp, bool) {
+        use crate::port::Clock as _;
+        let now = self.world.now();
+        let wait = between(now, after(saved_at, BETWEEN_SAVES)).min(BETWEEN_SAVES);
+        if !wait.is_zero() {
+            self.world.sleep(after(now, wait)).await;
+        }
+        self.save(checkpoint).await
     }
 
     /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is skipped: names in Neon remember the rest.
@@ -384,43 +357,11 @@ impl<'a, W: World> Context<'a, W> {
     }
 }
 
+/// Returns whether the run is between two attempts, and its deadline allows more.
+fn is_trying(checkpoint: &Checkpoint, now: Timestamp) -> bool {
+    checkpoint.not_before.is_some() && now < checkpoint.deadline()
+}
+
 fn hopeless(reason: String) -> Ending {
     Ending { status: RunStatus::Failed, reason, runbook: RUN_FAILED.to_owned() }
-}
-
-fn decode_found<T: serde::de::DeserializeOwned>(found: &BTreeMap<String, Option<String>>, key: &str) -> Result<Option<T>, RecordError> {
-    found.get(key).and_then(Option::as_ref).map(|text| record::decode(key, text)).transpose()
-}
-
-/// Puts together what is remembered of a pair.
-fn memory(pair: &Pair, found: &BTreeMap<String, Option<String>>, now: Timestamp) -> Result<Memory, RecordError> {
-    let day = schedule::today(pair, now);
-    let checkpoint: Option<Checkpoint> = decode_found(found, &record::checkpoint_key(&pair.name))?;
-    let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
-    let prefix = record::notice_key(&format!("{}/", pair.name));
-    let mut notices = Vec::new();
-    for key in found.keys().filter(|key| key.starts_with(&prefix)) {
-        let Some(outgoing) = decode_found::<Outgoing>(found, key)? else { continue };
-        // The checkpoint of the same run knows better: a notice that it does not list was taken.
-        let is_settled = checkpoint.as_ref().is_some_and(|checkpoint| {
-            checkpoint.run == outgoing.notice.run && checkpoint.is_published && !checkpoint.outbox.contains(&outgoing.notice.id)
-        });
-        if !is_settled && !outgoing.is_delivered() {
-            notices.push(outgoing);
-        }
-    }
-    let late = record::notice_key(&format!("{}/{}/{}", pair.name, day.run, NoticeKind::Late.as_str()));
-    let yesterday = schedule::yesterday(pair, now);
-    let is_told = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
-    // A pair that was not there yesterday has missed nothing; its first checkpoint tells.
-    let was_there = checkpoint.as_ref().is_some_and(|last| last.started_at < yesterday.start_at && last.run != yesterday.run);
-    Ok(Memory {
-        unjudged: (!is_told && was_there).then_some(yesterday),
-        is_late_told: found.get(&late).is_some_and(Option::is_some),
-        result: decode_found(found, &record::result_key(&pair.name, &day.run))?,
-        hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
-        day,
-        checkpoint,
-        notices,
-    })
 }

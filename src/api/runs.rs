@@ -78,6 +78,10 @@ async fn accept<W: World>(
 ) -> Result<Answer, Problem> {
     let stored = |result: Result<(), StoreFailure>| result.map_err(|error| unavailable(&RecordError::Store(error)));
     stored(record::write(world, &record::checkpoint_key(&pair.name), &record::encode(&checkpoint), None).await)?;
+    // A second run that is accepted at the same time takes the place of this one; what was promised is then still known.
+    let accepted_key = record::accepted_key(&pair.name, checkpoint.run.as_str());
+    let value = json!({"format": 1, "at": crate::time::render(checkpoint.started_at)}).to_string();
+    stored(record::write(world, &accepted_key, &value, None).await)?;
     if let Some((key, digest)) = repeat {
         let value = json!({"format": 1, "run": checkpoint.run, "request": digest}).to_string();
         stored(record::write(world, &key, &value, None).await)?;

@@ -92,13 +92,15 @@ impl SqlError {
     ///
     /// # Source
     ///
-    /// PostgreSQL, appendix A: classes 08, 40, 53, 55, 57 and 58 are about the moment, not about the statement.
+    /// PostgreSQL, appendix A: classes 08, 40, 53, 55, 57 and 58 are about the moment, not about the statement. neondatabase/neon `proxy`,
+    /// read 2026-11-21: what its control plane says of a compute begins with "Control plane request failed".
     pub fn is_passing(&self) -> bool {
         match self {
             Self::NoReply { .. } | Self::Undecodable { .. } => true,
-            Self::Answered { status, sqlstate, .. } => {
+            Self::Answered { status, sqlstate, message, .. } => {
                 let class = sqlstate.get(..2).unwrap_or_default();
-                (sqlstate.is_empty() && *status >= 429) || matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+                let is_about_the_compute = matches!(status, 423 | 429..) || message.starts_with("Control plane request failed");
+                (sqlstate.is_empty() && is_about_the_compute) || matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
             }
         }
     }

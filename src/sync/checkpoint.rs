@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
-use crate::sync::step::Step;
+use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint};
 use crate::time::{Timestamp, millis};
 
@@ -80,7 +80,7 @@ pub struct Checkpoint {
     pub check: Option<CheckBranch>,
     /// Whether helper branches get a read-write endpoint, because Neon refused a read-only one alone.
     pub reads_by_writer: bool,
-    /// The displaced name that the restore was, or is being, sent with.
+    /// The displaced name that the restore was, or may have been, sent with; missing when it was refused.
     pub intended_name: Option<BranchName>,
     /// Whether staging was compared with the backup.
     pub is_compared: bool,
@@ -390,6 +390,16 @@ impl Checkpoint {
     /// Returns how the run stands.
     pub fn status(&self) -> RunStatus {
         self.verdict.as_ref().map_or(RunStatus::Running, |verdict| verdict.status)
+    }
+
+    /// Returns when the run is to be done: a scheduled one at the pair's deadline, a manual one an hour after its start.
+    pub fn deadline(&self) -> Timestamp {
+        self.give_up_at - RUN_GRACE
+    }
+
+    /// Returns whether a step that failed is worth another attempt at `now`.
+    pub fn may_try_again(&self, now: Timestamp) -> bool {
+        self.attempt < ATTEMPTS_PER_STEP || now < self.deadline()
     }
 
     /// Returns whether nothing is left to do for the run itself; notices may still be due.

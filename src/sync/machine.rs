@@ -29,10 +29,10 @@ use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
-use crate::sync::retry::RUN_FAILED;
-use crate::sync::step::Step;
+use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
+use crate::sync::step::{LONGEST_LOOK, Step};
 use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
 pub struct Run {
@@ -63,7 +63,7 @@ pub struct Seen {
     /// Whether looking at the end has failed for good.
     is_blind: bool,
     prune_plan: Option<prune::Plan>,
-    verified_backups: Option<Vec<BranchName>>,
+    ledger: Option<Ledger>,
     /// The password of the verifying role, when a secret holds it.
     pub configured_password: Option<Secret>,
 }
@@ -122,8 +122,10 @@ pub enum Action {
     Query(Box<Query>),
     /// Read whether somebody has cancelled the run or holds staging.
     ReadOrders,
-    /// Read which of these backups have a record of being verified.
-    ReadVerified(Vec<RunId>),
+    /// Read which of these backups have a record of being verified, and which manual runs never ended.
+    ReadLedger(Vec<RunId>),
+    /// See that people are told how a manual run ended whose place this run took.
+    Close(RunId),
     /// Call the staging application: the n-th configured test.
     Smoke(usize),
     /// Store the result and queue the notices.
@@ -174,12 +176,23 @@ pub enum Outcome {
     QueryFailed(SqlError),
     /// What people have asked for; `None` when the store did not answer.
     Orders(Option<Orders>),
-    /// Backups with a record of being verified; `None` when the store did not answer.
-    Verified(Option<Vec<BranchName>>),
+    /// What is on record; `None` when the store did not answer.
+    Ledger(Option<Ledger>),
+    /// People were told, or these notices wait for their channels.
+    Closed(Vec<String>),
     /// How the smoke test went.
     Smoked(Check),
     /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
     Published(Option<Vec<String>>),
+}
+
+/// What is on record of backups and of manual runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The names of backups that were read without objection.
+    pub verified: Vec<BranchName>,
+    /// Manual runs that were accepted, and of which it is not known that people were told how they ended.
+    pub unfinished: Vec<RunId>,
 }
 
 /// A change of the run that needs nothing from outside.
@@ -223,6 +236,8 @@ pub enum Conclusion {
     End(Ending),
     /// The run has ended; this is what staging holds.
     Verdict(String),
+    /// The run was about to be called a success, and is none any more; this is what staging holds.
+    Overtaken(Ending, String),
     /// The plan for pruning is made.
     PrunePlanned(prune::Plan),
     /// Pruning is over.
@@ -271,11 +286,12 @@ pub fn next(run: &Run, pair: &Pair, now: Timestamp) -> Decision {
     if checkpoint.is_over() {
         return Decision::Done;
     }
-    if let Some(until) = checkpoint.not_before.filter(|until| *until > now) {
+    // A longer wait than any of ours was written by a clock that was ahead.
+    if let Some(until) = checkpoint.not_before.filter(|until| *until > now && between(now, *until) <= LONGEST_WAIT) {
         return Decision::Wait { until, why: "waiting before the next attempt" };
     }
     if checkpoint.verdict.is_some() {
-        return if checkpoint.is_published { prune::next(&view) } else { Decision::Act(Action::Publish) };
+        return if checkpoint.is_published { prune::next(&view) } else { ending::publish(&view) };
     }
     if checkpoint.ending.is_some() {
         return ending::next(&view);
@@ -312,10 +328,15 @@ fn act(call: Call) -> Decision {
 impl<'a> View<'a> {
     /// Returns every branch, or how to come to know them: at once, or after the wait that was decided on.
     fn branches(&self) -> Result<&'a BranchList, Decision> {
-        self.seen.branches.as_ref().ok_or_else(|| match self.seen.look_at.filter(|at| *at > self.now) {
+        self.seen.branches.as_ref().ok_or_else(|| match self.seen.look_at.filter(|at| self.is_ahead(*at)) {
             Some(until) => Decision::Wait { until, why: "looking at the branches again" },
             None => act(Call::ListBranches),
         })
+    }
+
+    /// Returns whether a look is to be waited for. One that is further away than any of ours was written by a clock that was ahead.
+    fn is_ahead(&self, look_at: Timestamp) -> bool {
+        look_at > self.now && between(self.now, look_at) <= LONGEST_LOOK
     }
 
     /// Returns every endpoint, or the call that reads them.
@@ -366,7 +387,7 @@ impl<'a> View<'a> {
     ) -> Result<(), Decision> {
         let Some(operations) = &self.seen.operations else {
             let look_at = self.seen.look_at.unwrap_or(first_look);
-            if self.now < look_at {
+            if self.is_ahead(look_at) {
                 return Err(Decision::Wait { until: look_at, why });
             }
             return Err(act(Call::ListOperations));
@@ -413,18 +434,29 @@ pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> boo
         && branch.parent_id.as_ref() == Some(&pair.production_branch)
 }
 
+/// Returns a branch that somebody has renamed although it is the backup of this run: its annotation says so.
+fn renamed_backup<'a>(view: &View<'_>, branches: &'a BranchList) -> Option<&'a Branch> {
+    let is_marked = |branch: &&Branch| {
+        branches.annotation(&branch.id, "firstlight") == Some(view.pair.name.as_str())
+            && branches.annotation(&branch.id, "run") == Some(view.checkpoint.run.as_str())
+            && branch.parent_id.as_ref() == Some(&view.pair.production_branch)
+    };
+    branches.branches.iter().find(is_marked).filter(|branch| branch.name != view.backup_name())
+}
+
 /// Returns the first part of the name under which staging's present state would be kept.
 ///
 /// It is derived from the state that is displaced: `<staging>-of-<run>` when staging is a child of a backup of ours, else
-/// `<staging>-of-<tail of the parent's id>-<position>`. Whoever saw the same state therefore asks for the same name.
-pub fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branch) -> String {
+/// `<staging>-of-<tail of the parent's id>-<position>`. Whoever saw the same state therefore asks for the same name. Staging has the name that
+/// preflight saw: a run whose restore may still arrive must not ask under another when somebody has renamed staging since.
+pub fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branch, staging_name: &BranchName) -> String {
     let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
     let run = parent.filter(|parent| is_our_backup(pair, branches, parent)).and_then(|parent| run_of_backup(pair, &parent.name));
     if let Some(run) = run {
-        format!("{}-of-{run}", staging.name)
+        format!("{staging_name}-of-{run}")
     } else {
         let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail);
-        format!("{}-of-{tail}-{}", staging.name, lsn_in_name(staging.parent_lsn))
+        format!("{staging_name}-of-{tail}-{}", lsn_in_name(staging.parent_lsn))
     }
 }
 

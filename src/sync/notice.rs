@@ -71,6 +71,16 @@ impl NoticeKind {
     }
 }
 
+impl NoticeKind {
+    /// Returns whether it says that a run has not succeeded.
+    pub fn is_opposite_of_success(self) -> bool {
+        match self {
+            Self::Failed | Self::Cancelled | Self::Superseded | Self::Missed => true,
+            Self::Succeeded | Self::Late | Self::Corrected | Self::Stuck => false,
+        }
+    }
+}
+
 /// Something people are told.
 ///
 /// Shape: `{"id":"hub/20261121/failed","kind":"failed","pair":"hub","run":"20261121","at":"…","subject":"…","text":"…","runbook":"…"}`.
@@ -278,6 +288,53 @@ pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Ti
         ),
         warnings: Vec::new(),
         runbook: Some("run-failed.md".to_owned()),
+    }
+}
+
+/// Writes the notice of a manual run that was accepted and whose place another run took before it ended.
+pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, label: &str, now: Timestamp) -> Notice {
+    Notice {
+        id: format!("{}/{run}/superseded", pair.name),
+        kind: NoticeKind::Superseded,
+        pair: pair.name.clone(),
+        run: run.clone(),
+        at: now,
+        subject: format!("[{label}] Daily sync superseded — {}", pair.zone.date(now)),
+        text: format!(
+            "Production → staging sync {run} was accepted, and run {by} took its place before it ended. What staging holds is told by that run."
+        ),
+        warnings: Vec::new(),
+        runbook: None,
+    }
+}
+
+/// Writes the notice of a run whose end cannot be recorded: the next tick takes it up again, and what comes of it may differ.
+pub fn of_unrecorded_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
+    let told = of_run(checkpoint, pair, label)?;
+    Some(Notice {
+        id: format!("{}/{}/stuck", checkpoint.pair, checkpoint.run),
+        kind: NoticeKind::Stuck,
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", checkpoint_date(checkpoint, pair, now)),
+        text: format!(
+            "The end of run {} could not be recorded, because the store does not answer; the next tick takes the run up again and tells how it \
+             ended. As far as is known: {}",
+            checkpoint.run, told.text
+        ),
+        runbook: Some("run-failed.md".to_owned()),
+        ..told
+    })
+}
+
+/// Writes the notice that takes back what was told beside a success, by a tick that did not know of it.
+pub fn of_contradiction(success: &Notice, others: &[NoticeKind], now: Timestamp) -> Notice {
+    let others = others.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" and ");
+    Notice {
+        id: format!("{}/{}/corrected", success.pair, success.run),
+        kind: NoticeKind::Corrected,
+        at: now,
+        text: format!("This run was told as {others} as well, by a tick that did not know of its success. What holds: {}", success.text),
+        ..success.clone()
     }
 }
 

@@ -42,6 +42,8 @@ fn status_disposition(status: u16, code: &str, message: &str, call: &Call) -> Di
         409 => Disposition::Observe,
         // Observed: "branch not ready yet" passes by itself.
         422 if message.contains("not ready yet") => Disposition::Retry,
+        // The children that were deleted just before are gone when their operations are done.
+        422 if matches!(call, Call::DeleteBranch(_)) && message.contains("has children") => Disposition::Retry,
         422 if code.ends_with("LIMIT_EXCEEDED") || code.contains("EXCEEDED") => Disposition::Fail(RUN_FAILED),
         400..=499 if !call.is_write() || matches!(status, 400 | 401 | 403 | 404 | 412 | 422) => Disposition::Fail(RUN_FAILED),
         500..=599 if !call.is_write() => Disposition::Retry,
@@ -49,11 +51,14 @@ fn status_disposition(status: u16, code: &str, message: &str, call: &Call) -> Di
     }
 }
 
+/// The longest wait before an attempt, also when Neon asks for a longer one: then nothing would be tried before the deadline.
+pub const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
 /// Returns the wait before attempt `attempt + 1`: 2, 4, 8, 16, 32, then 60 seconds, or as long as Neon asked for.
 pub fn wait_after(attempt: u32, error: Option<&NeonError>) -> Duration {
     let own = Duration::from_secs(1 << attempt.clamp(1, 6)).min(Duration::from_mins(1));
     match error {
-        Some(NeonError::Status { retry_after: Some(asked), .. }) => own.max(*asked).min(Duration::from_mins(5)),
+        Some(NeonError::Status { retry_after: Some(asked), .. }) => own.max(*asked).min(LONGEST_WAIT),
         Some(NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. }) | None => own,
     }
 }
@@ -120,6 +125,13 @@ mod tests {
             disposition(&status(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"), &restore()),
             Disposition::Fail(RUN_FAILED)
         );
+    }
+
+    #[test]
+    fn a_branch_whose_children_are_being_deleted_is_waited_for() {
+        let error = status(422, "", "cannot delete branch that has children: br-a");
+        assert_eq!(disposition(&error, &Call::DeleteBranch("br-b".into())), Disposition::Retry);
+        assert_eq!(disposition(&error, &restore()), Disposition::Fail(RUN_FAILED));
     }
 
     #[test]

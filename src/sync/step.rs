@@ -53,19 +53,23 @@ impl Step {
     }
 }
 
-/// Attempts of one step before the run fails.
+/// Attempts of one step before the run fails, once its deadline has passed; until then it is tried as long as the deadline allows.
 ///
 /// Waits double from two seconds to one minute (2, 4, 8, 16, 32, 60, 60, …), so the twelfth attempt starts after about 7
-/// minutes: longer than Neon's own availability checks hold a project, shorter than the half hour between `latest_start` and a
-/// usual deadline.
+/// minutes: longer than Neon's own availability checks hold a project. An hour to the deadline is worth about 65.
+///
+/// Source: design §4: "A failed attempt is retried with growing waits as long as the deadline allows".
 pub const ATTEMPTS_PER_STEP: u32 = 12;
+
+/// Calls of one smoke test before it counts: the application may be coming back from losing its connections.
+pub const SMOKE_ATTEMPTS: u32 = 3;
 
 /// Actions of one tick.
 ///
 /// A run of one database takes about 45. A tick that wants 400 is in a loop that no other limit has seen.
 pub const ACTIONS_PER_TICK: u32 = 400;
 
-/// Ticks without a step forward before the run fails.
+/// Ticks without a step forward before the run fails. A step that is tried again because Neon does not answer waits for the deadline instead.
 ///
 /// Source: design §4: "Three ticks without a step forward, or an impossible transition, end the run as failed".
 pub const TICKS_WITHOUT_PROGRESS: u32 = 3;
@@ -90,7 +94,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(400);
 /// The longest wait between two looks.
 ///
 /// An operation of two minutes then costs about 14 looks of the 50 subrequests of an invocation.
-const LONGEST_LOOK: Duration = Duration::from_secs(15);
+pub const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
 /// Returns the wait before the next look, after `looks` looks in vain.
 pub fn look_gap(looks: u32) -> Duration {

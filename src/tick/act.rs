@@ -1,5 +1,7 @@
 //! Does what the machine asks for.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::Context;
@@ -18,19 +20,21 @@ use crate::time::Timestamp;
 /// How long the staging application may take to answer a smoke test.
 const SMOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// The attempt to store a result after which people are told without it.
+/// The attempt to store a result after which people are told that it cannot be stored.
 const TELL_DIRECTLY: u32 = 3;
 
 impl<W: World> Context<'_, W> {
     /// Returns the subrequests that an action may take.
-    pub(super) fn cost(&self, action: &Action) -> u32 {
+    pub(super) fn cost(&self, action: &Action, is_manual: bool) -> u32 {
         let channels = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
         match action {
-            // The intent is saved before the call.
-            Action::Call(Call::RestoreBranch(_)) => 2,
-            // Result read and written, notice written before and after, one request for each channel.
-            Action::Publish => 4 + channels,
-            Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::ReadVerified(_) | Action::Smoke(_) => 1,
+            // The intent is saved before the call; a listing comes before a read.
+            Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger(_) => 2,
+            // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
+            Action::Publish => 4 + channels + u32::from(is_manual),
+            // What is known of it, the notice twice, the result, the mark; one request for each channel.
+            Action::Close(_) => 5 + channels,
+            Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::Smoke(_) => 1,
         }
     }
 
@@ -41,13 +45,15 @@ impl<W: World> Context<'_, W> {
                 if let Call::RestoreBranch(restore) = call {
                     // Saved first: a crash during the call then costs a look-up, not the knowledge of what was displaced.
                     run.checkpoint.intended_name = Some(restore.displaced_name.clone());
-                    *saved_at = self.save(&run.checkpoint).await.0;
+                    *saved_at = self.save_after(*saved_at, &run.checkpoint).await.0;
+                    run.wants_save = false;
                 }
                 self.call(pair, call).await
             }
             Action::Query(query) => self.query(run, query).await,
             Action::ReadOrders => Outcome::Orders(self.orders(pair, &run.checkpoint.run).await),
-            Action::ReadVerified(runs) => Outcome::Verified(record::verified_backups(&self.world, pair, runs).await.ok()),
+            Action::ReadLedger(runs) => Outcome::Ledger(record::ledger(&self.world, pair, runs).await.ok()),
+            Action::Close(closed) => Outcome::Closed(self.close(pair, closed, &run.checkpoint.run).await),
             Action::Smoke(index) => match pair.smoke_tests.get(*index) {
                 Some(test) => Outcome::Smoked(self.smoke(test).await),
                 None => Outcome::Orders(None),
@@ -126,33 +132,92 @@ impl<W: World> Context<'_, W> {
         }
     }
 
+    /// Ends a manual run whose place another run took: tells how it ended, or that it never did. Returns what waits for its channels.
+    ///
+    /// # Repeating
+    ///
+    /// A notice that was taken is not sent again. What could not be stored is repeated by the next run.
+    async fn close(&self, pair: &Pair, run: &RunId, by: &RunId) -> Vec<String> {
+        let now = self.world.now();
+        let result_key = record::result_key(&pair.name, run);
+        let keys: Vec<String> = std::iter::once(result_key.clone()).chain(record::notice_keys(&pair.name, run)).collect();
+        let Ok(found) = self.world.read(&keys).await else { return Vec::new() };
+        let mut waiting = Vec::new();
+        let mut is_settled = true;
+        if found.get(&result_key).is_none_or(Option::is_none) {
+            // What people were told holds, also where its result could not be stored.
+            let told = told(&found);
+            let report = Report::of_overtaken_run(pair, run, by, told, now);
+            if told.is_none() {
+                waiting.extend(self.tell(notice::of_overtaken_run(pair, run, by, &self.config.label, now), now).await);
+            }
+            is_settled = self.store_result(&result_key, &report).await;
+        }
+        for mut outgoing in undelivered(&found) {
+            self.deliver(&mut outgoing, now).await;
+            self.store_notice(&outgoing).await;
+            waiting.extend((!outgoing.is_delivered()).then_some(outgoing.notice.id));
+        }
+        if is_settled {
+            self.strike_off(pair, run).await;
+        }
+        waiting
+    }
+
+    /// Forgets that a manual run was accepted. What stays is looked at again by the next run.
+    async fn strike_off(&self, pair: &Pair, run: &RunId) {
+        let key = record::accepted_key(&pair.name, run.as_str());
+        if let Err(error) = self.world.remove(&key).await {
+            self.log(Level::Warn, "manual run not struck off", &[("key", key), ("error", error.to_string())]);
+        }
+    }
+
     /// Stores the notice and the result, then sends the notice. Returns the ids of those that some channel has not taken.
     ///
     /// # Repeating
     ///
     /// The result is written once. A notice that is stored already goes on from where its delivery was.
     async fn publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Option<Vec<String>> {
+        let published = self.try_publish(pair, checkpoint).await;
+        if published.is_none() && checkpoint.attempt == TELL_DIRECTLY {
+            // People must not wait for the store. What cannot be recorded is not called an end: the next tick may come to another.
+            let now = self.world.now();
+            if let Some(stuck) = notice::of_unrecorded_run(checkpoint, pair, &self.config.label, now) {
+                self.deliver(&mut Outgoing::new(stuck, &self.config.channels, now), now).await;
+            }
+        }
+        published
+    }
+
+    async fn try_publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Option<Vec<String>> {
         let now = self.world.now();
         let mut outbox = checkpoint.outbox.clone();
         let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return Some(outbox) };
-        let report = Report::of(checkpoint);
+        let mut report = Report::of(checkpoint);
         let (result_key, notice_key) = (record::result_key(&pair.name, &checkpoint.run), record::notice_key(&told.id));
-        let Ok(found) = self.world.read(&[result_key.clone(), notice_key.clone()]).await else {
-            // People must not wait for the store; the receiver drops a second copy by its id.
-            if checkpoint.attempt == TELL_DIRECTLY {
-                self.deliver(&mut Outgoing::new(told, &self.config.channels, now), now).await;
-            }
-            return None;
-        };
+        let success_key = record::notice_key(&format!("{}/{}/{}", pair.name, checkpoint.run, NoticeKind::Succeeded.as_str()));
+        let keys: Vec<String> = std::iter::once(result_key.clone()).chain(record::notice_keys(&pair.name, &checkpoint.run)).collect();
+        let found = self.world.read(&keys).await.ok()?;
         let text = |key: &String| found.get(key).and_then(Option::as_ref);
         let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
+        // What another tick of this run has told and not every channel has taken, as far as is known, is not forgotten with it.
+        outbox.extend(undelivered(&found).map(|outgoing| outgoing.notice.id).filter(|id| *id != told.id));
+        outbox.sort();
+        outbox.dedup();
         let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
+        let is_success_told = text(&success_key).is_some();
+        if report.status != RunStatus::Succeeded && is_success_told && earlier.is_none() {
+            // People were told of the success before its result could be stored: it held then, and is what is kept.
+            report.status = RunStatus::Succeeded;
+            return self.store_result(&result_key, &report).await.then_some(outbox);
+        }
         if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.status != report.status) {
             // The result is never replaced. What is told must not contradict it without saying so.
             if report.status != RunStatus::Succeeded {
                 return Some(outbox);
             }
             told.kind = NoticeKind::Corrected;
+            told.at = now;
             told.id = format!("{}/{}/corrected", checkpoint.pair, checkpoint.run);
             told.text = format!("Earlier this run was told as {}; it has succeeded since. {}", earlier.status.as_str(), told.text);
             stored = None;
@@ -165,25 +230,32 @@ impl<W: World> Context<'_, W> {
         (self.watch)("verdict", json!({"status": report.status.as_str(), "text": told.text}));
         let is_stored = stored.is_some();
         let mut outgoing = stored.unwrap_or_else(|| Outgoing::new(told, &self.config.channels, now));
-        // The notice first: a tick that dies between the two would otherwise end the run in silence.
-        if !is_stored {
-            self.store_notice(&outgoing).await;
+        // The notice first: a tick that dies between the two would otherwise end the run in silence. What nobody will remember is not told.
+        if !is_stored && !self.store_notice(&outgoing).await {
+            return None;
         }
         let mut is_safe = true;
-        if earlier.is_none()
-            && let Err(error) = record::write(&self.world, &result_key, &record::encode(&report), Some(report.metadata())).await
-        {
-            self.log(Level::Error, "result not stored", &[("key", result_key), ("error", error.to_string())]);
-            is_safe = false;
+        if earlier.is_none() {
+            is_safe = self.store_result(&result_key, &report).await;
         }
         self.deliver(&mut outgoing, now).await;
+        outbox.retain(|id| *id != outgoing.notice.id);
         if !outgoing.is_delivered() {
             is_safe &= self.store_notice(&outgoing).await;
-            if !outbox.contains(&outgoing.notice.id) {
-                outbox.push(outgoing.notice.id.clone());
-            }
+            outbox.push(outgoing.notice.id.clone());
+        } else if checkpoint.is_manual && is_safe {
+            self.strike_off(pair, &checkpoint.run).await;
         }
         is_safe.then_some(outbox)
+    }
+
+    /// Stores how a run ended, and returns whether that succeeded.
+    async fn store_result(&self, key: &str, report: &Report) -> bool {
+        let stored = record::write(&self.world, key, &record::encode(report), Some(report.metadata())).await;
+        if let Err(error) = &stored {
+            self.log(Level::Error, "result not stored", &[("key", key.to_owned()), ("error", error.to_string())]);
+        }
+        stored.is_ok()
     }
 
     /// Records that the backup of this run was read without objection.
@@ -216,4 +288,23 @@ impl<W: World> Context<'_, W> {
             self.log(Level::Warn, "pruning not recorded", &[("key", key), ("error", error.to_string())]);
         }
     }
+}
+
+/// Returns the notices that some channel has not taken.
+fn undelivered(found: &BTreeMap<String, Option<String>>) -> impl Iterator<Item = Outgoing> {
+    let texts = found.iter().filter_map(|(key, text)| Some((key, text.as_ref()?))).filter(|(key, _)| key.starts_with("notice/"));
+    texts.filter_map(|(key, text)| record::decode::<Outgoing>(key, text).ok()).filter(|outgoing| !outgoing.is_delivered())
+}
+
+/// Returns how people were told that a run ended; a success where they were told several things.
+fn told(found: &BTreeMap<String, Option<String>>) -> Option<RunStatus> {
+    let kinds = [
+        (NoticeKind::Corrected, RunStatus::Succeeded),
+        (NoticeKind::Succeeded, RunStatus::Succeeded),
+        (NoticeKind::Superseded, RunStatus::Superseded),
+        (NoticeKind::Cancelled, RunStatus::Cancelled),
+        (NoticeKind::Failed, RunStatus::Failed),
+    ];
+    let is_told = |kind: NoticeKind| found.iter().any(|(key, text)| text.is_some() && key.ends_with(&format!("/{}", kind.as_str())));
+    kinds.into_iter().find(|(kind, _)| is_told(*kind)).map(|(_, status)| status)
 }

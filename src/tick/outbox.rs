@@ -20,13 +20,33 @@ impl<W: World> Context<'_, W> {
             }
             self.deliver(outgoing, now).await;
             self.store_notice(outgoing).await;
-            let Some(checkpoint) = memory.checkpoint.as_mut() else { continue };
-            if outgoing.is_delivered() && checkpoint.outbox.contains(&outgoing.notice.id) {
-                checkpoint.outbox.retain(|id| *id != outgoing.notice.id);
-                if checkpoint.is_over() {
-                    self.save(checkpoint).await;
-                }
+            if outgoing.is_delivered() {
+                memory.delivered.push(outgoing.notice.id.clone());
             }
+        }
+        let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
+        let before = checkpoint.outbox.len();
+        checkpoint.outbox.retain(|id| !memory.delivered.contains(id));
+        if checkpoint.outbox.len() < before && checkpoint.is_over() {
+            self.save(checkpoint).await;
+        }
+    }
+
+    /// Writes down that notices were taken: once another run is remembered, nobody knows it any more.
+    pub(super) async fn mark_taken(&self, memory: &Memory, now: Timestamp) {
+        for outgoing in &memory.taken {
+            let mut outgoing = outgoing.clone();
+            for delivery in outgoing.deliveries.iter_mut().filter(|delivery| delivery.delivered_at.is_none()) {
+                delivery.delivered_at = Some(now);
+            }
+            self.store_notice(&outgoing).await;
+        }
+    }
+
+    /// Tells what is true of a run that two ticks have told differently, because one of them could not see the other.
+    pub(super) async fn correct(&self, memory: &Memory, now: Timestamp) {
+        for contradiction in &memory.contradicted {
+            self.tell(notice::of_contradiction(&contradiction.success, &contradiction.others, now), now).await;
         }
     }
 

@@ -9,7 +9,7 @@ use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus, Side};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE};
+use crate::sync::step::{FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
 use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, sees_all_rows};
 use crate::time::{Timestamp, after};
 
@@ -56,23 +56,30 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             run.seen.orders = orders;
             Ok(())
         }
-        (Action::ReadVerified(_), Outcome::Verified(verified)) => {
-            if verified.is_none() && run.checkpoint.verdict.is_none() {
+        (Action::ReadLedger(_), Outcome::Ledger(ledger)) => {
+            if ledger.is_none() && run.checkpoint.verdict.is_none() {
                 retry(run, "read which backups are verified: the store did not answer", None, now);
                 return Ok(());
             }
-            if verified.is_none() {
+            if ledger.is_none() {
                 run.checkpoint.warn("pruning: the store did not say which backups are verified; nothing was deleted".to_owned());
                 run.seen.is_blind = true;
             }
-            run.seen.verified_backups = verified;
+            run.seen.ledger = Some(ledger.unwrap_or_default());
+            Ok(())
+        }
+        (Action::Close(closed), Outcome::Closed(waiting)) => {
+            run.checkpoint.outbox.extend(waiting);
+            run.seen.ledger.iter_mut().for_each(|ledger| ledger.unfinished.retain(|run| run != closed));
             Ok(())
         }
         (Action::Smoke(_), Outcome::Smoked(check)) => {
-            run.checkpoint.checks.push(check);
+            smoked(run, check, now);
             Ok(())
         }
         (Action::Publish, Outcome::Published(None)) => {
+            // What was seen of staging is too old by the next attempt.
+            run.seen.forget();
             run.checkpoint.attempt += 1;
             run.checkpoint.not_before = Some(after(now, wait_after(run.checkpoint.attempt, None)));
             Ok(())
@@ -86,6 +93,17 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         _ => Err(IllegalTransition),
     }
+}
+
+/// Takes up a smoke test; one that went wrong is tried again, because the application may not be back yet.
+fn smoked(run: &mut Run, check: Check, now: Timestamp) {
+    if check.outcome != CheckOutcome::Passed && run.checkpoint.attempt < SMOKE_ATTEMPTS {
+        run.checkpoint.not_before = Some(after(now, wait_after(run.checkpoint.attempt, None)));
+        run.checkpoint.attempt += 1;
+        return;
+    }
+    run.checkpoint.attempt = 1;
+    run.checkpoint.checks.push(check);
 }
 
 /// Takes up a reply of Neon's.
@@ -178,12 +196,17 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
         delete_failed(run, error, meaning, now);
         return;
     }
-    if run.checkpoint.ending.is_some() {
-        // Nothing can fail any more; what cannot be seen is said to be unseen.
+    if let Some(ending) = &run.checkpoint.ending {
+        // Nothing can fail any more; what cannot be seen is said to be unseen. A success is worth waiting for until it is late.
+        let is_good = ending.status == RunStatus::Succeeded && run.checkpoint.verdict.is_none();
+        let is_enough = run.checkpoint.attempt >= LOOKS_AT_THE_END && !(is_good && run.checkpoint.may_try_again(now));
+        run.seen.is_blind = !matches!(meaning, Disposition::Retry) || is_enough;
+        run.checkpoint.not_before = (!run.seen.is_blind).then(|| after(now, wait_after(run.checkpoint.attempt, Some(error))));
         run.checkpoint.attempt += 1;
-        run.seen.is_blind = !matches!(meaning, Disposition::Retry) || run.checkpoint.attempt > LOOKS_AT_THE_END;
-        run.checkpoint.not_before = (!run.seen.is_blind).then(|| after(now, wait_after(run.checkpoint.attempt - 1, Some(error))));
         return;
+    }
+    if matches!(call, Call::RestoreBranch(_)) && is_refusal(error) {
+        run.checkpoint.intended_name = None;
     }
     match meaning {
         Disposition::Retry | Disposition::Observe => {
@@ -204,6 +227,14 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
     }
 }
 
+/// Returns whether Neon certainly did not do what it was asked.
+fn is_refusal(error: &NeonError) -> bool {
+    match error {
+        NeonError::Status { status, .. } => (*status != 408 && (400..500).contains(status)) || *status == 503,
+        NeonError::NoReply { .. } | NeonError::Undecodable { .. } => false,
+    }
+}
+
 /// Returns whether a refusal to make a branch may be about its endpoint.
 fn is_about_the_endpoint(error: &NeonError) -> bool {
     match error {
@@ -215,7 +246,7 @@ fn is_about_the_endpoint(error: &NeonError) -> bool {
 /// Counts an attempt and waits, or ends the run when there were enough.
 fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
     run.checkpoint.record_error(text.to_owned(), now);
-    if run.checkpoint.attempt >= ATTEMPTS_PER_STEP {
+    if !run.checkpoint.may_try_again(now) {
         let reason = format!("{text} (after {} attempts)", run.checkpoint.attempt);
         end(run, RunStatus::Failed, reason, RUN_FAILED);
         return;
@@ -318,8 +349,10 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
     if let Purpose::Catalogue(side) | Purpose::Content(side, _) = query.purpose {
         run.seen.readings.remove(&(side, query.database.clone()));
     }
+    // The endpoint may be gone: the next attempt looks, and makes another.
+    run.seen.endpoints = None;
     let attempt = run.checkpoint.attempt;
-    let mut is_worth_another = error.is_passing() && attempt < ATTEMPTS_PER_STEP;
+    let mut is_worth_another = error.is_passing() && run.checkpoint.may_try_again(now);
     if let Purpose::GivePassword(_) = query.purpose {
         // The reply may have been lost after the password was changed: ask Neon again before logging in with it.
         run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));

@@ -1,6 +1,6 @@
 //! Step 2: makes a branch of production and waits for its operations.
 
-use super::{Conclusion, Decision, View, act, end, fail, is_our_backup, need};
+use super::{Conclusion, Decision, View, act, end, fail, is_our_backup, need, renamed_backup};
 use crate::neon::{Call, CreateBranch};
 use crate::sync::checkpoint::RunStatus;
 use crate::sync::step::FIRST_LOOK_CREATE;
@@ -31,6 +31,9 @@ fn create(view: &View<'_>) -> Decision {
             return Decision::Conclude(Conclusion::BackupFound(Box::new(found.clone())));
         }
         return fail(format!("branch {name} ({}) exists and was not made by this pair, expected the name to be free", found.id));
+    }
+    if let Some(renamed) = renamed_backup(view, branches) {
+        return fail(format!("backup {name} was made by this run and somebody renamed it to {} ({})", renamed.name, renamed.id));
     }
     if need!(view.orders()).is_cancelled {
         return end(RunStatus::Cancelled, "somebody cancelled the run before the backup was made".to_owned());

@@ -4,7 +4,7 @@ use super::apply::{end, new_backup};
 use super::{Conclusion, Run};
 use crate::config::Pair;
 use crate::id::RoleName;
-use crate::sync::checkpoint::{CheckBranch, Pins, Restore, RunStatus, Verdict};
+use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Verdict};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
 use crate::time::{Timestamp, after};
@@ -21,7 +21,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             if let Some(backup) = run.checkpoint.backup.as_mut() {
                 backup.is_verified = true;
             }
-            run.wants_save = true;
+            // Not worth a save by itself: the intent to restore is saved next, and a run that leaves staging ends.
         }
         Conclusion::Held(hold) => {
             run.checkpoint.hold = Some(hold);
@@ -71,6 +71,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             end(run, ending.status, ending.reason, &ending.runbook);
         }
         Conclusion::Verdict(staging) => verdict(run, staging, now),
+        Conclusion::Overtaken(ending, staging) => overtaken(run, ending, staging, now),
         Conclusion::PrunePlanned(plan) => {
             run.checkpoint.prune.kept.clone_from(&plan.kept);
             run.seen.prune_plan = Some(plan);
@@ -201,9 +202,21 @@ fn verdict(run: &mut Run, staging: String, now: Timestamp) {
     }
 }
 
+fn overtaken(run: &mut Run, ending: Ending, staging: String, now: Timestamp) {
+    run.checkpoint.record_error(ending.reason.clone(), now);
+    if let Some(verdict) = run.checkpoint.verdict.as_mut() {
+        verdict.status = ending.status;
+        verdict.at = now;
+        verdict.reason = Some(ending.reason.clone());
+        verdict.runbook = Some(ending.runbook.clone());
+        verdict.staging = staging;
+    }
+    run.checkpoint.ending = Some(ending);
+}
+
 fn pruned(run: &mut Run, now: Timestamp) {
     run.seen.prune_plan = None;
-    run.seen.verified_backups = None;
+    run.seen.ledger = None;
     if run.checkpoint.verdict.is_none() {
         run.checkpoint.prune.made_room = true;
         run.seen.forget();

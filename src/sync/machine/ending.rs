@@ -1,8 +1,13 @@
 //! The end of a run: one last look at staging, then the verdict.
 
-use super::{Conclusion, Decision, View, need};
+use super::{Action, Conclusion, Decision, View, need};
 use crate::neon::wire::BranchList;
 use crate::sync::checkpoint::{Ending, RunStatus};
+use crate::sync::retry::RUN_FAILED;
+
+const UNSEEN: &str = "look at staging once more before calling it a copy: Neon did not answer";
+const UNKNOWN: &str = "What staging holds could not be observed; look before using it.";
+const OVERTAKEN: &str = "staging was restored from another backup meanwhile, or is being restored again";
 
 /// Ends a run that has done all its steps.
 pub(super) fn succeed() -> Decision {
@@ -17,18 +22,43 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     }
     let claims_a_copy = ending.status == RunStatus::Succeeded && view.checkpoint.restore.is_some();
     if view.seen.is_blind && claims_a_copy {
-        return super::fail("look at staging once more before calling it a copy: Neon did not answer".to_owned());
+        return super::fail(UNSEEN.to_owned());
     }
     if view.seen.is_blind {
-        let text = "What staging holds could not be observed; look before using it.".to_owned();
-        return Decision::Conclude(Conclusion::Verdict(text));
+        return Decision::Conclude(Conclusion::Verdict(UNKNOWN.to_owned()));
     }
     let branches = need!(view.branches());
     let is_ours = staging_is_ours(view, branches);
-    if claims_a_copy && !is_ours {
-        return super::end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned());
+    if claims_a_copy && !(is_ours && staging_is_ready(view, branches)) {
+        return super::end(RunStatus::Superseded, OVERTAKEN.to_owned());
     }
-    Decision::Conclude(Conclusion::Verdict(describe(view, branches, is_ours)))
+    let made_a_copy = view.checkpoint.restore.is_some() && view.checkpoint.roll_back.is_none();
+    if ending.status == RunStatus::Failed && made_a_copy && !is_ours {
+        // What went wrong went wrong with what somebody else has made of staging since.
+        return super::end(RunStatus::Superseded, format!("{OVERTAKEN} ({})", ending.reason));
+    }
+    Decision::Conclude(Conclusion::Verdict(describe(view, branches, is_ours, ending.status)))
+}
+
+/// Tells the verdict. A success that was not told at once, because the tick or the store ended first, needs another look.
+pub(super) fn publish(view: &View<'_>) -> Decision {
+    let claims_a_copy = view.checkpoint.status() == RunStatus::Succeeded && view.checkpoint.restore.is_some();
+    if !claims_a_copy {
+        return Decision::Act(Action::Publish);
+    }
+    let overtaken = |status, reason: &str, staging| {
+        let ending = Ending { status, reason: reason.to_owned(), runbook: RUN_FAILED.to_owned() };
+        Decision::Conclude(Conclusion::Overtaken(ending, staging))
+    };
+    if view.seen.is_blind {
+        return overtaken(RunStatus::Failed, UNSEEN, UNKNOWN.to_owned());
+    }
+    let branches = need!(view.branches());
+    let is_ours = staging_is_ours(view, branches);
+    if is_ours && staging_is_ready(view, branches) {
+        return Decision::Act(Action::Publish);
+    }
+    overtaken(RunStatus::Superseded, OVERTAKEN, describe(view, branches, is_ours, RunStatus::Superseded))
 }
 
 fn staging_is_ours(view: &View<'_>, branches: &BranchList) -> bool {
@@ -37,8 +67,13 @@ fn staging_is_ours(view: &View<'_>, branches: &BranchList) -> bool {
     parent.is_some() && parent == view.checkpoint.backup.as_ref().map(|backup| &backup.id)
 }
 
+/// Returns whether nobody is overwriting staging at this moment.
+fn staging_is_ready(view: &View<'_>, branches: &BranchList) -> bool {
+    branches.by_id(&view.pair.staging_branch).is_some_and(|staging| staging.current_state == "ready")
+}
+
 /// Says what staging holds.
-fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool) -> String {
+fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool, status: RunStatus) -> String {
     let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
         return "Staging is gone.".to_owned();
     };
@@ -48,8 +83,7 @@ fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool) -> String {
     if is_ours && staging.current_state != "ready" {
         return format!("Staging is being restored from {backup} and is not ready.");
     }
-    let is_verified = view.checkpoint.ending.as_ref().is_some_and(|ending| ending.status == RunStatus::Succeeded);
-    match (is_ours, is_verified, &view.checkpoint.restore, &view.checkpoint.roll_back) {
+    match (is_ours, status == RunStatus::Succeeded, &view.checkpoint.restore, &view.checkpoint.roll_back) {
         (true, true, ..) => format!("Staging holds {backup}, verified."),
         (true, false, ..) => format!("Staging holds {backup}, not verified."),
         (false, _, _, Some(roll_back)) if !roll_back.is_done => {

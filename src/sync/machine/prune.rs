@@ -1,9 +1,23 @@
 //! Step 7: carries out the prune plan. A refusal is a warning in the record and never fails a run.
 
+use std::time::Duration;
+
 use super::{Action, Conclusion, Decision, View, act, need, run_of_backup};
 use crate::id::{BranchId, EndpointId};
 use crate::neon::Call;
 use crate::sync::retention::{self, Inventory};
+use crate::time::after;
+
+/// The time after which nobody drives a manual run whose place in the store another run has taken.
+///
+/// An invocation that answered drives for 25 s, a cron invocation for its wall budget, 4 minutes by default; a minute is left for a store
+/// that is stale.
+const ABANDONED_AFTER: Duration = Duration::from_mins(6);
+
+/// The time after which this run sees what was told of a run before it.
+///
+/// Source: Workers KV, "how KV works", 2026-09-05: a read may be 60 seconds old; a quarter is left for clocks that differ.
+const KNOWN_AFTER: Duration = Duration::from_secs(75);
 
 /// What is deleted, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,24 +43,40 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     match plan.left.last() {
         Some(Deletion::Endpoint(id)) => act(Call::DeleteEndpoint(id.clone())),
         Some(Deletion::Branch(id, _)) => act(Call::DeleteBranch(id.clone())),
+        None if view.checkpoint.verdict.is_some() => close(view),
         None => Decision::Conclude(Conclusion::Pruned),
     }
 }
 
+/// Sees that people are told how manual runs ended whose place this run took, once no tick can be driving them any more.
+fn close(view: &View<'_>) -> Decision {
+    let unfinished = view.seen.ledger.iter().flat_map(|ledger| &ledger.unfinished);
+    let Some(run) = unfinished.filter(|run| **run != view.checkpoint.run).min() else {
+        return Decision::Conclude(Conclusion::Pruned);
+    };
+    let abandoned_at = run.started_at().map_or(view.now, |at| after(at, ABANDONED_AFTER));
+    let known_at = abandoned_at.max(after(view.checkpoint.started_at, KNOWN_AFTER));
+    if view.now < known_at {
+        return Decision::Wait { until: known_at, why: "another run was accepted meanwhile and may still end by itself" };
+    }
+    Decision::Act(Action::Close(run.clone()))
+}
+
 fn plan(view: &View<'_>) -> Decision {
     if view.seen.is_blind {
-        return Decision::Conclude(Conclusion::Pruned);
+        // Nothing is deleted without having looked; people are told all the same.
+        return if view.seen.ledger.is_some() { close(view) } else { Decision::Act(Action::ReadLedger(Vec::new())) };
     }
     let branches = need!(view.branches());
     let endpoints = need!(view.endpoints());
-    let Some(verified) = &view.seen.verified_backups else {
+    let Some(ledger) = &view.seen.ledger else {
         // One bulk read takes 100 keys; the oldest are decided first in any case.
         let mut runs: Vec<_> = branches.branches.iter().filter_map(|branch| run_of_backup(view.pair, &branch.name)).collect();
         runs.sort();
         runs.truncate(100);
-        return Decision::Act(Action::ReadVerified(runs));
+        return Decision::Act(Action::ReadLedger(runs));
     };
-    let inventory = Inventory { branches, endpoints, verified };
+    let inventory = Inventory { branches, endpoints, verified: &ledger.verified };
     let plan = retention::plan(&inventory, view.pair, &view.checkpoint.run, view.now);
     let endpoints = plan.endpoints.into_iter().map(Deletion::Endpoint);
     let branches = plan.delete.into_iter().map(|(id, name, _)| Deletion::Branch(id, name));

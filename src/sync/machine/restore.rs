@@ -56,8 +56,9 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
         // A restore is under way, perhaps our own whose reply was lost: what it makes decides what is to be done.
         return Decision::Conclude(Conclusion::LookAgain);
     }
-    if let Some(name) = displaced_since(view, branches, staging, backup) {
-        let reason = format!("this run has restored staging already, and that state was displaced since (it is kept as {name})");
+    if let Some(name) = displaced_since(branches, staging, backup) {
+        let reason =
+            format!("{name} is a child of this run's backup: this run has restored staging already, and that state was displaced since");
         return end(RunStatus::Superseded, reason);
     }
     if let Some(hold) = &orders.hold {
@@ -66,11 +67,16 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     if let Some(newer) = newer_restore(view, branches, staging, backup) {
         return end(RunStatus::Superseded, format!("staging was restored from the newer backup {newer} meanwhile"));
     }
-    act(Call::RestoreBranch(RestoreBranch {
-        branch: view.pair.staging_branch.clone(),
-        source: backup.id.clone(),
-        displaced_name: free_name(branches, &displaced_stem(view.pair, branches, staging)),
-    }))
+    let staging_name = view.checkpoint.pins.as_ref().map_or(&staging.name, |pins| &pins.staging_name);
+    let displaced_name = free_name(branches, &displaced_stem(view.pair, branches, staging, staging_name));
+    if let Some(intended) = view.checkpoint.intended_name.as_ref().filter(|intended| **intended != displaced_name) {
+        let reason = format!(
+            "somebody has changed staging while a restore of this run may still arrive (under {intended}); \
+             a second one, under {displaced_name}, could overwrite staging twice"
+        );
+        return end(RunStatus::Cancelled, reason);
+    }
+    act(Call::RestoreBranch(RestoreBranch { branch: view.pair.staging_branch.clone(), source: backup.id.clone(), displaced_name }))
 }
 
 /// Returns whether Neon is making a branch what it is going to be.
@@ -78,12 +84,11 @@ pub(super) fn is_changing(branch: &Branch) -> bool {
     matches!(branch.current_state.as_str(), "init" | "resetting")
 }
 
-/// Returns the branch that keeps what this run once made of staging: a run that has forgotten that must not restore again.
-fn displaced_since<'a>(view: &View<'_>, branches: &'a BranchList, staging: &Branch, backup: &Backup) -> Option<&'a BranchName> {
-    let stem = format!("{}-of-{}", staging.name, view.checkpoint.run);
-    let mut kept =
-        branches.branches.iter().filter(|branch| branch.parent_id.as_ref() == Some(&backup.id)).filter(|branch| branch.id != staging.id);
-    kept.find(|branch| branch.name.as_str().starts_with(&stem)).map(|branch| &branch.name)
+/// Returns a branch that may keep what this run once made of staging: a run that has forgotten that must not restore again.
+///
+/// A displaced branch keeps its parent, so any other child of this run's backup may be one, whatever somebody called it.
+fn displaced_since<'a>(branches: &'a BranchList, staging: &Branch, backup: &'a Backup) -> Option<&'a BranchName> {
+    branches.children(&backup.id).find(|branch| branch.id != staging.id).map(|branch| &branch.name)
 }
 
 /// Returns the backup of ours that staging is a child of, when it is newer than this run's.
