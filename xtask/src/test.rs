@@ -20,7 +20,16 @@ pub(crate) fn all() -> Result<()> {
             .args(["test", "--workspace", "--", "--test-threads", TESTS_AT_ONCE])
             .current_dir(paths::root())
             .env("PATH", paths::path_with_node()),
-    )
+    )?;
+    say("simulating every scenario of one fault");
+    simulate(&["--exhaustive"])
+}
+
+/// Runs the simulation, optimised: it runs thousands of mornings a second.
+pub(crate) fn simulate(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["run", "--quiet", "--profile", "sim", "--package", "simulation", "--bin", "sim", "--"]);
+    loudly(command.args(arguments).current_dir(paths::root()))
 }
 
 /// Checks formatting, lints and documentation, natively and for wasm32.

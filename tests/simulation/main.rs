@@ -1,0 +1,131 @@
+//! `sim`: runs the simulation. `cargo xtask sim` builds and calls it.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use simulation::grid::{self, Next, Pairs, Tally};
+use simulation::outcomes;
+use simulation::plan::Plan;
+use simulation::run::{Scene, TABLES, TICKS_TO_END};
+
+const USAGE: &str = "\
+sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds
+sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
+sim --pairs                     every pair of faults
+sim --replay PLAN               one scenario, action by action
+sim --table                     the table fault × step → outcome";
+
+/// Pairs of faults in the exhaustive part.
+const PAIRS_SAMPLED: usize = 3_000;
+/// Seeds in the exhaustive part.
+const SEEDS_SAMPLED: usize = 3_000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| arguments.iter().position(|word| word == name).and_then(|index| arguments.get(index + 1));
+    let number = |name: &str, default: u64| value(name).map_or(Ok(default), |text| text.parse().map_err(|_| format!("{name} {text}")));
+    let has = |name: &str| arguments.iter().any(|word| word == name);
+    let done = if has("--replay") {
+        value("--replay").ok_or_else(|| "--replay needs a plan".to_owned()).and_then(|text| replay(text))
+    } else if has("--table") {
+        print(&outcomes::render(&Scene::new()));
+        Ok(true)
+    } else if has("--exhaustive") {
+        Ok(exhaustive())
+    } else if has("--pairs") {
+        Ok(all_pairs())
+    } else if arguments.iter().all(|word| matches!(word.as_str(), "--seconds" | "--seed") || word.parse::<u64>().is_ok()) {
+        number("--seconds", 60).and_then(|seconds| Ok(random(Duration::from_secs(seconds), number("--seed", 0)?)))
+    } else {
+        Err(USAGE.to_owned())
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(text) => {
+            print(&format!("not understood: {text}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command-line tool writes to its output")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+/// Tells what came of scenarios, and returns whether all went as they must.
+fn tell(name: &str, tally: &Tally, started: Instant) -> bool {
+    let seconds = started.elapsed().as_millis().max(1);
+    let scenarios = u128::try_from(tally.scenarios).unwrap_or(u128::MAX);
+    print(&format!(
+        "{name}: {scenarios} scenarios in {}.{} s ({} a second); at most {} ticks to the end, allowed are {TICKS_TO_END} ({})",
+        seconds / 1_000,
+        seconds % 1_000 / 100,
+        scenarios * 1_000 / seconds,
+        tally.most_ticks,
+        tally.slowest.as_ref().map(ToString::to_string).unwrap_or_default()
+    ));
+    print(&format!(
+        "  {} runs of {TABLES} tables and two ticks or more ({} a second), {} % succeeded, {} actions in a scenario on average",
+        tally.runs,
+        u128::from(tally.runs) * 1_000 / seconds,
+        tally.succeeded * 100 / tally.runs.max(1),
+        u128::from(tally.actions) / scenarios.max(1)
+    ));
+    if let Some(text) = tally.render_failures() {
+        print(&text);
+    }
+    tally.failures.is_empty()
+}
+
+/// Every scenario of one fault, and samples of the rest.
+fn exhaustive() -> bool {
+    let started = Instant::now();
+    let scene = Scene::new();
+    let plans = grid::singles(&scene);
+    let singles = grid::run_all(&|index| plans.get(index).cloned().map_or(Next::End, Next::Run));
+    let is_good = tell("one fault", &singles, started);
+    let started = Instant::now();
+    let pairs = Pairs::new(&scene);
+    let mut random = fastrand::Rng::with_seed(1);
+    let sample: Vec<Plan> = std::iter::repeat_with(|| pairs.get(random.usize(..pairs.count()))).flatten().take(PAIRS_SAMPLED).collect();
+    let sampled = grid::run_all(&|index| sample.get(index).cloned().map_or(Next::End, Next::Run));
+    let is_good = tell(&format!("two faults, a sample of {} pairs", pairs.len()), &sampled, started) && is_good;
+    let started = Instant::now();
+    let seeds = grid::run_all(&|index| if index < SEEDS_SAMPLED { Next::Run(Plan::Seed(index as u64)) } else { Next::End });
+    tell("seeds", &seeds, started) && is_good
+}
+
+/// Every pair of faults.
+fn all_pairs() -> bool {
+    let started = Instant::now();
+    let pairs = Pairs::new(&Scene::new());
+    print(&format!("{} pairs", pairs.len()));
+    let tally = grid::run_all(&|index| if index < pairs.count() { pairs.get(index).map_or(Next::Skip, Next::Run) } else { Next::End });
+    tell("two faults", &tally, started)
+}
+
+/// Seeds, for so long.
+fn random(time: Duration, seed: u64) -> bool {
+    let started = Instant::now();
+    let is_over = || started.elapsed() >= time;
+    let tally = grid::run_all(&|index| if is_over() { Next::End } else { Next::Run(Plan::Seed(seed.wrapping_add(index as u64))) });
+    tell(&format!("seeds from {seed}"), &tally, started)
+}
+
+/// Tells one scenario action by action.
+fn replay(text: &str) -> Result<bool, String> {
+    let plan: Plan = text.parse()?;
+    let outcome = Scene::new().run(&plan, true);
+    print(&outcome.trace.join("\n"));
+    let (backups, restores, roll_backs) = outcome.deeds;
+    print(&format!(
+        "{plan}: {:?}; people were told {:?}; {backups} backups, {restores} restores, {roll_backs} roll-backs; {} ticks to the end",
+        outcome.status, outcome.story, outcome.ticks_to_end
+    ));
+    for violation in &outcome.violations {
+        print(&format!("  {violation}"));
+    }
+    Ok(outcome.violations.is_empty())
+}

@@ -1,0 +1,380 @@
+//! Judges what happened. It looks at Neon and at what people were told, never at the records of the Worker.
+//!
+//! Safety is judged after every request that Neon has applied, whoever sent it and however late it came; what people are told is judged when it
+//! is told; what is left is judged at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::TimeDelta;
+use firstlight::time::Timestamp;
+use neon_emulator::model::{Branch, Model, Request, Response};
+use neon_emulator::simulated::Simulated;
+use serde_json::Value;
+
+/// Backups that no rule may delete, as the simulated pair is configured.
+pub(crate) const KEEP_AT_LEAST: usize = 2;
+
+/// What a branch that we made is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Backup,
+    Displaced,
+    Check,
+}
+
+/// A branch that we made.
+#[derive(Clone, Debug)]
+struct Made {
+    name: String,
+    run: String,
+    purpose: Purpose,
+    at: Timestamp,
+    tables_read: BTreeSet<String>,
+}
+
+/// What one run did.
+#[derive(Clone, Debug, Default)]
+struct Deeds {
+    backups: u32,
+    restores: u32,
+    roll_backs: u32,
+    /// Kinds of notices that reached the webhook, in order, with their own instant.
+    told: Vec<(String, String)>,
+}
+
+/// What a task saw of staging in the last listing that reached it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sight {
+    parent: Option<String>,
+    is_ready: bool,
+    /// Whether staging held then what the backup holds that it is a child of.
+    is_copy: bool,
+}
+
+/// The judge of one project.
+#[derive(Clone)]
+pub(crate) struct Oracle {
+    production: String,
+    staging: String,
+    /// Production as it must stay.
+    untouched: (String, String, bool, bool, Vec<Option<String>>),
+    made: BTreeMap<String, Made>,
+    made_endpoints: BTreeSet<String>,
+    /// Which run displaced what a branch keeps.
+    displaced_by: BTreeMap<String, String>,
+    runs: BTreeMap<String, Deeds>,
+    /// Successes that were looked into when they were claimed.
+    claims: BTreeSet<String>,
+    /// Every notice that reached the webhook.
+    arrived: Vec<(String, String)>,
+    /// Branches of ours that somebody else deleted or renamed: their names are no locks any more.
+    pub(crate) locks_lost: u32,
+    /// Whether the store has lost what people were told: nobody can know that it was contradicted.
+    pub(crate) is_memory_lost: bool,
+    /// What went wrong.
+    pub(crate) violations: Vec<String>,
+}
+
+fn facts(branch: &Branch) -> (String, String, bool, bool, Vec<Option<String>>) {
+    let passwords = branch.roles.iter().map(|role| role.password.clone()).collect();
+    (branch.name.clone(), branch.data.clone(), branch.is_default, branch.is_protected, passwords)
+}
+
+impl Oracle {
+    /// Judges a project from now on.
+    pub(crate) fn new(model: &Model, production: &str, staging: &str) -> Self {
+        Self {
+            production: production.to_owned(),
+            staging: staging.to_owned(),
+            untouched: model.branch(production).map(facts).unwrap_or_default(),
+            made: BTreeMap::new(),
+            made_endpoints: BTreeSet::new(),
+            displaced_by: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            claims: BTreeSet::new(),
+            arrived: Vec::new(),
+            locks_lost: 0,
+            is_memory_lost: false,
+            violations: Vec::new(),
+        }
+    }
+
+    fn blame(&mut self, text: String) {
+        self.violations.push(text);
+    }
+
+    /// Judges a request that Neon has answered; `before` is staging as it was.
+    pub(crate) fn applied(&mut self, request: &Request, response: &Response, before: Option<&Branch>, neon: &Simulated, now: Timestamp) {
+        if request.method == "GET" || response.status >= 300 {
+            return;
+        }
+        let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
+        let body = &response.body;
+        match (request.method.as_str(), path.get(2..).unwrap_or_default()) {
+            ("POST", ["branches"]) => self.branch_made(request, body, now),
+            ("POST", ["branches", id, "restore"]) => self.restored(id, request, before, neon, now),
+            ("POST", ["endpoints"]) => {
+                let branch = body["endpoint"]["branch_id"].as_str().unwrap_or_default();
+                if !self.made.contains_key(branch) {
+                    self.blame(format!("G1: an endpoint was made on {branch}, which is not ours"));
+                }
+                self.made_endpoints.extend(body["endpoint"]["id"].as_str().map(str::to_owned));
+            }
+            ("DELETE", ["branches", id]) => self.branch_deleted(id, neon, now),
+            ("DELETE", ["endpoints", id]) => {
+                if !self.made_endpoints.contains(*id) {
+                    self.blame(format!("G4: endpoint {id} was deleted, which is not ours"));
+                }
+            }
+            (method, rest) => self.blame(format!("G1: {method} {rest:?} is no call that a sync makes")),
+        }
+        self.check_production(&neon.model);
+    }
+
+    /// Production is as it was.
+    pub(crate) fn check_production(&mut self, model: &Model) {
+        if model.branch(&self.production).map(facts).as_ref() != Some(&self.untouched) {
+            self.blame("G1: production has changed".to_owned());
+        }
+    }
+
+    fn branch_made(&mut self, request: &Request, body: &Value, now: Timestamp) {
+        let (id, name) = (body["branch"]["id"].as_str().unwrap_or_default(), body["branch"]["name"].as_str().unwrap_or_default());
+        let run = request.body["annotation_value"]["run"].as_str().unwrap_or_default().to_owned();
+        let parent = request.body["branch"]["parent_id"].as_str().unwrap_or_default();
+        let purpose = if name == format!("backup-{run}") && parent == self.production {
+            let deeds = self.runs.entry(run.clone()).or_default();
+            deeds.backups += 1;
+            if deeds.backups > 1 + self.locks_lost {
+                self.blame(format!("G3: run {run} made {} backups", self.runs[&run].backups));
+            }
+            Purpose::Backup
+        } else if parent == self.staging {
+            Purpose::Check
+        } else {
+            self.blame(format!("G1: branch {name} of {parent} was made, which is neither a backup nor a check branch"));
+            return;
+        };
+        self.made_endpoints
+            .extend(body["endpoints"].as_array().into_iter().flatten().filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
+        self.made.insert(id.to_owned(), Made { name: name.to_owned(), run, purpose, at: now, tables_read: BTreeSet::new() });
+    }
+
+    fn restored(&mut self, id: &str, request: &Request, before: Option<&Branch>, neon: &Simulated, now: Timestamp) {
+        if id != self.staging {
+            self.blame(format!("G1: {id} was restored, which is not staging"));
+        }
+        let source = request.body["source_branch_id"].as_str().unwrap_or_default().to_owned();
+        let name = request.body["preserve_under_name"].as_str().unwrap_or_default();
+        let Some(preserved) = neon.model.branch_named(name).map(|branch| branch.id.clone()) else {
+            self.blame("G2: what staging held was not kept".to_owned());
+            return;
+        };
+        let run = if let Some(run) = self.displaced_by.get(&source).cloned() {
+            self.rolled_back(&run, before);
+            run
+        } else {
+            self.restored_from(&source, neon).unwrap_or_default()
+        };
+        self.displaced_by.insert(preserved.clone(), run.clone());
+        self.made
+            .insert(preserved, Made { name: name.to_owned(), run, purpose: Purpose::Displaced, at: now, tables_read: BTreeSet::new() });
+    }
+
+    /// Staging was restored from a backup: once in a run, and from one that is finished and was read.
+    fn restored_from(&mut self, source: &str, neon: &Simulated) -> Option<String> {
+        let Some(backup) = self.made.get(source).filter(|made| made.purpose == Purpose::Backup).cloned() else {
+            self.blame(format!("G2: staging was restored from {source}, which is no backup of ours"));
+            return None;
+        };
+        let deeds = self.runs.entry(backup.run.clone()).or_default();
+        deeds.restores += 1;
+        if deeds.restores > 1 + self.locks_lost {
+            let count = deeds.restores;
+            self.blame(format!("G3: run {} restored staging {count} times", backup.run));
+        }
+        match neon.contents(source) {
+            None => self.blame(format!("G2: staging was restored from {}, which was not finished", backup.name)),
+            Some(contents) if !contents.tables.keys().all(|table| backup.tables_read.contains(table)) => {
+                self.blame(format!("G2: staging was restored from {}, of which only {:?} was read", backup.name, backup.tables_read));
+            }
+            Some(_) => {}
+        }
+        Some(backup.run)
+    }
+
+    /// Staging was rolled back to what this run displaced, once, while it was still what this run had made of it.
+    fn rolled_back(&mut self, run: &str, before: Option<&Branch>) {
+        let deeds = self.runs.entry(run.to_owned()).or_default();
+        deeds.roll_backs += 1;
+        if deeds.roll_backs > 1 {
+            let count = deeds.roll_backs;
+            self.blame(format!("G3: run {run} rolled staging back {count} times"));
+        }
+        let parent = before.and_then(|staging| staging.parent.as_ref()).and_then(|id| self.made.get(id));
+        if parent.is_none_or(|parent| parent.run != run || parent.purpose != Purpose::Backup) {
+            self.blame(format!("G2: run {run} rolled staging back although it was not its own any more"));
+        }
+    }
+
+    fn branch_deleted(&mut self, id: &str, neon: &Simulated, now: Timestamp) {
+        let Some(made) = self.made.get(id).cloned() else {
+            self.blame(format!("G4: branch {id} was deleted, which is not ours"));
+            return;
+        };
+        // Neon writes whole seconds.
+        if made.purpose != Purpose::Check && now - made.at < TimeDelta::hours(24) - TimeDelta::seconds(1) {
+            self.blame(format!("G4: {} was deleted when it was younger than a day", made.name));
+        }
+        let mut verified: Vec<&Made> = self
+            .made
+            .iter()
+            .filter(|(id, made)| made.purpose == Purpose::Backup && !made.tables_read.is_empty() && neon.model.branch(id).is_some())
+            .map(|(_, made)| made)
+            .collect();
+        verified.sort_by_key(|made| std::cmp::Reverse(made.at));
+        if verified.iter().take(KEEP_AT_LEAST).any(|kept| kept.name == made.name) {
+            self.blame(format!("G4: {} was deleted, one of the newest {KEEP_AT_LEAST} verified backups", made.name));
+        }
+    }
+
+    /// Judges a query that is sent.
+    pub(crate) fn asked(&mut self, branch: Option<&str>, is_read_only: bool) {
+        if branch == Some(&self.production) && !is_read_only {
+            self.blame("G1: a query to production was not read only".to_owned());
+        }
+        let is_known = branch.is_none_or(|branch| branch == self.production || branch == self.staging || self.made.contains_key(branch));
+        if !is_known {
+            self.blame(format!("G1: {branch:?} was queried, which is neither staging nor ours"));
+        }
+    }
+
+    /// Notes tables of a branch that a task has read.
+    pub(crate) fn read(&mut self, branch: &str, tables: impl Iterator<Item = String>) {
+        if let Some(made) = self.made.get_mut(branch) {
+            made.tables_read.extend(tables);
+        }
+    }
+
+    /// Returns what a listing that was just made shows of staging.
+    pub(crate) fn sight(&self, neon: &Simulated) -> Sight {
+        let staging = neon.model.branch(&self.staging);
+        let parent = staging.and_then(|staging| staging.parent.clone());
+        let first = neon.first_contents(&self.staging);
+        let is_copy = first.is_some() && first == parent.as_deref().and_then(|parent| neon.first_contents(parent));
+        Sight { parent, is_ready: staging.is_some_and(|staging| staging.state == "ready"), is_copy }
+    }
+
+    /// Judges a success when it is first claimed: written down, or told.
+    pub(crate) fn claimed(&mut self, id: &str, run: &str, is_of_staging: bool, sight: Option<&Sight>) {
+        let is_known = id.strip_suffix("corrected").is_some_and(|stem| self.claims.contains(&format!("{stem}succeeded")));
+        if is_known || !self.claims.insert(id.to_owned()) {
+            return;
+        }
+        let parent = sight.and_then(|sight| sight.parent.as_ref()).and_then(|id| self.made.get(id));
+        let is_own = parent.is_some_and(|parent| parent.run == run && parent.purpose == Purpose::Backup);
+        if is_of_staging && !(is_own && sight.is_some_and(|sight| sight.is_ready && sight.is_copy)) {
+            self.blame(format!("G6: {id} was claimed, and the last look at staging showed {sight:?}"));
+        }
+        let mut backups = self.made.values().filter(|made| made.run == run && made.purpose == Purpose::Backup);
+        if !backups.any(|backup| !backup.tables_read.is_empty()) {
+            self.blame(format!("G6: {id} was claimed, and nobody had read the backup"));
+        }
+    }
+
+    /// Returns how many notices have reached the webhook.
+    pub(crate) fn arrival_count(&self) -> usize {
+        self.arrived.len()
+    }
+
+    /// Returns the notices that have reached the webhook after the first so many.
+    pub(crate) fn told_since(&self, count: usize) -> Vec<(String, String)> {
+        self.arrived.get(count..).unwrap_or_default().to_vec()
+    }
+
+    /// Notes a notice that reached the webhook.
+    pub(crate) fn told(&mut self, run: &str, kind: &str, at: &str) {
+        self.arrived.push((run.to_owned(), kind.to_owned()));
+        self.runs.entry(run.to_owned()).or_default().told.push((kind.to_owned(), at.to_owned()));
+    }
+
+    /// Returns the kinds of notices that people got of a run, once each, in the order of their instants.
+    pub(crate) fn story(&self, run: &str) -> Vec<String> {
+        let mut told = self.runs.get(run).map(|deeds| deeds.told.clone()).unwrap_or_default();
+        told.sort_by(|left, right| left.1.cmp(&right.1));
+        once_each(&told)
+    }
+
+    /// Returns the same in the order in which they arrived.
+    fn arrivals(&self, run: &str) -> Vec<String> {
+        self.runs.get(run).map(|deeds| once_each(&deeds.told)).unwrap_or_default()
+    }
+
+    /// Returns how often a run made a backup, restored and rolled back.
+    pub(crate) fn deeds(&self, run: &str) -> (u32, u32, u32) {
+        self.runs.get(run).map_or((0, 0, 0), |deeds| (deeds.backups, deeds.restores, deeds.roll_backs))
+    }
+
+    /// Returns whether a run did something and nobody was told how it ended.
+    pub(crate) fn has_silent_run(&self) -> bool {
+        let is_terminal = |kind: &str| !matches!(kind, "late" | "stuck");
+        self.runs.values().any(|deeds| !deeds.told.iter().any(|(kind, _)| is_terminal(kind)))
+    }
+
+    /// Judges what is left when every run has ended.
+    pub(crate) fn end(&mut self, model: &Model) {
+        self.check_production(model);
+        let runs: Vec<String> = self.runs.keys().cloned().collect();
+        for run in runs {
+            let story = self.story(&run);
+            let terminal: Vec<&str> = story.iter().map(String::as_str).filter(|kind| !matches!(*kind, "late" | "stuck")).collect();
+            if terminal.is_empty() && !self.is_memory_lost {
+                self.blame(format!("G5: run {run} made {:?} and nobody was told how it ended: {story:?}", self.deeds(&run)));
+            }
+            // Clocks may be wrong, and a channel that was down gets notices late: one of the two orders has to make sense.
+            if !self.is_memory_lost && is_contradiction(&story) && is_contradiction(&self.arrivals(&run)) {
+                self.blame(format!("G5: of run {run} people were told {terminal:?}, and nothing corrected it"));
+            }
+        }
+        // Neon itself puts a compute to sleep that nobody uses; what is asked here is that nobody goes on using it.
+        let awake = model.endpoints.iter().filter(|endpoint| self.made.contains_key(&endpoint.branch) && endpoint.state == "active");
+        let awake: Vec<String> = awake.map(|endpoint| endpoint.id.clone()).collect();
+        if !awake.is_empty() {
+            self.blame(format!("computes of ours are left running: {}", awake.join(", ")));
+        }
+    }
+
+    /// Returns the id of this run's backup, if it was made.
+    pub(crate) fn backup(&self, run: &str) -> Option<String> {
+        self.made.iter().find(|(_, made)| made.run == run && made.purpose == Purpose::Backup).map(|(id, _)| id.clone())
+    }
+
+    /// Returns the id of the branch that keeps what a run displaced, if there is one.
+    pub(crate) fn displaced(&self, run: &str) -> Option<String> {
+        self.displaced_by.iter().find(|(_, by)| *by == run).map(|(id, _)| id.clone())
+    }
+
+    /// Returns the id of staging.
+    pub(crate) fn staging_id(&self) -> &str {
+        &self.staging
+    }
+}
+
+fn once_each(told: &[(String, String)]) -> Vec<String> {
+    let mut kinds: Vec<String> = Vec::new();
+    for (kind, _) in told {
+        if !kinds.contains(kind) {
+            kinds.push(kind.clone());
+        }
+    }
+    kinds
+}
+
+/// Returns whether a success and its opposite were told, and no `corrected` came after the opposite.
+fn is_contradiction(story: &[String]) -> bool {
+    let place = |wanted: &[&str]| story.iter().rposition(|kind| wanted.contains(&kind.as_str()));
+    let opposite = place(&["failed", "cancelled", "superseded", "missed"]);
+    let corrected = place(&["corrected"]);
+    let is_success_told = place(&["succeeded"]).is_some() || corrected.is_some();
+    is_success_told && opposite.is_some_and(|opposite| corrected.is_none_or(|corrected| corrected < opposite))
+}

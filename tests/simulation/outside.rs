@@ -1,0 +1,57 @@
+//! What somebody else does to the project, in the console or by another tool.
+
+use firstlight::time::Timestamp;
+use neon_emulator::model::Request;
+use neon_emulator::simulated::Simulated;
+use serde_json::{Value, json};
+
+use crate::faults::Fault;
+use crate::oracle::Oracle;
+use crate::run::TODAY;
+
+/// Does it, at once and as far as Neon allows.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other fault is done where the request is")]
+pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, now: Timestamp) {
+    let project = neon.model.project.clone();
+    let staging = oracle.staging_id().to_owned();
+    let production = neon.model.branches.iter().find(|branch| branch.is_default).map(|branch| branch.id.clone());
+    let endpoints: Vec<(String, String)> =
+        neon.model.endpoints.iter().map(|endpoint| (endpoint.id.clone(), endpoint.branch.clone())).collect();
+    let mut call = |method: &str, path: String, body: Value| {
+        let request = Request { method: method.to_owned(), path: format!("/projects/{project}{path}"), query: [].into(), body };
+        neon.serve(&request, now);
+    };
+    match fault {
+        Fault::BackupDeleted => {
+            if let Some(id) = oracle.backup(TODAY) {
+                oracle.locks_lost += 1;
+                call("DELETE", format!("/branches/{id}"), Value::Null);
+            }
+        }
+        Fault::BackupRenamed => {
+            if let Some(id) = oracle.backup(TODAY) {
+                oracle.locks_lost += 1;
+                call("PATCH", format!("/branches/{id}"), json!({"branch": {"name": "kept-for-later"}}));
+            }
+        }
+        Fault::ReaderDeleted => {
+            let reader = oracle.backup(TODAY).and_then(|id| Some(endpoints.iter().find(|(_, branch)| *branch == id)?.0.clone()));
+            if let Some(id) = reader {
+                call("DELETE", format!("/endpoints/{id}"), Value::Null);
+            }
+        }
+        Fault::DisplacedDeleted => {
+            if let Some(id) = oracle.displaced(TODAY) {
+                oracle.locks_lost += 1;
+                call("DELETE", format!("/branches/{id}"), Value::Null);
+            }
+        }
+        Fault::StagingRenamed => call("PATCH", format!("/branches/{staging}"), json!({"branch": {"name": "preview"}})),
+        Fault::StagingProtected => call("PATCH", format!("/branches/{staging}"), json!({"branch": {"protected": true}})),
+        Fault::StagingRestored => {
+            let body = json!({"source_branch_id": production, "preserve_under_name": "before-somebody"});
+            call("POST", format!("/branches/{staging}/restore"), body);
+        }
+        _ => {}
+    }
+}

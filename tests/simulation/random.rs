@@ -1,0 +1,124 @@
+//! Scenarios that are drawn: several faults, an old memory, a cron that is missed, doubled and late, people who press buttons.
+
+use chrono::TimeDelta;
+
+use crate::faults::{Fault, Kind};
+use crate::plan::{Crash, Memory, Planned};
+use crate::run::{Outcome, Scene};
+use crate::script::Happening;
+use crate::world::Event;
+
+/// Actions that faults are drawn for, with how often a run takes them.
+const ACTIONS: &[(&str, u32, Kind)] = &[
+    ("getProject", 1, Kind::Reading),
+    ("listProjectBranches", 8, Kind::Reading),
+    ("listProjectEndpoints", 4, Kind::Reading),
+    ("listProjectBranchDatabases", 1, Kind::Reading),
+    ("listProjectBranchRoles", 3, Kind::Reading),
+    ("getProjectBranchRolePassword", 4, Kind::Reading),
+    ("listProjectOperations", 4, Kind::Reading),
+    ("createProjectBranch", 2, Kind::Writing),
+    ("restoreProjectBranch", 2, Kind::Writing),
+    ("deleteProjectEndpoint", 1, Kind::Deletion),
+    ("deleteProjectBranch", 2, Kind::Deletion),
+    ("sees_all_rows", 1, Kind::Query),
+    ("catalogue", 3, Kind::Query),
+    ("content", 3, Kind::Query),
+    ("give_password", 1, Kind::Query),
+    ("log_in", 1, Kind::Query),
+    ("webhook", 2, Kind::Notice),
+    ("slack", 2, Kind::Notice),
+    ("smoke", 1, Kind::Smoke),
+    ("kv:read", 8, Kind::StoreRead),
+    ("kv:checkpoint", 8, Kind::StoreWrite),
+    ("kv:notice", 2, Kind::StoreWrite),
+    ("kv:result", 1, Kind::StoreWrite),
+    ("kv:backup", 1, Kind::StoreWrite),
+];
+
+/// Draws a fault. Those that no run can survive are drawn less often.
+fn fault(random: &mut fastrand::Rng) -> Planned {
+    let (action, count, kind) = ACTIONS[random.usize(..ACTIONS.len())];
+    let faults = kind.faults();
+    let is_fatal = |fault: Fault| {
+        matches!(
+            fault,
+            Fault::Refused(401 | 404 | 412 | 422)
+                | Fault::OperationHangs
+                | Fault::OperationFails
+                | Fault::OperationCancelled
+                | Fault::LongOutage
+                | Fault::AsleepForEver
+                | Fault::StagingProtected
+                | Fault::BackupDeleted
+                | Fault::StagingRestored
+                | Fault::QuotaReached
+        )
+    };
+    let mut chosen = faults[random.usize(..faults.len())];
+    if is_fatal(chosen) && random.u8(..4) > 0 {
+        chosen = faults[random.usize(..faults.len())];
+    }
+    Planned { action: action.to_owned(), nth: random.u32(1..=count), fault: chosen }
+}
+
+/// Draws what happens by itself: ticks that are late, missed and doubled, people, applications.
+fn events(random: &mut fastrand::Rng, start: firstlight::time::Timestamp) -> Vec<(firstlight::time::Timestamp, Event)> {
+    let mut events = Vec::new();
+    let seconds = |random: &mut fastrand::Rng, most: i64| TimeDelta::milliseconds(random.i64(0..most * 1_000));
+    for tick in 0..4 {
+        let at = start + TimeDelta::minutes(5 * tick);
+        if random.u8(..10) == 0 {
+            continue;
+        }
+        let late = if random.u8(..5) == 0 { seconds(random, 200) } else { TimeDelta::zero() };
+        events.push((at + late, Event::Cron));
+        if random.u8(..5) == 0 {
+            events.push((at + late + seconds(random, 90), Event::Cron));
+        }
+    }
+    if random.u8(..6) == 0 {
+        events.push((start + seconds(random, 120), Happening::Start.event()));
+    }
+    if random.u8(..12) == 0 {
+        events.push((start + seconds(random, 60), Happening::Rehearse.event()));
+    }
+    if random.u8(..25) == 0 {
+        events.push((start + seconds(random, 40), Happening::Cancel.event()));
+    }
+    if random.u8(..25) == 0 {
+        events.push((start - seconds(random, 60), Happening::Hold.event()));
+    }
+    for _ in 0..random.u8(..4) {
+        events.push((start + seconds(random, 60), Event::Application));
+    }
+    events
+}
+
+/// Runs the scenario of a seed.
+pub(crate) fn run(scene: &Scene, seed: u64, is_traced: bool) -> Outcome {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut sim = scene.base();
+    sim.trace = is_traced.then(Vec::new);
+    sim.is_jittery = true;
+    sim.view = crate::run::any_view(&mut random);
+    sim.plan = (0..random.usize(..4)).map(|_| fault(&mut random)).collect();
+    if random.u8(..3) == 0 {
+        sim.crash = Crash::ALL[random.usize(..4)];
+        if sim.plan.is_empty() {
+            sim.plan.push(Planned { fault: Fault::Nothing, ..fault(&mut random) });
+        }
+    }
+    if random.u8(..20) == 0 {
+        sim.memory = Memory::Empty;
+    }
+    sim.is_in_use = random.u8(..5) == 0;
+    sim.damages = random.u8(..20) == 0;
+    let start = sim.now + TimeDelta::minutes(1);
+    sim.events = events(&mut random, start);
+    let budget = random.usize(..8);
+    sim.random = random;
+    let simulation = scene.small(sim, budget);
+    simulation.sim().note(|| format!("seed {seed}"));
+    simulation.finish()
+}

@@ -1,0 +1,92 @@
+//! A morning that is told event by event: for named scenarios with people in them.
+
+use std::collections::BTreeMap;
+
+use firstlight::api::ApiRequest;
+use firstlight::port::Method;
+
+use crate::kv::View;
+use crate::plan::{Crash, Memory, Planned};
+use crate::run::TODAY;
+use crate::world::Event;
+
+/// What happens, and what goes wrong.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// How old the answers of the store are.
+    pub view: Answers,
+    /// What happens, in seconds after 05:05 in New York.
+    pub happenings: Vec<(i64, Happening)>,
+    /// What goes wrong.
+    pub faults: Vec<Planned>,
+    /// Where the Worker is killed.
+    pub crash: Crash,
+    /// What the store remembers from the first fault on.
+    pub memory: Memory,
+}
+
+/// How old the answers of the store are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// As new as can be.
+    Fresh,
+    /// A minute old.
+    Stale,
+}
+
+impl From<Answers> for View {
+    fn from(answers: Answers) -> Self {
+        match answers {
+            Answers::Fresh => Self::Fresh,
+            Answers::Stale => Self::Stale,
+        }
+    }
+}
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// The cron fires.
+    Cron,
+    /// Somebody starts a run.
+    Start,
+    /// Somebody starts a run that leaves staging alone.
+    Rehearse,
+    /// Somebody cancels the day's run.
+    Cancel,
+    /// Somebody holds staging.
+    Hold,
+}
+
+impl Happening {
+    pub(crate) fn event(self) -> Event {
+        let (method, path, body) = match self {
+            Self::Cron => return Event::Cron,
+            Self::Start => (Method::Post, "/runs".to_owned(), ""),
+            Self::Rehearse => (Method::Post, "/runs".to_owned(), r#"{"until":"verify_backup"}"#),
+            Self::Cancel => (Method::Post, format!("/runs/{TODAY}/cancel"), ""),
+            Self::Hold => (Method::Put, "/pairs/hub/hold".to_owned(), r#"{"reason":"demo"}"#),
+        };
+        Event::Api(Box::new(ApiRequest {
+            method,
+            path,
+            query: BTreeMap::new(),
+            authorization: Some("Bearer admin".to_owned()),
+            idempotency_key: None,
+            body: body.to_owned(),
+        }))
+    }
+}
+
+impl Default for Script {
+    /// A morning with one tick, on which nothing goes wrong.
+    fn default() -> Self {
+        Self {
+            view: Answers::Fresh,
+            happenings: vec![(0, Happening::Cron)],
+            faults: Vec::new(),
+            crash: Crash::Never,
+            memory: Memory::Fresh,
+        }
+    }
+}
