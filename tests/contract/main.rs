@@ -5,6 +5,7 @@
 
 mod clients;
 mod openapi;
+mod parity;
 mod rules;
 mod verification;
 

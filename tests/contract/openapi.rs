@@ -84,6 +84,12 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
     reply("setDefaultProjectBranch", "POST", &format!("{project}/branches/{backup}/set_as_default"), None)?;
     reply("getProjectBranch", "GET", &format!("{project}/branches/br-gone-gone-00000000"), None)?;
 
+    let routes = std::fs::read_to_string(paths::root().join("tests/emulator/src/model/routes.rs"))?;
+    let arms = routes.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.rsplit_once("=> \"")?.1.split_once('"'));
+    let unjudged: Vec<&str> =
+        arms.map(|(operation, _)| operation).filter(|operation| !replies.iter().any(|reply| reply["operation"] == *operation)).collect();
+    assert!(unjudged.is_empty(), "routes that no reply was judged of: {unjudged:?}");
+
     let file = folder.path().join("replies.json");
     std::fs::write(&file, Value::from(replies.clone()).to_string())?;
     let output =

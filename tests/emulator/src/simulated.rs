@@ -21,6 +21,9 @@ pub const ROLE: &str = "neondb_owner";
 /// The database.
 pub const DATABASE: &str = "neondb";
 
+/// The position at which every branch of a new project begins.
+const FIRST_POSITION: u64 = 0x0100_0000;
+
 /// What a database holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -95,10 +98,13 @@ pub struct Simulated {
 
 impl Simulated {
     /// Takes a model; every branch in it holds the same.
-    pub fn new(model: Model, contents: &Contents) -> Self {
+    pub fn new(mut model: Model, contents: &Contents) -> Self {
+        for branch in model.branches.iter_mut().filter(|branch| branch.parent.is_some()) {
+            branch.parent_lsn = Some(Lsn(FIRST_POSITION));
+        }
         let whole = Data { first: contents.clone(), present: contents.clone(), is_whole: true };
         let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
-        Self { model, damages_next_restore: false, data, copies: Vec::new(), position: 0x0100_0000 }
+        Self { model, damages_next_restore: false, data, copies: Vec::new(), position: FIRST_POSITION }
     }
 
     /// Returns what a branch holds; `None` when there is no such branch, or it cannot be read.
@@ -203,7 +209,7 @@ impl Simulated {
         }
         let is_known = found.roles.iter().any(|role| role.name == target.role && role.password.as_deref() == Some(&target.password));
         if !is_known {
-            return Err(sql::error(400, &format!("password authentication failed for user '{}'", target.role)));
+            return Err(sql::error(400, &format!("password authentication failed for user \"{}\"", target.role)));
         }
         if !found.databases.iter().any(|database| database.name == target.database) {
             return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
