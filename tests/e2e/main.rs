@@ -5,6 +5,7 @@
 
 mod api;
 mod crash;
+mod kills;
 mod refusals;
 mod runbooks;
 mod sync;

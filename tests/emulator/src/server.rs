@@ -270,6 +270,9 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
     let answer = match fault.clone() {
         Some(Fault::Refuse { status, .. }) => sql::error(status, "Control plane request failed"),
         Some(Fault::Hang) => {
+            state.note(json!({
+                "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "status": null, "fault": "hang",
+            }));
             std::future::pending::<()>().await;
             return Err(Dropped);
         }
