@@ -20,7 +20,11 @@
 //!
 //! - `sync` has no clock, no randomness, no `async` and no ports (`tidy`: `a_module_uses_lower_layers_only`).
 //! - Production is never the target of a writing call (end to end: `the_cron_makes_staging_a_verified_copy`).
-//! - A restore that Neon accepted is not sent again (end to end: `a_run_killed_in_step_4_is_finished_with_one_restore`).
+//! - A restore that Neon accepted is not sent again (end to end: `a_run_killed_in_step_4_is_finished_with_one_restore`; simulation:
+//!   `a_restore_that_was_applied_and_lost_is_not_repeated`).
+//! - A success is told only while the last look at staging, in the tick that tells it, shows the copy (simulation:
+//!   `a_success_that_was_not_told_at_once_is_looked_at_again_before_it_is_told`).
+//! - Nothing waits for an instant that is further away than any of ours (simulation: `a_clock_that_was_ahead_holds_nobody_up`).
 //! - Secrets have no `Debug`, `Display` or `Serialize` (`id::Secret`).
 
 pub mod api;

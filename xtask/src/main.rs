@@ -1,6 +1,6 @@
 //! The repository's own commands.
 //!
-//! `cargo xtask demo | test | sim | bench | dev | setup | build | check | check-config`. Each sets up what it misses.
+//! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | check | check-config`. Each sets up what it misses.
 
 mod bench;
 mod check_config;
@@ -20,6 +20,7 @@ cargo xtask test                     run every test
 cargo xtask dev                      start the same as the demo and stay; details in target/dev.json
 cargo xtask sim [--seconds N] [--seed S] | --pairs | --replay PLAN | --table | --exhaustive
                                      run the simulation; see tests/simulation/lib.rs
+cargo xtask mutants [ARGUMENTS]       change one thing at a time and see whether a test notices (an hour and more)
 cargo xtask bench cost                CPU, requests and time of 20 runs and 20 idle ticks
 cargo xtask check-config [FILE]      every fault of a wrangler.toml, or the schedule of the next seven days
 cargo xtask check                    formatting, clippy and documentation
@@ -56,6 +57,7 @@ fn run(arguments: &[String]) -> Result<()> {
             test::all()
         }
         Some("sim") => test::simulate(&words[1..]),
+        Some("mutants") => test::mutants(&words[1..]),
         Some("check") => {
             setup::all()?;
             test::check()

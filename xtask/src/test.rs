@@ -32,6 +32,15 @@ pub(crate) fn simulate(arguments: &[&str]) -> Result<()> {
     loudly(command.args(arguments).current_dir(paths::root()))
 }
 
+/// Runs `cargo mutants` over the machine and the tick; `.cargo/mutants.toml` says which tests are asked.
+pub(crate) fn mutants(arguments: &[&str]) -> Result<()> {
+    require("cargo-mutants", "--version", "install cargo-mutants: `cargo install --locked cargo-mutants`")?;
+    let mut command = Command::new("cargo");
+    // The tests of another package are asked, so there is no baseline of this package's own; `cargo xtask test` is the baseline.
+    command.args(["mutants", "--baseline", "skip", "--timeout", "60", "--test-package", "firstlight", "--test-package", "simulation"]);
+    loudly(command.args(arguments).current_dir(paths::root()))
+}
+
 /// Checks formatting, lints and documentation, natively and for wasm32.
 pub(crate) fn check() -> Result<()> {
     let cargo = |arguments: &[&str], environment: &[(&str, &str)]| {
