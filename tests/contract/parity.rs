@@ -167,7 +167,7 @@ impl Protocol<'_> {
             })
             .collect();
         lines.sort();
-        lines.iter().for_each(|line| self.note(line.clone()));
+        self.lines.append(&mut lines);
         let endpoints = self.neon.call("GET", "/endpoints", None)?.1;
         let named = self.named(&endpoints)?;
         let mut lines: Vec<String> = named["endpoints"]
@@ -177,7 +177,7 @@ impl Protocol<'_> {
             .map(|endpoint| format!("{when}: endpoint of {} {} disabled {}", endpoint["branch_id"], endpoint["type"], endpoint["disabled"]))
             .collect();
         lines.sort();
-        lines.iter().for_each(|line| self.note(line.clone()));
+        self.lines.append(&mut lines);
         Ok(())
     }
 
