@@ -334,14 +334,20 @@ pub fn encode<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("records are plain data")
 }
 
-/// Writes a record; a write that is refused as too fast is repeated once.
+/// Writes a record; a write that is refused as too fast is repeated once, where the caller has room for it.
 ///
 /// # Errors
 ///
-/// When the store refused twice or did not answer.
-pub async fn write<W: Store + Clock>(world: &W, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+/// When the store refused, twice where there was room, or did not answer.
+pub async fn write<W: Store + Clock>(
+    world: &W,
+    key: &str,
+    value: &str,
+    metadata: Option<Metadata>,
+    has_room: impl Fn() -> bool,
+) -> Result<(), StoreFailure> {
     match world.write(key, value, metadata.clone()).await {
-        Err(StoreFailure::TooFast) => {
+        Err(StoreFailure::TooFast) if has_room() => {
             world.sleep(after(world.now(), WRITE_AGAIN)).await;
             world.write(key, value, metadata).await
         }

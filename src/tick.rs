@@ -21,7 +21,7 @@ use self::memory::Memory;
 use self::meter::Meter;
 use crate::config::{Config, LONGEST_WALL_BUDGET, Pair, secret};
 use crate::id::{RunId, Secret};
-use crate::port::{Level, World};
+use crate::port::{Level, Metadata, StoreFailure, World};
 use crate::record::{self, Report};
 use crate::sync::checkpoint::{Checkpoint, Ending, Goal, RunStatus, Start};
 use crate::sync::machine::{self, Conclusion, Decision, Run};
@@ -197,7 +197,7 @@ impl<'a, W: World> Context<'a, W> {
         self.tell(notice::of_missed_day(pair, run, &self.config.label, now), now).await;
         let report = Report::of_missed_day(pair, run, now);
         let key = record::result_key(&pair.name, run);
-        if let Err(error) = record::write(&self.world, &key, &record::encode(&report), Some(report.metadata())).await {
+        if let Err(error) = self.write(&key, &record::encode(&report), Some(report.metadata())).await {
             self.log(Level::Error, "result not stored", &[("key", key), ("error", error.to_string())]);
         }
         self.log(Level::Warn, "day missed", &[("pair", pair.name.to_string()), ("run", run.to_string())]);
@@ -238,7 +238,7 @@ impl<'a, W: World> Context<'a, W> {
         let mut between_saves = BETWEEN_SAVES;
         for _ in 0..ACTIONS_PER_TICK {
             let now = self.world.now();
-            if run.wants_save && now >= after(saved_at, between_saves) {
+            if run.wants_save && now >= after(saved_at, between_saves) && self.has_room(1) {
                 let (at, is_saved) = self.save(&run.checkpoint).await;
                 saved_at = at;
                 run.wants_save = !is_saved;
@@ -249,7 +249,7 @@ impl<'a, W: World> Context<'a, W> {
                 Decision::Done => {
                     run.checkpoint.driven_until = None;
                     self.store_pruned(&run.checkpoint).await;
-                    self.save_after(saved_at, &run.checkpoint).await;
+                    self.save_last(saved_at, &run.checkpoint).await;
                     return (run.checkpoint, true);
                 }
                 Decision::Wait { until, why } => {
@@ -263,11 +263,13 @@ impl<'a, W: World> Context<'a, W> {
                     let sleep_until = if run.wants_save { until.min(earliest_save) } else { until };
                     self.world.sleep(sleep_until).await;
                 }
+                // What was read is written down at once, which takes a subrequest.
+                Decision::Conclude(Conclusion::BackupRead(_)) if !self.has_room(1) => {
+                    return (self.hand_over(run, saved_at, "the budget of this invocation is spent").await, false);
+                }
                 Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
                 Decision::Act(action) => {
-                    if now >= self.wall
-                        || self.world.total() + self.cost(&action, run.checkpoint.is_manual) + RESERVE > self.config.subrequest_budget
-                    {
+                    if now >= self.wall || !self.has_room(self.cost(&action, run.checkpoint.is_manual)) {
                         return (self.hand_over(run, saved_at, "the budget of this invocation is spent").await, false);
                     }
                     let outcome = self.act(pair, &mut run, &action, &mut saved_at).await;
@@ -327,29 +329,54 @@ impl<'a, W: World> Context<'a, W> {
     /// Leaves the run for the next tick.
     async fn hand_over(&self, mut run: Run, saved_at: Timestamp, why: &str) -> Checkpoint {
         run.checkpoint.driven_until = None;
-        self.save_after(saved_at, &run.checkpoint).await;
+        self.save_last(saved_at, &run.checkpoint).await;
         let facts = [("run", run.checkpoint.run.to_string()), ("why", why.to_owned())];
         self.log(Level::Info, "handed over", &facts);
         (self.watch)("handed_over", json!({"why": why}));
         run.checkpoint
     }
 
+    /// Returns whether so many subrequests are left beside those that are kept back.
+    fn has_room(&self, count: u32) -> bool {
+        self.world.total() + count + RESERVE <= self.config.subrequest_budget
+    }
+
+    /// Writes a record; one that is refused as too fast is repeated where the save that hands over does not need the subrequest.
+    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+        record::write(&self.world, key, value, metadata, || self.has_room(1)).await
+    }
+
     /// Saves the checkpoint as soon as its key takes another write: a write that is refused costs a subrequest all the same.
     async fn save_after(&self, saved_at: Timestamp, checkpoint: &Checkpoint) -> (Timestamp, bool) {
+        self.wait_for_key(saved_at).await;
+        self.save(checkpoint).await
+    }
+
+    /// Saves the checkpoint at the end of a tick, with the subrequests that were kept back for that.
+    async fn save_last(&self, saved_at: Timestamp, checkpoint: &Checkpoint) {
+        self.wait_for_key(saved_at).await;
+        let key = record::checkpoint_key(&checkpoint.pair);
+        let has_room = || self.world.total() < self.config.subrequest_budget;
+        if let Err(error) = record::write(&self.world, &key, &record::encode(checkpoint), None, has_room).await {
+            self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
+        }
+    }
+
+    /// Waits until the checkpoint's key takes another write.
+    async fn wait_for_key(&self, saved_at: Timestamp) {
         use crate::port::Clock as _;
         let now = self.world.now();
         let wait = between(now, after(saved_at, BETWEEN_SAVES)).min(BETWEEN_SAVES);
         if !wait.is_zero() {
             self.world.sleep(after(now, wait)).await;
         }
-        self.save(checkpoint).await
     }
 
     /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is skipped: names in Neon remember the rest.
     async fn save(&self, checkpoint: &Checkpoint) -> (Timestamp, bool) {
         use crate::port::Clock as _;
         let key = record::checkpoint_key(&checkpoint.pair);
-        let saved = record::write(&self.world, &key, &record::encode(checkpoint), None).await;
+        let saved = self.write(&key, &record::encode(checkpoint), None).await;
         if let Err(error) = &saved {
             self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
         }

@@ -36,7 +36,7 @@ pub(super) async fn change<W: World>(world: &W, pair: &Pair, request: &ApiReques
         }
     };
     let hold = Hold { reason, until };
-    record::write(world, &key, &record::encode(&hold), None).await.map_err(|error| unavailable(&error.into()))?;
+    record::write(world, &key, &record::encode(&hold), None, || true).await.map_err(|error| unavailable(&error.into()))?;
     Ok(ApiResponse::json(
         200,
         &json!({

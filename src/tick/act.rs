@@ -251,7 +251,7 @@ impl<W: World> Context<'_, W> {
 
     /// Stores how a run ended, and returns whether that succeeded.
     async fn store_result(&self, key: &str, report: &Report) -> bool {
-        let stored = record::write(&self.world, key, &record::encode(report), Some(report.metadata())).await;
+        let stored = self.write(key, &record::encode(report), Some(report.metadata())).await;
         if let Err(error) = &stored {
             self.log(Level::Error, "result not stored", &[("key", key.to_owned()), ("error", error.to_string())]);
         }
@@ -269,7 +269,7 @@ impl<W: World> Context<'_, W> {
             compared: Compared { tables: print.table_count(), rows: print.row_count(), bytes: print.bytes() },
         };
         let key = record::backup_key(&checkpoint.pair, &checkpoint.run);
-        if let Err(error) = record::write(&self.world, &key, &record::encode(&record), None).await {
+        if let Err(error) = self.write(&key, &record::encode(&record), None).await {
             self.log(Level::Warn, "backup not recorded as verified", &[("key", key), ("error", error.to_string())]);
         }
     }
@@ -280,11 +280,11 @@ impl<W: World> Context<'_, W> {
         for (name, reason) in &prune.skipped {
             self.log(Level::Warn, "not pruned", &[("name", name.clone()), ("reason", reason.clone())]);
         }
-        if self.world.total() + super::RESERVE >= self.config.subrequest_budget {
+        if !self.has_room(1) {
             return;
         }
         let key = record::prune_key(&checkpoint.pair, &checkpoint.run);
-        if let Err(error) = record::write(&self.world, &key, &record::encode(prune), None).await {
+        if let Err(error) = self.write(&key, &record::encode(prune), None).await {
             self.log(Level::Warn, "pruning not recorded", &[("key", key), ("error", error.to_string())]);
         }
     }

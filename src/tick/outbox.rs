@@ -78,7 +78,7 @@ impl<W: World> Context<'_, W> {
     /// Stores a notice, and returns whether that succeeded. Where it fails the notice is sent all the same.
     pub(super) async fn store_notice(&self, outgoing: &Outgoing) -> bool {
         let key = record::notice_key(&outgoing.notice.id);
-        let stored = record::write(&self.world, &key, &record::encode(outgoing), None).await;
+        let stored = self.write(&key, &record::encode(outgoing), None).await;
         if let Err(error) = &stored {
             self.log(Level::Error, "notice not stored", &[("key", key), ("error", error.to_string())]);
         }

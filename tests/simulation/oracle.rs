@@ -11,6 +11,8 @@ use neon_emulator::model::{Branch, Model, Request, Response};
 use neon_emulator::simulated::Simulated;
 use serde_json::Value;
 
+use crate::run::Told;
+
 /// Backups that no rule may delete, as the simulated pair is configured.
 pub(crate) const KEEP_AT_LEAST: usize = 2;
 
@@ -66,7 +68,7 @@ pub(crate) struct Oracle {
     /// Successes that were looked into when they were claimed.
     claims: BTreeSet<String>,
     /// Every notice that reached the webhook.
-    arrived: Vec<(String, String)>,
+    arrived: Vec<Told>,
     /// Branches of ours that somebody else deleted or renamed: their names are no locks any more.
     pub(crate) locks_lost: u32,
     /// Whether the store has lost what people were told: nobody can know that it was contradicted.
@@ -288,13 +290,13 @@ impl Oracle {
     }
 
     /// Returns the notices that have reached the webhook after the first so many.
-    pub(crate) fn told_since(&self, count: usize) -> Vec<(String, String)> {
+    pub(crate) fn told_since(&self, count: usize) -> Vec<Told> {
         self.arrived.get(count..).unwrap_or_default().to_vec()
     }
 
     /// Notes a notice that reached the webhook.
-    pub(crate) fn told(&mut self, run: &str, kind: &str, at: &str) {
-        self.arrived.push((run.to_owned(), kind.to_owned()));
+    pub(crate) fn told(&mut self, run: &str, kind: &str, at: &str, text: &str) {
+        self.arrived.push(Told { run: run.to_owned(), kind: kind.to_owned(), text: text.to_owned() });
         self.runs.entry(run.to_owned()).or_default().told.push((kind.to_owned(), at.to_owned()));
     }
 

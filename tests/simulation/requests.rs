@@ -192,7 +192,7 @@ impl Sim {
         let data = &body["data"];
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
         self.judge_claim(task, data);
-        self.oracle.told(&text("run"), &text("kind"), &text("at"));
+        self.oracle.told(&text("run"), &text("kind"), &text("at"), &text("text"));
     }
 
     /// Judges a notice of success when it is first seen.

@@ -13,7 +13,7 @@ use firstlight::id::Secret;
 use firstlight::record::Report;
 use firstlight::sync::checkpoint::RunStatus;
 use firstlight::sync::notice::Outgoing;
-use firstlight::tick::{Context, Secrets};
+use firstlight::tick::{Context, Secrets, Summary};
 use firstlight::time::{Timestamp, after};
 use neon_emulator::model::{Durations, Model};
 use neon_emulator::simulated::{Contents, Simulated};
@@ -53,6 +53,7 @@ pub struct Scene {
     config: Rc<Config>,
     deployed: Rc<Config>,
     rolls_back: Rc<Config>,
+    configured: Rc<Config>,
     secrets: Rc<Secrets>,
     small: Vec<Rc<Config>>,
 }
@@ -70,14 +71,40 @@ pub struct Action {
     pub step: String,
 }
 
+/// A notice that reached the webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whose run.
+    pub run: String,
+    /// What kind.
+    pub kind: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// What a tick of the cron did.
+#[derive(Clone, Debug)]
+pub struct TickRecord {
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What it says of itself.
+    pub summary: Summary,
+}
+
 /// What came of a scenario.
 pub struct Outcome {
     /// How today's run ended.
     pub status: Option<RunStatus>,
     /// What people were told of it, in order.
     pub story: Vec<String>,
-    /// Every notice that reached the webhook on this day: whose run, and what kind.
-    pub told: Vec<(String, String)>,
+    /// Every notice that reached the webhook on this day.
+    pub told: Vec<Told>,
+    /// What each tick of the cron did.
+    pub ticks: Vec<TickRecord>,
+    /// Writes that the store refused because they came too fast.
+    pub refused_writes: u32,
     /// The names of the branches that are left.
     pub branches: Vec<String>,
     /// What must not have happened.
@@ -130,6 +157,7 @@ impl Scene {
         let mut model = Model::new(1, start);
         let production = model.branches[0].id.clone();
         let staging = model.add_child(&production, "staging", start).expect("production is there");
+        let production_password = model.branches[0].roles[0].password.clone().expect("a new role has one");
         let own = |branch: &mut neon_emulator::model::Branch| {
             branch.roles.iter_mut().for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
         };
@@ -148,12 +176,14 @@ impl Scene {
             ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
             ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
             ("SLACK_URL", "https://hooks.example.test/slack"),
+            ("ROLE_PASSWORD", production_password.as_str()),
         ];
         let mut scene = Self {
             base: Sim::new(instant("2026-11-19T09:59:00Z"), neon, oracle),
             config: plain(&|_| {}),
             deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
             rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
+            configured: plain(&|value| value["pairs"][0]["role_password_secret"] = json!("ROLE_PASSWORD")),
             secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
             small: (22..=36).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
         };
@@ -177,6 +207,8 @@ impl Scene {
         sim.tasks.clear();
         sim.counts.clear();
         sim.action_count = 0;
+        sim.summaries.clear();
+        sim.refused_writes = 0;
 
         let config = if day == Day::RollBack { &self.rolls_back } else { &self.config };
         Simulation { scene: self, sim: Rc::new(RefCell::new(sim)), tasks: Vec::new(), config: Rc::clone(config), polls: 0 }
@@ -213,7 +245,12 @@ impl Scene {
         sim.crash = script.crash;
         sim.memory = script.memory;
         sim.events = script.happenings.iter().map(|(seconds, what)| (start + TimeDelta::seconds(*seconds), what.event())).collect();
+        sim.trace = Some(Vec::new());
+        sim.neon.model.store_passwords = !script.has_configured_password;
         let mut simulation = self.simulation(sim, Day::Plain);
+        if script.has_configured_password {
+            simulation.config = Rc::clone(&self.configured);
+        }
         simulation.jump(start);
         simulation.finish()
     }
@@ -302,8 +339,10 @@ impl Simulation<'_> {
         self.sim().note(|| "cron".to_owned());
         self.tasks.push(Some(Box::pin(async move {
             use firstlight::port::Clock as _;
-            let wall = after(world.now(), config.wall_budget);
-            Context::new(&world, &config, &secrets, wall, &|_, _| {}).tick().await;
+            let began_at = world.now();
+            let wall = after(began_at, config.wall_budget);
+            let summary = Context::new(&world, &config, &secrets, wall, &|_, _| {}).tick().await;
+            world.ended(began_at, summary, config.subrequest_budget);
         })));
     }
 
@@ -486,6 +525,8 @@ impl Simulation<'_> {
             status: today.map(|report| report.status),
             story: sim.oracle.story(TODAY),
             told: sim.oracle.told_since(arrived_before),
+            ticks: std::mem::take(&mut sim.summaries),
+            refused_writes: sim.refused_writes,
             branches: sim.neon.model.branches.iter().map(|branch| branch.name.clone()).collect(),
             violations: std::mem::take(&mut sim.oracle.violations),
             actions: sim.actions.take().unwrap_or_default(),

@@ -23,6 +23,8 @@ pub struct Script {
     pub crash: Crash,
     /// What the store remembers from the first fault on.
     pub memory: Memory,
+    /// Whether the project stores no passwords, and a secret holds the verifying role's.
+    pub has_configured_password: bool,
 }
 
 /// How old the answers of the store are.
@@ -87,6 +89,7 @@ impl Default for Script {
             faults: Vec::new(),
             crash: Crash::Never,
             memory: Memory::Fresh,
+            has_configured_password: false,
         }
     }
 }

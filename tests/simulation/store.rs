@@ -106,6 +106,7 @@ impl Sim {
         }
         let now = self.now;
         let written = self.kv.write(key, value, metadata, now);
+        self.refused_writes += u32::from(written.is_err());
         if written.is_ok() {
             let text = value.unwrap_or_default();
             self.judge_secrets("KV", text);

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use chrono::TimeDelta;
 use firstlight::api::ApiRequest;
 use firstlight::port::{Clock, Level, Log};
+use firstlight::tick::Summary;
 use firstlight::time::Timestamp;
 use neon_emulator::simulated::Simulated;
 
@@ -21,7 +22,7 @@ use crate::faults::{Fault, Kind};
 use crate::kv::{Kv, View};
 use crate::oracle::{Oracle, Sight};
 use crate::plan::{Crash, Memory, Planned};
-use crate::run::Action;
+use crate::run::{Action, TickRecord};
 
 /// Everything that is simulated.
 #[derive(Clone)]
@@ -79,6 +80,10 @@ pub(crate) struct Sim {
     pub(crate) faulty_until: Timestamp,
     /// Cron ticks since then that found something to do.
     pub(crate) ticks_to_end: u32,
+    /// What each tick did, with when it began and ended.
+    pub(crate) summaries: Vec<TickRecord>,
+    /// Writes that the store refused because they came too fast.
+    pub(crate) refused_writes: u32,
     /// Every tick so far.
     pub(crate) tasks: Vec<TaskState>,
 }
@@ -105,6 +110,8 @@ pub(crate) struct TaskState {
     pub(crate) is_killed: bool,
     /// How far its clock is ahead.
     pub(crate) skew: TimeDelta,
+    /// Subrequests so far.
+    pub(crate) subrequests: u32,
     /// What it saw of staging last.
     pub(crate) sight: Option<Sight>,
     /// The step that it is at.
@@ -141,6 +148,8 @@ impl Sim {
             last_wait: String::new(),
             faulty_until: now,
             ticks_to_end: 0,
+            summaries: Vec::new(),
+            refused_writes: 0,
             tasks: Vec::new(),
         }
     }
@@ -167,6 +176,7 @@ impl Sim {
     /// Counts an action, and returns what goes wrong with it.
     pub(crate) fn begin(&mut self, task: usize, action: &'static str, kind: Kind) -> Fault {
         self.action_count += 1;
+        self.tasks[task].subrequests += 1;
         let nth = if let Some((_, count)) = self.counts.iter_mut().find(|(name, _)| *name == action) {
             *count += 1;
             *count
@@ -229,6 +239,17 @@ impl TaskWorld {
     /// Returns the ports of a task.
     pub(crate) fn new(sim: Rc<RefCell<Sim>>, task: usize) -> Self {
         Self { sim, task }
+    }
+
+    /// A tick has ended: within its budgets, or the simulation fails.
+    pub(crate) fn ended(&self, began_at: Timestamp, summary: Summary, subrequest_budget: u32) {
+        let mut sim = self.sim.borrow_mut();
+        let ended_at = sim.now;
+        let used = sim.tasks[self.task].subrequests;
+        if used > subrequest_budget {
+            sim.oracle.violations.push(format!("budget: a tick made {used} subrequests, allowed are {subrequest_budget}"));
+        }
+        sim.summaries.push(TickRecord { began_at, ended_at, summary });
     }
 
     pub(crate) fn pause(&self, time: TimeDelta) -> Pause<'_> {

@@ -1,0 +1,145 @@
+//! What a tick does and says: the calendar, other ticks, its budgets.
+
+use chrono::TimeDelta;
+use firstlight::sync::checkpoint::RunStatus;
+use firstlight::time::Timestamp;
+use simulation::faults::Fault;
+use simulation::plan::Crash;
+use simulation::run::{Outcome, TickRecord};
+use simulation::script::{Happening, Script};
+
+use crate::{planned, play, run};
+
+/// Plays crons at these seconds after 05:05 in New York.
+fn crons(seconds: &[i64]) -> Outcome {
+    play(&Script { happenings: seconds.iter().map(|at| (*at, Happening::Cron)).collect(), ..Script::default() })
+}
+
+/// The kinds of notices, in the order in which they came.
+fn kinds(outcome: &Outcome) -> Vec<&str> {
+    outcome.told.iter().map(|told| told.kind.as_str()).collect()
+}
+
+#[test]
+fn a_tick_says_what_it_drove_and_an_idle_one_reads_once_and_says_so() {
+    let outcome = crons(&[0, 300, 600]);
+    let [driving, pruning, idle] = &outcome.ticks[..3] else { panic!("three ticks, not {}", outcome.ticks.len()) };
+    let driven = |tick: &TickRecord| {
+        let driven = tick.summary.driven.as_ref().map(|(run, status)| (run.as_str().to_owned(), *status));
+        (driven, tick.summary.is_handed_over)
+    };
+    // What is pruned is left to the second tick, where 50 subrequests are not enough for all.
+    assert_eq!(driven(driving), (Some(("20261121".to_owned(), RunStatus::Succeeded)), true));
+    assert_eq!(driven(pruning), (Some(("20261121".to_owned(), RunStatus::Succeeded)), false));
+    assert!(driving.summary.http_count > 30 && driving.summary.store_count > 8, "{:?}", driving.summary);
+    assert_eq!((idle.summary.http_count, idle.summary.store_count, driven(idle)), (0, 1, (None, false)));
+}
+
+#[test]
+fn a_plain_run_fits_one_tick_and_the_store_refuses_none_of_its_writes() {
+    let outcome = run("plain/-/no_crash/fresh/one_tick");
+    assert_eq!((outcome.runs.as_slice(), outcome.refused_writes), ([(1, true)].as_slice(), 0));
+}
+
+#[test]
+fn a_tick_whose_budget_is_spent_hands_over_and_says_so() {
+    let outcome = run("in_use/-/no_crash/fresh/one_tick");
+    assert!(outcome.ticks[0].summary.is_handed_over && !outcome.ticks[1].summary.is_handed_over, "{:?}", outcome.ticks);
+    assert_eq!(outcome.runs, [(2, true)]);
+}
+
+#[test]
+fn a_run_that_a_person_started_is_driven_by_the_request_and_by_the_ticks_after_it() {
+    let outcome = play(&Script { happenings: vec![(0, Happening::Start), (200, Happening::Cron)], ..Script::default() });
+    let ended: Vec<&String> = outcome.trace.iter().filter(|line| line.contains("tick ended: run=20261121T100500Z")).collect();
+    assert_eq!(ended.len(), 2, "{ended:?}");
+    assert!(ended[0].contains("status=succeeded") && ended[0].contains("handed_over=true"), "{ended:?}");
+    assert!(ended[1].contains("status=succeeded") && ended[1].contains("handed_over=false"), "{ended:?}");
+}
+
+#[test]
+fn a_day_without_a_tick_in_its_time_is_missed_and_told_once() {
+    // 06:00:00 is in time, a millisecond later is not; the sixth decimal of a second is not told apart.
+    let outcome = crons(&[3_301, 3_600, 3_900]);
+    assert_eq!((outcome.status, kinds(&outcome)), (Some(RunStatus::Missed), vec!["missed"]));
+    assert_eq!(outcome.deeds, (0, 0, 0));
+    assert!(outcome.told[0].text.contains("was not started between 05:00 and 06:00 ET"), "{}", outcome.told[0].text);
+    assert_eq!(kinds(&crons(&[3_300])), ["late", "succeeded"]);
+}
+
+#[test]
+fn a_day_without_any_tick_is_told_as_missed_the_next_morning() {
+    let outcome = crons(&[86_400]);
+    let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
+    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded")]);
+}
+
+#[test]
+fn a_start_after_the_latest_one_is_told_as_late_and_the_latest_one_is_not() {
+    assert_eq!(kinds(&crons(&[1_500])), ["succeeded"]);
+    let late = crons(&[1_501]);
+    assert_eq!(kinds(&late), ["late", "succeeded"]);
+    assert!(late.told[0].text.contains("was to start by 05:30 ET and starts at 5:30 AM ET"), "{}", late.told[0].text);
+}
+
+#[test]
+fn a_run_under_way_at_its_deadline_is_told_as_late_once() {
+    let faults = vec![planned("createProjectBranch", 1, Fault::OperationHangs)];
+    let happenings = vec![(3_200, Happening::Cron), (3_301, Happening::Cron), (3_400, Happening::Cron)];
+    let outcome = play(&Script { faults, happenings, ..Script::default() });
+    assert_eq!(kinds(&outcome).iter().filter(|kind| **kind == "late").count(), 1, "{:?}", kinds(&outcome));
+    assert_eq!(kinds(&outcome).last(), Some(&"failed"));
+}
+
+#[test]
+fn a_run_that_gets_nowhere_is_given_up_in_the_fourth_tick() {
+    let faults = vec![planned("restoreProjectBranch", 1, Fault::OperationHangs)];
+    let outcome = play(&Script { faults, ..Script::default() });
+    assert_eq!(kinds(&outcome), ["failed"]);
+    assert!(outcome.told[0].text.contains("restore staging made no step forward in 3 ticks"), "{}", outcome.told[0].text);
+    let last = outcome.ticks.iter().filter(|tick| tick.summary.driven.is_some()).map(|tick| tick.began_at).next_back();
+    assert_eq!(last.map(|at| at.format("%H:%M").to_string()).as_deref(), Some("10:25"), "the fourth after the one that restored");
+}
+
+#[test]
+fn a_tick_leaves_a_run_alone_until_the_one_that_drives_it_must_have_ended() {
+    // Killed at 10:05; its wall budget is four minutes.
+    let faults = vec![planned("getProject", 1, Fault::Nothing)];
+    let happenings = vec![(0, Happening::Cron), (100, Happening::Cron), (239, Happening::Cron), (240, Happening::Cron)];
+    let outcome = play(&Script { faults, crash: Crash::AtOnce, happenings, ..Script::default() });
+    let drove = |seconds: i64| {
+        let at = "2026-11-21T10:05:00Z".parse::<Timestamp>().expect("an instant") + TimeDelta::seconds(seconds);
+        outcome.ticks.iter().find(|tick| tick.began_at == at).map(|tick| tick.summary.driven.is_some())
+    };
+    assert_eq!((drove(100), drove(239), drove(240)), (Some(false), Some(false), Some(true)), "{:?}", outcome.ticks);
+}
+
+#[test]
+fn no_tick_goes_on_for_longer_than_its_wall_budget() {
+    let outcome = run("plain/createProjectBranch#1=long_outage/no_crash/fresh/one_tick");
+    let longest = outcome.ticks.iter().map(|tick| tick.ended_at - tick.began_at).max().unwrap_or_default();
+    assert!(longest <= TimeDelta::seconds(242), "{longest}");
+    assert!(longest > TimeDelta::seconds(120), "{longest}: a tick waits as long as it may");
+}
+
+#[test]
+fn the_days_run_is_not_repeated_after_a_manual_one() {
+    let happenings = vec![(0, Happening::Cron), (300, Happening::Cron), (400, Happening::Start), (700, Happening::Cron)];
+    let outcome = play(&Script { happenings, ..Script::default() });
+    assert_eq!(outcome.deeds, (1, 1, 0));
+    assert_eq!(kinds(&outcome), ["succeeded", "succeeded"], "one each");
+}
+
+#[test]
+fn a_store_that_takes_no_writes_is_not_written_to_all_the_time() {
+    let faults = vec![planned("kv:checkpoint", 2, Fault::StoreOut)];
+    let outcome = play(&Script { faults, ..Script::default() });
+    let saves = outcome.trace.iter().filter(|line| line.contains("[0] kv:checkpoint#")).count();
+    assert!((3..=9).contains(&saves), "{saves} saves in the first tick");
+}
+
+#[test]
+fn a_project_that_stores_no_passwords_is_read_with_the_configured_one() {
+    let outcome = play(&Script { has_configured_password: true, ..Script::default() });
+    assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
+}
