@@ -160,7 +160,7 @@ impl<'a, W: World> Context<'a, W> {
             self.miss(pair, &day.run, now).await;
         }
         let run = &memory.day.run;
-        let is_done = memory.result.is_some() || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
+        let is_done = memory.is_ended || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
         if is_done {
             return None;
         }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::Context;
 use crate::config::Pair;
 use crate::id::RunId;
 use crate::port::World;
-use crate::record::{self, KEYS_PER_READ, RecordError, Report};
+use crate::record::{self, KEYS_PER_READ, RecordError};
 use crate::sync::checkpoint::{Checkpoint, Hold};
 use crate::sync::notice::{Notice, NoticeKind, Outgoing};
 use crate::sync::schedule::{self, Day};
@@ -20,7 +22,8 @@ const MANUAL_IS_RECENT: Duration = Duration::from_hours(1);
 pub(super) struct Memory {
     pub(super) day: Day,
     pub(super) checkpoint: Option<Checkpoint>,
-    pub(super) result: Option<Report>,
+    /// Whether today's run has a result.
+    pub(super) is_ended: bool,
     pub(super) hold: Option<Hold>,
     /// Notices that some channel has not taken.
     pub(super) notices: Vec<Outgoing>,
@@ -35,6 +38,10 @@ pub(super) struct Memory {
     /// Yesterday, when the pair was there and no run of that date was started or told as missed.
     pub(super) unjudged: Option<Day>,
 }
+
+/// A result, of which only its being there and its version matter here.
+#[derive(Deserialize)]
+struct Ended {}
 
 /// A run was told as a success, and as something else by a tick that did not know of it.
 pub(super) struct Contradiction {
@@ -129,7 +136,7 @@ fn memory(
     Ok(Memory {
         unjudged: (!is_told && was_there).then_some(yesterday),
         is_late_told: found.get(&late).is_some_and(Option::is_some),
-        result: decode_found(found, &record::result_key(&pair.name, &day.run))?,
+        is_ended: decode_found::<Ended>(found, &record::result_key(&pair.name, &day.run))?.is_some(),
         hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
         day,
         checkpoint,

@@ -2,8 +2,8 @@
 //!
 //! # What is simulated
 //!
-//! [`neon_emulator::simulated`] is Neon: the model that the served emulator has, with contents in memory. [`kv`] is Workers KV. [`world`] is the
-//! clock and the scheduler's view of every tick, [`requests`] and [`store`] are the ports, with whatever goes wrong. Requests and replies are the
+//! [`neon_emulator::simulated`] is Neon: the model that the served emulator has, with contents in memory. `kv` is Workers KV. `world` is the
+//! clock and the scheduler's view of every tick, `requests` and `store` are the ports, with whatever goes wrong. Requests and replies are the
 //! real encoded ones; `src/worker.rs` is the only file of the Worker that does not run.
 //!
 //! # What can go wrong
@@ -12,7 +12,7 @@
 //!
 //! # Who judges
 //!
-//! [`oracle`] looks at Neon and at what people were told, never at the Worker's own records: safety after every request that Neon applied, claims
+//! `oracle` looks at Neon and at what people were told, never at the Worker's own records: safety after every request that Neon applied, claims
 //! when they are made, the story that people were told at the end. A run ends within [`run::TICKS_TO_END`] ticks of the last fault.
 //!
 //! # Running it
@@ -28,7 +28,7 @@
 //! # Adding a scenario
 //!
 //! A bug that was found becomes a test in `named.rs`, with the plan that shows it. A new way to fail is told in [`faults`], gets a name there, is
-//! done in [`requests`], [`store`] or [`outside`], and joins the grid through [`faults::Kind::faults`].
+//! done in `requests`, `store` or `outside`, and joins the grid through [`faults::Kind::faults`].
 
 pub mod faults;
 pub mod grid;

@@ -56,8 +56,10 @@ fn fault(random: &mut fastrand::Rng) -> Planned {
         )
     };
     let mut chosen = faults[random.usize(..faults.len())];
-    if is_fatal(chosen) && random.u8(..4) > 0 {
-        chosen = faults[random.usize(..faults.len())];
+    for _ in 0..2 {
+        if is_fatal(chosen) && random.u8(..4) > 0 {
+            chosen = faults[random.usize(..faults.len())];
+        }
     }
     Planned { action: action.to_owned(), nth: random.u32(1..=count), fault: chosen }
 }
