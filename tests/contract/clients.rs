@@ -57,6 +57,43 @@ fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
 }
 
 #[test]
+fn the_neon_command_line_reads_and_changes_every_kind_of_object() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let change = |arguments: &[&str]| -> Result<Value> {
+        let answer = neon(&emulator, arguments)?;
+        settle(&emulator)?;
+        Ok(answer)
+    };
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect()
+    };
+
+    assert_eq!(neon(&emulator, &["projects", "get", &emulator.project])?["id"], emulator.project.as_str());
+    assert_eq!(names(&neon(&emulator, &["roles", "list", "--branch", "staging"])?), ["neondb_owner"]);
+    assert_eq!(names(&neon(&emulator, &["databases", "list", "--branch", "staging"])?), ["neondb"]);
+    change(&["branches", "create", "--name", "feature", "--parent", "staging", "--no-compute"])?;
+    change(&["branches", "add-compute", "feature", "--type", "read_only"])?;
+    change(&["branches", "rename", "feature", "renamed"])?;
+    change(&["branches", "set-expiration", "renamed", "--expires-at", &expiry()])?;
+    assert!(neon(&emulator, &["branches", "get", "renamed"])?["expires_at"].is_string());
+    // Staging has a child, so that its old state has to be kept.
+    change(&["branches", "reset", "staging", "--parent", "--preserve-under-name", "staging-before"])?;
+    assert_eq!(neon(&emulator, &["branches", "get", "staging"])?["parent_id"], emulator.production.as_str());
+    let before = neon(&emulator, &["branches", "get", "staging-before"])?;
+    assert_eq!(neon(&emulator, &["branches", "get", "renamed"])?["parent_id"], before["id"]);
+    change(&["branches", "set-default", "staging"])?;
+    assert_eq!(neon(&emulator, &["branches", "get", "staging"])?["default"], true);
+    Ok(())
+}
+
+/// Returns an instant of tomorrow.
+fn expiry() -> String {
+    let created: chrono::DateTime<chrono::Utc> = std::time::SystemTime::UNIX_EPOCH.into();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    (created + now + chrono::TimeDelta::days(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+#[test]
 fn the_connection_string_of_the_neon_command_line_logs_in() -> Result<()> {
     let (_folder, emulator) = emulator()?;
     let uri = neon(&emulator, &["connection-string", "staging", "--role-name", "neondb_owner", "--database-name", "neondb"])?;
