@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::memory::Memory;
 use self::meter::Meter;
-use crate::config::{Config, LONGEST_WALL_BUDGET, Pair, secret};
+use crate::config::{Config, Pair, secret};
 use crate::id::{RunId, Secret};
 use crate::port::{Level, Metadata, StoreFailure, World};
 use crate::record::{self, Report};
@@ -38,9 +38,6 @@ const RESERVE: u32 = 2;
 ///
 /// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for clocks that differ.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
-
-/// The longest time that a tick may drive a run: the largest wall budget, and a minute for clocks that differ.
-const LONGEST_WALL: Duration = Duration::from_secs(LONGEST_WALL_BUDGET.as_secs() + 60);
 
 /// The secrets that the settings name. Missing ones are absent.
 pub type Secrets = BTreeMap<String, Secret>;
@@ -152,9 +149,7 @@ impl<'a, W: World> Context<'a, W> {
     /// Returns the run of a pair that wants to be driven: the one under way, or today's when it is due.
     async fn candidate(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
         if let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over()) {
-            // A clock that was ahead has written a later instant than any tick may have.
-            let is_driven = checkpoint.driven_until.is_some_and(|until| until > now && between(now, until) <= LONGEST_WALL);
-            return (!is_driven).then(|| checkpoint.clone());
+            return (!checkpoint.is_driven(now)).then(|| checkpoint.clone());
         }
         if let Some(day) = &memory.unjudged {
             self.miss(pair, &day.run, now).await;
@@ -215,7 +210,6 @@ impl<'a, W: World> Context<'a, W> {
     async fn drive(&self, pair: &Pair, mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
         use crate::port::Clock as _;
         let now = self.world.now();
-        checkpoint.generation += 1;
         checkpoint.tick_count += 1;
         checkpoint.idle_tick_count += 1;
         checkpoint.driven_until = Some(self.wall);
@@ -296,7 +290,7 @@ impl<'a, W: World> Context<'a, W> {
         missing.retain(|name| !self.secrets.contains_key(*name));
         let reason = if !missing.is_empty() {
             format!("secret {} is not set; set it with `wrangler secret put`", missing.join(" and "))
-        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !is_trying(&run.checkpoint, now) {
+        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !run.checkpoint.is_trying(now) {
             let last = run.checkpoint.errors.last().map(|error| format!("; last error: {}", error.text)).unwrap_or_default();
             format!("{} made no step forward in {TICKS_WITHOUT_PROGRESS} ticks{last}", run.checkpoint.step.name())
         } else {
@@ -382,11 +376,6 @@ impl<'a, W: World> Context<'a, W> {
         }
         (self.world.now(), saved.is_ok())
     }
-}
-
-/// Returns whether the run is between two attempts, and its deadline allows more.
-fn is_trying(checkpoint: &Checkpoint, now: Timestamp) -> bool {
-    checkpoint.not_before.is_some() && now < checkpoint.deadline()
 }
 
 fn hopeless(reason: String) -> Ending {

@@ -1,21 +1,26 @@
 //! The persisted state of a run.
 //!
-//! Shape: `{"format":1,"pair":"hub","run":"20261121","generation":3,"step":"restore",…}`, under `checkpoint/<pair>`.
+//! Shape: `{"format":1,"pair":"hub","run":"20261121","tick_count":3,"step":"restore",…}`, under `checkpoint/<pair>`.
 //!
 //! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
 //! locks, the checkpoint is a memory.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::LONGEST_WALL_BUDGET;
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint};
-use crate::time::{Timestamp, millis};
+use crate::time::{Timestamp, between, millis};
 
 /// The format that is written.
 pub const FORMAT: u32 = 1;
+
+/// The longest time that a tick may drive a run: the largest wall budget, and a minute for clocks that differ.
+const LONGEST_WALL: Duration = Duration::from_secs(LONGEST_WALL_BUDGET.as_secs() + 60);
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,8 +33,6 @@ pub struct Checkpoint {
     pub pair: PairName,
     /// Which run.
     pub run: RunId,
-    /// Orders the writers; each tick adds one.
-    pub generation: u32,
     /// Whether the schedule or a person started it.
     pub is_manual: bool,
     /// How far it is to go.
@@ -350,7 +353,6 @@ impl Checkpoint {
             format: FORMAT,
             pair: start.pair,
             run: start.run,
-            generation: 0,
             is_manual: start.is_manual,
             goal: start.goal,
             hold: start.hold,
@@ -402,6 +404,17 @@ impl Checkpoint {
         self.attempt < ATTEMPTS_PER_STEP || now < self.deadline()
     }
 
+    /// Returns whether the run is between two attempts, and its deadline allows more.
+    pub fn is_trying(&self, now: Timestamp) -> bool {
+        self.not_before.is_some() && now < self.deadline()
+    }
+
+    /// Returns whether another tick may be driving the run.
+    pub fn is_driven(&self, now: Timestamp) -> bool {
+        // A clock that was ahead has written a later instant than any tick may have.
+        self.driven_until.is_some_and(|until| until > now && between(now, until) <= LONGEST_WALL)
+    }
+
     /// Returns whether nothing is left to do for the run itself; notices may still be due.
     pub fn is_over(&self) -> bool {
         self.verdict.is_some() && self.is_published && self.prune.is_done
@@ -446,5 +459,44 @@ impl Checkpoint {
         if !self.warnings.contains(&text) {
             self.warnings.push(text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    fn started() -> Checkpoint {
+        let start = Start {
+            pair: "hub".into(),
+            run: RunId::decode("20261121").expect("a date"),
+            is_manual: false,
+            goal: Goal::Staging,
+            hold: None,
+            give_up_at: at("2026-11-21T12:00:00Z"),
+            settings: String::new(),
+        };
+        Checkpoint::start(start, at("2026-11-21T10:00:00Z"))
+    }
+
+    #[test]
+    fn a_run_is_left_to_the_tick_that_drives_it_for_the_longest_wall_budget_and_a_minute() {
+        let now = at("2026-11-21T10:00:00Z");
+        let is_driven = |until: &str| Checkpoint { driven_until: Some(at(until)), ..started() }.is_driven(now);
+        assert!(!started().is_driven(now), "nobody drives it");
+        assert_eq!((is_driven("2026-11-21T10:00:00Z"), is_driven("2026-11-21T10:00:00.001Z")), (false, true));
+        assert_eq!((is_driven("2026-11-21T10:15:00Z"), is_driven("2026-11-21T10:15:00.001Z")), (true, false));
+    }
+
+    #[test]
+    fn a_step_is_tried_until_the_deadline_and_no_longer() {
+        let waiting = Checkpoint { not_before: Some(at("2026-11-21T10:59:00Z")), ..started() };
+        assert!(waiting.is_trying(at("2026-11-21T10:59:59.999Z")));
+        assert!(!waiting.is_trying(at("2026-11-21T11:00:00Z")));
+        assert!(!started().is_trying(at("2026-11-21T10:30:00Z")), "it is not waiting");
     }
 }

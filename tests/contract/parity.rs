@@ -82,7 +82,7 @@ impl Neon for InMemory {
             body: body.unwrap_or_default(),
         };
         let response = self.neon.serve(&request, self.now);
-        Ok((response.status, response.body))
+        Ok((response.status, response.value()))
     }
 
     fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)> {

@@ -198,6 +198,8 @@ fn a_clock_that_was_ahead_holds_nobody_up() {
         for crash in ["no_crash", "crash_after_save"] {
             let outcome = run(&format!("plain/{place}=clock_ahead/{crash}/fresh/one_tick"));
             assert!(succeeded(&outcome), "{place} {crash}: {:?}", outcome.story);
+            let last = outcome.ticks.iter().filter(|tick| tick.summary.driven.is_some()).map(|tick| tick.began_at).max();
+            assert!(last < Some("2026-11-21T10:20:00Z".parse().expect("an instant")), "{place} {crash}: {last:?}");
         }
     }
 }

@@ -111,7 +111,7 @@ impl Oracle {
             return;
         }
         let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
-        let body = &response.body;
+        let body = &response.value();
         match (request.method.as_str(), path.get(2..).unwrap_or_default()) {
             ("POST", ["branches"]) => self.branch_made(request, body, now),
             ("POST", ["branches", id, "restore"]) => self.restored(id, request, before, neon, now),

@@ -138,8 +138,7 @@ impl Sim {
                 let response = self.serve(&asked);
                 let is_listing = asked.method == "GET" && asked.path.ends_with("/branches");
                 let seen = is_listing.then(|| Seen::Staging(self.oracle.sight(&self.neon)));
-                let body = if response.body.is_null() { String::new() } else { neon_emulator::simulated::text(&response.body) };
-                Reply { seen, ..answer(latency, response.status, body) }
+                Reply { seen, ..answer(latency, response.status, response.body) }
             }
             Kind::Query => {
                 let connection = request.secret_headers.first().map(|(_, secret)| secret.reveal()).unwrap_or_default();
@@ -170,8 +169,9 @@ impl Sim {
     pub(crate) fn serve(&mut self, asked: &neon_emulator::model::Request) -> neon_emulator::model::Response {
         let now = self.now;
         self.neon.advance(now);
-        let before = self.neon.model.branch(self.oracle.staging_id()).cloned();
-        if self.damages && asked.path.ends_with("/restore") {
+        let is_restore = asked.path.ends_with("/restore");
+        let before = if is_restore { self.neon.model.branch(self.oracle.staging_id()).cloned() } else { None };
+        if self.damages && is_restore {
             let source = asked.body["source_branch_id"].as_str().unwrap_or_default();
             let is_backup = self.neon.model.branch(source).is_some_and(|branch| branch.name.starts_with("backup-"));
             self.neon.damages_next_restore = is_backup;

@@ -251,6 +251,10 @@ impl Scene {
         if script.has_configured_password {
             simulation.config = Rc::clone(&self.configured);
         }
+        if let Some(budget) = script.subrequests {
+            let config = self.small.iter().find(|config| config.subrequest_budget == budget);
+            simulation.config = Rc::clone(config.expect("22, 24, … 36"));
+        }
         simulation.jump(start);
         simulation.finish()
     }
@@ -396,6 +400,12 @@ impl Simulation<'_> {
                 let mut sim = self.sim.borrow_mut();
                 let response = sim.serve(&request);
                 sim.note(|| format!("zombie {} {}: {}", request.method, request.path, response.status));
+            }
+            Event::Stored(key, value) => {
+                let mut sim = self.sim.borrow_mut();
+                let now = sim.now;
+                let written = sim.kv.write(key, value.as_deref(), None, now);
+                assert!(written.is_ok(), "{key} was written less than a second ago");
             }
             Event::Application => {
                 let mut sim = self.sim.borrow_mut();

@@ -25,6 +25,8 @@ pub struct Script {
     pub memory: Memory,
     /// Whether the project stores no passwords, and a secret holds the verifying role's.
     pub has_configured_password: bool,
+    /// Subrequests of an invocation: 22, 24, … 36; 50 where missing.
+    pub subrequests: Option<u32>,
 }
 
 /// How old the answers of the store are.
@@ -46,7 +48,7 @@ impl From<Answers> for View {
 }
 
 /// Something that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     /// The cron fires.
     Cron,
@@ -58,12 +60,15 @@ pub enum Happening {
     Cancel,
     /// Somebody holds staging.
     Hold,
+    /// Somebody writes a key of the store by hand, or removes it.
+    Stored(&'static str, Option<String>),
 }
 
 impl Happening {
-    pub(crate) fn event(self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         let (method, path, body) = match self {
             Self::Cron => return Event::Cron,
+            Self::Stored(key, value) => return Event::Stored(key, value.clone()),
             Self::Start => (Method::Post, "/runs".to_owned(), ""),
             Self::Rehearse => (Method::Post, "/runs".to_owned(), r#"{"until":"verify_backup"}"#),
             Self::Cancel => (Method::Post, format!("/runs/{TODAY}/cancel"), ""),
@@ -90,6 +95,7 @@ impl Default for Script {
             crash: Crash::Never,
             memory: Memory::Fresh,
             has_configured_password: false,
+            subrequests: None,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What a tick does and says: the calendar, other ticks, its budgets.
 
 use chrono::TimeDelta;
-use firstlight::sync::checkpoint::RunStatus;
+use firstlight::id::RunId;
+use firstlight::record;
+use firstlight::sync::checkpoint::{Checkpoint, Goal, RunStatus, Start, Verdict};
+use firstlight::sync::step::Step;
 use firstlight::time::Timestamp;
 use simulation::faults::Fault;
 use simulation::plan::Crash;
@@ -128,6 +131,76 @@ fn the_days_run_is_not_repeated_after_a_manual_one() {
     let outcome = play(&Script { happenings, ..Script::default() });
     assert_eq!(outcome.deeds, (1, 1, 0));
     assert_eq!(kinds(&outcome), ["succeeded", "succeeded"], "one each");
+}
+
+#[test]
+fn a_tick_says_how_many_subrequests_it_made() {
+    let outcome = play(&Script::default());
+    let number = |line: &str, name: &str| -> u32 {
+        let after = line.split_once(&format!(" {name}=")).map(|(_, rest)| rest).unwrap_or_default();
+        after.split(' ').next().and_then(|digits| digits.parse().ok()).unwrap_or_default()
+    };
+    let line = outcome.trace.iter().find(|line| line.contains("tick ended")).expect("the first tick drives");
+    let (http, kv) = (number(line, "http"), number(line, "kv"));
+    assert!(http > 0 && kv > 0 && number(line, "subrequests") == http + kv, "{line}");
+    assert_eq!((outcome.ticks[0].summary.http_count, outcome.ticks[0].summary.store_count), (http, kv));
+}
+
+#[test]
+fn a_pair_whose_state_a_newer_version_wrote_is_left_alone_and_told_as_stuck_once() {
+    let newer = Happening::Stored("checkpoint/hub", Some(r#"{"format":99}"#.to_owned()));
+    let removed = Happening::Stored("checkpoint/hub", None);
+    let crons = [0, 300, 600, 900].map(|at| (at, Happening::Cron));
+    let happenings = [(-5, newer), (800, removed)].into_iter().chain(crons).collect();
+    let outcome = play(&Script { happenings, ..Script::default() });
+    assert_eq!(kinds(&outcome), ["stuck", "succeeded"]);
+    assert!(outcome.told[0].text.contains("format 99"), "{}", outcome.told[0].text);
+    let driven: Vec<bool> = outcome.ticks.iter().map(|tick| tick.summary.driven.is_some()).collect();
+    assert_eq!(driven[..4], [false, false, false, true]);
+}
+
+#[test]
+fn a_small_budget_is_never_overspent_although_the_store_refuses_saves() {
+    for budget in (22..=36).step_by(2) {
+        for nth in 1..=16 {
+            let faults = vec![planned("kv:checkpoint", nth, Fault::TooFast)];
+            let outcome = play(&Script { faults, subrequests: Some(budget), ..Script::default() });
+            assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{budget} subrequests, save {nth} refused");
+        }
+    }
+}
+
+#[test]
+fn pruning_that_gets_nowhere_is_left_for_the_next_run_in_the_fourth_tick() {
+    let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
+    let start = Start {
+        pair: "hub".into(),
+        run: RunId::decode("20261121").expect("a date"),
+        is_manual: false,
+        goal: Goal::Staging,
+        hold: None,
+        give_up_at: at("2026-11-21T12:00:00Z"),
+        settings: String::new(),
+    };
+    let mut checkpoint = Checkpoint::start(start, at("2026-11-21T10:00:00Z"));
+    let (status, step, staging) = (RunStatus::Succeeded, Step::Prune, String::new());
+    checkpoint.verdict = Some(Verdict { status, at: at("2026-11-21T10:01:00Z"), step, reason: None, runbook: None, staging });
+    checkpoint.is_published = true;
+    let first_tick = |idle_tick_count| {
+        let stored = record::encode(&Checkpoint { idle_tick_count, ..checkpoint.clone() });
+        let happenings = vec![(-5, Happening::Stored("checkpoint/hub", Some(stored))), (0, Happening::Cron)];
+        let outcome = play(&Script { happenings, ..Script::default() });
+        (outcome.ticks[0].summary.http_count > 0, outcome.ticks[0].summary.is_handed_over)
+    };
+    assert_eq!(first_tick(2), (true, false), "the third that gets nowhere still looks");
+    assert_eq!(first_tick(3), (false, false), "the fourth does not");
+}
+
+#[test]
+fn an_operation_of_a_backup_that_failed_is_told_though_its_reply_was_lost() {
+    let outcome = run("plain/createProjectBranch#1=operation_fails/crash_at_once/fresh/one_tick");
+    assert_eq!(kinds(&outcome), ["failed"]);
+    assert!(outcome.told[0].text.contains("ended \"failed\""), "{}", outcome.told[0].text);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use self::operations::{Finish, Operation};
@@ -67,21 +68,30 @@ pub struct Request {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The body; null for none.
-    pub body: Value,
+    /// The body, JSON; empty for none.
+    pub body: String,
     /// What has to be done to real data.
     pub effects: Vec<Effect>,
 }
 
 impl Response {
-    fn ok(body: Value) -> Self {
-        Self { status: 200, body, effects: Vec::new() }
+    fn new(status: u16, body: impl Serialize, effects: Vec<Effect>) -> Self {
+        Self { status, body: serde_json::to_string(&body).unwrap_or_default(), effects }
     }
-}
 
-/// Puts values into an object without copying them, as `json!` would.
-fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    fn ok(body: impl Serialize) -> Self {
+        Self::new(200, body, Vec::new())
+    }
+
+    /// What was to be deleted is not there.
+    fn gone() -> Self {
+        Self { status: 204, body: String::new(), effects: Vec::new() }
+    }
+
+    /// Reads the body; null for none.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
 }
 
 /// An error of the API.
@@ -508,11 +518,10 @@ impl Model {
         self.advance(now);
         match routes::serve(self, request, now) {
             Ok(response) => response,
-            Err(error) => Response {
-                status: error.status,
-                body: json!({"request_id": self.uuid(), "code": error.code, "message": error.message}),
-                effects: Vec::new(),
-            },
+            Err(error) => {
+                let body = json!({"request_id": self.uuid(), "code": error.code, "message": error.message});
+                Response::new(error.status, body, Vec::new())
+            }
         }
     }
 }

@@ -184,7 +184,7 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     };
     if let Some(refusal) = refusal(&state, &asked, route) {
         note(Some(refusal.0), Value::Null);
-        return Ok(api_response(&refusal.1, refusal.0));
+        return Ok(api_response(refusal.1.to_string(), refusal.0));
     }
     match fault.clone() {
         Some(Fault::Refuse { status, body }) => {
@@ -192,7 +192,9 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
             let body = body.unwrap_or_else(|| json!({"request_id": "", "code": "", "message": "refused on request"}));
             return Ok(match &body {
                 Value::String(text) => respond(status, text.clone(), &[("content-type", "text/html".to_owned())]),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => api_response(&body, status),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    api_response(body.to_string(), status)
+                }
             });
         }
         Some(Fault::Hang) => {
@@ -217,13 +219,14 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
         Some(Fault::DropAfter | Fault::Cut) | None => {}
     }
     let response = apply(&state, &asked, path.clone()).await;
-    let operations = response.body["operations"].as_array().map(|list| list.iter().map(|operation| operation["id"].clone()).collect());
+    let body = response.value();
+    let operations = body["operations"].as_array().map(|list| list.iter().map(|operation| operation["id"].clone()).collect());
     note(Some(response.status), operations.unwrap_or(Value::Null));
     match fault {
         Some(Fault::DropAfter) => Err(Dropped),
         Some(Fault::Cut) => Ok(cut(&response)),
-        _ if response.body.is_null() => Ok(respond(response.status, String::new(), &[])),
-        _ => Ok(api_response(&response.body, response.status)),
+        _ if response.body.is_empty() => Ok(respond(response.status, response.body, &[])),
+        _ => Ok(api_response(response.body, response.status)),
     }
 }
 
@@ -307,8 +310,8 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
     Ok(respond(answer.status, answer.body, &headers))
 }
 
-fn api_response(body: &Value, status: u16) -> hyper::Response<Body> {
-    respond(status, body.to_string(), &[("x-neon-ret-request-id", "00000000-0000-4000-a000-000000000000".to_owned())])
+fn api_response(body: String, status: u16) -> hyper::Response<Body> {
+    respond(status, body, &[("x-neon-ret-request-id", "00000000-0000-4000-a000-000000000000".to_owned())])
 }
 
 fn respond(status: u16, body: String, headers: &[(&'static str, String)]) -> hyper::Response<Body> {
@@ -324,8 +327,7 @@ fn respond(status: u16, body: String, headers: &[(&'static str, String)]) -> hyp
 }
 
 fn cut(response: &Response) -> hyper::Response<Body> {
-    let text = response.body.to_string();
-    cut_body(response.status, &text, text.len() / 2)
+    cut_body(response.status, &response.body, response.body.len() / 2)
 }
 
 /// Announces the whole body and sends a part of it.

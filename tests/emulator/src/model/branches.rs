@@ -1,18 +1,30 @@
 //! Branches: create, list, change, delete, restore.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::TimeDelta;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::operations::{Start, Then};
-use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, object, seconds};
+use super::render::BranchBody;
+use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, seconds};
 
 /// Source: Neon API v2, `BranchCreateRequest`: name has 1 to 256 characters.
 const NAME_LENGTH: usize = 256;
 
 /// Source: Neon guides, branch expiration, 2026-07-15: at most 30 days.
 const LONGEST_EXPIRY: TimeDelta = TimeDelta::days(30);
+
+/// A listing of branches.
+#[derive(Serialize)]
+struct Branches<'a> {
+    branches: Vec<BranchBody<'a>>,
+    annotations: BTreeMap<&'a str, Value>,
+    pagination: Value,
+}
 
 fn exists(name: &str) -> ApiError {
     ApiError::new(409, "BRANCH_ALREADY_EXISTS", format!("branch already exists; branch_name:\"{name}\""))
@@ -56,10 +68,10 @@ impl Model {
             found.drain(..index);
         }
         found.truncate(limit);
-        let annotations: serde_json::Map<String, Value> = found
+        let annotations = found
             .iter()
             .filter(|branch| !branch.annotation.is_empty())
-            .map(|branch| (branch.id.clone(), Self::render_annotation(branch)))
+            .map(|branch| (branch.id.as_str(), Self::render_annotation(branch)))
             .collect();
         let order = if is_ascending { "ASC" } else { "DESC" };
         let mut pagination = json!({"sort_by": sort_by, "sort_order": order});
@@ -67,8 +79,8 @@ impl Model {
             let cursor = json!({"branch_id": last.id, "sort_by": sort_by, "sort_by_value": last.name, "sort_order": order});
             pagination["next"] = json!(BASE64.encode(cursor.to_string()));
         }
-        let branches: Value = found.iter().map(|branch| self.render_branch(branch)).collect();
-        Ok(Response::ok(object([("branches", branches), ("annotations", Value::Object(annotations)), ("pagination", pagination)])))
+        let branches = found.iter().map(|branch| self.render_branch(branch)).collect();
+        Ok(Response::ok(Branches { branches, annotations, pagination }))
     }
 
     pub(super) fn show_branch(&self, id: &str) -> Result<Response, ApiError> {
@@ -144,15 +156,11 @@ impl Model {
 
     fn created(&self, id: &str, endpoints: &[String], operations: &[String], effects: Vec<Effect>, now: Timestamp) -> Response {
         let Some(branch) = self.branch(id) else { return Response::ok(json!({})) };
-        let rendered: Value = endpoints.iter().filter_map(|id| self.endpoint(id)).map(|endpoint| self.render_endpoint(endpoint)).collect();
-        let roles: Value = branch.roles.iter().map(|role| Self::render_role(branch, role)).collect();
-        let mut body = object([
-            ("branch", self.render_branch(branch)),
-            ("endpoints", rendered),
-            ("operations", self.render_operations(operations, now)),
-            ("roles", roles),
-            ("databases", Self::render_databases(branch)),
-        ]);
+        let rendered: Vec<_> = endpoints.iter().filter_map(|id| self.endpoint(id)).map(|endpoint| self.render_endpoint(endpoint)).collect();
+        let mut body = json!({
+            "branch": self.render_branch(branch), "endpoints": rendered, "operations": self.render_operations(operations, now),
+            "roles": Self::render_roles(branch), "databases": Self::render_databases(branch),
+        });
         // Source: OpenAPI: omitted when the parent has more than one role or database, or no endpoint.
         if let ([endpoint, ..], [role], [database]) = (endpoints, branch.roles.as_slice(), branch.databases.as_slice()) {
             let (host, password) = (self.host(endpoint), role.password.clone().unwrap_or_default());
@@ -163,7 +171,7 @@ impl Model {
                                           "pooler_host": pooler},
             }]);
         }
-        Response { status: 201, body, effects }
+        Response::new(201, body, effects)
     }
 
     fn check_new_branch(&self, parent: &Branch, name: &str, point: Point, now: Timestamp) -> Result<(), ApiError> {
@@ -244,7 +252,7 @@ impl Model {
     /// Deletes a branch; one that is gone is 204.
     pub(super) fn delete_branch(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
         let Some(branch) = self.branch(id).cloned() else {
-            return Ok(Response { status: 204, body: Value::Null, effects: Vec::new() });
+            return Ok(Response::gone());
         };
         if branch.is_protected {
             return Err(ApiError::new(422, "", "cannot delete a protected branch"));
@@ -280,7 +288,7 @@ impl Model {
         operations.push(operation.clone());
         effects.push(Effect::Delete { operation, branch: id.to_owned() });
         let body = json!({"branch": self.render_branch(&branch), "operations": self.render_operations(&operations, now)});
-        Ok(Response { status: 200, body, effects })
+        Ok(Response::new(200, body, effects))
     }
 
     /// Overwrites a branch. It becomes a child of its source; the old state lives on under another name, if one is given.
@@ -330,7 +338,7 @@ impl Model {
         let source_data = if is_self { old_data } else { source.data };
         let effects = vec![Effect::Restore { operation: operation.clone(), branch: id.to_owned(), source: source_data, preserved, point }];
         let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
-        Ok(Response { status: 200, body: json!({"branch": rendered, "operations": self.render_operations(&[operation], now)}), effects })
+        Ok(Response::new(200, json!({"branch": rendered, "operations": self.render_operations(&[operation], now)}), effects))
     }
 
     fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>) -> Result<(), ApiError> {

@@ -1,9 +1,23 @@
 //! Endpoints and roles.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::operations::{Start, Then};
-use super::{ApiError, Effect, Endpoint, Model, Request, Response, Timestamp, object};
+use super::render::{EndpointBody, RoleBody};
+use super::{ApiError, Effect, Endpoint, Model, Request, Response, Timestamp};
+
+/// A listing of endpoints.
+#[derive(Serialize)]
+struct Endpoints<'a> {
+    endpoints: Vec<EndpointBody<'a>>,
+}
+
+/// A listing of roles.
+#[derive(Serialize)]
+struct Roles<'a> {
+    roles: Vec<RoleBody<'a>>,
+}
 
 /// An endpoint that somebody asks for.
 pub(super) struct Asked {
@@ -91,20 +105,20 @@ impl Model {
         let effects = vec![Effect::Start { operation: operation.clone(), endpoint: id.clone() }];
         let endpoint = self.find_endpoint(&id).map(|endpoint| self.render_endpoint(endpoint))?;
         let body = json!({"endpoint": endpoint, "operations": self.render_operations(&[operation], now)});
-        Ok(Response { status: 201, body, effects })
+        Ok(Response::new(201, body, effects))
     }
 
     pub(super) fn list_endpoints(&self, branch: Option<&str>) -> Result<Response, ApiError> {
         if let Some(id) = branch {
             self.find_branch(id)?;
         }
-        let endpoints: Value = self
+        let endpoints = self
             .endpoints
             .iter()
             .filter(|endpoint| branch.is_none_or(|id| endpoint.branch == id))
             .map(|endpoint| self.render_endpoint(endpoint))
             .collect();
-        Ok(Response::ok(object([("endpoints", endpoints)])))
+        Ok(Response::ok(Endpoints { endpoints }))
     }
 
     pub(super) fn show_endpoint(&self, id: &str) -> Result<Response, ApiError> {
@@ -143,7 +157,7 @@ impl Model {
 
     pub(super) fn delete_endpoint(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
         let Some(endpoint) = self.endpoint(id).cloned() else {
-            return Ok(Response { status: 204, body: Value::Null, effects: Vec::new() });
+            return Ok(Response::gone());
         };
         if self.branch(&endpoint.branch).is_some_and(|branch| branch.is_protected) {
             return Err(ApiError::new(422, "", "cannot delete a compute of a protected branch"));
@@ -152,7 +166,7 @@ impl Model {
         let operation = self.suspend_operation(id, &endpoint.branch, vec![Then::ForgetEndpoint(id.to_owned())], now);
         let effects = vec![Effect::Suspend { operation: operation.clone(), endpoint: id.to_owned() }];
         let body = json!({"endpoint": self.render_endpoint(&endpoint), "operations": self.render_operations(&[operation], now)});
-        Ok(Response { status: 200, body, effects })
+        Ok(Response::new(200, body, effects))
     }
 
     /// `start`, `suspend` or `restart`.
@@ -180,13 +194,12 @@ impl Model {
             operations.push(operation);
         }
         let endpoint = self.find_endpoint(id).map(|endpoint| self.render_endpoint(endpoint))?;
-        Ok(Response { status: 200, body: json!({"endpoint": endpoint, "operations": self.render_operations(&operations, now)}), effects })
+        Ok(Response::new(200, json!({"endpoint": endpoint, "operations": self.render_operations(&operations, now)}), effects))
     }
 
     pub(super) fn list_roles(&self, branch: &str) -> Result<Response, ApiError> {
         let branch = self.find_branch(branch)?;
-        let roles: Value = branch.roles.iter().map(|role| Self::render_role(branch, role)).collect();
-        Ok(Response::ok(object([("roles", roles)])))
+        Ok(Response::ok(Roles { roles: Self::render_roles(branch) }))
     }
 
     pub(super) fn show_role(&self, branch: &str, role: &str) -> Result<Response, ApiError> {
@@ -228,9 +241,9 @@ impl Model {
             now,
         );
         let effects = vec![Effect::SetPassword { operation: operation.clone(), branch: branch.to_owned(), role: role.to_owned() }];
-        let mut rendered = self.show_role(branch, role)?.body["role"].clone();
+        let mut rendered = self.show_role(branch, role)?.value()["role"].take();
         rendered["password"] = json!(password);
-        Ok(Response { status: 200, body: json!({"role": rendered, "operations": self.render_operations(&[operation], now)}), effects })
+        Ok(Response::new(200, json!({"role": rendered, "operations": self.render_operations(&[operation], now)}), effects))
     }
 
     pub(super) fn connection_uri(&self, request: &Request) -> Result<Response, ApiError> {

@@ -2,15 +2,114 @@
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13 (required fields) and recorded replies of 2025-01-16 (shapes).
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Branch, Endpoint, Model, Operation, Role, Timestamp, seconds};
 
-/// Sets an optional field.
-fn set(value: &mut Value, name: &str, field: Option<Value>) {
-    if let Some(field) = field {
-        value[name] = field;
-    }
+/// A branch as Neon writes it.
+#[derive(Serialize)]
+pub(super) struct BranchBody<'a> {
+    id: &'a str,
+    project_id: &'a str,
+    name: &'a str,
+    current_state: &'a str,
+    state_changed_at: String,
+    creation_source: &'a str,
+    primary: bool,
+    default: bool,
+    protected: bool,
+    cpu_used_sec: u32,
+    compute_time_seconds: u32,
+    active_time_seconds: u32,
+    written_data_bytes: u32,
+    data_transfer_bytes: u32,
+    created_at: String,
+    updated_at: String,
+    init_source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reset_at: Option<String>,
+}
+
+/// An endpoint as Neon writes it.
+#[derive(Serialize)]
+pub(super) struct EndpointBody<'a> {
+    host: String,
+    id: &'a str,
+    project_id: &'a str,
+    branch_id: &'a str,
+    autoscaling_limit_min_cu: &'a Value,
+    autoscaling_limit_max_cu: &'a Value,
+    region_id: &'a str,
+    r#type: &'a str,
+    current_state: &'a str,
+    settings: EndpointSettings,
+    pooler_enabled: bool,
+    pooler_mode: &'a str,
+    disabled: bool,
+    passwordless_access: bool,
+    creation_source: &'a str,
+    created_at: String,
+    updated_at: String,
+    proxy_host: &'a str,
+    suspend_timeout_seconds: i64,
+    provisioner: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_active: Option<String>,
+}
+
+/// Settings of an endpoint: none.
+#[derive(Default, Serialize)]
+struct EndpointSettings {
+    pg_settings: NoSettings,
+}
+
+#[derive(Default, Serialize)]
+struct NoSettings {}
+
+/// An operation as Neon writes it.
+#[derive(Serialize)]
+pub(super) struct OperationBody<'a> {
+    id: &'a str,
+    project_id: &'a str,
+    branch_id: &'a str,
+    action: &'a str,
+    status: &'a str,
+    failures_count: u32,
+    created_at: String,
+    updated_at: String,
+    total_duration_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_at: Option<String>,
+}
+
+/// A role as Neon writes it, without its password.
+#[derive(Serialize)]
+pub(super) struct RoleBody<'a> {
+    branch_id: &'a str,
+    name: &'a str,
+    protected: bool,
+    authentication_method: &'a str,
+    created_at: String,
+    updated_at: String,
 }
 
 impl Model {
@@ -55,21 +154,32 @@ impl Model {
     }
 
     /// Renders a branch.
-    pub(super) fn render_branch(&self, branch: &Branch) -> Value {
-        let mut value = json!({
-            "id": branch.id, "project_id": self.project, "name": branch.name, "current_state": branch.state,
-            "state_changed_at": seconds(branch.state_changed_at), "creation_source": "console", "primary": branch.is_default,
-            "default": branch.is_default, "protected": branch.is_protected, "cpu_used_sec": 0, "compute_time_seconds": 0,
-            "active_time_seconds": 0, "written_data_bytes": 0, "data_transfer_bytes": 0, "created_at": seconds(branch.created_at),
-            "updated_at": seconds(branch.updated_at), "init_source": "parent-data",
-        });
-        set(&mut value, "parent_id", branch.parent.as_ref().map(|id| json!(id)));
-        set(&mut value, "parent_lsn", branch.parent_lsn.map(|lsn| json!(lsn.to_string())));
-        set(&mut value, "parent_timestamp", branch.parent_timestamp.map(|at| json!(seconds(at))));
-        set(&mut value, "pending_state", branch.pending_state.map(|state| json!(state)));
-        set(&mut value, "expires_at", branch.expires_at.map(|at| json!(seconds(at))));
-        set(&mut value, "last_reset_at", branch.last_reset_at.map(|at| json!(seconds(at))));
-        value
+    pub(super) fn render_branch<'a>(&'a self, branch: &'a Branch) -> BranchBody<'a> {
+        BranchBody {
+            id: &branch.id,
+            project_id: &self.project,
+            name: &branch.name,
+            current_state: branch.state,
+            state_changed_at: seconds(branch.state_changed_at),
+            creation_source: "console",
+            primary: branch.is_default,
+            default: branch.is_default,
+            protected: branch.is_protected,
+            cpu_used_sec: 0,
+            compute_time_seconds: 0,
+            active_time_seconds: 0,
+            written_data_bytes: 0,
+            data_transfer_bytes: 0,
+            created_at: seconds(branch.created_at),
+            updated_at: seconds(branch.updated_at),
+            init_source: "parent-data",
+            parent_id: branch.parent.as_deref(),
+            parent_lsn: branch.parent_lsn.map(|lsn| lsn.to_string()),
+            parent_timestamp: branch.parent_timestamp.map(seconds),
+            pending_state: branch.pending_state,
+            expires_at: branch.expires_at.map(seconds),
+            last_reset_at: branch.last_reset_at.map(seconds),
+        }
     }
 
     /// Renders what is written on a branch.
@@ -81,48 +191,73 @@ impl Model {
     }
 
     /// Renders an endpoint.
-    pub(super) fn render_endpoint(&self, endpoint: &Endpoint) -> Value {
-        let mut value = json!({
-            "host": self.host(&endpoint.id), "id": endpoint.id, "project_id": self.project, "branch_id": endpoint.branch,
-            "autoscaling_limit_min_cu": endpoint.size.0, "autoscaling_limit_max_cu": endpoint.size.1, "region_id": "aws-us-east-2",
-            "type": if endpoint.is_read_write { "read_write" } else { "read_only" }, "current_state": endpoint.state,
-            "settings": {"pg_settings": {}}, "pooler_enabled": false, "pooler_mode": "transaction", "disabled": endpoint.is_disabled,
-            "passwordless_access": true, "creation_source": "console", "created_at": seconds(endpoint.created_at),
-            "updated_at": seconds(endpoint.updated_at), "proxy_host": self.domain,
-            "suspend_timeout_seconds": endpoint.suspend_timeout_seconds, "provisioner": "k8s-neonvm",
-        });
-        set(&mut value, "pending_state", endpoint.pending_state.map(|state| json!(state)));
-        set(&mut value, "name", endpoint.name.as_ref().map(|name| json!(name)));
-        set(&mut value, "last_active", endpoint.last_active.map(|at| json!(seconds(at))));
-        value
+    pub(super) fn render_endpoint<'a>(&'a self, endpoint: &'a Endpoint) -> EndpointBody<'a> {
+        EndpointBody {
+            host: self.host(&endpoint.id),
+            id: &endpoint.id,
+            project_id: &self.project,
+            branch_id: &endpoint.branch,
+            autoscaling_limit_min_cu: &endpoint.size.0,
+            autoscaling_limit_max_cu: &endpoint.size.1,
+            region_id: "aws-us-east-2",
+            r#type: if endpoint.is_read_write { "read_write" } else { "read_only" },
+            current_state: endpoint.state,
+            settings: EndpointSettings::default(),
+            pooler_enabled: false,
+            pooler_mode: "transaction",
+            disabled: endpoint.is_disabled,
+            passwordless_access: true,
+            creation_source: "console",
+            created_at: seconds(endpoint.created_at),
+            updated_at: seconds(endpoint.updated_at),
+            proxy_host: &self.domain,
+            suspend_timeout_seconds: endpoint.suspend_timeout_seconds,
+            provisioner: "k8s-neonvm",
+            pending_state: endpoint.pending_state,
+            name: endpoint.name.as_deref(),
+            last_active: endpoint.last_active.map(seconds),
+        }
     }
 
     /// Renders an operation.
-    pub(super) fn render_operation(&self, operation: &Operation, now: Timestamp) -> Value {
+    pub(super) fn render_operation<'a>(&'a self, operation: &'a Operation, now: Timestamp) -> OperationBody<'a> {
         let end = if operation.is_under_way() { now } else { operation.updated_at };
-        let spent = operation.started_at.map_or(0, |at| (end - at).num_milliseconds().max(0));
-        let mut value = json!({
-            "id": operation.id, "project_id": self.project, "branch_id": operation.branch, "action": operation.action,
-            "status": operation.status, "failures_count": operation.failures, "created_at": seconds(operation.created_at),
-            "updated_at": seconds(operation.updated_at), "total_duration_ms": spent,
-        });
-        set(&mut value, "endpoint_id", operation.endpoint.as_ref().map(|id| json!(id)));
-        set(&mut value, "error", operation.error.as_ref().map(|error| json!(error)));
-        set(&mut value, "retry_at", operation.retry_at.map(|at| json!(seconds(at))));
-        value
+        OperationBody {
+            id: &operation.id,
+            project_id: &self.project,
+            branch_id: &operation.branch,
+            action: operation.action,
+            status: operation.status,
+            failures_count: operation.failures,
+            created_at: seconds(operation.created_at),
+            updated_at: seconds(operation.updated_at),
+            total_duration_ms: operation.started_at.map_or(0, |at| (end - at).num_milliseconds().max(0)),
+            endpoint_id: operation.endpoint.as_deref(),
+            error: operation.error.as_deref(),
+            retry_at: operation.retry_at.map(seconds),
+        }
     }
 
     /// Renders operations by id, in order.
-    pub(super) fn render_operations(&self, ids: &[String], now: Timestamp) -> Value {
+    pub(super) fn render_operations<'a>(&'a self, ids: &[String], now: Timestamp) -> Vec<OperationBody<'a>> {
         ids.iter().filter_map(|id| self.operation(id)).map(|operation| self.render_operation(operation, now)).collect()
     }
 
+    /// Renders the roles of a branch.
+    pub(super) fn render_roles(branch: &Branch) -> Vec<RoleBody<'_>> {
+        branch.roles.iter().map(|role| Self::render_role(branch, role)).collect()
+    }
+
     /// Renders a role.
-    pub(super) fn render_role(branch: &Branch, role: &Role) -> Value {
-        json!({
-            "branch_id": branch.id, "name": role.name, "protected": false, "authentication_method": "password",
-            "created_at": seconds(role.created_at), "updated_at": seconds(role.created_at),
-        })
+    pub(super) fn render_role<'a>(branch: &'a Branch, role: &'a Role) -> RoleBody<'a> {
+        RoleBody {
+            branch_id: &branch.id,
+            name: &role.name,
+            protected: false,
+            authentication_method: "password",
+            created_at: seconds(role.created_at),
+            updated_at: seconds(role.created_at),
+        }
     }
 
     /// Renders the databases of a branch.

@@ -2,9 +2,11 @@
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13, `operationId`s.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, Model, Request, Response, Timestamp, micros, object};
+use super::render::OperationBody;
+use super::{ApiError, Model, Request, Response, Timestamp, micros};
 
 /// Returns the name of a route, as Neon's OpenAPI document has it; `unknown` for none.
 pub fn route_name(method: &str, path: &str) -> &'static str {
@@ -67,7 +69,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         }]}))),
         "listProjects" => Ok(list_projects(model, request)),
         "listSharedProjects" => Ok(Response::ok(json!({"projects": []}))),
-        "getProject" => Ok(Response::ok(object([("project", model.render_project())]))),
+        "getProject" => Ok(Response::ok(json!({"project": model.render_project()}))),
         "updateProject" => Ok(update_project(model, body)),
         "listProjectBranches" => model.list_branches(request),
         "createProjectBranch" => model.create_branch(body, now),
@@ -80,7 +82,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "listProjectBranchEndpoints" => model.list_endpoints(Some(part(3))),
         "listProjectBranchDatabases" => {
             let branch = model.find_branch(part(3))?;
-            Ok(Response::ok(object([("databases", Model::render_databases(branch))])))
+            Ok(Response::ok(json!({"databases": Model::render_databases(branch)})))
         }
         "listProjectBranchRoles" => model.list_roles(part(3)),
         "getProjectBranchRole" => model.show_role(part(3), &decode(part(5))),
@@ -172,9 +174,15 @@ fn list_operations(model: &Model, request: &Request, now: Timestamp) -> Result<R
         .filter(|operation| before.is_none_or(|cursor| micros(operation.created_at) < *cursor))
         .take(limit)
         .collect();
-    let mut body = object([("operations", found.iter().map(|operation| model.render_operation(operation, now)).collect())]);
-    if let Some(last) = found.last() {
-        body["pagination"] = json!({"cursor": micros(last.created_at)});
-    }
-    Ok(Response::ok(body))
+    let operations = found.iter().map(|operation| model.render_operation(operation, now)).collect();
+    let pagination = found.last().map(|last| json!({"cursor": micros(last.created_at)}));
+    Ok(Response::ok(Operations { operations, pagination }))
+}
+
+/// A listing of operations.
+#[derive(Serialize)]
+struct Operations<'a> {
+    operations: Vec<OperationBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pagination: Option<Value>,
 }
