@@ -13,6 +13,7 @@ mod backup;
 mod conclude;
 mod contents;
 mod ending;
+mod names;
 mod passwords;
 mod preflight;
 mod prune;
@@ -23,8 +24,10 @@ use std::collections::BTreeMap;
 
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
+pub use self::names::{backup_name, is_our_backup, run_of_backup};
+use self::names::{displaced_stem, free_name, renamed_backup};
 use crate::config::Pair;
-use crate::id::{BranchId, BranchName, DatabaseName, Lsn, RoleName, RunId, Secret};
+use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
@@ -413,67 +416,6 @@ impl<'a> View<'a> {
         }
         if is_known { Ok(()) } else { Err(Decision::Conclude(Conclusion::LookAgain)) }
     }
-}
-
-/// Returns the name of a run's backup.
-pub fn backup_name(pair: &Pair, run: &RunId) -> BranchName {
-    format!("{}-{run}", pair.backup_prefix).as_str().into()
-}
-
-/// Returns the run in the name of a backup; `None` when the name is not one that this pair gives.
-pub fn run_of_backup(pair: &Pair, name: &BranchName) -> Option<RunId> {
-    let rest = name.as_str().strip_prefix(pair.backup_prefix.as_str())?.strip_prefix('-')?;
-    RunId::decode(rest)
-}
-
-/// Returns whether a branch with a backup's name is a backup of ours: annotation and parent agree with the name.
-pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> bool {
-    let Some(run) = run_of_backup(pair, &branch.name) else { return false };
-    branches.annotation(&branch.id, "firstlight") == Some(pair.name.as_str())
-        && branches.annotation(&branch.id, "run") == Some(run.as_str())
-        && branch.parent_id.as_ref() == Some(&pair.production_branch)
-}
-
-/// Returns a branch that somebody has renamed although it is the backup of this run: its annotation says so.
-fn renamed_backup<'a>(view: &View<'_>, branches: &'a BranchList) -> Option<&'a Branch> {
-    let is_marked = |branch: &&Branch| {
-        branches.annotation(&branch.id, "firstlight") == Some(view.pair.name.as_str())
-            && branches.annotation(&branch.id, "run") == Some(view.checkpoint.run.as_str())
-            && branch.parent_id.as_ref() == Some(&view.pair.production_branch)
-    };
-    branches.branches.iter().find(is_marked).filter(|branch| branch.name != view.backup_name())
-}
-
-/// Returns the first part of the name under which staging's present state would be kept.
-///
-/// It is derived from the state that is displaced: `<staging>-of-<run>` when staging is a child of a backup of ours, else
-/// `<staging>-of-<tail of the parent's id>-<position>`. Whoever saw the same state therefore asks for the same name. Staging has the name that
-/// preflight saw: a run whose restore may still arrive must not ask under another when somebody has renamed staging since.
-pub fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branch, staging_name: &BranchName) -> String {
-    let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
-    let run = parent.filter(|parent| is_our_backup(pair, branches, parent)).and_then(|parent| run_of_backup(pair, &parent.name));
-    if let Some(run) = run {
-        format!("{staging_name}-of-{run}")
-    } else {
-        let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail);
-        format!("{staging_name}-of-{tail}-{}", lsn_in_name(staging.parent_lsn))
-    }
-}
-
-/// Writes a position without the slash, which a path would not survive.
-fn lsn_in_name(lsn: Option<Lsn>) -> String {
-    lsn.map_or_else(|| "0".to_owned(), |lsn| lsn.to_string().replace('/', "-"))
-}
-
-/// Returns the first free name of `stem`, `stem-2`, `stem-3`, ….
-pub fn free_name(branches: &BranchList, stem: &str) -> BranchName {
-    let mut name = BranchName::from(stem);
-    let mut number = 2_u32;
-    while branches.by_name(&name).is_some() {
-        name = format!("{stem}-{number}").as_str().into();
-        number += 1;
-    }
-    name
 }
 
 /// Returns the read-only endpoint of a branch.

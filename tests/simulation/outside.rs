@@ -1,7 +1,7 @@
 //! What somebody else does to the project, in the console or by another tool.
 
 use firstlight::time::Timestamp;
-use neon_emulator::model::Request;
+use neon_emulator::model::{Finish, Request};
 use neon_emulator::simulated::Simulated;
 use serde_json::{Value, json};
 
@@ -54,4 +54,13 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
         }
         _ => {}
     }
+}
+
+/// Suspends the compute of a branch, which fails: an operation that ended badly stays in the listing.
+pub(crate) fn suspends_in_vain(neon: &mut Simulated, branch: &str, now: Timestamp) {
+    let Some(endpoint) = neon.model.writer_of(branch).map(|endpoint| endpoint.id.clone()) else { return };
+    neon.model.operation_faults.push(Finish::Failed);
+    let path = format!("/projects/{}/endpoints/{endpoint}/suspend", neon.model.project);
+    let response = neon.serve(&Request { method: "POST".to_owned(), path, query: [].into(), body: Value::Null }, now);
+    assert_eq!(response.status, 200, "{}", response.body);
 }

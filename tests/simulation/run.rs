@@ -146,7 +146,8 @@ fn config(project: &str, production: &str, staging: &str, change: &dyn Fn(&mut V
 }
 
 impl Scene {
-    /// Makes the scene: two mornings on which nothing went wrong, some foreign branches, and the third morning about to begin.
+    /// Makes the scene: two mornings on which nothing went wrong, some foreign branches, an operation of somebody else's that failed, and the
+    /// third morning about to begin.
     ///
     /// # Panics
     ///
@@ -198,6 +199,8 @@ impl Scene {
         }
         let inspected = scene.base.neon.model.branch_named("backup-20261120").map(|branch| branch.id.clone()).expect("made yesterday");
         scene.base.neon.model.add_child(&inspected, "inspect", scene.base.now);
+        let yesterday = scene.base.now;
+        crate::outside::suspends_in_vain(&mut scene.base.neon, &staging, yesterday);
         scene.base.kv.settle();
         scene.base.now = instant("2026-11-21T10:04:00Z");
         scene

@@ -32,7 +32,7 @@ fn create(view: &View<'_>) -> Decision {
         }
         return fail(format!("branch {name} ({}) exists and was not made by this pair, expected the name to be free", found.id));
     }
-    if let Some(renamed) = renamed_backup(view, branches) {
+    if let Some(renamed) = renamed_backup(view.pair, branches, &view.checkpoint.run) {
         return fail(format!("backup {name} was made by this run and somebody renamed it to {} ({})", renamed.name, renamed.id));
     }
     if need!(view.orders()).is_cancelled {

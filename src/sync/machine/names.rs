@@ -1,0 +1,148 @@
+//! What Firstlight's branches are called, and how it knows them again: names are the locks.
+
+use crate::config::Pair;
+use crate::id::{BranchId, BranchName, Lsn, RunId};
+use crate::neon::wire::{Branch, BranchList};
+
+/// Returns the name of a run's backup.
+pub fn backup_name(pair: &Pair, run: &RunId) -> BranchName {
+    format!("{}-{run}", pair.backup_prefix).as_str().into()
+}
+
+/// Returns the run in the name of a backup; `None` when the name is not one that this pair gives.
+pub fn run_of_backup(pair: &Pair, name: &BranchName) -> Option<RunId> {
+    let rest = name.as_str().strip_prefix(pair.backup_prefix.as_str())?.strip_prefix('-')?;
+    RunId::decode(rest)
+}
+
+/// Returns whether a branch with a backup's name is a backup of ours: annotation and parent agree with the name.
+pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> bool {
+    run_of_backup(pair, &branch.name).is_some_and(|run| is_marked(pair, branches, branch, &run))
+}
+
+/// Returns a branch that somebody has renamed although it is the backup of this run: its annotation says so.
+pub(super) fn renamed_backup<'a>(pair: &Pair, branches: &'a BranchList, run: &RunId) -> Option<&'a Branch> {
+    let marked = branches.branches.iter().find(|branch| is_marked(pair, branches, branch, run));
+    marked.filter(|branch| branch.name != backup_name(pair, run))
+}
+
+/// Returns whether a branch of production is marked as the backup of a run.
+fn is_marked(pair: &Pair, branches: &BranchList, branch: &Branch, run: &RunId) -> bool {
+    branches.annotation(&branch.id, "firstlight") == Some(pair.name.as_str())
+        && branches.annotation(&branch.id, "run") == Some(run.as_str())
+        && branch.parent_id.as_ref() == Some(&pair.production_branch)
+}
+
+/// Returns the first part of the name under which staging's present state would be kept.
+///
+/// It is derived from the state that is displaced: `<staging>-of-<run>` when staging is a child of a backup of ours, else
+/// `<staging>-of-<tail of the parent's id>-<position>`. Whoever saw the same state therefore asks for the same name. Staging has the name that
+/// preflight saw: a run whose restore may still arrive must not ask under another when somebody has renamed staging since.
+pub(super) fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branch, staging_name: &BranchName) -> String {
+    let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
+    let run = parent.filter(|parent| is_our_backup(pair, branches, parent)).and_then(|parent| run_of_backup(pair, &parent.name));
+    if let Some(run) = run {
+        format!("{staging_name}-of-{run}")
+    } else {
+        let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail);
+        format!("{staging_name}-of-{tail}-{}", lsn_in_name(staging.parent_lsn))
+    }
+}
+
+/// Writes a position without the slash, which a path would not survive.
+fn lsn_in_name(lsn: Option<Lsn>) -> String {
+    lsn.map_or_else(|| "0".to_owned(), |lsn| lsn.to_string().replace('/', "-"))
+}
+
+/// Returns the first free name of `stem`, `stem-2`, `stem-3`, ….
+pub(super) fn free_name(branches: &BranchList, stem: &str) -> BranchName {
+    let mut name = BranchName::from(stem);
+    let mut number = 2_u32;
+    while branches.by_name(&name).is_some() {
+        name = format!("{stem}-{number}").as_str().into();
+        number += 1;
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neon::wire::Annotation;
+    use crate::sync::schedule::tests::pair;
+
+    fn branch(id: &str, name: &str, parent: &BranchId) -> Branch {
+        Branch {
+            id: id.into(),
+            name: name.into(),
+            parent_id: Some(parent.clone()),
+            parent_lsn: Some(Lsn(0x1_0000_0abc)),
+            current_state: "ready".into(),
+            default: false,
+            protected: false,
+            created_at: "2026-11-21T10:00:00Z".parse().expect("an instant"),
+            expires_at: None,
+        }
+    }
+
+    /// One branch, with what is written on it.
+    fn list(branch: &Branch, pair: &str, run: &str) -> BranchList {
+        let value = [("firstlight".to_owned(), pair.to_owned()), ("run".to_owned(), run.to_owned())].into();
+        BranchList { branches: vec![branch.clone()], annotations: [(branch.id.clone(), Annotation { value })].into() }
+    }
+
+    fn run() -> RunId {
+        RunId::decode("20261121").expect("a date")
+    }
+
+    #[test]
+    fn a_backup_is_ours_when_name_pair_run_and_parent_all_agree() {
+        let (pair, somewhere) = (pair(), BranchId::from("br-else-where-1"));
+        let backup = branch("br-a", "backup-20261121", &pair.production_branch);
+        let is_ours = |branch: &Branch, of: &str, run: &str| is_our_backup(&pair, &list(branch, of, run), branch);
+        assert!(is_ours(&backup, "hub", "20261121"));
+        assert!(!is_ours(&backup, "other", "20261121"));
+        assert!(!is_ours(&backup, "hub", "20261120"));
+        assert!(!is_ours(&branch("br-a", "backup-20261121", &somewhere), "hub", "20261121"));
+        assert!(!is_ours(&branch("br-a", "backup-of-mine", &pair.production_branch), "hub", "20261121"));
+        assert!(!is_our_backup(&pair, &BranchList::default(), &backup));
+    }
+
+    #[test]
+    fn a_renamed_backup_is_found_by_what_is_written_on_it_and_one_under_its_own_name_is_not_renamed() {
+        let (pair, somewhere) = (pair(), BranchId::from("br-else-where-1"));
+        let renamed = branch("br-a", "keep-me", &pair.production_branch);
+        let found = |branch: &Branch, of: &str, at: &str| renamed_backup(&pair, &list(branch, of, at), &run()).is_some();
+        assert!(found(&renamed, "hub", "20261121"));
+        assert!(!found(&renamed, "other", "20261121"));
+        assert!(!found(&renamed, "hub", "20261120"));
+        assert!(!found(&branch("br-a", "keep-me", &somewhere), "hub", "20261121"));
+        assert!(!found(&branch("br-a", "backup-20261121", &pair.production_branch), "hub", "20261121"));
+    }
+
+    #[test]
+    fn what_staging_held_is_named_after_the_backup_it_came_from_or_after_its_parent_and_position() {
+        let pair = pair();
+        let backup = branch("br-a", "backup-20261120", &pair.production_branch);
+        let staging = branch("br-s", "staging", &backup.id);
+        let name = BranchName::from("staging");
+        let stem = |branches: &BranchList, staging: &Branch| displaced_stem(&pair, branches, staging, &name);
+        assert_eq!(stem(&list(&backup, "hub", "20261120"), &staging), "staging-of-20261120");
+        assert_eq!(stem(&list(&backup, "other", "20261120"), &staging), "staging-of-a-1-ABC", "somebody else's backup");
+        let odd = Branch { parent_id: Some("br-calm-river-a5x0q1zz".into()), ..staging.clone() };
+        assert_eq!(stem(&BranchList::default(), &odd), "staging-of-a5x0q1zz-1-ABC");
+        let young = Branch { parent_id: None, parent_lsn: None, ..staging };
+        assert_eq!(stem(&BranchList::default(), &young), "staging-of-root-0");
+    }
+
+    #[test]
+    fn the_first_free_name_is_taken() {
+        let pair = pair();
+        let of = |names: &[&str]| BranchList {
+            branches: names.iter().map(|name| branch(name, name, &pair.production_branch)).collect(),
+            ..BranchList::default()
+        };
+        let free = |names: &[&str]| free_name(&of(names), "x").to_string();
+        assert_eq!([free(&[]), free(&["x"]), free(&["x", "x-2", "x-3"]), free(&["x", "x-3"])], ["x", "x-2", "x-4", "x-2"]);
+    }
+}
