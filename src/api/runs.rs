@@ -59,7 +59,7 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
         run: RunId::manual(now),
         is_manual: true,
         goal,
-        hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
+        hold: hold.filter(|hold| hold.is_in_force(now)),
         give_up_at: schedule::manual_give_up_at(now),
         settings: schedule::settings_digest(pair),
     };

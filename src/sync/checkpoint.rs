@@ -127,6 +127,13 @@ pub struct Hold {
     pub until: Option<Timestamp>,
 }
 
+impl Hold {
+    /// Returns whether staging is still held.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+}
+
 /// One step of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -490,6 +497,14 @@ mod tests {
         assert!(!started().is_driven(now), "nobody drives it");
         assert_eq!((is_driven("2026-11-21T10:00:00Z"), is_driven("2026-11-21T10:00:00.001Z")), (false, true));
         assert_eq!((is_driven("2026-11-21T10:15:00Z"), is_driven("2026-11-21T10:15:00.001Z")), (true, false));
+    }
+
+    #[test]
+    fn a_hold_lasts_until_its_end_or_until_it_is_released() {
+        let now = at("2026-11-21T10:00:00Z");
+        let is_in_force = |until: Option<&str>| Hold { reason: "demo".to_owned(), until: until.map(at) }.is_in_force(now);
+        assert!(is_in_force(None) && is_in_force(Some("2026-11-21T10:00:00.001Z")));
+        assert!(!is_in_force(Some("2026-11-21T10:00:00Z")) && !is_in_force(Some("2026-11-20T10:00:00Z")));
     }
 
     #[test]

@@ -30,11 +30,11 @@ pub fn disposition(error: &NeonError, call: &Call) -> Disposition {
         NeonError::NoReply { .. } | NeonError::Undecodable { .. } if call.is_write() => Disposition::Observe,
         // A reading call whose reply cannot be read may have been cut; the attempts are counted.
         NeonError::NoReply { .. } | NeonError::Undecodable { .. } => Disposition::Retry,
-        NeonError::Status { status, code, message, .. } => status_disposition(*status, code, message, call),
+        NeonError::Status { status, message, .. } => status_disposition(*status, message, call),
     }
 }
 
-fn status_disposition(status: u16, code: &str, message: &str, call: &Call) -> Disposition {
+fn status_disposition(status: u16, message: &str, call: &Call) -> Disposition {
     match status {
         // "any 423 and any 503 are always safe to retry"; 429 is refused before anything is done.
         423 | 429 | 503 => Disposition::Retry,
@@ -44,7 +44,7 @@ fn status_disposition(status: u16, code: &str, message: &str, call: &Call) -> Di
         422 if message.contains("not ready yet") => Disposition::Retry,
         // The children that were deleted just before are gone when their operations are done.
         422 if matches!(call, Call::DeleteBranch(_)) && message.contains("has children") => Disposition::Retry,
-        422 if code.ends_with("LIMIT_EXCEEDED") || code.contains("EXCEEDED") => Disposition::Fail(RUN_FAILED),
+        // Among them the limits of a plan, 422 with `BRANCHES_LIMIT_EXCEEDED`.
         400..=499 if !call.is_write() || matches!(status, 400 | 401 | 403 | 404 | 412 | 422) => Disposition::Fail(RUN_FAILED),
         500..=599 if !call.is_write() => Disposition::Retry,
         _ => Disposition::Observe,

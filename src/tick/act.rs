@@ -23,21 +23,20 @@ const SMOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 /// The attempt to store a result after which people are told that it cannot be stored.
 const TELL_DIRECTLY: u32 = 3;
 
-impl<W: World> Context<'_, W> {
-    /// Returns the subrequests that an action may take.
-    pub(super) fn cost(&self, action: &Action, is_manual: bool) -> u32 {
-        let channels = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
-        match action {
-            // The intent is saved before the call; a listing comes before a read.
-            Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger(_) => 2,
-            // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
-            Action::Publish => 4 + channels + u32::from(is_manual),
-            // What is known of it, the notice twice, the result, the mark; one request for each channel.
-            Action::Close(_) => 5 + channels,
-            Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::Smoke(_) => 1,
-        }
+/// Returns the subrequests that an action may take.
+pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 {
+    match action {
+        // The intent is saved before the call; a listing comes before a read.
+        Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger(_) => 2,
+        // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
+        Action::Publish => 4 + channel_count + u32::from(is_manual),
+        // What is known of it, the notice twice, the result, the mark; one request for each channel.
+        Action::Close(_) => 5 + channel_count,
+        Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::Smoke(_) => 1,
     }
+}
 
+impl<W: World> Context<'_, W> {
     /// Does one action.
     pub(super) async fn act(&self, pair: &Pair, run: &mut Run, action: &Action, saved_at: &mut Timestamp) -> Outcome {
         match action {
@@ -115,7 +114,7 @@ impl<W: World> Context<'_, W> {
             None => None,
         };
         let now = self.world.now();
-        Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)) })
+        Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.is_in_force(now)) })
     }
 
     /// Calls the staging application.
@@ -307,4 +306,32 @@ fn told(found: &BTreeMap<String, Option<String>>) -> Option<RunStatus> {
     ];
     let is_told = |kind: NoticeKind| found.iter().any(|(key, text)| text.is_some() && key.ends_with(&format!("/{}", kind.as_str())));
     kinds.into_iter().find(|(kind, _)| is_told(*kind)).map(|(_, status)| status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neon::RestoreBranch;
+
+    #[test]
+    fn an_action_costs_the_subrequests_that_it_may_take() {
+        let restore =
+            RestoreBranch { branch: "br-staging".into(), source: "br-backup".into(), displaced_name: "staging-of-20261121".into() };
+        let run = RunId::decode("20261121T100500Z").expect("an instant");
+        let costs = [
+            (cost(&Action::Call(Call::ListBranches), 2, false), 1),
+            (cost(&Action::Call(Call::RestoreBranch(restore)), 2, false), 2),
+            (cost(&Action::ReadOrders, 2, false), 1),
+            (cost(&Action::Smoke(0), 2, false), 1),
+            (cost(&Action::ReadLedger(Vec::new()), 2, false), 2),
+            (cost(&Action::Publish, 0, false), 4),
+            (cost(&Action::Publish, 3, false), 7),
+            (cost(&Action::Publish, 3, true), 8),
+            (cost(&Action::Close(run.clone()), 0, true), 5),
+            (cost(&Action::Close(run), 3, true), 8),
+        ];
+        for (index, (found, expected)) in costs.into_iter().enumerate() {
+            assert_eq!(found, expected, "{index}");
+        }
+    }
 }

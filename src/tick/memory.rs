@@ -137,7 +137,7 @@ fn memory(
         unjudged: (!is_told && was_there).then_some(yesterday),
         is_late_told: found.get(&late).is_some_and(Option::is_some),
         is_ended: decode_found::<Ended>(found, &record::result_key(&pair.name, &day.run))?.is_some(),
-        hold: hold.filter(|hold| hold.until.is_none_or(|until| until > now)),
+        hold: hold.filter(|hold| hold.is_in_force(now)),
         day,
         checkpoint,
         notices,

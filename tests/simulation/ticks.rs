@@ -171,6 +171,25 @@ fn a_small_budget_is_never_overspent_although_the_store_refuses_saves() {
 }
 
 #[test]
+fn a_hold_that_begins_during_the_run_keeps_staging_unless_it_has_ended_by_then() {
+    let held = |until: &str| {
+        let stored = format!(r#"{{"reason":"demo","until":"2026-11-21T10:05:{until}Z"}}"#);
+        let happenings = vec![(0, Happening::Cron), (1, Happening::Stored("hold/hub", Some(stored)))];
+        play(&Script { happenings, ..Script::default() }).deeds
+    };
+    assert_eq!(held("02.000"), (1, 1, 0), "over before staging is looked at");
+    assert_eq!(held("59.000"), (1, 0, 0));
+}
+
+#[test]
+fn a_smoke_test_that_fails_three_times_fails_the_run_and_says_what_it_answered() {
+    let faults = [1, 2, 3].map(|nth| planned("smoke", nth, Fault::Refused(500))).to_vec();
+    let outcome = play(&Script { faults, ..Script::default() });
+    assert_eq!(kinds(&outcome), ["failed"]);
+    assert!(outcome.told[0].text.contains("expected 200, answered 500"), "{}", outcome.told[0].text);
+}
+
+#[test]
 fn pruning_that_gets_nowhere_is_left_for_the_next_run_in_the_fourth_tick() {
     let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
     let start = Start {

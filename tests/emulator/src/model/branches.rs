@@ -20,7 +20,7 @@ const LONGEST_EXPIRY: TimeDelta = TimeDelta::days(30);
 
 /// A listing of branches.
 #[derive(Serialize)]
-struct Branches<'a> {
+struct Listing<'a> {
     branches: Vec<BranchBody<'a>>,
     annotations: BTreeMap<&'a str, Value>,
     pagination: Value,
@@ -80,7 +80,7 @@ impl Model {
             pagination["next"] = json!(BASE64.encode(cursor.to_string()));
         }
         let branches = found.iter().map(|branch| self.render_branch(branch)).collect();
-        Ok(Response::ok(Branches { branches, annotations, pagination }))
+        Ok(Response::ok(Listing { branches, annotations, pagination }))
     }
 
     pub(super) fn show_branch(&self, id: &str) -> Result<Response, ApiError> {
