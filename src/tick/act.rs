@@ -1,6 +1,6 @@
 //! Does what the machine asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -190,8 +190,7 @@ impl<W: World> Context<'_, W> {
 
     async fn try_publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Option<Vec<String>> {
         let now = self.world.now();
-        let mut outbox = checkpoint.outbox.clone();
-        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return Some(outbox) };
+        let Some(mut told) = notice::of_run(checkpoint, pair, &self.config.label) else { return Some(checkpoint.outbox.clone()) };
         let mut report = Report::of(checkpoint);
         let (result_key, notice_key) = (record::result_key(&pair.name, &checkpoint.run), record::notice_key(&told.id));
         let success_key = record::notice_key(&format!("{}/{}/{}", pair.name, checkpoint.run, NoticeKind::Succeeded.as_str()));
@@ -200,20 +199,19 @@ impl<W: World> Context<'_, W> {
         let text = |key: &String| found.get(key).and_then(Option::as_ref);
         let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
         // What another tick of this run has told and not every channel has taken, as far as is known, is not forgotten with it.
-        outbox.extend(undelivered(&found).map(|outgoing| outgoing.notice.id).filter(|id| *id != told.id));
-        outbox.sort();
-        outbox.dedup();
+        let waiting = undelivered(&found).map(|outgoing| outgoing.notice.id);
+        let mut outbox: BTreeSet<String> = checkpoint.outbox.iter().cloned().chain(waiting).collect();
         let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
         let is_success_told = text(&success_key).is_some();
         if report.status != RunStatus::Succeeded && is_success_told && earlier.is_none() {
             // People were told of the success before its result could be stored: it held then, and is what is kept.
             report.status = RunStatus::Succeeded;
-            return self.store_result(&result_key, &report).await.then_some(outbox);
+            return self.store_result(&result_key, &report).await.then(|| outbox.into_iter().collect());
         }
         if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.status != report.status) {
             // The result is never replaced. What is told must not contradict it without saying so.
             if report.status != RunStatus::Succeeded {
-                return Some(outbox);
+                return Some(outbox.into_iter().collect());
             }
             told.kind = NoticeKind::Corrected;
             told.at = now;
@@ -238,14 +236,17 @@ impl<W: World> Context<'_, W> {
             is_safe = self.store_result(&result_key, &report).await;
         }
         self.deliver(&mut outgoing, now).await;
-        outbox.retain(|id| *id != outgoing.notice.id);
-        if !outgoing.is_delivered() {
+        if !(outgoing.is_delivered() && is_safe) {
+            // Also where the result has to be tried again: nobody is to get the notice twice for that.
             is_safe &= self.store_notice(&outgoing).await;
-            outbox.push(outgoing.notice.id.clone());
-        } else if checkpoint.is_manual && is_safe {
-            self.strike_off(pair, &checkpoint.run).await;
+            outbox.insert(outgoing.notice.id);
+        } else {
+            outbox.remove(&outgoing.notice.id);
+            if checkpoint.is_manual {
+                self.strike_off(pair, &checkpoint.run).await;
+            }
         }
-        is_safe.then_some(outbox)
+        is_safe.then(|| outbox.into_iter().collect())
     }
 
     /// Stores how a run ended, and returns whether that succeeded.

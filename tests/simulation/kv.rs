@@ -52,6 +52,11 @@ impl Kv {
         self.keys.keys().filter(move |key| key.starts_with(prefix) && self.get(key).is_some()).map(AsRef::as_ref)
     }
 
+    /// Returns every present key with its value.
+    pub(crate) fn everything(&self) -> BTreeMap<String, String> {
+        self.keys("").filter_map(|key| Some((key.to_owned(), self.get(key)?.to_owned()))).collect()
+    }
+
     /// Forgets everything.
     pub(crate) fn wipe(&mut self) {
         self.keys.clear();

@@ -184,6 +184,7 @@ fn a_smoke_test_that_fails_once_is_tried_again() {
 fn an_end_that_cannot_be_recorded_is_told_as_stuck_and_ends_when_the_store_is_back() {
     let outcome = run("plain/getProject#1=refused_401+kv:notice#1=store_out/no_crash/fresh/one_tick");
     assert_eq!(outcome.story.first().map(String::as_str), Some("stuck"), "{:?}", outcome.story);
+    assert_eq!(outcome.told.iter().filter(|told| told.kind == "stuck").count(), 1, "{:?}", outcome.told);
     assert_eq!(outcome.status, Some(RunStatus::Succeeded), "the next tick took it up again");
 }
 

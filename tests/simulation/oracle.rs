@@ -317,7 +317,12 @@ impl Oracle {
         self.runs.get(run).map_or((0, 0, 0), |deeds| (deeds.backups, deeds.restores, deeds.roll_backs))
     }
 
-    /// Returns whether a run did something and nobody was told how it ended.
+    /// Somebody was answered that a run has started: how it ends has to be told, whatever it does.
+    pub(crate) fn accepted(&mut self, run: &str) {
+        self.runs.entry(run.to_owned()).or_default();
+    }
+
+    /// Returns whether a run was accepted or did something, and nobody was told how it ended.
     pub(crate) fn has_silent_run(&self) -> bool {
         let is_terminal = |kind: &str| !matches!(kind, "late" | "stuck");
         self.runs.values().any(|deeds| !deeds.told.iter().any(|(kind, _)| is_terminal(kind)))

@@ -1,6 +1,7 @@
 //! Runs a scenario: the scheduler, the calendar of a simulated day, and what has to be true at its end.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -113,6 +114,8 @@ pub struct Outcome {
     pub actions: Vec<Action>,
     /// What happened, when wanted.
     pub trace: Vec<String>,
+    /// What the store holds at the end, when wanted.
+    pub stored: BTreeMap<String, String>,
     /// Requests and store operations.
     pub action_count: u64,
     /// Ticks of each run that ended, with whether it succeeded.
@@ -362,6 +365,7 @@ impl Simulation<'_> {
             use firstlight::port::Clock as _;
             let answer = api::answer(&world, Ok(&config), &secrets, &request).await;
             let Some(drive) = answer.drive else { return };
+            world.accepted(drive.checkpoint.run.as_str());
             let Some(pair) = config.pair(drive.pair.as_str()) else { return };
             let wall = after(world.now(), std::time::Duration::from_secs(25));
             Context::new(&world, &config, &secrets, wall, &|_, _| {}).drive_one(pair, *drive.checkpoint).await;
@@ -543,6 +547,7 @@ impl Simulation<'_> {
             branches: sim.neon.model.branches.iter().map(|branch| branch.name.clone()).collect(),
             violations: std::mem::take(&mut sim.oracle.violations),
             actions: sim.actions.take().unwrap_or_default(),
+            stored: if sim.trace.is_some() { sim.kv.everything() } else { BTreeMap::new() },
             trace: sim.trace.take().unwrap_or_default(),
             action_count: sim.action_count,
             runs: runs.iter().map(|report| (report.tick_count, report.status == RunStatus::Succeeded)).collect(),

@@ -2,14 +2,15 @@
 
 use chrono::TimeDelta;
 use firstlight::id::RunId;
-use firstlight::record;
-use firstlight::sync::checkpoint::{Checkpoint, Goal, RunStatus, Start, Verdict};
+use firstlight::record::{self, Report, VerifiedBackup};
+use firstlight::sync::checkpoint::{Checkpoint, Goal, Prune, RunStatus, Start, Verdict};
+use firstlight::sync::notice::Outgoing;
 use firstlight::sync::step::Step;
 use firstlight::time::Timestamp;
 use simulation::faults::Fault;
-use simulation::plan::Crash;
+use simulation::plan::{Crash, Planned};
 use simulation::run::{Outcome, TickRecord};
-use simulation::script::{Happening, Script};
+use simulation::script::{Answers, Happening, Script};
 
 use crate::{planned, play, run};
 
@@ -187,6 +188,94 @@ fn a_smoke_test_that_fails_three_times_fails_the_run_and_says_what_it_answered()
     let outcome = play(&Script { faults, ..Script::default() });
     assert_eq!(kinds(&outcome), ["failed"]);
     assert!(outcome.told[0].text.contains("expected 200, answered 500"), "{}", outcome.told[0].text);
+}
+
+/// Somebody starts a run that dies at once; somebody else's, started before the first is seen, takes its place.
+fn overtaken(faults: Vec<Planned>) -> Outcome {
+    let faults = [vec![planned("getProject", 1, Fault::Nothing)], faults].concat();
+    let happenings = vec![(0, Happening::Rehearse), (5, Happening::Rehearse)];
+    play(&Script { view: Answers::Stale, faults, crash: Crash::AtOnce, happenings, ..Script::default() })
+}
+
+#[test]
+fn a_manual_run_that_died_and_lost_its_place_is_told_recorded_and_struck_off_by_a_later_run() {
+    // The fourth notice is the one about it; a receiver that refuses it gets it later.
+    for faults in [Vec::new(), vec![planned("webhook", 4, Fault::Refused(500))]] {
+        let outcome = overtaken(faults.clone());
+        let lost: Vec<_> = outcome.told.iter().filter(|told| told.run == "20261121T100500Z").collect();
+        assert_eq!(lost.iter().map(|told| told.kind.as_str()).collect::<Vec<_>>(), ["superseded"], "{faults:?}");
+        assert!(lost[0].text.contains("took its place before it ended"), "{}", lost[0].text);
+        let report: Report = record::decode("result", &outcome.stored["result/hub/20261121T100500Z"]).expect("a result");
+        assert_eq!((report.status, report.is_manual), (RunStatus::Superseded, true));
+        assert!(!outcome.stored.keys().any(|key| key.starts_with("accepted/")), "{:?}", outcome.stored.keys());
+        let notice: Outgoing = record::decode("notice", &outcome.stored["notice/hub/20261121T100500Z/superseded"]).expect("a notice");
+        assert!(notice.is_delivered(), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_manual_run_that_died_between_its_notice_and_its_channels_is_told_as_it_ended() {
+    // Its result is stored in the first case, in the second only its notice is.
+    for (place, fault) in [("webhook", Fault::Lost), ("kv:result", Fault::Nothing)] {
+        let happenings = vec![(0, Happening::Rehearse), (5, Happening::Rehearse), (86_100, Happening::Cron)];
+        let faults = vec![planned(place, 1, fault)];
+        let outcome = play(&Script { view: Answers::Stale, faults, crash: Crash::AtOnce, happenings, ..Script::default() });
+        let of_first: Vec<_> = outcome.told.iter().filter(|told| told.run == "20261121T100500Z").map(|told| &told.kind).collect();
+        assert_eq!(of_first, ["succeeded"], "{place}");
+        let report: Report = record::decode("result", &outcome.stored["result/hub/20261121T100500Z"]).expect("a result");
+        assert_eq!(report.status, RunStatus::Succeeded, "{place}");
+        assert!(!outcome.stored.keys().any(|key| key.starts_with("accepted/")), "{place}: {:?}", outcome.stored.keys());
+    }
+}
+
+#[test]
+fn a_notice_that_a_channel_refuses_is_sent_to_that_channel_alone_by_the_next_tick() {
+    for start in [Happening::Cron, Happening::Start] {
+        let faults = vec![planned("webhook", 1, Fault::Refused(500))];
+        let happenings = vec![(0, start.clone()), (300, Happening::Cron)];
+        let outcome = play(&Script { faults, happenings, ..Script::default() });
+        assert_eq!(kinds(&outcome)[0], "succeeded", "{start:?}");
+        let count = |name: &str| outcome.trace.iter().filter(|line| line.contains(name)).count();
+        let runs = outcome.told.len();
+        assert_eq!((count("] webhook#"), count("] slack#")), (runs + 1, runs), "{start:?}");
+        let checkpoint: Checkpoint = record::decode("checkpoint", &outcome.stored["checkpoint/hub"]).expect("a checkpoint");
+        assert_eq!(checkpoint.outbox, Vec::<String>::new(), "{start:?}");
+    }
+}
+
+#[test]
+fn a_run_is_not_over_before_its_result_is_stored_although_its_notice_waits() {
+    let faults = vec![planned("kv:result", 1, Fault::StoreFails), planned("webhook", 1, Fault::Refused(500))];
+    let outcome = play(&Script { faults, ..Script::default() });
+    assert_eq!((outcome.status, kinds(&outcome)), (Some(RunStatus::Succeeded), vec!["succeeded"]));
+}
+
+#[test]
+fn a_success_that_people_were_told_is_recorded_as_one_whatever_became_of_staging_since() {
+    let faults = vec![planned("kv:result", 1, Fault::StoreFails), planned("listProjectBranches", 9, Fault::StagingRestored)];
+    let outcome = play(&Script { faults, ..Script::default() });
+    assert_eq!((outcome.status, kinds(&outcome)), (Some(RunStatus::Succeeded), vec!["succeeded"]));
+}
+
+#[test]
+fn a_run_that_ends_well_is_logged_as_information_and_another_as_an_error() {
+    let line = |outcome: &Outcome| outcome.trace.iter().find(|line| line.contains(" run ended: ")).cloned().unwrap_or_default();
+    let good = play(&Script::default());
+    assert!(line(&good).contains("Info run ended: run=20261121 status=succeeded"), "{}", line(&good));
+    assert!(!good.trace.iter().any(|line| line.contains("kv:other")), "a scheduled run has nothing to strike off");
+    let bad = play(&Script { faults: vec![planned("getProject", 1, Fault::Refused(401))], ..Script::default() });
+    assert!(line(&bad).contains("Error run ended: run=20261121 status=failed"), "{}", line(&bad));
+}
+
+#[test]
+fn a_run_that_ends_records_what_it_compared_verified_and_pruned() {
+    let outcome = play(&Script::default());
+    let report: Report = record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result");
+    assert_eq!((report.status, report.compared.tables, report.compared.rows), (RunStatus::Succeeded, 5, 1_500));
+    let backup: VerifiedBackup = record::decode("backup", &outcome.stored["backup/hub/20261121"]).expect("a backup");
+    assert_eq!((backup.name.as_str(), backup.compared), ("backup-20261121", report.compared));
+    let pruned: Prune = record::decode("prune", &outcome.stored["prune/hub/20261121"]).expect("what was pruned");
+    assert_eq!(pruned.deleted, ["staging-of-20261119", "backup-20261119"]);
 }
 
 #[test]

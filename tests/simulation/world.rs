@@ -254,6 +254,11 @@ impl TaskWorld {
         sim.summaries.push(TickRecord { began_at, ended_at, summary });
     }
 
+    /// Somebody was answered that a run has started.
+    pub(crate) fn accepted(&self, run: &str) {
+        self.sim.borrow_mut().oracle.accepted(run);
+    }
+
     pub(crate) fn pause(&self, time: TimeDelta) -> Pause<'_> {
         Pause { world: self, until: self.sim.borrow().now + time }
     }
