@@ -161,3 +161,34 @@ fn contradictions(told: &[Notice]) -> Vec<Contradiction> {
     });
     contradicted.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::checkpoint::{Goal, RunStatus, Start, Verdict};
+    use crate::sync::schedule::tests::pair;
+    use crate::sync::step::Step;
+
+    #[test]
+    fn what_was_told_of_a_manual_run_is_looked_at_for_an_hour_after_its_end() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
+        let start = Start {
+            pair: pair().name,
+            run: RunId::decode("20261121T143000Z").expect("an instant"),
+            is_manual: true,
+            goal: Goal::Staging,
+            hold: None,
+            give_up_at: at("2026-11-21T16:30:00Z"),
+            settings: String::new(),
+        };
+        let running = Checkpoint::start(start, at("2026-11-21T14:30:00Z"));
+        let (at_end, status, staging) = (at("2026-11-21T14:31:00Z"), RunStatus::Succeeded, String::new());
+        let verdict = Verdict { status, at: at_end, step: Step::Prune, reason: None, runbook: None, staging };
+        let ended = Checkpoint { verdict: Some(verdict), ..running.clone() };
+        let count = |checkpoint: &Checkpoint, now: &str| notices_of_manual_run(&pair(), checkpoint, at(now)).len();
+        assert_eq!(count(&ended, "2026-11-21T15:30:59.999Z"), NoticeKind::ALL.len());
+        assert_eq!(count(&ended, "2026-11-21T15:31:00Z"), 0);
+        assert_eq!(count(&running, "2026-11-21T14:31:00Z"), 0);
+        assert_eq!(count(&Checkpoint { is_manual: false, ..ended }, "2026-11-21T14:32:00Z"), 0);
+    }
+}

@@ -278,30 +278,62 @@ fn a_run_that_ends_records_what_it_compared_verified_and_pruned() {
     assert_eq!(pruned.deleted, ["staging-of-20261119", "backup-20261119"]);
 }
 
-#[test]
-fn pruning_that_gets_nowhere_is_left_for_the_next_run_in_the_fourth_tick() {
+/// A run that has ended well and that people were told of.
+fn ended(run: &str, started_at: &str) -> Checkpoint {
     let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
     let start = Start {
         pair: "hub".into(),
-        run: RunId::decode("20261121").expect("a date"),
-        is_manual: false,
+        run: RunId::decode(run).expect("a run"),
+        is_manual: run.contains('T'),
         goal: Goal::Staging,
         hold: None,
         give_up_at: at("2026-11-21T12:00:00Z"),
         settings: String::new(),
     };
-    let mut checkpoint = Checkpoint::start(start, at("2026-11-21T10:00:00Z"));
+    let started_at = at(started_at);
+    let mut checkpoint = Checkpoint::start(start, started_at);
     let (status, step, staging) = (RunStatus::Succeeded, Step::Prune, String::new());
-    checkpoint.verdict = Some(Verdict { status, at: at("2026-11-21T10:01:00Z"), step, reason: None, runbook: None, staging });
+    checkpoint.verdict = Some(Verdict { status, at: started_at + TimeDelta::minutes(1), step, reason: None, runbook: None, staging });
     checkpoint.is_published = true;
+    checkpoint
+}
+
+#[test]
+fn pruning_that_gets_nowhere_is_left_for_the_next_run_in_the_fourth_tick() {
     let first_tick = |idle_tick_count| {
-        let stored = record::encode(&Checkpoint { idle_tick_count, ..checkpoint.clone() });
+        let stored = record::encode(&Checkpoint { idle_tick_count, ..ended("20261121", "2026-11-21T10:00:00Z") });
         let happenings = vec![(-5, Happening::Stored("checkpoint/hub", Some(stored))), (0, Happening::Cron)];
         let outcome = play(&Script { happenings, ..Script::default() });
         (outcome.ticks[0].summary.http_count > 0, outcome.ticks[0].summary.is_handed_over)
     };
     assert_eq!(first_tick(2), (true, false), "the third that gets nowhere still looks");
     assert_eq!(first_tick(3), (false, false), "the fourth does not");
+}
+
+#[test]
+fn yesterday_was_missed_where_the_last_run_began_before_it_and_no_result_of_it_is_there() {
+    let yesterday_is_missed = |last: &str, started_at: &str| {
+        let mut last = ended(last, started_at);
+        last.prune.is_done = true;
+        let happenings = vec![
+            (-5, Happening::Stored("checkpoint/hub", Some(record::encode(&last)))),
+            (-5, Happening::Stored("result/hub/20261120", None)),
+            (0, Happening::Cron),
+        ];
+        let outcome = play(&Script { happenings, ..Script::default() });
+        outcome.told.iter().any(|told| (told.run.as_str(), told.kind.as_str()) == ("20261120", "missed"))
+    };
+    assert!(yesterday_is_missed("20261119", "2026-11-19T10:00:00Z"));
+    assert!(yesterday_is_missed("20261120T095959Z", "2026-11-20T09:59:59.999Z"));
+    assert!(!yesterday_is_missed("20261120T100000Z", "2026-11-20T10:00:00Z"), "the pair came to be at that instant");
+    assert!(!yesterday_is_missed("20261120", "2026-11-20T09:59:00Z"), "its run was there");
+}
+
+#[test]
+fn a_day_that_was_missed_is_told_once_however_many_ticks_there_are_before_the_next_run() {
+    let outcome = crons(&[79_200, 79_500, 79_800, 86_100]);
+    let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
+    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded")]);
 }
 
 #[test]
