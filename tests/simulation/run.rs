@@ -467,9 +467,12 @@ impl Simulation<'_> {
     /// Returns whether today's run has ended and its result is stored.
     fn is_ended(&self) -> bool {
         let sim = self.sim.borrow();
+        let date = self.date();
+        if sim.kv.get(&format!("result/hub/{date}")).is_none() {
+            return false;
+        }
         let checkpoint: Option<Remembered> = sim.kv.get("checkpoint/hub").and_then(|text| serde_json::from_str(text).ok());
-        let is_running = checkpoint.is_some_and(|checkpoint| checkpoint.run == self.date() && !checkpoint.is_published);
-        !is_running && sim.kv.get(&format!("result/hub/{}", self.date())).is_some()
+        checkpoint.is_none_or(|checkpoint| checkpoint.run != date || checkpoint.is_published)
     }
 
     fn is_settled(&self) -> bool {
