@@ -53,12 +53,9 @@ impl<W: World> Context<'_, W> {
     /// Tells, once, that a run under way has passed its deadline.
     pub(super) async fn tell_lateness(&self, pair: &Pair, memory: &mut Memory, now: Timestamp) {
         let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
-        let is_late = checkpoint.verdict.is_none()
-            && !checkpoint.is_manual
-            && !memory.is_late_told
-            && checkpoint.run == memory.day.run
-            && now > memory.day.deadline;
-        if !is_late {
+        let is_of_today = checkpoint.run == memory.day.run;
+        let is_late = is_of_today && checkpoint.verdict.is_none() && now > memory.day.deadline;
+        if !is_late || memory.is_late_told {
             return;
         }
         let id = self.tell(notice::of_late_run(checkpoint, pair, &self.config.label, now), now).await;

@@ -87,12 +87,37 @@ fn a_start_after_the_latest_one_is_told_as_late_and_the_latest_one_is_not() {
 }
 
 #[test]
-fn a_run_under_way_at_its_deadline_is_told_as_late_once() {
-    let faults = vec![planned("createProjectBranch", 1, Fault::OperationHangs)];
-    let happenings = vec![(3_200, Happening::Cron), (3_301, Happening::Cron), (3_400, Happening::Cron)];
-    let outcome = play(&Script { faults, happenings, ..Script::default() });
-    assert_eq!(kinds(&outcome).iter().filter(|kind| **kind == "late").count(), 1, "{:?}", kinds(&outcome));
-    assert_eq!(kinds(&outcome).last(), Some(&"failed"));
+fn a_run_under_way_after_its_deadline_is_told_as_late_once() {
+    // Neon is out for three hours; the run tries until 06:00 and is given up by the first tick after that.
+    let outage = planned("createProjectBranch", 1, Fault::LongOutage);
+    let told = |first: i64, faults: Vec<Planned>| {
+        let outcome = play(&Script { faults, happenings: vec![(first, Happening::Cron)], ..Script::default() });
+        let texts: Vec<(String, String)> = outcome.told.iter().map(|told| (told.kind.clone(), told.text.clone())).collect();
+        texts
+    };
+    let kinds = |told: &[(String, String)]| told.iter().map(|(kind, _)| kind.clone()).collect::<Vec<_>>();
+    assert_eq!(kinds(&told(0, vec![outage.clone()])), ["failed"], "a tick at 06:00:00 is in time");
+    let late = told(60, vec![outage.clone()]);
+    assert_eq!(kinds(&late), ["late", "failed"]);
+    assert!(late[0].1.contains("has passed its deadline of 06:00 ET"), "{}", late[0].1);
+    let refused_first = told(60, vec![outage, planned("webhook", 1, Fault::Refused(500))]);
+    assert_eq!(kinds(&refused_first), ["failed", "late"], "it is sent again");
+}
+
+#[test]
+fn a_notice_that_was_refused_waits_for_its_time() {
+    let faults = vec![planned("webhook", 1, Fault::Refused(500))];
+    let crons = [0, 300, 305].map(|at| (at, Happening::Cron)).to_vec();
+    let outcome = play(&Script {
+        faults: [faults, vec![planned("webhook", 2, Fault::Refused(500))]].concat(),
+        happenings: crons,
+        ..Script::default()
+    });
+    let made = |tick: &TickRecord| (tick.summary.http_count, tick.summary.store_count);
+    assert_eq!(made(&outcome.ticks[2]), (0, 1), "five seconds after an attempt: {:?}", outcome.ticks);
+    assert_eq!(kinds(&outcome), ["succeeded"]);
+    let notice: Outgoing = record::decode("notice", &outcome.stored["notice/hub/20261121/succeeded"]).expect("a notice");
+    assert_eq!(notice.deliveries.iter().map(|delivery| delivery.attempts).collect::<Vec<_>>(), [3, 1]);
 }
 
 #[test]
