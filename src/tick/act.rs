@@ -157,7 +157,8 @@ impl<W: World> Context<'_, W> {
             self.store_notice(&outgoing).await;
             waiting.extend((!outgoing.is_delivered()).then_some(outgoing.notice.id));
         }
-        if is_settled {
+        // What waits for a channel is only in this tick's hands so far: where it dies, the next run has to find the lost one again.
+        if is_settled && waiting.is_empty() {
             self.strike_off(pair, run).await;
         }
         waiting

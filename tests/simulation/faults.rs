@@ -17,8 +17,8 @@
 //! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs* for ever, or is `cancelled`. A
 //! restore may end well and be *damaged*: a copy that is no copy.
 //!
-//! **Somebody else** deletes or renames the backup, deletes the displaced branch, renames or protects staging, restores staging from
-//! production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever.
+//! **Somebody else** deletes or renames the backup, deletes the displaced branch, renames, protects or deletes staging, restores it
+//! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever.
 //! Neon is out for 20 minutes, or for three hours. Applications write to production and to staging all the time.
 //!
 //! **The Worker** is killed at an action, or before or after the save that follows it. A configuration is deployed between two ticks.
@@ -29,8 +29,9 @@
 //!
 //! # Not in the model
 //!
-//! Somebody else removes a lock (deletes or renames the backup, or the branch that keeps what staging held) and a request that was given up
-//! arrives after that: then it is applied a second time, and only that is forgiven.
+//! Somebody else removes a lock (deletes or renames the backup, or the branch that keeps what staging held), and what else would know is gone
+//! as well: a request that was given up arrives after that, or the store has lost everything. Then something is done a second time, and only
+//! that is forgiven.
 //!
 //! Neon answers a read with something that was never true. A listing older than the reply that was read before it (Neon's API is
 //! believed to read its own writes). A zombie of more than an hour. KV older than a minute for more than a tick. Two Workers that
@@ -82,6 +83,8 @@ pub enum Fault {
     StagingRenamed,
     /// Somebody protects staging.
     StagingProtected,
+    /// Somebody deletes staging.
+    StagingDeleted,
     /// Somebody restores staging from production.
     StagingRestored,
     /// The project has as many branches as it may.
@@ -160,6 +163,7 @@ const AROUND: &[Fault] = &[
     Fault::DisplacedDeleted,
     Fault::StagingRenamed,
     Fault::StagingProtected,
+    Fault::StagingDeleted,
     Fault::StagingRestored,
     Fault::QuotaReached,
     Fault::Outage,
@@ -207,6 +211,7 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::DisplacedDeleted, "displaced_deleted"),
     (Fault::StagingRenamed, "staging_renamed"),
     (Fault::StagingProtected, "staging_protected"),
+    (Fault::StagingDeleted, "staging_deleted"),
     (Fault::StagingRestored, "staging_restored"),
     (Fault::QuotaReached, "quota_reached"),
     (Fault::Asleep, "asleep"),

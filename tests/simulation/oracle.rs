@@ -209,7 +209,7 @@ impl Oracle {
     fn rolled_back(&mut self, run: &str, before: Option<&Branch>) {
         let deeds = self.runs.entry(run.to_owned()).or_default();
         deeds.roll_backs += 1;
-        if deeds.roll_backs > 1 {
+        if deeds.roll_backs > 1 + self.locks_lost {
             let count = deeds.roll_backs;
             self.blame(format!("G3: run {run} rolled staging back {count} times"));
         }

@@ -48,6 +48,7 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
         }
         Fault::StagingRenamed => call("PATCH", format!("/branches/{staging}"), json!({"branch": {"name": "preview"}})),
         Fault::StagingProtected => call("PATCH", format!("/branches/{staging}"), json!({"branch": {"protected": true}})),
+        Fault::StagingDeleted => call("DELETE", format!("/branches/{staging}"), Value::Null),
         Fault::StagingRestored => {
             let body = json!({"source_branch_id": production, "preserve_under_name": "before-somebody"});
             call("POST", format!("/branches/{staging}/restore"), body);

@@ -50,6 +50,7 @@ fn fault(random: &mut fastrand::Rng) -> Planned {
                 | Fault::LongOutage
                 | Fault::AsleepForEver
                 | Fault::StagingProtected
+                | Fault::StagingDeleted
                 | Fault::BackupDeleted
                 | Fault::StagingRestored
                 | Fault::QuotaReached

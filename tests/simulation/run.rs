@@ -408,6 +408,12 @@ impl Simulation<'_> {
                 let response = sim.serve(&request);
                 sim.note(|| format!("zombie {} {}: {}", request.method, request.path, response.status));
             }
+            Event::Outside(fault) => {
+                let mut sim = self.sim.borrow_mut();
+                let now = sim.now;
+                let Sim { neon, oracle, .. } = &mut *sim;
+                crate::outside::happens(neon, oracle, fault, now);
+            }
             Event::Stored(key, value) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use firstlight::api::ApiRequest;
 use firstlight::port::Method;
 
+use crate::faults::Fault;
 use crate::kv::View;
 use crate::plan::{Crash, Memory, Planned};
 use crate::run::TODAY;
@@ -60,6 +61,8 @@ pub enum Happening {
     Cancel,
     /// Somebody holds staging.
     Hold,
+    /// Somebody does something to the project, as the fault of that name.
+    Outside(Fault),
     /// Somebody writes a key of the store by hand, or removes it.
     Stored(&'static str, Option<String>),
 }
@@ -68,6 +71,7 @@ impl Happening {
     pub(crate) fn event(&self) -> Event {
         let (method, path, body) = match self {
             Self::Cron => return Event::Cron,
+            Self::Outside(fault) => return Event::Outside(*fault),
             Self::Stored(key, value) => return Event::Stored(key, value.clone()),
             Self::Start => (Method::Post, "/runs".to_owned(), ""),
             Self::Rehearse => (Method::Post, "/runs".to_owned(), r#"{"until":"verify_backup"}"#),

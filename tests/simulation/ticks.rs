@@ -239,6 +239,19 @@ fn a_manual_run_that_died_and_lost_its_place_is_told_recorded_and_struck_off_by_
 }
 
 #[test]
+fn a_lost_run_whose_notice_was_refused_is_not_forgotten_with_the_tick_that_told_of_it() {
+    // The day's run closes it, a channel refuses the notice, and the tick dies before it has saved that.
+    let accepted = Happening::Stored("accepted/hub/20261121T093000Z", Some("{}".to_owned()));
+    let happenings = vec![(-600, accepted), (0, Happening::Cron)];
+    for nth in 1..=3 {
+        let faults = vec![planned("webhook", nth, Fault::Refused(500))];
+        let outcome = play(&Script { faults, crash: Crash::BeforeSave, happenings: happenings.clone(), ..Script::default() });
+        let told: Vec<_> = outcome.told.iter().filter(|told| told.run == "20261121T093000Z").map(|told| told.kind.as_str()).collect();
+        assert_eq!(told, ["superseded"], "notice {nth} refused");
+    }
+}
+
+#[test]
 fn a_manual_run_that_died_between_its_notice_and_its_channels_is_told_as_it_ended() {
     // Its result is stored in the first case, in the second only its notice is.
     for (place, fault) in [("webhook", Fault::Lost), ("kv:result", Fault::Nothing)] {

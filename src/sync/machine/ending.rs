@@ -7,6 +7,8 @@ use crate::sync::retry::RUN_FAILED;
 
 const UNSEEN: &str = "look at staging once more before calling it a copy: Neon did not answer";
 const UNKNOWN: &str = "What staging holds could not be observed; look before using it.";
+const DELETED: &str = "somebody deleted staging after this run had restored it; make it again and name it in staging_branch";
+const GONE: &str = "Staging is gone.";
 const OVERTAKEN: &str = "staging was restored from another backup meanwhile, or is being restored again";
 
 /// Ends a run that has done all its steps.
@@ -29,6 +31,10 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     }
     let branches = need!(view.branches());
     let is_ours = staging_is_ours(view, branches);
+    if branches.by_id(&view.pair.staging_branch).is_none() {
+        // Nobody has put anything in its place: that is no business of another run's.
+        return if claims_a_copy { super::fail(DELETED.to_owned()) } else { Decision::Conclude(Conclusion::Verdict(GONE.to_owned())) };
+    }
     if claims_a_copy && !(is_ours && staging_is_ready(view, branches)) {
         return super::end(RunStatus::Superseded, OVERTAKEN.to_owned());
     }
@@ -58,6 +64,9 @@ pub(super) fn publish(view: &View<'_>) -> Decision {
     if is_ours && staging_is_ready(view, branches) {
         return Decision::Act(Action::Publish);
     }
+    if branches.by_id(&view.pair.staging_branch).is_none() {
+        return overtaken(RunStatus::Failed, DELETED, GONE.to_owned());
+    }
     overtaken(RunStatus::Superseded, OVERTAKEN, describe(view, branches, is_ours, RunStatus::Superseded))
 }
 
@@ -75,7 +84,7 @@ fn staging_is_ready(view: &View<'_>, branches: &BranchList) -> bool {
 /// Says what staging holds.
 fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool, status: RunStatus) -> String {
     let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
-        return "Staging is gone.".to_owned();
+        return GONE.to_owned();
     };
     let backup = view.checkpoint.backup.as_ref().map_or_else(|| "the backup".to_owned(), |backup| backup.name.to_string());
     let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));

@@ -1,0 +1,75 @@
+//! What people are told of how a run ended, and of what staging holds then.
+
+use firstlight::record::{self, Report};
+use simulation::faults::Fault;
+use simulation::plan::Plan;
+use simulation::script::{Happening, Script};
+
+use crate::{planned, play, with_scene};
+
+/// Runs a plan, and returns what is recorded of today's run.
+fn recorded(faults: &str) -> Report {
+    let plan: Plan = format!("{faults}/no_crash/fresh/one_tick").parse().expect("the plan is written as it is printed");
+    let outcome = with_scene(|scene| scene.run(&plan, true));
+    assert!(outcome.violations.is_empty(), "{:#?}\ncargo xtask sim --replay '{plan}'", outcome.violations);
+    record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
+}
+
+/// Returns how today's run ended, and what staging is said to hold.
+fn ended(faults: &str) -> (String, String) {
+    let report = recorded(faults);
+    (report.status.as_str().to_owned(), report.staging.unwrap_or_default())
+}
+
+#[test]
+fn what_staging_holds_is_said_as_it_was_seen_last() {
+    let table = [
+        ("plain/-", "succeeded", "Staging holds backup-20261121, verified."),
+        ("plain/getProject#1=refused_401", "failed", "Staging is untouched."),
+        // Its reply was lost: what it made is seen in Neon alone.
+        ("plain/restoreProjectBranch#1=applied_and_lost+listProjectBranches#3=refused_401", "failed", "Staging is untouched."),
+        (
+            "plain/restoreProjectBranch#1=applied_and_lost+listProjectBranches#4=refused_401",
+            "failed",
+            "Staging is being restored from backup-20261121 and is not ready.",
+        ),
+        (
+            "plain/restoreProjectBranch#1=applied_and_lost+listProjectBranches#5=refused_401",
+            "failed",
+            "Staging holds backup-20261121, not verified.",
+        ),
+        ("plain/restoreProjectBranch#1=operation_fails", "failed", "Staging is being restored from backup-20261121 and is not ready."),
+        ("plain/log_in#1=refused_401", "failed", "Staging holds backup-20261121, not verified."),
+        ("roll_back/-", "failed", "Staging was rolled back to the state before this run (child of staging-of-20261120)."),
+        (
+            "roll_back/restoreProjectBranch#2=operation_fails",
+            "failed",
+            "Staging was being rolled back, which did not end well (child of staging-of-20261120).",
+        ),
+        ("plain/catalogue#2=staging_restored", "superseded", "Staging is a child of production, not of this run's backup."),
+        ("plain/give_password#1=staging_deleted", "failed", "Staging is gone."),
+        ("plain/log_in#1=staging_deleted", "failed", "Staging is gone."),
+        ("in_use/listProjectBranches#8=refused_401", "failed", "What staging holds could not be observed; look before using it."),
+    ];
+    for (faults, status, staging) in table {
+        assert_eq!(ended(faults), (status.to_owned(), staging.to_owned()), "cargo xtask sim --replay '{faults}/no_crash/fresh/one_tick'");
+    }
+}
+
+#[test]
+fn what_happens_to_staging_before_its_success_is_told_is_told_instead() {
+    // The notice cannot be stored at first; four seconds later everything is looked at again.
+    let told = |fault: Fault| {
+        let faults = vec![planned("kv:notice", 1, Fault::StoreFails)];
+        let happenings = vec![(0, Happening::Cron), (14, Happening::Outside(fault))];
+        let outcome = play(&Script { faults, happenings, ..Script::default() });
+        outcome.told.iter().map(|told| (told.kind.clone(), told.text.clone())).collect::<Vec<_>>()
+    };
+    let tells = |fault: Fault, kind: &str, text: &str| {
+        let told = told(fault);
+        assert!(told.len() == 1 && told[0].0 == kind && told[0].1.contains(text), "{fault}: {told:?}");
+    };
+    tells(Fault::Nothing, "succeeded", "Staging data verified.");
+    tells(Fault::StagingRestored, "superseded", "staging was restored from another backup meanwhile");
+    tells(Fault::StagingDeleted, "failed", "somebody deleted staging after this run had restored it");
+}
