@@ -3,6 +3,7 @@
 //! Each fails with the command that replays it. None of them looks at the Worker's own records.
 
 mod endings;
+mod errors;
 mod ticks;
 
 use std::sync::LazyLock;

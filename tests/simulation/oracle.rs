@@ -240,6 +240,13 @@ impl Oracle {
         }
     }
 
+    /// Takes a branch for a verified backup that an earlier run has made.
+    pub(crate) fn adopt_backup(&mut self, id: &str, run: &str, at: Timestamp) {
+        let tables_read = ["public.t1".to_owned()].into();
+        let made = Made { name: format!("backup-{run}"), run: run.to_owned(), purpose: Purpose::Backup, at, tables_read };
+        self.made.insert(id.to_owned(), made);
+    }
+
     /// Judges a query that is sent.
     pub(crate) fn asked(&mut self, branch: Option<&str>, is_read_only: bool) {
         if branch == Some(&self.production) && !is_read_only {

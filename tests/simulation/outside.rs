@@ -65,3 +65,15 @@ pub(crate) fn suspends_in_vain(neon: &mut Simulated, branch: &str, now: Timestam
     let response = neon.serve(&Request { method: "POST".to_owned(), path, query: [].into(), body: Value::Null }, now);
     assert_eq!(response.status, 200, "{}", response.body);
 }
+
+/// Puts a verified backup of ours into the project that an earlier run has left there; its record in the store is the caller's to write.
+pub(crate) fn has_older_backup(neon: &mut Simulated, oracle: &mut Oracle, run: &str, at: Timestamp) {
+    let production = neon.model.branches.iter().find(|branch| branch.is_default).map(|branch| branch.id.clone());
+    let id = production.and_then(|production| neon.model.add_child(&production, &format!("backup-{run}"), at));
+    let Some(id) = id else { return };
+    // Its endpoint went with the pruning of its own run.
+    neon.model.endpoints.retain(|endpoint| endpoint.branch != id);
+    let Some(branch) = neon.model.branch_mut(&id) else { return };
+    branch.annotation = [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_owned())].into();
+    oracle.adopt_backup(&id, run, at);
+}

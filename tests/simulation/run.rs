@@ -253,6 +253,14 @@ impl Scene {
         sim.events = script.happenings.iter().map(|(seconds, what)| (start + TimeDelta::seconds(*seconds), what.event())).collect();
         sim.trace = Some(Vec::new());
         sim.neon.model.store_passwords = !script.has_configured_password;
+        sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
+        sim.neon.model.switches = script.switches.clone();
+        for run in &script.older_backups {
+            let at = instant(&format!("{}-{}-{}T10:01:00Z", &run[..4], &run[4..6], &run[6..]));
+            crate::outside::has_older_backup(&mut sim.neon, &mut sim.oracle, run, at);
+            let written = sim.kv.write(&format!("backup/hub/{run}"), Some("{}"), None, at);
+            assert!(written.is_ok(), "there is one of {run} already");
+        }
         let mut simulation = self.simulation(sim, Day::Plain);
         if script.has_configured_password {
             simulation.config = Rc::clone(&self.configured);
@@ -407,6 +415,11 @@ impl Simulation<'_> {
                 let mut sim = self.sim.borrow_mut();
                 let response = sim.serve(&request);
                 sim.note(|| format!("zombie {} {}: {}", request.method, request.path, response.status));
+            }
+            Event::SuspendInVain => {
+                let mut sim = self.sim.borrow_mut();
+                let (now, staging) = (sim.now, sim.oracle.staging_id().to_owned());
+                crate::outside::suspends_in_vain(&mut sim.neon, &staging, now);
             }
             Event::Outside(fault) => {
                 let mut sim = self.sim.borrow_mut();

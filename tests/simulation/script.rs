@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use firstlight::api::ApiRequest;
 use firstlight::port::Method;
+use neon_emulator::model::Switches;
 
 use crate::faults::Fault;
 use crate::kv::View;
@@ -28,6 +29,12 @@ pub struct Script {
     pub has_configured_password: bool,
     /// Subrequests of an invocation: 22, 24, … 36; 50 where missing.
     pub subrequests: Option<u32>,
+    /// The facts about Neon that nobody could confirm.
+    pub switches: Switches,
+    /// Branches that the project may have; there are seven, and one for each older backup.
+    pub branch_limit: Option<usize>,
+    /// Runs whose verified backups are still there although no keep rule holds them.
+    pub older_backups: Vec<&'static str>,
 }
 
 /// How old the answers of the store are.
@@ -63,6 +70,8 @@ pub enum Happening {
     Hold,
     /// Somebody does something to the project, as the fault of that name.
     Outside(Fault),
+    /// Somebody suspends the compute of staging, and that operation fails.
+    SuspendInVain,
     /// Somebody writes a key of the store by hand, or removes it.
     Stored(&'static str, Option<String>),
 }
@@ -71,6 +80,7 @@ impl Happening {
     pub(crate) fn event(&self) -> Event {
         let (method, path, body) = match self {
             Self::Cron => return Event::Cron,
+            Self::SuspendInVain => return Event::SuspendInVain,
             Self::Outside(fault) => return Event::Outside(*fault),
             Self::Stored(key, value) => return Event::Stored(key, value.clone()),
             Self::Start => (Method::Post, "/runs".to_owned(), ""),
@@ -100,6 +110,9 @@ impl Default for Script {
             memory: Memory::Fresh,
             has_configured_password: false,
             subrequests: None,
+            switches: Switches::default(),
+            branch_limit: None,
+            older_backups: Vec::new(),
         }
     }
 }

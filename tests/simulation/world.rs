@@ -99,6 +99,8 @@ pub(crate) enum Event {
     Zombie(neon_emulator::model::Request),
     /// An application writes to production and to staging.
     Application,
+    /// Somebody suspends the compute of staging, and that operation fails.
+    SuspendInVain,
     /// Somebody does something to the project.
     Outside(Fault),
     /// Somebody writes a key of the store by hand, or removes it.

@@ -391,3 +391,33 @@ fn is_about_the_network(error: &SqlError) -> bool {
         SqlError::NoReply { .. } | SqlError::Undecodable { .. } => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::HttpFailure;
+
+    fn status(status: u16, code: &str, message: &str) -> NeonError {
+        NeonError::Status { call: "x".into(), status, code: code.into(), message: message.into(), retry_after: None }
+    }
+
+    #[test]
+    fn only_a_refusal_says_that_certainly_nothing_was_done() {
+        for (code, expected) in [(399, false), (400, true), (408, false), (423, true), (499, true), (500, false), (502, false), (503, true)]
+        {
+            assert_eq!(is_refusal(&status(code, "", "")), expected, "{code}");
+        }
+        assert!(!is_refusal(&NeonError::NoReply { call: "x".into(), failure: HttpFailure::Disconnected }));
+        assert!(!is_refusal(&NeonError::Undecodable { call: "x".into(), problem: "Eof".into() }));
+    }
+
+    #[test]
+    fn a_refusal_is_about_the_endpoint_when_it_names_one_and_no_limit() {
+        let about = |code: u16, word: &str, message: &str| is_about_the_endpoint(&status(code, word, message));
+        assert!(about(422, "", "a read-only endpoint requires a read-write endpoint"));
+        assert!(about(400, "", "endpoint type is not supported"));
+        assert!(!about(422, "ENDPOINTS_LIMIT_EXCEEDED", "endpoint limit exceeded"));
+        assert!(!about(422, "", "branch not found"));
+        assert!(!about(409, "", "endpoint already exists"));
+    }
+}

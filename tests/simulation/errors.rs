@@ -1,0 +1,139 @@
+//! What a call that was refused, lost or answered oddly leads to: tried again, looked into, or the end.
+
+use firstlight::record::{self, Report};
+use firstlight::sync::checkpoint::{Prune, RunStatus};
+use neon_emulator::model::Switches;
+use simulation::faults::Fault;
+use simulation::plan::Planned;
+use simulation::run::Outcome;
+use simulation::script::{Happening, Script};
+
+use crate::{planned, play};
+
+/// Plays a plain morning with these faults.
+fn with(faults: &[(&str, u32, Fault)]) -> Outcome {
+    let faults: Vec<Planned> = faults.iter().map(|(action, nth, fault)| planned(action, *nth, *fault)).collect();
+    play(&Script { faults, ..Script::default() })
+}
+
+/// Counts the actions of a name.
+fn count(outcome: &Outcome, action: &str) -> usize {
+    outcome.trace.iter().filter(|line| line.contains(&format!("] {action}#"))).count()
+}
+
+/// Returns what today's run recorded.
+fn report(outcome: &Outcome) -> Report {
+    record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
+}
+
+fn pruned(outcome: &Outcome) -> Prune {
+    record::decode("prune", &outcome.stored["prune/hub/20261121"]).expect("what was pruned")
+}
+
+/// Returns the line of the trace on which something happens first.
+fn place(outcome: &Outcome, text: &str) -> usize {
+    outcome.trace.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text} is not in {:#?}", outcome.trace))
+}
+
+#[test]
+fn a_smoke_test_that_passes_is_called_once_and_one_that_fails_three_times() {
+    assert_eq!(count(&with(&[]), "smoke"), 1);
+    let failing = with(&[("smoke", 1, Fault::Lost), ("smoke", 2, Fault::Lost), ("smoke", 3, Fault::Lost)]);
+    assert_eq!((count(&failing, "smoke"), failing.status), (3, Some(RunStatus::Failed)));
+}
+
+#[test]
+fn a_full_project_is_pruned_before_the_backup() {
+    let older_backups = vec!["20261110", "20261111"];
+    let full = |faults: Vec<Planned>| {
+        let outcome = play(&Script { faults, branch_limit: Some(9), older_backups: older_backups.clone(), ..Script::default() });
+        assert!(!outcome.branches.iter().any(|name| name.starts_with("backup-2026111") && name != "backup-20261119"));
+        outcome
+    };
+    let outcome = full(Vec::new());
+    assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
+    assert!(place(&outcome, "] deleteProjectBranch#1") < place(&outcome, "] createProjectBranch#1"));
+    // Which backups are verified has to be known first: that is asked again.
+    let again = full(vec![planned("kv:list", 1, Fault::StoreFails)]);
+    assert_eq!(again.status, Some(RunStatus::Succeeded), "{:?}", again.told);
+    assert!(place(&again, "] kv:list#2") < place(&again, "] createProjectBranch#1"));
+}
+
+#[test]
+fn nothing_is_pruned_where_nobody_knows_which_backups_are_verified() {
+    let outcome = with(&[("kv:list", 1, Fault::StoreFails)]);
+    assert!(outcome.branches.contains(&"backup-20261119".to_owned()), "{:?}", outcome.branches);
+    assert_eq!((count(&outcome, "kv:list"), count(&outcome, "deleteProjectBranch")), (1, 0));
+}
+
+#[test]
+fn every_lost_run_is_closed() {
+    let accepted = |run: &str, key: &'static str| (-600, Happening::Stored(key, Some(format!("{{\"run\":\"{run}\"}}"))));
+    let first = accepted("20261121T090000Z", "accepted/hub/20261121T090000Z");
+    let second = accepted("20261121T093000Z", "accepted/hub/20261121T093000Z");
+    let outcome = play(&Script { happenings: vec![first, second, (0, Happening::Cron)], ..Script::default() });
+    let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
+    assert_eq!(told, [("20261121", "succeeded"), ("20261121T090000Z", "superseded"), ("20261121T093000Z", "superseded")]);
+}
+
+#[test]
+fn an_operation_of_somebody_else_that_fails_during_the_run_stops_nothing() {
+    // The operations of the restore are known by the ids that its reply gave.
+    for seconds in [4, 12] {
+        let happenings = vec![(0, Happening::Cron), (seconds, Happening::SuspendInVain)];
+        let outcome = play(&Script { happenings, ..Script::default() });
+        assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{seconds} s: {:?}", outcome.told);
+    }
+}
+
+#[test]
+fn a_backup_that_may_not_have_a_reader_alone_is_read_by_a_writer_and_that_is_said() {
+    let switches = Switches { reader_without_writer: false, ..Switches::default() };
+    let outcome = play(&Script { switches, ..Script::default() });
+    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Succeeded), (1, 1, 0)), "{:?}", outcome.told);
+    let warnings = report(&outcome).warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("the backup has a read-write endpoint")), "{warnings:?}");
+    // Another refusal of the same call is no reason to try a writer.
+    let refused = with(&[("createProjectBranch", 1, Fault::Refused(422))]);
+    assert_eq!((refused.status, count(&refused, "createProjectBranch")), (Some(RunStatus::Failed), 1));
+}
+
+#[test]
+fn a_failure_is_told_after_four_looks_in_vain_and_a_success_waits_for_a_look_until_its_deadline() {
+    let failed = with(&[("restoreProjectBranch", 1, Fault::OperationFails), ("listProjectBranches", 4, Fault::LongOutage)]);
+    assert_eq!(failed.status, Some(RunStatus::Failed));
+    let told = &failed.trace[place(&failed, "run ended")];
+    assert!(told.starts_with("10:05:"), "{told}");
+    assert!(told.contains("What staging holds could not be observed"), "{told}");
+    let waits = failed.trace[..place(&failed, "run ended")].iter().filter(|line| line.contains("Neon answered 503")).count();
+    assert_eq!(waits, 4, "{:#?}", failed.trace);
+    let good = with(&[("listProjectBranches", 7, Fault::Outage)]);
+    assert_eq!(good.status, Some(RunStatus::Succeeded), "{:?}", good.told);
+}
+
+#[test]
+fn everything_is_looked_at_again_before_a_refused_write_is_repeated() {
+    let outcome = with(&[("restoreProjectBranch", 1, Fault::Refused(423))]);
+    let between = &outcome.trace[place(&outcome, "] restoreProjectBranch#1")..place(&outcome, "] restoreProjectBranch#2")];
+    for action in ["listProjectBranches", "listProjectEndpoints", "kv:read"] {
+        assert!(between.iter().any(|line| line.contains(&format!("] {action}#"))), "{action}: {between:#?}");
+    }
+}
+
+#[test]
+fn a_read_that_failed_is_repeated_alone_and_one_with_a_reply_that_makes_no_sense_after_another_look() {
+    let plain = count(&with(&[]), "listProjectEndpoints");
+    let refused = with(&[("getProjectBranchRolePassword", 2, Fault::Refused(500))]);
+    assert_eq!(count(&refused, "listProjectEndpoints"), plain);
+    let odd = with(&[("getProjectBranchRolePassword", 2, Fault::Refused(409))]);
+    assert_eq!(count(&odd, "listProjectEndpoints"), plain + 1);
+}
+
+#[test]
+fn a_deletion_that_was_lost_is_repeated_and_one_that_was_refused_is_left_with_the_reason() {
+    let lost = with(&[("deleteProjectBranch", 1, Fault::Lost)]);
+    assert_eq!((pruned(&lost).deleted.len(), pruned(&lost).skipped.len()), (2, 0), "{:?}", pruned(&lost));
+    let refused = with(&[("deleteProjectBranch", 1, Fault::Refused(404))]);
+    let skipped = pruned(&refused).skipped;
+    assert!(skipped.iter().any(|(name, why)| name == "staging-of-20261119" && why.contains("Neon answered 404")), "{skipped:?}");
+}
