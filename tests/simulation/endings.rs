@@ -2,16 +2,13 @@
 
 use firstlight::record::{self, Report};
 use simulation::faults::Fault;
-use simulation::plan::Plan;
 use simulation::script::{Happening, Script};
 
-use crate::{planned, play, with_scene};
+use crate::{planned, play, run_traced};
 
 /// Runs a plan, and returns what is recorded of today's run.
 fn recorded(faults: &str) -> Report {
-    let plan: Plan = format!("{faults}/no_crash/fresh/one_tick").parse().expect("the plan is written as it is printed");
-    let outcome = with_scene(|scene| scene.run(&plan, true));
-    assert!(outcome.violations.is_empty(), "{:#?}\ncargo xtask sim --replay '{plan}'", outcome.violations);
+    let outcome = run_traced(&format!("{faults}/no_crash/fresh/one_tick"));
     record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
 }
 

@@ -4,7 +4,7 @@ use firstlight::record::{self, Report};
 use firstlight::sync::checkpoint::{Prune, RunStatus};
 use neon_emulator::model::Switches;
 use simulation::faults::Fault;
-use simulation::plan::Planned;
+use simulation::plan::{Crash, Memory, Planned};
 use simulation::run::Outcome;
 use simulation::script::{Happening, Script};
 
@@ -57,6 +57,40 @@ fn a_full_project_is_pruned_before_the_backup() {
     let again = full(vec![planned("kv:list", 1, Fault::StoreFails)]);
     assert_eq!(again.status, Some(RunStatus::Succeeded), "{:?}", again.told);
     assert!(place(&again, "] kv:list#2") < place(&again, "] createProjectBranch#1"));
+}
+
+#[test]
+fn room_is_made_only_where_the_run_needs_it() {
+    // Seven branches are there; a run needs two, one that leaves staging alone needs one.
+    let held = (-60, Happening::Hold);
+    let play = |limit: usize, before: &[(i64, Happening)]| {
+        let happenings = before.iter().cloned().chain([(0, Happening::Cron)]).collect();
+        let outcome = play(&Script { branch_limit: Some(limit), happenings, ..Script::default() });
+        (outcome.status == Some(RunStatus::Succeeded), outcome.told[0].text.clone())
+    };
+    assert!(play(9, &[]).0);
+    let (is_good, text) = play(8, &[]);
+    assert!(!is_good && text.contains("make room for 2 branches: the project has 7 of 8"), "{text}");
+    assert!(play(8, &[held.clone()]).0);
+    let (is_good, text) = play(7, &[held]);
+    assert!(!is_good && text.contains("make room for 1 branches: the project has 7 of 7"), "{text}");
+}
+
+#[test]
+fn a_run_that_is_taken_up_again_needs_no_room_for_what_it_has_made_already() {
+    // The backup is there, or staging is restored as well; the store has forgotten both.
+    for (place, limit) in [("catalogue", 9), ("log_in", 9)] {
+        let faults = vec![planned(place, 1, Fault::Nothing)];
+        let (crash, memory) = (Crash::AtOnce, Memory::Empty);
+        let outcome = play(&Script { faults, crash, memory, branch_limit: Some(limit), ..Script::default() });
+        assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Succeeded), (1, 1, 0)), "{place}: {:?}", outcome.told);
+        let deletions = outcome.trace[..place_of_end(&outcome)].iter().filter(|line| line.contains("] deleteProjectBranch#")).count();
+        assert_eq!(deletions, 0, "{place}");
+    }
+}
+
+fn place_of_end(outcome: &Outcome) -> usize {
+    place(outcome, " run ended")
 }
 
 #[test]

@@ -9,7 +9,8 @@ use firstlight::sync::step::Step;
 
 use crate::faults::Fault;
 use crate::plan::{Crash, Day, Memory, Plan, Planned};
-use crate::run::{Action, Outcome, Scene};
+use crate::run::{Action, Outcome};
+use crate::scene::Scene;
 
 /// Failures that are printed; one cause often has thousands.
 const SHOWN: usize = 12;

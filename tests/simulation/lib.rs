@@ -8,7 +8,8 @@
 //!
 //! # What can go wrong
 //!
-//! [`faults`] tells it in prose first. A [`plan::Plan`] is one scenario; [`run`] runs it through a simulated morning until nothing is left to do.
+//! [`faults`] tells it in prose first. A [`plan::Plan`] is one scenario; [`run`] runs it through a
+//! simulated morning, which [`scene`] begins, until nothing is left to do. A [`script::Script`] is a morning with people in it.
 //!
 //! # Who judges
 //!
@@ -40,6 +41,7 @@ pub mod plan;
 mod random;
 mod requests;
 pub mod run;
+pub mod scene;
 pub mod script;
 mod store;
 mod world;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use simulation::grid::{self, Next, Pairs, Tally};
 use simulation::outcomes;
 use simulation::plan::Plan;
-use simulation::run::{Scene, TABLES, TICKS_TO_END};
+use simulation::run::{TABLES, TICKS_TO_END};
+use simulation::scene::Scene;
 
 const USAGE: &str = "\
 sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds

@@ -2,6 +2,7 @@
 //!
 //! Each fails with the command that replays it. None of them looks at the Worker's own records.
 
+mod comparison;
 mod endings;
 mod errors;
 mod ticks;
@@ -13,7 +14,8 @@ use simulation::faults::Fault;
 use simulation::grid::{self, Next};
 use simulation::outcomes;
 use simulation::plan::{Crash, Day, Memory, Plan, Planned};
-use simulation::run::{Outcome, Scene};
+use simulation::run::Outcome;
+use simulation::scene::Scene;
 use simulation::script::{Answers, Happening, Script};
 
 /// The base of every scenario is made once for each thread of the tests.
@@ -26,8 +28,17 @@ fn with_scene<T>(act: impl FnOnce(&Scene) -> T) -> T {
 
 /// Runs a plan; a violation fails the test.
 fn run(plan: &str) -> Outcome {
+    run_with(plan, false)
+}
+
+/// Does the same, and keeps what happened and what the store holds.
+fn run_traced(plan: &str) -> Outcome {
+    run_with(plan, true)
+}
+
+fn run_with(plan: &str, is_traced: bool) -> Outcome {
     let parsed: Plan = plan.parse().expect("the plan is written as it is printed");
-    let outcome = with_scene(|scene| scene.run(&parsed, false));
+    let outcome = with_scene(|scene| scene.run(&parsed, is_traced));
     assert!(outcome.violations.is_empty(), "{:#?}\ncargo xtask sim --replay '{plan}'", outcome.violations);
     outcome
 }

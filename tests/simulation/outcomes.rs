@@ -9,7 +9,7 @@ use firstlight::sync::step::Step;
 use crate::faults::Fault;
 use crate::grid;
 use crate::plan::{Crash, Day, Memory, Plan, Planned};
-use crate::run::Scene;
+use crate::scene::Scene;
 
 /// Runs every fault at every action of a plain day, and tells how the runs of each step ended.
 pub fn render(scene: &Scene) -> String {

@@ -4,7 +4,8 @@ use chrono::TimeDelta;
 
 use crate::faults::{Fault, Kind};
 use crate::plan::{Crash, Memory, Planned};
-use crate::run::{Outcome, Scene};
+use crate::run::Outcome;
+use crate::scene::Scene;
 use crate::script::Happening;
 use crate::world::Event;
 

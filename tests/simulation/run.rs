@@ -10,23 +10,17 @@ use std::task::{Context as TaskContext, Waker};
 use chrono::TimeDelta;
 use firstlight::api::{self, ApiRequest};
 use firstlight::config::Config;
-use firstlight::id::Secret;
 use firstlight::record::Report;
 use firstlight::sync::checkpoint::RunStatus;
 use firstlight::sync::notice::Outgoing;
-use firstlight::tick::{Context, Secrets, Summary};
+use firstlight::tick::{Context, Summary};
 use firstlight::time::{Timestamp, after};
-use neon_emulator::model::{Durations, Model};
-use neon_emulator::simulated::{Contents, Simulated};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
 
 use crate::faults::Kind;
 use crate::kv::View;
-use crate::oracle::{KEEP_AT_LEAST, Oracle};
-use crate::plan::{Day, Plan};
-use crate::script::Script;
+use crate::scene::Scene;
 use crate::world::{Event, Sim, TaskState, TaskWorld};
 
 /// The run of the simulated day.
@@ -47,17 +41,6 @@ const POLLS: u32 = 200_000;
 const MOST_TICKS: u32 = 60;
 /// The cron interval.
 const INTERVAL: TimeDelta = TimeDelta::minutes(5);
-
-/// Everything that a scenario begins with, and that does not change.
-pub struct Scene {
-    base: Sim,
-    config: Rc<Config>,
-    deployed: Rc<Config>,
-    rolls_back: Rc<Config>,
-    configured: Rc<Config>,
-    secrets: Rc<Secrets>,
-    small: Vec<Rc<Config>>,
-}
 
 /// An action of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +99,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// What the store holds at the end, when wanted.
     pub stored: BTreeMap<String, String>,
+    /// The password of staging's first role at the end.
+    pub staging_password: Option<String>,
     /// Requests and store operations.
     pub action_count: u64,
     /// Ticks of each run that ended, with whether it succeeded.
@@ -128,161 +113,6 @@ pub struct Outcome {
 
 pub(crate) fn instant(text: &str) -> Timestamp {
     text.parse().expect("a literal")
-}
-
-fn config(project: &str, production: &str, staging: &str, change: &dyn Fn(&mut Value)) -> Rc<Config> {
-    let mut value = json!({
-        "label": "Example", "allow_insecure": true,
-        "pairs": [{
-            "name": "hub", "project": project, "production_branch": production, "staging_branch": staging, "role": "neondb_owner",
-            "timezone": "America/New_York", "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
-            "keep_last": 2, "keep_displaced": 1, "keep_at_least": KEEP_AT_LEAST,
-            "smoke_tests": [{"name": "sign-in", "url": "https://staging.example.test/health"}],
-        }],
-        "channels": [
-            {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"},
-            {"name": "team", "kind": "slack", "url_secret": "SLACK_URL"},
-        ],
-    });
-    change(&mut value);
-    Rc::new(Config::from_value(&value).expect("the configuration is complete"))
-}
-
-impl Scene {
-    /// Makes the scene: two mornings on which nothing went wrong, some foreign branches, an operation of somebody else's that failed, and the
-    /// third morning about to begin.
-    ///
-    /// # Panics
-    ///
-    /// When something goes wrong on those two mornings.
-    #[expect(clippy::new_without_default, reason = "this is hours of simulated work, not a default")]
-    pub fn new() -> Self {
-        let start = instant("2026-11-01T00:00:00Z");
-        let mut model = Model::new(1, start);
-        let production = model.branches[0].id.clone();
-        let staging = model.add_child(&production, "staging", start).expect("production is there");
-        let production_password = model.branches[0].roles[0].password.clone().expect("a new role has one");
-        let own = |branch: &mut neon_emulator::model::Branch| {
-            branch.roles.iter_mut().for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
-        };
-        model.branch_mut(&staging).into_iter().for_each(own);
-        let foreign = model.add_child(&production, "backup-20260101", start);
-        assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
-        model.durations = Durations::default();
-        let project = model.project.clone();
-        let oracle = Oracle::new(&model, &production, &staging);
-        let neon = Simulated::new(model, &Contents::with_tables(TABLES));
-        let plain = |change: &dyn Fn(&mut Value)| config(&project, &production, &staging, change);
-        let secrets = [
-            ("NEON_API_KEY", "neon_emulator_key"),
-            ("ADMIN_TOKEN", "admin"),
-            ("READ_TOKEN", "reader"),
-            ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
-            ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-            ("SLACK_URL", "https://hooks.example.test/slack"),
-            ("ROLE_PASSWORD", production_password.as_str()),
-        ];
-        let mut scene = Self {
-            base: Sim::new(instant("2026-11-19T09:59:00Z"), neon, oracle),
-            config: plain(&|_| {}),
-            deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
-            rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
-            configured: plain(&|value| value["pairs"][0]["role_password_secret"] = json!("ROLE_PASSWORD")),
-            secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
-            small: (22..=36).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
-        };
-        for morning in ["2026-11-19T10:00:00Z", "2026-11-20T10:00:00Z"] {
-            let mut simulation = scene.simulation(scene.base.clone(), Day::Plain);
-            simulation.jump(instant(morning));
-            simulation.cron();
-            simulation.settle();
-            simulation.end();
-            scene.base = simulation.into_sim();
-            assert!(scene.base.oracle.violations.is_empty(), "{:#?}", scene.base.oracle.violations);
-        }
-        let inspected = scene.base.neon.model.branch_named("backup-20261120").map(|branch| branch.id.clone()).expect("made yesterday");
-        scene.base.neon.model.add_child(&inspected, "inspect", scene.base.now);
-        let yesterday = scene.base.now;
-        crate::outside::suspends_in_vain(&mut scene.base.neon, &staging, yesterday);
-        scene.base.kv.settle();
-        scene.base.now = instant("2026-11-21T10:04:00Z");
-        scene
-    }
-
-    fn simulation(&self, mut sim: Sim, day: Day) -> Simulation<'_> {
-        sim.tasks.clear();
-        sim.counts.clear();
-        sim.action_count = 0;
-        sim.summaries.clear();
-        sim.refused_writes = 0;
-
-        let config = if day == Day::RollBack { &self.rolls_back } else { &self.config };
-        Simulation { scene: self, sim: Rc::new(RefCell::new(sim)), tasks: Vec::new(), config: Rc::clone(config), polls: 0 }
-    }
-
-    /// Runs a scenario.
-    pub fn run(&self, plan: &Plan, is_traced: bool) -> Outcome {
-        match plan {
-            Plan::Said { day, faults, crash, memory, is_doubled } => {
-                let mut sim = self.base.clone();
-                sim.plan.clone_from(faults);
-                sim.crash = *crash;
-                sim.memory = *memory;
-                sim.is_doubled = *is_doubled;
-                sim.is_in_use = *day == Day::InUse;
-                sim.damages = *day == Day::RollBack;
-                sim.actions = faults.is_empty().then(Vec::new);
-                sim.trace = is_traced.then(Vec::new);
-                let mut simulation = self.simulation(sim, *day);
-                simulation.jump(instant("2026-11-21T10:05:00Z"));
-                simulation.cron();
-                simulation.finish()
-            }
-            Plan::Seed(seed) => crate::random::run(self, *seed, is_traced),
-        }
-    }
-
-    /// Runs a script: what happens when, and what goes wrong.
-    pub fn play(&self, script: &Script) -> Outcome {
-        let mut sim = self.base.clone();
-        let start = instant("2026-11-21T10:05:00Z");
-        sim.view = script.view.into();
-        sim.plan.clone_from(&script.faults);
-        sim.crash = script.crash;
-        sim.memory = script.memory;
-        sim.events = script.happenings.iter().map(|(seconds, what)| (start + TimeDelta::seconds(*seconds), what.event())).collect();
-        sim.trace = Some(Vec::new());
-        sim.neon.model.store_passwords = !script.has_configured_password;
-        sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
-        sim.neon.model.switches = script.switches.clone();
-        for run in &script.older_backups {
-            let at = instant(&format!("{}-{}-{}T10:01:00Z", &run[..4], &run[4..6], &run[6..]));
-            crate::outside::has_older_backup(&mut sim.neon, &mut sim.oracle, run, at);
-            let written = sim.kv.write(&format!("backup/hub/{run}"), Some("{}"), None, at);
-            assert!(written.is_ok(), "there is one of {run} already");
-        }
-        let mut simulation = self.simulation(sim, Day::Plain);
-        if script.has_configured_password {
-            simulation.config = Rc::clone(&self.configured);
-        }
-        if let Some(budget) = script.subrequests {
-            let config = self.small.iter().find(|config| config.subrequest_budget == budget);
-            simulation.config = Rc::clone(config.expect("22, 24, … 36"));
-        }
-        simulation.jump(start);
-        simulation.finish()
-    }
-
-    /// Returns the world at the beginning of the day.
-    pub(crate) fn base(&self) -> Sim {
-        self.base.clone()
-    }
-
-    /// Returns a simulation whose ticks have a budget of 22, 24, … 36 subrequests.
-    pub(crate) fn small(&self, sim: Sim, number: usize) -> Simulation<'_> {
-        let config = Rc::clone(&self.small[number % self.small.len()]);
-        Simulation { config, ..self.simulation(sim, Day::Plain) }
-    }
 }
 
 /// The few facts of a checkpoint that say whether anything is left to do.
@@ -313,17 +143,22 @@ pub(crate) struct Simulation<'a> {
     scene: &'a Scene,
     sim: Rc<RefCell<Sim>>,
     tasks: Vec<Option<Tick>>,
-    config: Rc<Config>,
+    pub(crate) config: Rc<Config>,
     polls: u32,
 }
 
-impl Simulation<'_> {
+impl<'a> Simulation<'a> {
+    /// Returns a simulation in which nothing has happened yet.
+    pub(crate) fn new(scene: &'a Scene, sim: Rc<RefCell<Sim>>, config: Rc<Config>) -> Self {
+        Self { scene, sim, tasks: Vec::new(), config, polls: 0 }
+    }
+
     /// Returns the world.
     pub(crate) fn sim(&self) -> std::cell::RefMut<'_, Sim> {
         self.sim.borrow_mut()
     }
 
-    fn into_sim(self) -> Sim {
+    pub(crate) fn into_sim(self) -> Sim {
         drop(self.tasks);
         Rc::into_inner(self.sim).expect("every task is gone").into_inner()
     }
@@ -466,7 +301,7 @@ impl Simulation<'_> {
     }
 
     /// Lets the cron fire every five minutes until nothing is left to do.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut before = 0;
         for _ in 0..MOST_TICKS {
             let next = self.sim.borrow().now + INTERVAL;
@@ -517,7 +352,7 @@ impl Simulation<'_> {
     }
 
     /// Judges the end: nothing of ours runs once computes had time to fall asleep.
-    fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let now = self.sim.borrow().now + INTERVAL * 2;
         self.jump(now);
         let mut sim = self.sim.borrow_mut();
@@ -571,6 +406,7 @@ impl Simulation<'_> {
             actions: sim.actions.take().unwrap_or_default(),
             stored: if sim.trace.is_some() { sim.kv.everything() } else { BTreeMap::new() },
             trace: sim.trace.take().unwrap_or_default(),
+            staging_password: sim.neon.model.branch(sim.oracle.staging_id()).and_then(|branch| branch.roles.first()?.password.clone()),
             action_count: sim.action_count,
             runs: runs.iter().map(|report| (report.tick_count, report.status == RunStatus::Succeeded)).collect(),
             ticks_to_end: ticks,

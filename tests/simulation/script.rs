@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use firstlight::api::ApiRequest;
 use firstlight::port::Method;
 use neon_emulator::model::Switches;
+use serde_json::{Value, json};
 
 use crate::faults::Fault;
 use crate::kv::View;
@@ -27,8 +28,10 @@ pub struct Script {
     pub memory: Memory,
     /// Whether the project stores no passwords, and a secret holds the verifying role's.
     pub has_configured_password: bool,
-    /// Subrequests of an invocation: 22, 24, … 36; 50 where missing.
+    /// Subrequests of an invocation; 50 where missing.
     pub subrequests: Option<u32>,
+    /// Changes the configuration.
+    pub settings: fn(&mut Value),
     /// The facts about Neon that nobody could confirm.
     pub switches: Switches,
     /// Branches that the project may have; there are seven, and one for each older backup.
@@ -70,6 +73,8 @@ pub enum Happening {
     Hold,
     /// Somebody does something to the project, as the fault of that name.
     Outside(Fault),
+    /// An application writes to production and to staging.
+    Application,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
     /// Somebody writes a key of the store by hand, or removes it.
@@ -80,6 +85,7 @@ impl Happening {
     pub(crate) fn event(&self) -> Event {
         let (method, path, body) = match self {
             Self::Cron => return Event::Cron,
+            Self::Application => return Event::Application,
             Self::SuspendInVain => return Event::SuspendInVain,
             Self::Outside(fault) => return Event::Outside(*fault),
             Self::Stored(key, value) => return Event::Stored(key, value.clone()),
@@ -99,6 +105,18 @@ impl Happening {
     }
 }
 
+impl Script {
+    pub(crate) fn configure(&self, value: &mut Value) {
+        if self.has_configured_password {
+            value["pairs"][0]["role_password_secret"] = json!("ROLE_PASSWORD");
+        }
+        if let Some(budget) = self.subrequests {
+            value["subrequest_budget"] = json!(budget);
+        }
+        (self.settings)(value);
+    }
+}
+
 impl Default for Script {
     /// A morning with one tick, on which nothing goes wrong.
     fn default() -> Self {
@@ -110,6 +128,7 @@ impl Default for Script {
             memory: Memory::Fresh,
             has_configured_password: false,
             subrequests: None,
+            settings: |_| {},
             switches: Switches::default(),
             branch_limit: None,
             older_backups: Vec::new(),

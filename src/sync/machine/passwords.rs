@@ -34,7 +34,7 @@ pub(super) fn next(view: &View<'_>, restore: &Restore) -> Decision {
 }
 
 /// Returns the roles with a password that both sides have.
-pub(super) fn common<'a>(before: &'a [Role], present: &'a [Role]) -> impl Iterator<Item = &'a RoleName> {
+fn common<'a>(before: &'a [Role], present: &'a [Role]) -> impl Iterator<Item = &'a RoleName> {
     before
         .iter()
         .filter(|role| role.has_password() && present.iter().any(|other| other.name == role.name && other.has_password()))
@@ -76,4 +76,21 @@ fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName) -> Decision {
         role: role.clone(),
         batch: Batch { statements, is_read_only: false },
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_whose_password_is_looked_after_logs_in_with_one_on_both_sides() {
+        let role = |name: &str, method: Option<&str>| Role { name: name.into(), authentication_method: method.map(str::to_owned) };
+        let password = Some("password");
+        let before =
+            [role("app", password), role("plain", None), role("gone", password), role("oauth", Some("oauth")), role("was", password)];
+        let present =
+            [role("app", password), role("plain", None), role("new", password), role("oauth", password), role("was", Some("oauth"))];
+        let names: Vec<&str> = common(&before, &present).map(RoleName::as_str).collect();
+        assert_eq!(names, ["app", "plain"]);
+    }
 }

@@ -1,0 +1,119 @@
+//! Passwords, the comparison with the backup, and what follows from it.
+
+use firstlight::record::{self, Report};
+use firstlight::sync::checkpoint::RunStatus;
+use firstlight::sync::verify::CheckOutcome;
+use neon_emulator::model::Switches;
+use serde_json::json;
+use simulation::faults::Fault;
+use simulation::plan::Crash;
+use simulation::run::Outcome;
+use simulation::script::{Happening, Script};
+
+use crate::{planned, play};
+
+/// The password that staging's role had yesterday.
+const OWN: &str = "npg_stagingsown";
+
+fn report(outcome: &Outcome) -> Report {
+    record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
+}
+
+fn kept(outcome: &Outcome) -> Vec<String> {
+    report(outcome).passwords.kept.iter().map(ToString::to_string).collect()
+}
+
+/// Returns how the check of a table went.
+fn check(outcome: &Outcome, table: &str) -> (CheckOutcome, String) {
+    let name = format!("neondb: content of public.{table}");
+    let report = report(outcome);
+    let check = report.checks.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("{name} is not in {:#?}", report.checks));
+    (check.outcome, check.detail.clone())
+}
+
+fn gave_a_password(outcome: &Outcome) -> bool {
+    outcome.trace.iter().any(|line| line.contains("] give_password#"))
+}
+
+#[test]
+fn a_role_of_staging_has_the_password_that_it_had_whichever_the_restore_brings() {
+    for passwords_from_source in [true, false] {
+        let switches = Switches { passwords_from_source, ..Switches::default() };
+        let outcome = play(&Script { switches, ..Script::default() });
+        assert_eq!(outcome.staging_password.as_deref(), Some(OWN), "{passwords_from_source}");
+        assert_eq!((kept(&outcome), gave_a_password(&outcome)), (vec!["neondb_owner".to_owned()], passwords_from_source));
+    }
+}
+
+#[test]
+fn a_password_that_neon_does_not_tell_is_not_kept_and_that_is_said() {
+    // The first two are production's and the backup's; the third is that of the branch that keeps what staging held.
+    let faults = vec![planned("getProjectBranchRolePassword", 3, Fault::Refused(404))];
+    let outcome = play(&Script { faults, ..Script::default() });
+    assert_eq!((outcome.status, kept(&outcome)), (Some(RunStatus::Succeeded), Vec::new()));
+    let report = report(&outcome);
+    assert_eq!(report.passwords.not_kept.len(), 1, "{:?}", report.passwords);
+    assert!(report.warnings.iter().any(|warning| warning == "roles of staging without their old password: neondb_owner"), "{report:?}");
+}
+
+#[test]
+fn passwords_are_left_alone_where_that_is_configured() {
+    let settings = |value: &mut serde_json::Value| value["pairs"][0]["keep_passwords"] = json!(false);
+    let outcome = play(&Script { settings, ..Script::default() });
+    assert_eq!((outcome.status, kept(&outcome), gave_a_password(&outcome)), (Some(RunStatus::Succeeded), Vec::new(), false));
+    assert_eq!(report(&outcome).warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_table_that_an_application_writes_to_is_drift_and_one_that_was_copied_badly_is_a_difference() {
+    let outcome = crate::run_traced("in_use/-/no_crash/fresh/one_tick");
+    let drift = (CheckOutcome::Passed, "100 rows equal as restored; drift: staging has been written to since".to_owned());
+    assert_eq!(check(&outcome, "t1"), drift);
+    assert_eq!(check(&outcome, "t5"), (CheckOutcome::Passed, "500 rows equal".to_owned()));
+    let outcome = crate::run_traced("in_use/restoreProjectBranch#1=damaged/no_crash/fresh/one_tick");
+    assert_eq!(check(&outcome, "t1"), drift);
+    assert_eq!(check(&outcome, "t5"), (CheckOutcome::Failed, "backup has 500 rows, staging as restored 499".to_owned()));
+    assert_eq!(outcome.status, Some(RunStatus::Failed));
+}
+
+#[test]
+fn a_table_in_use_that_cannot_be_compared_elsewhere_is_not_called_equal() {
+    let switches = Switches { branch_at_restore_lsn: false, ..Switches::default() };
+    let happenings = vec![(0, Happening::Cron), (12, Happening::Application)];
+    let outcome = play(&Script { switches, happenings, ..Script::default() });
+    let (found, detail) = check(&outcome, "t1");
+    assert_eq!((outcome.status, found), (Some(RunStatus::Failed), CheckOutcome::NotChecked), "{detail}");
+    assert!(detail.starts_with("in use: it differs, and Neon would not make a branch to compare it on"), "{detail}");
+}
+
+#[test]
+fn staging_is_rolled_back_only_by_a_run_that_saw_its_restore_accepted_within_half_an_hour() {
+    // The tick dies with the save after the restore; the next one comes later.
+    let after = |minutes: i64| {
+        let settings = |value: &mut serde_json::Value| {
+            value["pairs"][0]["on_mismatch"] = json!("roll_back");
+            value["pairs"][0]["deadline"] = json!("08:00");
+        };
+        let faults = vec![planned("restoreProjectBranch", 1, Fault::Damaged)];
+        let happenings = vec![(0, Happening::Cron), (minutes * 60, Happening::Cron)];
+        let outcome = play(&Script { settings, faults, crash: Crash::AfterSave, happenings, ..Script::default() });
+        assert_eq!(outcome.status, Some(RunStatus::Failed));
+        (outcome.deeds.2, report(&outcome).reason.unwrap_or_default())
+    };
+    assert_eq!(after(10).0, 1);
+    assert_eq!(after(29).0, 1);
+    let (roll_backs, reason) = after(31);
+    assert_eq!(roll_backs, 0);
+    assert!(reason.ends_with("not rolled back, because this run did not itself see its restore accepted within 30 minutes"), "{reason}");
+}
+
+#[test]
+fn staging_is_not_rolled_back_to_what_is_gone_and_not_over_what_somebody_made_of_it() {
+    let reason = |faults: &str| {
+        let outcome = crate::run_traced(&format!("roll_back/{faults}/no_crash/fresh/one_tick"));
+        assert_eq!(outcome.deeds.2, 0, "{faults}");
+        report(&outcome).reason.unwrap_or_default()
+    };
+    assert!(reason("catalogue#2=displaced_deleted").contains("not rolled back, because the displaced branch is gone"));
+    assert!(reason("content#3=staging_restored").contains("not rolled back, because staging is no child of this run's backup any more"));
+}

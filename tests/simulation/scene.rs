@@ -1,0 +1,187 @@
+//! What every scenario begins with: a project with two good mornings behind it, and the third about to begin.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use chrono::TimeDelta;
+use firstlight::config::Config;
+use firstlight::id::Secret;
+use firstlight::tick::Secrets;
+use neon_emulator::model::{Durations, Model};
+use neon_emulator::simulated::{Contents, Simulated};
+use serde_json::{Value, json};
+
+use crate::oracle::{KEEP_AT_LEAST, Oracle};
+use crate::plan::{Day, Plan};
+use crate::run::{Outcome, Simulation, TABLES, instant};
+use crate::script::Script;
+use crate::world::Sim;
+
+/// Everything that a scenario begins with, and that does not change.
+pub struct Scene {
+    pub(crate) base: Sim,
+    config: Rc<Config>,
+    pub(crate) deployed: Rc<Config>,
+    rolls_back: Rc<Config>,
+    pub(crate) secrets: Rc<Secrets>,
+    small: Vec<Rc<Config>>,
+    pair: Ids,
+}
+
+/// The project and the branches of the configured pair.
+struct Ids {
+    project: String,
+    production: String,
+    staging: String,
+}
+
+fn config(ids: &Ids, change: &dyn Fn(&mut Value)) -> Rc<Config> {
+    let mut value = json!({
+        "label": "Example", "allow_insecure": true,
+        "pairs": [{
+            "name": "hub", "project": ids.project, "production_branch": ids.production, "staging_branch": ids.staging,
+            "role": "neondb_owner", "timezone": "America/New_York", "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
+            "keep_last": 2, "keep_displaced": 1, "keep_at_least": KEEP_AT_LEAST,
+            "smoke_tests": [{"name": "sign-in", "url": "https://staging.example.test/health"}],
+        }],
+        "channels": [
+            {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"},
+            {"name": "team", "kind": "slack", "url_secret": "SLACK_URL"},
+        ],
+    });
+    change(&mut value);
+    Rc::new(Config::from_value(&value).expect("the configuration is complete"))
+}
+
+impl Scene {
+    /// Makes the scene: two mornings on which nothing went wrong, some foreign branches, an operation of somebody else's that failed, and the
+    /// third morning about to begin.
+    ///
+    /// # Panics
+    ///
+    /// When something goes wrong on those two mornings.
+    #[expect(clippy::new_without_default, reason = "this is hours of simulated work, not a default")]
+    pub fn new() -> Self {
+        let start = instant("2026-11-01T00:00:00Z");
+        let mut model = Model::new(1, start);
+        let production = model.branches[0].id.clone();
+        let staging = model.add_child(&production, "staging", start).expect("production is there");
+        let production_password = model.branches[0].roles[0].password.clone().expect("a new role has one");
+        let own = |branch: &mut neon_emulator::model::Branch| {
+            branch.roles.iter_mut().for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
+        };
+        model.branch_mut(&staging).into_iter().for_each(own);
+        let foreign = model.add_child(&production, "backup-20260101", start);
+        assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
+        model.durations = Durations::default();
+        let pair = Ids { project: model.project.clone(), production: production.clone(), staging: staging.clone() };
+        let oracle = Oracle::new(&model, &production, &staging);
+        let neon = Simulated::new(model, &Contents::with_tables(TABLES));
+        let plain = |change: &dyn Fn(&mut Value)| config(&pair, change);
+        let secrets = [
+            ("NEON_API_KEY", "neon_emulator_key"),
+            ("ADMIN_TOKEN", "admin"),
+            ("READ_TOKEN", "reader"),
+            ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
+            ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("SLACK_URL", "https://hooks.example.test/slack"),
+            ("ROLE_PASSWORD", production_password.as_str()),
+        ];
+        let mut scene = Self {
+            base: Sim::new(instant("2026-11-19T09:59:00Z"), neon, oracle),
+            config: plain(&|_| {}),
+            deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
+            rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
+            secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
+            small: (22..=36).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
+            pair,
+        };
+        for morning in ["2026-11-19T10:00:00Z", "2026-11-20T10:00:00Z"] {
+            let mut simulation = scene.simulation(scene.base.clone(), Day::Plain);
+            simulation.jump(instant(morning));
+            simulation.cron();
+            simulation.settle();
+            simulation.end();
+            scene.base = simulation.into_sim();
+            assert!(scene.base.oracle.violations.is_empty(), "{:#?}", scene.base.oracle.violations);
+        }
+        let inspected = scene.base.neon.model.branch_named("backup-20261120").map(|branch| branch.id.clone()).expect("made yesterday");
+        scene.base.neon.model.add_child(&inspected, "inspect", scene.base.now);
+        let yesterday = scene.base.now;
+        crate::outside::suspends_in_vain(&mut scene.base.neon, &staging, yesterday);
+        scene.base.kv.settle();
+        scene.base.now = instant("2026-11-21T10:04:00Z");
+        scene
+    }
+
+    fn simulation(&self, mut sim: Sim, day: Day) -> Simulation<'_> {
+        sim.tasks.clear();
+        sim.counts.clear();
+        sim.action_count = 0;
+        sim.summaries.clear();
+        sim.refused_writes = 0;
+
+        let config = if day == Day::RollBack { &self.rolls_back } else { &self.config };
+        Simulation::new(self, Rc::new(RefCell::new(sim)), Rc::clone(config))
+    }
+
+    /// Runs a scenario.
+    pub fn run(&self, plan: &Plan, is_traced: bool) -> Outcome {
+        match plan {
+            Plan::Said { day, faults, crash, memory, is_doubled } => {
+                let mut sim = self.base.clone();
+                sim.plan.clone_from(faults);
+                sim.crash = *crash;
+                sim.memory = *memory;
+                sim.is_doubled = *is_doubled;
+                sim.is_in_use = *day == Day::InUse;
+                sim.damages = *day == Day::RollBack;
+                sim.actions = faults.is_empty().then(Vec::new);
+                sim.trace = is_traced.then(Vec::new);
+                let mut simulation = self.simulation(sim, *day);
+                simulation.jump(instant("2026-11-21T10:05:00Z"));
+                simulation.cron();
+                simulation.finish()
+            }
+            Plan::Seed(seed) => crate::random::run(self, *seed, is_traced),
+        }
+    }
+
+    /// Runs a script: what happens when, and what goes wrong.
+    pub fn play(&self, script: &Script) -> Outcome {
+        let mut sim = self.base.clone();
+        let start = instant("2026-11-21T10:05:00Z");
+        sim.view = script.view.into();
+        sim.plan.clone_from(&script.faults);
+        sim.crash = script.crash;
+        sim.memory = script.memory;
+        sim.events = script.happenings.iter().map(|(seconds, what)| (start + TimeDelta::seconds(*seconds), what.event())).collect();
+        sim.trace = Some(Vec::new());
+        sim.neon.model.store_passwords = !script.has_configured_password;
+        sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
+        sim.neon.model.switches = script.switches.clone();
+        for run in &script.older_backups {
+            let at = instant(&format!("{}-{}-{}T10:01:00Z", &run[..4], &run[4..6], &run[6..]));
+            crate::outside::has_older_backup(&mut sim.neon, &mut sim.oracle, run, at);
+            let written = sim.kv.write(&format!("backup/hub/{run}"), Some("{}"), None, at);
+            assert!(written.is_ok(), "there is one of {run} already");
+        }
+        let mut simulation = self.simulation(sim, Day::Plain);
+        simulation.config = config(&self.pair, &|value| script.configure(value));
+        simulation.jump(start);
+        simulation.finish()
+    }
+
+    /// Returns the world at the beginning of the day.
+    pub(crate) fn base(&self) -> Sim {
+        self.base.clone()
+    }
+
+    /// Returns a simulation whose ticks have a budget of 22, 24, … 36 subrequests.
+    pub(crate) fn small(&self, sim: Sim, number: usize) -> Simulation<'_> {
+        let config = Rc::clone(&self.small[number % self.small.len()]);
+        let mut simulation = self.simulation(sim, Day::Plain);
+        simulation.config = config;
+        simulation
+    }
+}
