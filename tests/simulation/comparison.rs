@@ -57,6 +57,33 @@ fn a_password_that_neon_does_not_tell_is_not_kept_and_that_is_said() {
 }
 
 #[test]
+fn a_role_that_only_staging_had_is_gone_and_that_is_said() {
+    let outcome = play(&Script { staging_role: Some("preview"), ..Script::default() });
+    assert_eq!((outcome.status, kept(&outcome)), (Some(RunStatus::Succeeded), vec!["neondb_owner".to_owned()]));
+    let report = report(&outcome);
+    assert_eq!(report.warnings, ["roles that staging had and production does not have are gone: preview"]);
+    assert_eq!(report.passwords.gone.iter().map(ToString::to_string).collect::<Vec<_>>(), ["preview"]);
+}
+
+#[test]
+fn a_plain_run_warns_of_nothing() {
+    let report = report(&play(&Script::default()));
+    assert_eq!((report.warnings, report.passwords.gone), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_rehearsal_leaves_staging_alone() {
+    let outcome = play(&Script { happenings: vec![(0, Happening::Rehearse)], ..Script::default() });
+    let of_rehearsal = outcome.trace.iter().take_while(|line| !line.contains("tick ended: run=20261121T100500Z"));
+    let calls: Vec<&String> = of_rehearsal.filter(|line| line.contains("] restoreProjectBranch#")).collect();
+    assert_eq!(
+        (calls.len(), outcome.told[0].kind.as_str(), outcome.told[0].run.as_str()),
+        (0, "succeeded", "20261121T100500Z"),
+        "{calls:?}"
+    );
+}
+
+#[test]
 fn passwords_are_left_alone_where_that_is_configured() {
     let settings = |value: &mut serde_json::Value| value["pairs"][0]["keep_passwords"] = json!(false);
     let outcome = play(&Script { settings, ..Script::default() });

@@ -70,3 +70,23 @@ fn what_happens_to_staging_before_its_success_is_told_is_told_instead() {
     tells(Fault::StagingRestored, "superseded", "staging was restored from another backup meanwhile");
     tells(Fault::StagingDeleted, "failed", "somebody deleted staging after this run had restored it");
 }
+
+#[test]
+fn a_run_whose_staging_somebody_restored_before_it_was_read_says_no_more_than_that() {
+    let report = recorded("roll_back/listProjectBranches#5=staging_restored");
+    assert_eq!(report.reason.as_deref(), Some("staging was restored from another backup meanwhile"));
+    assert_eq!(report.checks, [], "nothing was compared");
+}
+
+#[test]
+fn a_run_has_each_step_once_and_a_reason_only_where_it_did_not_succeed() {
+    let good = recorded("plain/-");
+    assert_eq!((good.reason, good.runbook), (None, None));
+    let steps: Vec<usize> = good.steps.iter().map(|step| step.step.number()).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7]);
+    let bad = recorded("plain/content#1=refused_401");
+    assert!(bad.reason.is_some_and(|reason| reason.contains("answered 401")));
+    assert_eq!((bad.runbook.as_deref(), bad.step.number()), (Some("run-failed.md"), 3));
+    let steps: Vec<usize> = bad.steps.iter().map(|step| step.step.number()).collect();
+    assert_eq!(steps, [1, 2, 3, 7]);
+}

@@ -6,7 +6,7 @@ use neon_emulator::model::Switches;
 use simulation::faults::Fault;
 use simulation::plan::{Crash, Memory, Planned};
 use simulation::run::Outcome;
-use simulation::script::{Happening, Script};
+use simulation::script::{Answers, Happening, Script};
 
 use crate::{planned, play};
 
@@ -170,4 +170,82 @@ fn a_deletion_that_was_lost_is_repeated_and_one_that_was_refused_is_left_with_th
     let refused = with(&[("deleteProjectBranch", 1, Fault::Refused(404))]);
     let skipped = pruned(&refused).skipped;
     assert!(skipped.iter().any(|(name, why)| name == "staging-of-20261119" && why.contains("Neon answered 404")), "{skipped:?}");
+}
+
+#[test]
+fn production_that_does_not_let_us_in_is_no_reason_to_stop_and_the_report_says_what_is_not_known() {
+    let outcome = with(&[("sees_all_rows", 1, Fault::NotAllowed)]);
+    assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
+    let warnings = report(&outcome).warnings;
+    let is_said = |warning: &String| warning.starts_with("production could not be asked whether neondb_owner sees every row");
+    assert!(warnings.iter().any(is_said), "{warnings:?}");
+    let backup = with(&[("content", 1, Fault::NotAllowed)]);
+    assert_eq!((backup.status, count(&backup, "content")), (Some(RunStatus::Failed), 1));
+    let refused = with(&[("sees_all_rows", 1, Fault::Refused(401))]);
+    assert_eq!(refused.status, Some(RunStatus::Failed), "a refusal of the role is one");
+}
+
+#[test]
+fn a_password_that_cannot_be_given_is_tried_three_times_and_then_told() {
+    let refused = |times: u32| {
+        let faults: Vec<_> = (1..=times).map(|nth| ("give_password", nth, Fault::Refused(401))).collect();
+        let outcome = with(&faults);
+        let passwords = report(&outcome).passwords;
+        (outcome.status, count(&outcome, "give_password"), passwords.kept.len(), passwords.not_kept.len())
+    };
+    assert_eq!(refused(2), (Some(RunStatus::Succeeded), 3, 1, 0));
+    assert_eq!(refused(3), (Some(RunStatus::Succeeded), 3, 0, 1));
+}
+
+#[test]
+fn an_operation_that_takes_its_time_is_asked_for_less_and_less_often() {
+    let outcome = with(&[("createProjectBranch", 1, Fault::OperationHangs)]);
+    let tick = &outcome.ticks[0];
+    assert!((tick.ended_at - tick.began_at).num_seconds() > 200 && tick.summary.http_count < 40, "{tick:?}");
+}
+
+#[test]
+fn an_error_is_recorded_with_its_text_and_a_success_records_none() {
+    assert_eq!(report(&with(&[])).errors, []);
+    let errors = report(&with(&[("getProject", 1, Fault::Refused(401))])).errors;
+    assert!(errors.iter().all(|error| error.text.contains("Neon answered 401")) && !errors.is_empty(), "{errors:?}");
+}
+
+#[test]
+fn a_run_that_may_still_end_by_itself_is_not_closed_and_does_not_hold_up_the_making_of_room() {
+    let accepted = (-50, Happening::Stored("accepted/hub/20261121T100410Z", Some("{}".to_owned())));
+    let happenings = vec![accepted, (0, Happening::Cron)];
+    let older_backups = vec!["20261110", "20261111"];
+    let outcome = play(&Script { branch_limit: Some(9), older_backups, happenings, ..Script::default() });
+    assert!(outcome.trace[place(&outcome, "] createProjectBranch#1")].starts_with("10:05:"), "the backup is made at once");
+    let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
+    assert_eq!(told, [("20261121", "succeeded"), ("20261121T100410Z", "superseded")]);
+    let closing = &outcome.trace[place(&outcome, "] webhook#2")];
+    assert!(closing > &"10:10:10".to_owned() && closing < &"10:15:00".to_owned(), "six minutes after its start: {closing}");
+}
+
+#[test]
+fn a_backup_that_somebody_has_given_an_end_is_not_restored_from() {
+    let outcome = with(&[("content", 1, Fault::BackupExpires)]);
+    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Failed), (1, 0, 0)));
+    assert!(outcome.told[0].text.contains("backup backup-20261121 has been given an end"), "{}", outcome.told[0].text);
+}
+
+#[test]
+fn a_run_that_comes_to_its_restore_after_a_newer_one_leaves_staging_to_it() {
+    // The reply to the day's run takes two minutes; a run that somebody starts meanwhile restores staging from a newer backup.
+    let faults = vec![planned("content", 1, Fault::Late)];
+    let happenings = vec![(0, Happening::Cron), (3, Happening::Start)];
+    let outcome = play(&Script { view: Answers::Stale, faults, happenings, ..Script::default() });
+    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Superseded), (1, 0, 0)), "{:?}", outcome.told);
+    let of_today: Vec<&str> = outcome.told.iter().filter(|told| told.run == "20261121").map(|told| told.text.as_str()).collect();
+    assert!(of_today[0].contains("staging was restored from the newer backup backup-20261121T100503Z meanwhile"), "{of_today:?}");
+}
+
+#[test]
+fn a_run_that_has_forgotten_its_restore_finds_the_branch_that_keeps_what_staging_held() {
+    let outcome = crate::run_traced("plain/restoreProjectBranch#1=applied_and_lost/crash_at_once/empty/one_tick");
+    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Succeeded), (1, 1, 0)));
+    assert_eq!(report(&outcome).displaced.map(|name| name.to_string()).as_deref(), Some("staging-of-20261120"));
+    assert_eq!(outcome.staging_password.as_deref(), Some("npg_stagingsown"));
 }

@@ -17,8 +17,9 @@
 //! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs* for ever, or is `cancelled`. A
 //! restore may end well and be *damaged*: a copy that is no copy.
 //!
-//! **Somebody else** deletes or renames the backup, deletes the displaced branch, renames, protects or deletes staging, restores it
-//! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever.
+//! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced branch, renames, protects or deletes staging, restores it
+//! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever, or does
+//! not let our address in.
 //! Neon is out for 20 minutes, or for three hours. Applications write to production and to staging all the time.
 //!
 //! **The Worker** is killed at an action, or before or after the save that follows it. A configuration is deployed between two ticks.
@@ -75,6 +76,8 @@ pub enum Fault {
     BackupDeleted,
     /// Somebody renames the backup of this run.
     BackupRenamed,
+    /// Somebody gives the backup of this run an end.
+    BackupExpires,
     /// Somebody deletes the endpoint of the backup of this run.
     ReaderDeleted,
     /// Somebody deletes the branch that keeps what staging held.
@@ -93,6 +96,8 @@ pub enum Fault {
     Asleep,
     /// Computes do not wake any more.
     AsleepForEver,
+    /// The proxy does not let our address in.
+    NotAllowed,
     /// Neon's API answers 503 for 20 minutes.
     Outage,
     /// Neon's API answers 503 for three hours.
@@ -159,6 +164,7 @@ const OPERATION: &[Fault] = &[Fault::OperationFails, Fault::OperationRetried, Fa
 const AROUND: &[Fault] = &[
     Fault::BackupDeleted,
     Fault::BackupRenamed,
+    Fault::BackupExpires,
     Fault::ReaderDeleted,
     Fault::DisplacedDeleted,
     Fault::StagingRenamed,
@@ -182,7 +188,7 @@ impl Kind {
             Self::Reading => &[REQUEST, AROUND],
             Self::Writing => &[REQUEST, WRITE, OPERATION, AROUND, &[Fault::Damaged]],
             Self::Deletion => &[REQUEST, WRITE, OPERATION, AROUND],
-            Self::Query => &[REQUEST, AROUND, &[Fault::AppliedAndLost, Fault::Asleep, Fault::AsleepForEver]],
+            Self::Query => &[REQUEST, AROUND, &[Fault::AppliedAndLost, Fault::Asleep, Fault::AsleepForEver, Fault::NotAllowed]],
             Self::Notice | Self::Smoke => &[RECEIVER],
             Self::StoreRead => &[&[Fault::StoreFails, Fault::StoreOut]],
             Self::StoreWrite => &[&[Fault::StoreFails, Fault::StoreFailsButWrites, Fault::StoreOut, Fault::TooFast]],
@@ -207,6 +213,7 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::Damaged, "damaged"),
     (Fault::BackupDeleted, "backup_deleted"),
     (Fault::BackupRenamed, "backup_renamed"),
+    (Fault::BackupExpires, "backup_expires"),
     (Fault::ReaderDeleted, "reader_deleted"),
     (Fault::DisplacedDeleted, "displaced_deleted"),
     (Fault::StagingRenamed, "staging_renamed"),
@@ -216,6 +223,7 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::QuotaReached, "quota_reached"),
     (Fault::Asleep, "asleep"),
     (Fault::AsleepForEver, "asleep_for_ever"),
+    (Fault::NotAllowed, "not_allowed"),
     (Fault::Outage, "outage"),
     (Fault::LongOutage, "long_outage"),
     (Fault::StoreFails, "store_fails"),

@@ -1,5 +1,6 @@
 //! What somebody else does to the project, in the console or by another tool.
 
+use chrono::TimeDelta;
 use firstlight::time::Timestamp;
 use neon_emulator::model::{Finish, Request};
 use neon_emulator::simulated::Simulated;
@@ -32,6 +33,12 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
             if let Some(id) = oracle.backup(TODAY) {
                 oracle.locks_lost += 1;
                 call("PATCH", format!("/branches/{id}"), json!({"branch": {"name": "kept-for-later"}}));
+            }
+        }
+        Fault::BackupExpires => {
+            if let Some(id) = oracle.backup(TODAY) {
+                let expires_at = (now + TimeDelta::days(7)).to_rfc3339();
+                call("PATCH", format!("/branches/{id}"), json!({"branch": {"expires_at": expires_at}}));
             }
         }
         Fault::ReaderDeleted => {

@@ -53,6 +53,7 @@ fn fault(random: &mut fastrand::Rng) -> Planned {
                 | Fault::StagingProtected
                 | Fault::StagingDeleted
                 | Fault::BackupDeleted
+                | Fault::BackupExpires
                 | Fault::StagingRestored
                 | Fault::QuotaReached
         )

@@ -10,6 +10,9 @@ use crate::oracle::Sight;
 use crate::plan::Crash;
 use crate::world::{Event, Sim, TaskWorld};
 
+/// Source: neondatabase/neon `proxy`, read 2026-11-21.
+const NOT_ALLOWED: &str = "This IP address 203.0.113.7 is not allowed to connect to this endpoint";
+
 /// What comes back of a request, and after how long.
 struct Reply {
     after: TimeDelta,
@@ -62,6 +65,7 @@ impl Sim {
         let mut reply = match fault {
             _ if is_out => answer(latency, 503, error_body("service unavailable")),
             Fault::Refused(status) => answer(latency, status, refusal(status)),
+            Fault::NotAllowed => answer(latency, 400, error_body(NOT_ALLOWED)),
             Fault::Lost => fail(latency, HttpFailure::Disconnected),
             Fault::Zombie | Fault::OldZombie => {
                 let after = if fault == Fault::Zombie { TimeDelta::seconds(30) } else { TimeDelta::minutes(50) };

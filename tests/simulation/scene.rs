@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use firstlight::config::Config;
 use firstlight::id::Secret;
 use firstlight::tick::Secrets;
-use neon_emulator::model::{Durations, Model};
+use neon_emulator::model::{Durations, Model, Role};
 use neon_emulator::simulated::{Contents, Simulated};
 use serde_json::{Value, json};
 
@@ -160,6 +160,11 @@ impl Scene {
         sim.neon.model.store_passwords = !script.has_configured_password;
         sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
         sim.neon.model.switches = script.switches.clone();
+        let staging = sim.neon.model.branch_mut(&self.pair.staging);
+        if let (Some(name), Some(branch)) = (script.staging_role, staging) {
+            let (password, created_at) = (Some("npg_stagingsown".to_owned()), branch.created_at);
+            branch.roles.push(Role { name: name.to_owned(), password, is_stale: false, created_at });
+        }
         for run in &script.older_backups {
             let at = instant(&format!("{}-{}-{}T10:01:00Z", &run[..4], &run[4..6], &run[6..]));
             crate::outside::has_older_backup(&mut sim.neon, &mut sim.oracle, run, at);

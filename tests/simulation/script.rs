@@ -36,6 +36,8 @@ pub struct Script {
     pub switches: Switches,
     /// Branches that the project may have; there are seven, and one for each older backup.
     pub branch_limit: Option<usize>,
+    /// A role of staging's that production does not have.
+    pub staging_role: Option<&'static str>,
     /// Runs whose verified backups are still there although no keep rule holds them.
     pub older_backups: Vec<&'static str>,
 }
@@ -131,6 +133,7 @@ impl Default for Script {
             settings: |_| {},
             switches: Switches::default(),
             branch_limit: None,
+            staging_role: None,
             older_backups: Vec::new(),
         }
     }

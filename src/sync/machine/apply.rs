@@ -420,4 +420,19 @@ mod tests {
         assert!(!about(422, "", "branch not found"));
         assert!(!about(409, "", "endpoint already exists"));
     }
+
+    #[test]
+    fn the_network_is_to_blame_where_nobody_would_be_let_in() {
+        let answered = |message: &str| {
+            is_about_the_network(&SqlError::Answered {
+                database: "x".into(),
+                status: 400,
+                sqlstate: String::new(),
+                message: message.into(),
+            })
+        };
+        assert!(answered("This IP address 203.0.113.7 is not allowed to connect to this endpoint"));
+        assert!(answered("This connection is trying to access this endpoint from a blocked network."));
+        assert!(!answered("password authentication failed for user \"app\""));
+    }
 }
