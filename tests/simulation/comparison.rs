@@ -42,6 +42,7 @@ fn a_role_of_staging_has_the_password_that_it_had_whichever_the_restore_brings()
         let outcome = play(&Script { switches, ..Script::default() });
         assert_eq!(outcome.staging_password.as_deref(), Some(OWN), "{passwords_from_source}");
         assert_eq!((kept(&outcome), gave_a_password(&outcome)), (vec!["neondb_owner".to_owned()], passwords_from_source));
+        assert_eq!(report(&outcome).passwords.logged_in, report(&outcome).passwords.kept, "and it logs in with it");
     }
 }
 
@@ -99,6 +100,7 @@ fn a_table_that_an_application_writes_to_is_drift_and_one_that_was_copied_badly_
     assert_eq!(check(&outcome, "t5"), (CheckOutcome::Passed, "500 rows equal".to_owned()));
     let outcome = crate::run_traced("in_use/restoreProjectBranch#1=damaged/no_crash/fresh/one_tick");
     assert_eq!(check(&outcome, "t1"), drift);
+    assert_eq!(check(&outcome, "t4"), (CheckOutcome::Failed, "400 rows on both sides, content differs as restored".to_owned()));
     assert_eq!(check(&outcome, "t5"), (CheckOutcome::Failed, "backup has 500 rows, staging as restored 499".to_owned()));
     assert_eq!(outcome.status, Some(RunStatus::Failed));
 }
@@ -143,4 +145,27 @@ fn staging_is_not_rolled_back_to_what_is_gone_and_not_over_what_somebody_made_of
     };
     assert!(reason("catalogue#2=displaced_deleted").contains("not rolled back, because the displaced branch is gone"));
     assert!(reason("content#3=staging_restored").contains("not rolled back, because staging is no child of this run's backup any more"));
+}
+
+#[test]
+fn every_smoke_test_is_called_and_one_that_is_not_fatal_warns() {
+    let settings = |value: &mut serde_json::Value| {
+        let url = |name: &str| format!("https://staging.example.test/{name}");
+        value["pairs"][0]["smoke_tests"] = json!([
+            {"name": "health", "url": url("health")}, {"name": "page", "url": url("page"), "on_failure": "warn"},
+            {"name": "sign-in", "url": url("sign-in")},
+        ]);
+    };
+    let with = |failing: &[u32]| {
+        let faults = failing.iter().map(|nth| planned("smoke", *nth, Fault::Refused(500))).collect();
+        let outcome = play(&Script { settings, faults, ..Script::default() });
+        let report = report(&outcome);
+        let smoked = report.checks.iter().filter(|check| check.name.starts_with("smoke test: "));
+        (outcome.status, smoked.map(|check| check.outcome).collect::<Vec<_>>(), report.reason.unwrap_or_default())
+    };
+    let (passed, failed, warned) = (CheckOutcome::Passed, CheckOutcome::Failed, CheckOutcome::Warned);
+    assert_eq!(with(&[]), (Some(RunStatus::Succeeded), vec![passed, passed, passed], String::new()));
+    assert_eq!(with(&[2, 3, 4]), (Some(RunStatus::Succeeded), vec![passed, warned, passed], String::new()));
+    let reason = "smoke test: sign-in: expected 200, answered 500".to_owned();
+    assert_eq!(with(&[3, 4, 5]), (Some(RunStatus::Failed), vec![passed, passed, failed], reason));
 }

@@ -165,15 +165,21 @@ fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
     if objections.is_empty() {
         return Decision::Conclude(Conclusion::StepDone);
     }
-    // The notice has room for a few; the record has all.
-    let shown = objections.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
-    let more = objections.len().saturating_sub(3);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let reason = format!("staging differs from {}: {shown}{more}", backup.name);
+    let reason = format!("staging differs from {}: {}", backup.name, shortened(&objections));
     if view.pair.on_mismatch == OnMismatch::Keep {
         return fail(reason);
     }
     roll_back(view, backup, reason)
+}
+
+/// Tells a few of the objections and how many more there are: a notice has room for no more, the record has all.
+fn shortened(objections: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = objections.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    match objections.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
 }
 
 /// Rolls staging back to the state that this run displaced, if this checkpoint itself saw the restore being accepted just now.
@@ -228,4 +234,16 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
         .map(|check| format!("{}: {}", check.name, check.detail))
         .collect();
     if failed.is_empty() { Decision::Conclude(Conclusion::StepDone) } else { fail(failed.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_objections_are_told_and_the_others_counted() {
+        let objections: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+        let told: Vec<String> = (1..=5).map(|count| shortened(&objections[..count])).collect();
+        assert_eq!(told, ["a", "a; b", "a; b; c", "a; b; c; and 1 more", "a; b; c; and 2 more"]);
+    }
 }

@@ -58,10 +58,14 @@ impl Contents {
         self.sequences.values_mut().for_each(|last| *last += 1);
     }
 
-    /// Loses a row of the last table, as a copy that is no copy does.
+    /// Loses a row of the last table and changes one of the last but one, as a copy that is no copy does.
     pub fn damage(&mut self) {
-        if let Some(table) = self.tables.values_mut().last() {
+        let mut tables = self.tables.values_mut().rev();
+        if let Some(table) = tables.next() {
             table.rows -= 1;
+            table.digest ^= 1;
+        }
+        if let Some(table) = tables.next() {
             table.digest ^= 1;
         }
     }
