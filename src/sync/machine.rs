@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
 pub use self::names::{backup_name, is_our_backup, run_of_backup};
-use self::names::{displaced_stem, free_name, renamed_backup};
+use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
 use crate::config::Pair;
 use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};

@@ -169,3 +169,10 @@ fn every_smoke_test_is_called_and_one_that_is_not_fatal_warns() {
     let reason = "smoke test: sign-in: expected 200, answered 500".to_owned();
     assert_eq!(with(&[3, 4, 5]), (Some(RunStatus::Failed), vec![passed, passed, failed], reason));
 }
+
+#[test]
+fn a_check_branch_whose_reply_was_lost_is_found_by_its_name() {
+    let outcome = crate::run_traced("in_use/createProjectBranch#2=applied_and_lost/no_crash/fresh/one_tick");
+    assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
+    assert_eq!(outcome.trace.iter().filter(|line| line.contains("] createProjectBranch#")).count(), 2);
+}

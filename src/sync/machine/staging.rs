@@ -1,6 +1,6 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, need, restore, writer};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, restore, writer};
 use crate::config::OnMismatch;
 use crate::id::{BranchName, RoleName};
 use crate::neon::sql::Batch;
@@ -136,9 +136,7 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
     let branches = need!(view.branches());
     let staging = &view.pair.staging_branch;
     if let Some(found) = branches.by_name(&check.name) {
-        let is_ours =
-            branches.annotation(&found.id, "firstlight") == Some(view.pair.name.as_str()) && found.parent_id.as_ref() == Some(staging);
-        if is_ours {
+        if is_our_check(view.pair, branches, found) {
             return Decision::Conclude(Conclusion::CheckFound(found.id.clone()));
         }
         return fail(format!("branch {} ({}) exists and was not made by this pair", check.name, found.id));
@@ -239,6 +237,22 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_tables_that_were_compared_again_get_another_outcome() {
+        let check = |name: &str, outcome: CheckOutcome| Check::new(name.to_owned(), outcome, "before");
+        let checks = vec![
+            check("neondb: content of public.a", CheckOutcome::Failed),
+            check("neondb: content of public.b", CheckOutcome::Failed),
+            check("neondb: content of public.c", CheckOutcome::Passed),
+            check("neondb: sequence public.a", CheckOutcome::Failed),
+        ];
+        let tables = ["public.a".to_owned(), "public.c".to_owned()];
+        let replaced = replace(checks, &tables, |_| (CheckOutcome::Passed, "again".to_owned()));
+        let found: Vec<(CheckOutcome, &str)> = replaced.iter().map(|check| (check.outcome, check.detail.as_str())).collect();
+        let (passed, failed) = (CheckOutcome::Passed, CheckOutcome::Failed);
+        assert_eq!(found, [(passed, "again"), (failed, "before"), (passed, "before"), (failed, "before")]);
+    }
 
     #[test]
     fn three_objections_are_told_and_the_others_counted() {
