@@ -14,9 +14,11 @@
 //!
 //! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned, Deserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Pair;
@@ -307,22 +309,40 @@ pub struct VerifiedBackup {
 pub fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, RecordError> {
     let unreadable = |problem: String| RecordError::Unreadable { key: key.to_owned(), problem };
     // The version first: what a newer one means by its fields is not ours to guess.
-    let version: Version = serde_json::from_str(text).map_err(|error| unreadable(format!("{:?}", error.classify())))?;
-    if version.format > u64::from(FORMAT) {
-        return Err(RecordError::Newer { key: key.to_owned(), found: version.format });
+    let found = version(text).map_err(|error| unreadable(format!("{:?}", error.classify())))?;
+    if found > u64::from(FORMAT) {
+        return Err(RecordError::Newer { key: key.to_owned(), found });
     }
     serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))
 }
 
-/// The part of a record that every version has.
-#[derive(Deserialize)]
-struct Version {
-    #[serde(default = "first_format")]
-    format: u64,
+/// Returns the version of a record, ours where it names none, and reads no further than that.
+fn version(text: &str) -> Result<u64, serde_json::Error> {
+    let mut found = None;
+    let read = serde_json::Deserializer::from_str(text).deserialize_map(FindVersion(&mut found));
+    found.map_or_else(|| read.map(|()| u64::from(FORMAT)), Ok)
 }
 
-fn first_format() -> u64 {
-    u64::from(FORMAT)
+/// Looks for the part of a record that every version has.
+struct FindVersion<'a>(&'a mut Option<u64>);
+
+impl<'de> Visitor<'de> for FindVersion<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == "format" {
+                *self.0 = Some(map.next_value()?);
+                return Err(de::Error::custom("the rest is not read"));
+            }
+            map.next_value::<de::IgnoredAny>()?;
+        }
+        Ok(())
+    }
 }
 
 /// Encodes a record.
@@ -375,4 +395,32 @@ pub async fn ledger<W: Store>(world: &W, pair: &Pair, runs: &[RunId]) -> Result<
 pub fn notice_keys(pair: &PairName, run: &RunId) -> impl Iterator<Item = String> {
     let stem = notice_key(&format!("{pair}/{run}/"));
     NoticeKind::ALL.iter().map(move |kind| format!("{stem}{}", kind.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::checkpoint::Hold;
+
+    fn hold(text: &str) -> Result<Hold, RecordError> {
+        decode("hold/hub", text)
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_refused_whatever_else_it_holds() {
+        let newer = RecordError::Newer { key: "hold/hub".to_owned(), found: 2 };
+        assert_eq!(hold(r#"{"format":2,"reason":"demo"}"#), Err(newer.clone()));
+        assert_eq!(hold(r#"{"reason":{"text":"demo"},"format":2}"#), Err(newer.clone()));
+        assert_eq!(hold(r#"{"format":2,"rea"#), Err(newer), "cut, and ours to leave alone all the same");
+    }
+
+    #[test]
+    fn a_record_that_names_no_version_is_ours_and_one_that_makes_no_sense_is_unreadable() {
+        let demo = Hold { reason: "demo".to_owned(), until: None };
+        assert_eq!(hold(r#"{"reason":"demo"}"#), Ok(demo.clone()));
+        assert_eq!(hold(r#"{"f\u006frmat":1,"reason":"demo"}"#), Ok(demo));
+        for text in ["", "[]", "null", r#"{"format":"2","reason":"demo"}"#, r#"{"format":1}"#, r#"{"format":1,"reason":"demo""#] {
+            assert!(matches!(hold(text), Err(RecordError::Unreadable { .. })), "{text}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Every scenario of one fault, and pairs of faults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -25,14 +25,23 @@ pub fn actions(scene: &Scene, day: Day) -> Vec<Action> {
     scene.run(&nothing(day), false).actions
 }
 
-/// Returns the actions of all days, those of later days only from where they differ from a plain one.
+/// Returns the actions of all days: of the others those of the comparison, and what follows from it that a plain day does not have.
 fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
-    let mut all: Vec<(Day, Action)> = actions(scene, Day::Plain).into_iter().map(|action| (Day::Plain, action)).collect();
     let compared = Step::VerifyStaging.name();
-    for day in [Day::InUse, Day::RollBack] {
-        let later = actions(scene, day).into_iter().skip_while(|action| action.step != compared);
-        all.extend(later.map(|action| (day, action)));
+    let plain = actions(scene, Day::Plain);
+    let of_plain = |step: &str, name: &str| plain.iter().filter(|action| action.step == step && action.name == name).count();
+    let mut all: Vec<(Day, Action)> = plain.iter().cloned().map(|action| (Day::Plain, action)).collect();
+    // Drift ends as a plain day does, but for the branch that is pruned as well.
+    let mut seen: BTreeMap<(String, &str), usize> = BTreeMap::new();
+    for action in actions(scene, Day::InUse) {
+        let count = seen.entry((action.step.clone(), action.name)).or_default();
+        *count += 1;
+        if action.step == compared || *count > of_plain(&action.step, action.name) {
+            all.push((Day::InUse, action));
+        }
     }
+    let rolled_back = actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared);
+    all.extend(rolled_back.map(|action| (Day::RollBack, action)));
     all
 }
 

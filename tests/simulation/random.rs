@@ -121,7 +121,7 @@ pub(crate) fn run(scene: &Scene, seed: u64, is_traced: bool) -> Outcome {
     sim.damages = random.u8(..20) == 0;
     let start = sim.now + TimeDelta::minutes(1);
     sim.events = events(&mut random, start);
-    let budget = random.usize(..8);
+    let budget = random.usize(..12);
     sim.random = random;
     let simulation = scene.small(sim, budget);
     simulation.sim().note(|| format!("seed {seed}"));

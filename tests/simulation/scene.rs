@@ -93,7 +93,7 @@ impl Scene {
             deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
             rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
             secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
-            small: (22..=36).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
+            small: (22..=44).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
             pair,
         };
         for morning in ["2026-11-19T10:00:00Z", "2026-11-20T10:00:00Z"] {
@@ -182,7 +182,7 @@ impl Scene {
         self.base.clone()
     }
 
-    /// Returns a simulation whose ticks have a budget of 22, 24, … 36 subrequests.
+    /// Returns a simulation whose ticks have a budget of 22, 24, … 44 subrequests.
     pub(crate) fn small(&self, sim: Sim, number: usize) -> Simulation<'_> {
         let config = Rc::clone(&self.small[number % self.small.len()]);
         let mut simulation = self.simulation(sim, Day::Plain);
