@@ -91,6 +91,9 @@ pub const FIRST_LOOK_RESTORE: Duration = Duration::from_millis(6_250);
 /// The wait after the first look in vain; it grows by half each time.
 const LOOK_AGAIN: Duration = Duration::from_millis(400);
 
+/// The wait after a deletion that was accepted: until it is done, Neon refuses the next with 423, which costs a subrequest all the same.
+pub const BETWEEN_DELETIONS: Duration = Duration::from_secs(2);
+
 /// The longest wait between two looks.
 ///
 /// An operation of two minutes then costs about 14 looks of the 50 subrequests of an invocation.

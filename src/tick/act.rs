@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::Context;
+use super::{Context, RESERVE};
 use crate::config::{Pair, SmokeTest, secret};
 use crate::id::{RunId, Secret};
 use crate::neon::sql::Login;
@@ -281,7 +281,8 @@ impl<W: World> Context<'_, W> {
         for (name, reason) in &prune.skipped {
             self.log(Level::Warn, "not pruned", &[("name", name.clone()), ("reason", reason.clone())]);
         }
-        if !self.has_room(1) {
+        // The last save may go without its repetition for this: a prune that is not known to be done is done again, and finds nothing.
+        if self.world.total() + RESERVE > self.config.subrequest_budget {
             return;
         }
         let key = record::prune_key(&checkpoint.pair, &checkpoint.run);

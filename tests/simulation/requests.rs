@@ -212,7 +212,7 @@ impl Sim {
     /// No password may leave in the open. Neon's all begin alike.
     pub(crate) fn judge_secrets(&mut self, place: &str, text: &str) {
         for secret in ["npg_", "neon_emulator_key"] {
-            if text.contains(secret) {
+            if contains(text, secret) {
                 self.oracle.violations.push(format!("G7: {place} holds a secret: {text}"));
             }
         }
@@ -255,12 +255,17 @@ fn action_of(request: &HttpRequest) -> &'static str {
     }
 }
 
+/// Does what [`str::contains`] does, several times as fast: bodies have kilobytes.
+fn contains(text: &str, part: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some()
+}
+
 fn query_of(body: &str) -> &'static str {
     match body {
-        body if body.contains("as is_exact") => "catalogue",
-        body if body.contains("hash_record_extended") => "content",
-        body if body.contains("rolbypassrls") => "sees_all_rows",
-        body if body.contains("alter role") => "give_password",
+        body if contains(body, "as is_exact") => "catalogue",
+        body if contains(body, "hash_record_extended") => "content",
+        body if contains(body, "rolbypassrls") => "sees_all_rows",
+        body if contains(body, "alter role") => "give_password",
         _ => "log_in",
     }
 }

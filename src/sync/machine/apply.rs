@@ -9,7 +9,7 @@ use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus, Side};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::{FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
+use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
 use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, sees_all_rows};
 use crate::time::{Timestamp, after};
 
@@ -139,7 +139,7 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, now: Timestamp) -> Result<(
             run.seen.forget();
             run.wants_save = true;
         }
-        Reply::Deleted => deleted(run),
+        Reply::Deleted => deleted(run, now),
     }
     Ok(())
 }
@@ -265,8 +265,12 @@ pub(super) fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &st
 }
 
 /// Something of ours is gone.
-fn deleted(run: &mut Run) {
-    let Some(deletion) = run.seen.prune_plan.as_mut().and_then(|plan| plan.left.pop()) else { return };
+fn deleted(run: &mut Run, now: Timestamp) {
+    let Some(plan) = run.seen.prune_plan.as_mut() else { return };
+    let Some(deletion) = plan.left.pop() else { return };
+    if !plan.left.is_empty() {
+        run.checkpoint.not_before = Some(after(now, BETWEEN_DELETIONS));
+    }
     match deletion {
         Deletion::Endpoint(id) => run.checkpoint.prune.deleted_endpoints.push(id),
         Deletion::Branch(_, name) => run.checkpoint.prune.deleted.push(name),
