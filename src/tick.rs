@@ -258,10 +258,6 @@ impl<'a, W: World> Context<'a, W> {
                     let sleep_until = if run.wants_save { until.min(earliest_save) } else { until };
                     self.world.sleep(sleep_until).await;
                 }
-                // What was read is written down at once, which takes a subrequest.
-                Decision::Conclude(Conclusion::BackupRead(_)) if !self.has_room(1) => {
-                    return (self.hand_over(run, saved_at, "the budget of this invocation is spent").await, false);
-                }
                 Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
                 Decision::Act(action) => {
                     if now >= self.wall || !self.has_room(act::cost(&action, channel_count, run.checkpoint.is_manual)) {

@@ -237,15 +237,15 @@ impl<W: World> Context<'_, W> {
             is_safe = self.store_result(&result_key, &report).await;
         }
         self.deliver(&mut outgoing, now).await;
-        if !(outgoing.is_delivered() && is_safe) {
-            // Also where the result has to be tried again: nobody is to get the notice twice for that.
-            is_safe &= self.store_notice(&outgoing).await;
-            outbox.insert(outgoing.notice.id);
-        } else {
+        if outgoing.is_delivered() && is_safe {
             outbox.remove(&outgoing.notice.id);
             if checkpoint.is_manual {
                 self.strike_off(pair, &checkpoint.run).await;
             }
+        } else {
+            // Also where the result has to be tried again: nobody is to get the notice twice for that.
+            is_safe &= self.store_notice(&outgoing).await;
+            outbox.insert(outgoing.notice.id);
         }
         is_safe.then(|| outbox.into_iter().collect())
     }

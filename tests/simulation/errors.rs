@@ -62,7 +62,7 @@ fn a_full_project_is_pruned_before_the_backup() {
 #[test]
 fn room_is_made_only_where_the_run_needs_it() {
     // Seven branches are there; a run needs two, one that leaves staging alone needs one.
-    let held = (-60, Happening::Hold);
+    let held = [(-60, Happening::Hold)];
     let play = |limit: usize, before: &[(i64, Happening)]| {
         let happenings = before.iter().cloned().chain([(0, Happening::Cron)]).collect();
         let outcome = play(&Script { branch_limit: Some(limit), happenings, ..Script::default() });
@@ -71,8 +71,8 @@ fn room_is_made_only_where_the_run_needs_it() {
     assert!(play(9, &[]).0);
     let (is_good, text) = play(8, &[]);
     assert!(!is_good && text.contains("make room for 2 branches: the project has 7 of 8"), "{text}");
-    assert!(play(8, &[held.clone()]).0);
-    let (is_good, text) = play(7, &[held]);
+    assert!(play(8, &held).0);
+    let (is_good, text) = play(7, &held);
     assert!(!is_good && text.contains("make room for 1 branches: the project has 7 of 7"), "{text}");
 }
 

@@ -148,6 +148,10 @@ impl Scene {
     }
 
     /// Runs a script: what happens when, and what goes wrong.
+    ///
+    /// # Panics
+    ///
+    /// When the script writes a key twice in a second.
     pub fn play(&self, script: &Script) -> Outcome {
         let mut sim = self.base.clone();
         let start = instant("2026-11-21T10:05:00Z");

@@ -152,6 +152,17 @@ fn no_tick_goes_on_for_longer_than_its_wall_budget() {
 }
 
 #[test]
+fn a_tick_whose_clock_jumps_back_does_not_wait_for_an_instant_that_is_far_again() {
+    // At 10:06:30 the run would close a lost one; then it is 09:45 for this tick.
+    let accepted = Happening::Stored("accepted/hub/20261121T100030Z", Some("{}".to_owned()));
+    let faults = vec![planned("deleteProjectBranch", 2, Fault::ClockBack)];
+    let outcome = play(&Script { faults, happenings: vec![(-200, accepted), (0, Happening::Cron)], ..Script::default() });
+    assert!(outcome.trace.iter().any(|line| line.contains("may still end by itself")), "{:#?}", outcome.trace);
+    let longest = outcome.ticks.iter().map(|tick| tick.ended_at - tick.began_at).max().unwrap_or_default();
+    assert!(longest <= TimeDelta::seconds(242), "{longest}");
+}
+
+#[test]
 fn the_days_run_is_not_repeated_after_a_manual_one() {
     let happenings = vec![(0, Happening::Cron), (300, Happening::Cron), (400, Happening::Start), (700, Happening::Cron)];
     let outcome = play(&Script { happenings, ..Script::default() });
