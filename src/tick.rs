@@ -329,7 +329,7 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Returns whether so many subrequests are left beside those that are kept back.
     fn has_room(&self, count: u32) -> bool {
-        self.world.total() + count + RESERVE <= self.config.subrequest_budget
+        act::fits(self.world.total(), count, self.config.subrequest_budget)
     }
 
     /// Writes a record; one that is refused as too fast is repeated where the save that hands over does not need the subrequest.

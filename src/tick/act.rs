@@ -36,6 +36,11 @@ pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 
     }
 }
 
+/// Returns whether so many subrequests are left of a budget beside those that are kept back.
+pub(super) fn fits(used: u32, count: u32, budget: u32) -> bool {
+    used + count + RESERVE <= budget
+}
+
 impl<W: World> Context<'_, W> {
     /// Does one action.
     pub(super) async fn act(&self, pair: &Pair, run: &mut Run, action: &Action, saved_at: &mut Timestamp) -> Outcome {
@@ -315,6 +320,12 @@ fn told(found: &BTreeMap<String, Option<String>>) -> Option<RunStatus> {
 mod tests {
     use super::*;
     use crate::neon::RestoreBranch;
+
+    #[test]
+    fn two_subrequests_are_kept_back() {
+        let left = |used: u32| (0..=3).filter(|count| fits(used, *count, 50)).max();
+        assert_eq!([left(44), left(45), left(46), left(47), left(48), left(49)], [Some(3), Some(3), Some(2), Some(1), Some(0), None]);
+    }
 
     #[test]
     fn an_action_costs_the_subrequests_that_it_may_take() {

@@ -348,6 +348,26 @@ fn ended(run: &str, started_at: &str) -> Checkpoint {
 }
 
 #[test]
+fn the_last_save_of_a_tick_is_repeated_where_a_subrequest_is_left_and_not_where_none_is() {
+    let saves = |outcome: &Outcome| outcome.trace.iter().filter(|line| line.contains("[0] kv:checkpoint#")).count();
+    let play = |settings: fn(&mut serde_json::Value), refused: Option<usize>| {
+        let number = refused.map(|nth| u32::try_from(nth).expect("a few"));
+        let faults = number.map(|nth| planned("kv:checkpoint", nth, Fault::TooFast)).into_iter().collect();
+        play(&Script { settings, faults, ..Script::default() })
+    };
+    // With two channels and a smoke test all fifty are used.
+    let (full, roomy): (fn(&mut serde_json::Value), fn(&mut serde_json::Value)) =
+        (|_| {}, |value| value["subrequest_budget"] = serde_json::json!(60));
+    let used = |outcome: &Outcome| outcome.ticks[0].summary.http_count + outcome.ticks[0].summary.store_count;
+    let last = saves(&play(full, None));
+    let refused = play(full, Some(last));
+    assert_eq!((saves(&refused), used(&refused)), (last, 50));
+    let last = saves(&play(roomy, None));
+    let refused = play(roomy, Some(last));
+    assert_eq!(saves(&refused), last + 1);
+}
+
+#[test]
 fn pruning_that_gets_nowhere_is_left_for_the_next_run_in_the_fourth_tick() {
     let first_tick = |idle_tick_count| {
         let stored = record::encode(&Checkpoint { idle_tick_count, ..ended("20261121", "2026-11-21T10:00:00Z") });
