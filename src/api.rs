@@ -228,6 +228,11 @@ fn body(request: &ApiRequest, keys: &[&str]) -> Result<serde_json::Map<String, V
     Ok(map)
 }
 
+/// Writes a record, where no budget of subrequests is near.
+async fn store<W: World>(world: &W, key: &str, value: &str) -> Result<(), Problem> {
+    record::write(world, key, value, None, || true).await.map_err(|error| unavailable(&error.into()))
+}
+
 /// Reports a store that does not answer.
 fn unavailable(error: &record::RecordError) -> Problem {
     Problem::new(503, "The memory does not answer").with_detail(error.to_string())

@@ -346,11 +346,7 @@ impl<'a, W: World> Context<'a, W> {
     /// Saves the checkpoint at the end of a tick, with the subrequests that were kept back for that.
     async fn save_last(&self, saved_at: Timestamp, checkpoint: &Checkpoint) {
         self.wait_for_key(saved_at).await;
-        let key = record::checkpoint_key(&checkpoint.pair);
-        let has_room = || self.world.total() < self.config.subrequest_budget;
-        if let Err(error) = record::write(&self.world, &key, &record::encode(checkpoint), None, has_room).await {
-            self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
-        }
+        self.save_where(checkpoint, || self.world.total() < self.config.subrequest_budget).await;
     }
 
     /// Waits until the checkpoint's key takes another write.
@@ -366,12 +362,18 @@ impl<'a, W: World> Context<'a, W> {
     /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is skipped: names in Neon remember the rest.
     async fn save(&self, checkpoint: &Checkpoint) -> (Timestamp, bool) {
         use crate::port::Clock as _;
+        let is_saved = self.save_where(checkpoint, || self.has_room(1)).await;
+        (self.world.now(), is_saved)
+    }
+
+    /// Saves the checkpoint, once more where it was refused as too fast and there is room; returns whether it is saved.
+    async fn save_where(&self, checkpoint: &Checkpoint, has_room: impl Fn() -> bool) -> bool {
         let key = record::checkpoint_key(&checkpoint.pair);
-        let saved = self.write(&key, &record::encode(checkpoint), None).await;
+        let saved = record::write(&self.world, &key, &record::encode(checkpoint), None, has_room).await;
         if let Err(error) = &saved {
             self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
         }
-        (self.world.now(), saved.is_ok())
+        saved.is_ok()
     }
 }
 

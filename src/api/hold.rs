@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiRequest, ApiResponse, Problem, body, unavailable};
+use super::{ApiRequest, ApiResponse, Problem, body, store, unavailable};
 use crate::config::Pair;
 use crate::port::{Method, World};
 use crate::record;
@@ -36,7 +36,7 @@ pub(super) async fn change<W: World>(world: &W, pair: &Pair, request: &ApiReques
         }
     };
     let hold = Hold { reason, until };
-    record::write(world, &key, &record::encode(&hold), None, || true).await.map_err(|error| unavailable(&error.into()))?;
+    store(world, &key, &record::encode(&hold)).await?;
     Ok(ApiResponse::json(
         200,
         &json!({

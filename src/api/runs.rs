@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, unavailable};
+use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, store, unavailable};
 use crate::config::{Config, Pair};
 use crate::id::{RunId, digest};
 use crate::port::{StoreFailure, World};
-use crate::record::{self, RecordError, Report};
+use crate::record::{self, Report};
 use crate::sync::checkpoint::{Checkpoint, Goal, Hold, Prune, Start};
 use crate::sync::schedule;
 
@@ -76,15 +76,14 @@ async fn accept<W: World>(
     checkpoint: Checkpoint,
     repeat: Option<(String, String)>,
 ) -> Result<Answer, Problem> {
-    let stored = |result: Result<(), StoreFailure>| result.map_err(|error| unavailable(&RecordError::Store(error)));
-    stored(record::write(world, &record::checkpoint_key(&pair.name), &record::encode(&checkpoint), None, || true).await)?;
+    store(world, &record::checkpoint_key(&pair.name), &record::encode(&checkpoint)).await?;
     // A second run that is accepted at the same time takes the place of this one; what was promised is then still known.
     let accepted_key = record::accepted_key(&pair.name, checkpoint.run.as_str());
     let value = json!({"format": 1, "at": crate::time::render(checkpoint.started_at)}).to_string();
-    stored(record::write(world, &accepted_key, &value, None, || true).await)?;
+    store(world, &accepted_key, &value).await?;
     if let Some((key, digest)) = repeat {
         let value = json!({"format": 1, "run": checkpoint.run, "request": digest}).to_string();
-        stored(record::write(world, &key, &value, None, || true).await)?;
+        store(world, &key, &value).await?;
     }
     let is_followed = request.query.contains_key("follow");
     Ok(Answer {
@@ -209,7 +208,7 @@ pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, id: &str) -> Result
     }
     let key = record::cancel_key(&pair.name, &report.run);
     let value = json!({"format": 1, "at": crate::time::render(world.now())}).to_string();
-    record::write(world, &key, &value, None, || true).await.map_err(|error| unavailable(&error.into()))?;
+    store(world, &key, &value).await?;
     let staging = match (&report.displaced, report.step.name()) {
         (None, _) => "Staging is untouched so far.".to_owned(),
         (Some(displaced), step) => format!("Staging is being restored (step {step}); what it held before is in {displaced}."),

@@ -470,14 +470,15 @@ impl Checkpoint {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")
     }
 
-    fn started() -> Checkpoint {
+    /// Returns a scheduled run of the pair `hub` that started at ten and has done nothing yet.
+    pub(crate) fn started() -> Checkpoint {
         let start = Start {
             pair: "hub".into(),
             run: RunId::decode("20261121").expect("a date"),

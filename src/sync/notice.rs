@@ -425,7 +425,8 @@ fn slack_body(notice: &Notice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::checkpoint::{Goal, Hold, Restore, Start, Verdict};
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{Hold, Restore, Verdict};
     use crate::sync::schedule::tests::pair;
 
     fn at(text: &str) -> Timestamp {
@@ -433,16 +434,7 @@ mod tests {
     }
 
     fn ended(status: RunStatus, step: Step, reason: Option<&str>) -> Checkpoint {
-        let start = Start {
-            pair: "hub".into(),
-            run: RunId::decode("20261121").expect("a date"),
-            is_manual: false,
-            goal: Goal::Staging,
-            hold: None,
-            give_up_at: at("2026-11-21T12:00:00Z"),
-            settings: String::new(),
-        };
-        let mut checkpoint = Checkpoint::start(start, at("2026-11-21T10:00:00Z"));
+        let mut checkpoint = started();
         checkpoint.verdict = Some(Verdict {
             status,
             at: at("2026-11-21T10:02:31Z"),

@@ -64,12 +64,13 @@ pub fn wait_after(attempt: u32, error: Option<&NeonError>) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::neon::RestoreBranch;
     use crate::port::HttpFailure;
 
-    fn status(status: u16, code: &str, message: &str) -> NeonError {
+    /// Returns what Neon answered.
+    pub(crate) fn status(status: u16, code: &str, message: &str) -> NeonError {
         NeonError::Status { call: "x".into(), status, code: code.into(), message: message.into(), retry_after: None }
     }
 

@@ -287,7 +287,7 @@ impl<W: World> Context<'_, W> {
             self.log(Level::Warn, "not pruned", &[("name", name.clone()), ("reason", reason.clone())]);
         }
         // The last save may go without its repetition for this: a prune that is not known to be done is done again, and finds nothing.
-        if self.world.total() + RESERVE > self.config.subrequest_budget {
+        if !self.has_room(0) {
             return;
         }
         let key = record::prune_key(&checkpoint.pair, &checkpoint.run);

@@ -165,23 +165,16 @@ fn contradictions(told: &[Notice]) -> Vec<Contradiction> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::checkpoint::{Goal, RunStatus, Start, Verdict};
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{RunStatus, Verdict};
     use crate::sync::schedule::tests::pair;
     use crate::sync::step::Step;
 
     #[test]
     fn what_was_told_of_a_manual_run_is_looked_at_for_an_hour_after_its_end() {
         let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
-        let start = Start {
-            pair: pair().name,
-            run: RunId::decode("20261121T143000Z").expect("an instant"),
-            is_manual: true,
-            goal: Goal::Staging,
-            hold: None,
-            give_up_at: at("2026-11-21T16:30:00Z"),
-            settings: String::new(),
-        };
-        let running = Checkpoint::start(start, at("2026-11-21T14:30:00Z"));
+        let run = RunId::decode("20261121T143000Z").expect("an instant");
+        let running = Checkpoint { run, is_manual: true, ..started() };
         let (at_end, status, staging) = (at("2026-11-21T14:31:00Z"), RunStatus::Succeeded, String::new());
         let verdict = Verdict { status, at: at_end, step: Step::Prune, reason: None, runbook: None, staging };
         let ended = Checkpoint { verdict: Some(verdict), ..running.clone() };

@@ -1,15 +1,11 @@
 //! Crashes, lost replies and hanging operations, against the built wasm.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use harness::emulator::Options;
 use harness::stack::Stack;
-use harness::wait_for;
 use serde_json::json;
 
+use crate::kills::{kill_when, wait_until_undriven};
 use crate::sync::{SEED, small};
 
 /// Starts a stack whose restore takes long enough to be killed in, and whose ticks are short.
@@ -18,29 +14,9 @@ fn slow_restore() -> Result<Stack> {
     Stack::start_with(&options, &|settings, _, _| settings["wall_budget_s"] = json!(10))
 }
 
-/// Fires the cron on a thread, and kills the Worker as soon as Neon has accepted the restore: with the first tick, or a later one where the
-/// machine is slow.
+/// Kills the Worker as soon as Neon has accepted the restore.
 fn kill_in_step_4(stack: &mut Stack) -> Result<()> {
-    let url = format!("{}/__scheduled?cron=*/5+*+*+*+*", stack.worker.url);
-    let is_killed = Arc::new(AtomicBool::new(false));
-    let is_over = Arc::clone(&is_killed);
-    let cron = std::thread::spawn(move || {
-        (0..6).take_while(|_| !is_over.load(Ordering::Relaxed)).for_each(|_| drop(harness::http::send("GET", &url, None, None)));
-    });
-    let accepted = wait_for(Duration::from_mins(1), || (stack.emulator.count("restoreProjectBranch").ok()? > 0).then_some(()));
-    is_killed.store(true, Ordering::Relaxed);
-    stack.worker.kill();
-    let _ = cron.join();
-    if accepted.is_none() {
-        bail!("the run did not reach its restore:\n{}", stack.worker.output());
-    }
-    Ok(())
-}
-
-/// Waits until no tick can be driving any more.
-fn wait_until_undriven() {
-    // The wall budget is 10 s; a checkpoint of a killed tick keeps others away that long.
-    std::thread::sleep(Duration::from_secs(10));
+    kill_when(stack, &|stack| stack.emulator.count("restoreProjectBranch").is_ok_and(|count| count > 0))
 }
 
 #[test]

@@ -22,22 +22,32 @@ fn short_ticks() -> Result<Stack> {
     })
 }
 
-/// Fires the cron on a thread, kills the Worker as soon as `is_there` says that it is where it should be, and starts it again when no other
-/// tick would leave the run alone.
-fn kill_when(stack: &mut Stack, is_there: &dyn Fn(&Stack) -> bool) -> Result<()> {
+/// Fires the cron on a thread, and kills the Worker as soon as `is_there` says that it is where it should be.
+pub(crate) fn kill_when(stack: &mut Stack, is_there: &dyn Fn(&Stack) -> bool) -> Result<()> {
     let url = format!("{}/__scheduled?cron=*/5+*+*+*+*", stack.worker.url);
-    // A tick may hand over before it gets there; once the Worker is killed, no request is answered.
-    let cron = std::thread::spawn(move || (0..3).try_for_each(|_| harness::http::send("GET", &url, None, None).map(drop)));
+    // A tick may hand over before it gets there, more than one where the machine is slow; once the Worker is killed, no request is answered.
+    let cron = std::thread::spawn(move || (0..6).try_for_each(|_| harness::http::send("GET", &url, None, None).map(drop)));
     let arrived = wait_for(Duration::from_mins(1), || is_there(stack).then_some(()));
     stack.worker.kill();
     let _ = cron.join();
     if arrived.is_none() {
         bail!("the run did not get there:\n{}", stack.worker.output());
     }
-    stack.emulator.control("DELETE", "faults", None)?;
-    stack.sink.respond(204);
+    Ok(())
+}
+
+/// Waits until no tick can be driving any more.
+pub(crate) fn wait_until_undriven() {
     // The wall budget is 10 s; a checkpoint of a killed tick keeps others away that long.
     std::thread::sleep(Duration::from_secs(10));
+}
+
+/// Kills the Worker as [`kill_when`] does, and starts it again when no other tick would leave the run alone.
+fn kill_and_restart_when(stack: &mut Stack, is_there: &dyn Fn(&Stack) -> bool) -> Result<()> {
+    kill_when(stack, is_there)?;
+    stack.emulator.control("DELETE", "faults", None)?;
+    stack.sink.respond(204);
+    wait_until_undriven();
     stack.restart_worker()
 }
 
@@ -45,7 +55,9 @@ fn kill_when(stack: &mut Stack, is_there: &dyn Fn(&Stack) -> bool) -> Result<()>
 fn kill_at(stack: &mut Stack, route: &str, nth: u32) -> Result<()> {
     stack.emulator.control("DELETE", "journal", None)?;
     stack.emulator.fault(route, nth, &json!({"kind": "hang"}))?;
-    kill_when(stack, &|stack| stack.emulator.journal().is_ok_and(|journal| journal.iter().any(|entry| entry["fault"] == "hang")))
+    kill_and_restart_when(stack, &|stack| {
+        stack.emulator.journal().is_ok_and(|journal| journal.iter().any(|entry| entry["fault"] == "hang"))
+    })
 }
 
 /// One backup and one restore, and people were told one thing.
@@ -91,7 +103,7 @@ fn a_run_killed_in_step_6_and_in_step_7_is_told_once() -> Result<()> {
     let mut stack = short_ticks()?;
     // The application does not answer; then people are told, and the endpoint of the backup is to be deleted.
     stack.sink.respond(0);
-    kill_when(&mut stack, &|stack| stack.sink.received().iter().any(|received| received.path == "/sign-in"))?;
+    kill_and_restart_when(&mut stack, &|stack| stack.sink.received().iter().any(|received| received.path == "/sign-in"))?;
     kill_at(&mut stack, "deleteProjectEndpoint", 1)?;
 
     let report = stack.run_to_end(4)?;

@@ -1,6 +1,5 @@
 //! Passwords, the comparison with the backup, and what follows from it.
 
-use firstlight::record::{self, Report};
 use firstlight::sync::checkpoint::RunStatus;
 use firstlight::sync::verify::CheckOutcome;
 use neon_emulator::model::Switches;
@@ -10,14 +9,10 @@ use simulation::plan::Crash;
 use simulation::run::Outcome;
 use simulation::script::{Happening, Script};
 
-use crate::{planned, play};
+use crate::{count, planned, play, report, run_traced};
 
 /// The password that staging's role had yesterday.
 const OWN: &str = "npg_stagingsown";
-
-fn report(outcome: &Outcome) -> Report {
-    record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
-}
 
 fn kept(outcome: &Outcome) -> Vec<String> {
     report(outcome).passwords.kept.iter().map(ToString::to_string).collect()
@@ -32,7 +27,7 @@ fn check(outcome: &Outcome, table: &str) -> (CheckOutcome, String) {
 }
 
 fn gave_a_password(outcome: &Outcome) -> bool {
-    outcome.trace.iter().any(|line| line.contains("] give_password#"))
+    count(outcome, "give_password") > 0
 }
 
 #[test]
@@ -94,11 +89,11 @@ fn passwords_are_left_alone_where_that_is_configured() {
 
 #[test]
 fn a_table_that_an_application_writes_to_is_drift_and_one_that_was_copied_badly_is_a_difference() {
-    let outcome = crate::run_traced("in_use/-/no_crash/fresh/one_tick");
+    let outcome = run_traced("in_use/-/no_crash/fresh/one_tick");
     let drift = (CheckOutcome::Passed, "100 rows equal as restored; drift: staging has been written to since".to_owned());
     assert_eq!(check(&outcome, "t1"), drift);
     assert_eq!(check(&outcome, "t5"), (CheckOutcome::Passed, "500 rows equal".to_owned()));
-    let outcome = crate::run_traced("in_use/restoreProjectBranch#1=damaged/no_crash/fresh/one_tick");
+    let outcome = run_traced("in_use/restoreProjectBranch#1=damaged/no_crash/fresh/one_tick");
     assert_eq!(check(&outcome, "t1"), drift);
     assert_eq!(check(&outcome, "t4"), (CheckOutcome::Failed, "400 rows on both sides, content differs as restored".to_owned()));
     assert_eq!(check(&outcome, "t5"), (CheckOutcome::Failed, "backup has 500 rows, staging as restored 499".to_owned()));
@@ -139,7 +134,7 @@ fn staging_is_rolled_back_only_by_a_run_that_saw_its_restore_accepted_within_hal
 #[test]
 fn staging_is_not_rolled_back_to_what_is_gone_and_not_over_what_somebody_made_of_it() {
     let reason = |faults: &str| {
-        let outcome = crate::run_traced(&format!("roll_back/{faults}/no_crash/fresh/one_tick"));
+        let outcome = run_traced(&format!("roll_back/{faults}/no_crash/fresh/one_tick"));
         assert_eq!(outcome.deeds.2, 0, "{faults}");
         report(&outcome).reason.unwrap_or_default()
     };
@@ -172,7 +167,7 @@ fn every_smoke_test_is_called_and_one_that_is_not_fatal_warns() {
 
 #[test]
 fn a_check_branch_whose_reply_was_lost_is_found_by_its_name() {
-    let outcome = crate::run_traced("in_use/createProjectBranch#2=applied_and_lost/no_crash/fresh/one_tick");
+    let outcome = run_traced("in_use/createProjectBranch#2=applied_and_lost/no_crash/fresh/one_tick");
     assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
-    assert_eq!(outcome.trace.iter().filter(|line| line.contains("] createProjectBranch#")).count(), 2);
+    assert_eq!(count(&outcome, "createProjectBranch"), 2);
 }

@@ -1,15 +1,14 @@
 //! What people are told of how a run ended, and of what staging holds then.
 
-use firstlight::record::{self, Report};
+use firstlight::record::Report;
 use simulation::faults::Fault;
 use simulation::script::{Happening, Script};
 
-use crate::{planned, play, run_traced};
+use crate::{planned, play, report, run_traced};
 
 /// Runs a plan, and returns what is recorded of today's run.
 fn recorded(faults: &str) -> Report {
-    let outcome = run_traced(&format!("{faults}/no_crash/fresh/one_tick"));
-    record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
+    report(&run_traced(&format!("{faults}/no_crash/fresh/one_tick")))
 }
 
 /// Returns how today's run ended, and what staging is said to hold.

@@ -1,6 +1,5 @@
 //! What a call that was refused, lost or answered oddly leads to: tried again, looked into, or the end.
 
-use firstlight::record::{self, Report};
 use firstlight::sync::checkpoint::{Prune, RunStatus};
 use neon_emulator::model::Switches;
 use simulation::faults::Fault;
@@ -8,7 +7,7 @@ use simulation::plan::{Crash, Memory, Planned};
 use simulation::run::Outcome;
 use simulation::script::{Answers, Happening, Script};
 
-use crate::{planned, play};
+use crate::{count, planned, play, report, run_traced, stored};
 
 /// Plays a plain morning with these faults.
 fn with(faults: &[(&str, u32, Fault)]) -> Outcome {
@@ -16,18 +15,8 @@ fn with(faults: &[(&str, u32, Fault)]) -> Outcome {
     play(&Script { faults, ..Script::default() })
 }
 
-/// Counts the actions of a name.
-fn count(outcome: &Outcome, action: &str) -> usize {
-    outcome.trace.iter().filter(|line| line.contains(&format!("] {action}#"))).count()
-}
-
-/// Returns what today's run recorded.
-fn report(outcome: &Outcome) -> Report {
-    record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result")
-}
-
 fn pruned(outcome: &Outcome) -> Prune {
-    record::decode("prune", &outcome.stored["prune/hub/20261121"]).expect("what was pruned")
+    stored(outcome, "prune/hub/20261121")
 }
 
 /// Returns the line of the trace on which something happens first.
@@ -246,7 +235,7 @@ fn a_run_that_comes_to_its_restore_after_a_newer_one_leaves_staging_to_it() {
 
 #[test]
 fn a_run_that_has_forgotten_its_restore_finds_the_branch_that_keeps_what_staging_held() {
-    let outcome = crate::run_traced("plain/restoreProjectBranch#1=applied_and_lost/crash_at_once/empty/one_tick");
+    let outcome = run_traced("plain/restoreProjectBranch#1=applied_and_lost/crash_at_once/empty/one_tick");
     assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Succeeded), (1, 1, 0)));
     assert_eq!(report(&outcome).displaced.map(|name| name.to_string()).as_deref(), Some("staging-of-20261120"));
     assert_eq!(outcome.staging_password.as_deref(), Some("npg_stagingsown"));

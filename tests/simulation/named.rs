@@ -9,7 +9,9 @@ mod ticks;
 
 use std::sync::LazyLock;
 
+use firstlight::record::{self, Report};
 use firstlight::sync::checkpoint::RunStatus;
+use serde::de::DeserializeOwned;
 use simulation::faults::Fault;
 use simulation::grid::{self, Next};
 use simulation::outcomes;
@@ -48,6 +50,22 @@ fn play(script: &Script) -> Outcome {
     let outcome = with_scene(|scene| scene.play(script));
     assert!(outcome.violations.is_empty(), "{:#?}\n{script:?}", outcome.violations);
     outcome
+}
+
+/// Reads what the store holds under a key at the end.
+fn stored<T: DeserializeOwned>(outcome: &Outcome, key: &str) -> T {
+    let text = outcome.stored.get(key).unwrap_or_else(|| panic!("{key} is not in {:?}", outcome.stored.keys()));
+    record::decode(key, text).expect("a record of ours")
+}
+
+/// Returns what is recorded of today's run.
+fn report(outcome: &Outcome) -> Report {
+    stored(outcome, "result/hub/20261121")
+}
+
+/// Counts the actions of a name.
+fn count(outcome: &Outcome, action: &str) -> usize {
+    outcome.trace.iter().filter(|line| line.contains(&format!("] {action}#"))).count()
 }
 
 fn planned(action: &str, nth: u32, fault: Fault) -> Planned {

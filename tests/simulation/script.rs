@@ -13,6 +13,9 @@ use crate::plan::{Crash, Memory, Planned};
 use crate::run::TODAY;
 use crate::world::Event;
 
+/// Changes the configuration.
+pub type Settings = fn(&mut Value);
+
 /// What happens, and what goes wrong.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -31,7 +34,7 @@ pub struct Script {
     /// Subrequests of an invocation; 50 where missing.
     pub subrequests: Option<u32>,
     /// Changes the configuration.
-    pub settings: fn(&mut Value),
+    pub settings: Settings,
     /// The facts about Neon that nobody could confirm.
     pub switches: Switches,
     /// Branches that the project may have; there are seven, and one for each older backup.

@@ -10,9 +10,9 @@ use firstlight::time::Timestamp;
 use simulation::faults::Fault;
 use simulation::plan::{Crash, Planned};
 use simulation::run::{Outcome, TickRecord};
-use simulation::script::{Answers, Happening, Script};
+use simulation::script::{Answers, Happening, Script, Settings};
 
-use crate::{planned, play, run};
+use crate::{count, planned, play, report, run, stored};
 
 /// Plays crons at these seconds after 05:05 in New York.
 fn crons(seconds: &[i64]) -> Outcome {
@@ -116,7 +116,7 @@ fn a_notice_that_was_refused_waits_for_its_time() {
     let made = |tick: &TickRecord| (tick.summary.http_count, tick.summary.store_count);
     assert_eq!(made(&outcome.ticks[2]), (0, 1), "five seconds after an attempt: {:?}", outcome.ticks);
     assert_eq!(kinds(&outcome), ["succeeded"]);
-    let notice: Outgoing = record::decode("notice", &outcome.stored["notice/hub/20261121/succeeded"]).expect("a notice");
+    let notice: Outgoing = stored(&outcome, "notice/hub/20261121/succeeded");
     assert_eq!(notice.deliveries.iter().map(|delivery| delivery.attempts).collect::<Vec<_>>(), [3, 1]);
 }
 
@@ -241,10 +241,10 @@ fn a_manual_run_that_died_and_lost_its_place_is_told_recorded_and_struck_off_by_
         let lost: Vec<_> = outcome.told.iter().filter(|told| told.run == "20261121T100500Z").collect();
         assert_eq!(lost.iter().map(|told| told.kind.as_str()).collect::<Vec<_>>(), ["superseded"], "{faults:?}");
         assert!(lost[0].text.contains("took its place before it ended"), "{}", lost[0].text);
-        let report: Report = record::decode("result", &outcome.stored["result/hub/20261121T100500Z"]).expect("a result");
+        let report: Report = stored(&outcome, "result/hub/20261121T100500Z");
         assert_eq!((report.status, report.is_manual), (RunStatus::Superseded, true));
         assert!(!outcome.stored.keys().any(|key| key.starts_with("accepted/")), "{:?}", outcome.stored.keys());
-        let notice: Outgoing = record::decode("notice", &outcome.stored["notice/hub/20261121T100500Z/superseded"]).expect("a notice");
+        let notice: Outgoing = stored(&outcome, "notice/hub/20261121T100500Z/superseded");
         assert!(notice.is_delivered(), "{faults:?}");
     }
 }
@@ -271,7 +271,7 @@ fn a_manual_run_that_died_between_its_notice_and_its_channels_is_told_as_it_ende
         let outcome = play(&Script { view: Answers::Stale, faults, crash: Crash::AtOnce, happenings, ..Script::default() });
         let of_first: Vec<_> = outcome.told.iter().filter(|told| told.run == "20261121T100500Z").map(|told| &told.kind).collect();
         assert_eq!(of_first, ["succeeded"], "{place}");
-        let report: Report = record::decode("result", &outcome.stored["result/hub/20261121T100500Z"]).expect("a result");
+        let report: Report = stored(&outcome, "result/hub/20261121T100500Z");
         assert_eq!(report.status, RunStatus::Succeeded, "{place}");
         assert!(!outcome.stored.keys().any(|key| key.starts_with("accepted/")), "{place}: {:?}", outcome.stored.keys());
     }
@@ -284,10 +284,9 @@ fn a_notice_that_a_channel_refuses_is_sent_to_that_channel_alone_by_the_next_tic
         let happenings = vec![(0, start.clone()), (300, Happening::Cron)];
         let outcome = play(&Script { faults, happenings, ..Script::default() });
         assert_eq!(kinds(&outcome)[0], "succeeded", "{start:?}");
-        let count = |name: &str| outcome.trace.iter().filter(|line| line.contains(name)).count();
         let runs = outcome.told.len();
-        assert_eq!((count("] webhook#"), count("] slack#")), (runs + 1, runs), "{start:?}");
-        let checkpoint: Checkpoint = record::decode("checkpoint", &outcome.stored["checkpoint/hub"]).expect("a checkpoint");
+        assert_eq!((count(&outcome, "webhook"), count(&outcome, "slack")), (runs + 1, runs), "{start:?}");
+        let checkpoint: Checkpoint = stored(&outcome, "checkpoint/hub");
         assert_eq!(checkpoint.outbox, Vec::<String>::new(), "{start:?}");
     }
 }
@@ -319,11 +318,11 @@ fn a_run_that_ends_well_is_logged_as_information_and_another_as_an_error() {
 #[test]
 fn a_run_that_ends_records_what_it_compared_verified_and_pruned() {
     let outcome = play(&Script::default());
-    let report: Report = record::decode("result", &outcome.stored["result/hub/20261121"]).expect("a result");
+    let report = report(&outcome);
     assert_eq!((report.status, report.compared.tables, report.compared.rows), (RunStatus::Succeeded, 5, 1_500));
-    let backup: VerifiedBackup = record::decode("backup", &outcome.stored["backup/hub/20261121"]).expect("a backup");
+    let backup: VerifiedBackup = stored(&outcome, "backup/hub/20261121");
     assert_eq!((backup.name.as_str(), backup.compared), ("backup-20261121", report.compared));
-    let pruned: Prune = record::decode("prune", &outcome.stored["prune/hub/20261121"]).expect("what was pruned");
+    let pruned: Prune = stored(&outcome, "prune/hub/20261121");
     assert_eq!(pruned.deleted, ["staging-of-20261119", "backup-20261119"]);
 }
 
@@ -350,14 +349,14 @@ fn ended(run: &str, started_at: &str) -> Checkpoint {
 #[test]
 fn the_last_save_of_a_tick_is_repeated_where_a_subrequest_is_left_and_not_where_none_is() {
     let saves = |outcome: &Outcome| outcome.trace.iter().filter(|line| line.contains("[0] kv:checkpoint#")).count();
-    let play = |settings: fn(&mut serde_json::Value), refused: Option<usize>| {
+    let play = |settings: Settings, refused: Option<usize>| {
         let number = refused.map(|nth| u32::try_from(nth).expect("a few"));
         let faults = number.map(|nth| planned("kv:checkpoint", nth, Fault::TooFast)).into_iter().collect();
         play(&Script { settings, faults, ..Script::default() })
     };
     // With two channels and a smoke test all fifty are used.
-    let (full, roomy): (fn(&mut serde_json::Value), fn(&mut serde_json::Value)) =
-        (|_| {}, |value| value["subrequest_budget"] = serde_json::json!(60));
+    let full: Settings = |_| {};
+    let roomy: Settings = |value| value["subrequest_budget"] = serde_json::json!(60);
     let used = |outcome: &Outcome| outcome.ticks[0].summary.http_count + outcome.ticks[0].summary.store_count;
     let last = saves(&play(full, None));
     let refused = play(full, Some(last));

@@ -400,10 +400,7 @@ fn is_about_the_network(error: &SqlError) -> bool {
 mod tests {
     use super::*;
     use crate::port::HttpFailure;
-
-    fn status(status: u16, code: &str, message: &str) -> NeonError {
-        NeonError::Status { call: "x".into(), status, code: code.into(), message: message.into(), retry_after: None }
-    }
+    use crate::sync::retry::tests::status;
 
     #[test]
     fn only_a_refusal_says_that_certainly_nothing_was_done() {

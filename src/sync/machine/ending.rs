@@ -1,7 +1,7 @@
 //! The end of a run: one last look at staging, then the verdict.
 
 use super::{Action, Conclusion, Decision, View, need};
-use crate::neon::wire::BranchList;
+use crate::neon::wire::{Branch, BranchList};
 use crate::sync::checkpoint::{Ending, RunStatus};
 use crate::sync::retry::RUN_FAILED;
 
@@ -30,12 +30,12 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         return Decision::Conclude(Conclusion::Verdict(UNKNOWN.to_owned()));
     }
     let branches = need!(view.branches());
-    let is_ours = staging_is_ours(view, branches);
-    if branches.by_id(&view.pair.staging_branch).is_none() {
+    let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
         // Nobody has put anything in its place: that is no business of another run's.
         return if claims_a_copy { super::fail(DELETED.to_owned()) } else { Decision::Conclude(Conclusion::Verdict(GONE.to_owned())) };
-    }
-    if claims_a_copy && !(is_ours && staging_is_ready(view, branches)) {
+    };
+    let is_ours = is_our_copy(view, staging);
+    if claims_a_copy && !(is_ours && is_ready(staging)) {
         return super::end(RunStatus::Superseded, OVERTAKEN.to_owned());
     }
     let made_a_copy = view.checkpoint.restore.is_some() && view.checkpoint.roll_back.is_none();
@@ -43,7 +43,7 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         // What went wrong went wrong with what somebody else has made of staging since.
         return super::end(RunStatus::Superseded, format!("{OVERTAKEN} ({})", ending.reason));
     }
-    Decision::Conclude(Conclusion::Verdict(describe(view, branches, is_ours, ending.status)))
+    Decision::Conclude(Conclusion::Verdict(describe(view, branches, staging, ending.status)))
 }
 
 /// Tells the verdict. A success that was not told at once, because the tick or the store ended first, needs another look.
@@ -60,36 +60,32 @@ pub(super) fn publish(view: &View<'_>) -> Decision {
         return overtaken(RunStatus::Failed, UNSEEN, UNKNOWN.to_owned());
     }
     let branches = need!(view.branches());
-    let is_ours = staging_is_ours(view, branches);
-    if is_ours && staging_is_ready(view, branches) {
+    let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
+        return overtaken(RunStatus::Failed, DELETED, GONE.to_owned());
+    };
+    if is_our_copy(view, staging) && is_ready(staging) {
         return Decision::Act(Action::Publish);
     }
-    if branches.by_id(&view.pair.staging_branch).is_none() {
-        return overtaken(RunStatus::Failed, DELETED, GONE.to_owned());
-    }
-    overtaken(RunStatus::Superseded, OVERTAKEN, describe(view, branches, is_ours, RunStatus::Superseded))
+    overtaken(RunStatus::Superseded, OVERTAKEN, describe(view, branches, staging, RunStatus::Superseded))
 }
 
-fn staging_is_ours(view: &View<'_>, branches: &BranchList) -> bool {
-    let staging = branches.by_id(&view.pair.staging_branch);
-    let parent = staging.and_then(|staging| staging.parent_id.as_ref());
-    parent.is_some() && parent == view.checkpoint.backup.as_ref().map(|backup| &backup.id)
+/// Returns whether staging is a child of this run's backup.
+fn is_our_copy(view: &View<'_>, staging: &Branch) -> bool {
+    staging.parent_id.is_some() && staging.parent_id.as_ref() == view.checkpoint.backup.as_ref().map(|backup| &backup.id)
 }
 
 /// Returns whether nobody is overwriting staging at this moment.
-fn staging_is_ready(view: &View<'_>, branches: &BranchList) -> bool {
-    branches.by_id(&view.pair.staging_branch).is_some_and(|staging| staging.current_state == "ready")
+fn is_ready(staging: &Branch) -> bool {
+    staging.current_state == "ready"
 }
 
 /// Says what staging holds.
-fn describe(view: &View<'_>, branches: &BranchList, is_ours: bool, status: RunStatus) -> String {
-    let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
-        return GONE.to_owned();
-    };
+fn describe(view: &View<'_>, branches: &BranchList, staging: &Branch, status: RunStatus) -> String {
+    let is_ours = is_our_copy(view, staging);
     let backup = view.checkpoint.backup.as_ref().map_or_else(|| "the backup".to_owned(), |backup| backup.name.to_string());
     let parent = staging.parent_id.as_ref().and_then(|id| branches.by_id(id));
     let parent = parent.map_or_else(|| "a root".to_owned(), |parent| parent.name.to_string());
-    if is_ours && staging.current_state != "ready" {
+    if is_ours && !is_ready(staging) {
         return format!("Staging is being restored from {backup} and is not ready.");
     }
     match (is_ours, status == RunStatus::Succeeded, &view.checkpoint.restore, &view.checkpoint.roll_back) {

@@ -137,9 +137,8 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<i64>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::RunId;
     use crate::neon::wire::Branch;
-    use crate::sync::checkpoint::{Checkpoint, Goal, Start};
+    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::Seen;
     use crate::sync::schedule::tests::pair;
     use crate::time::Timestamp;
@@ -173,16 +172,7 @@ mod tests {
         let branch_id = pair.staging_branch.clone();
         let mut endpoints = vec![Endpoint { id: "ep-a-b-c".into(), branch_id, host, kind, disabled: false, created_at: now() }];
         change(&mut list, &mut endpoints);
-        let start = Start {
-            pair: pair.name.clone(),
-            run: RunId::decode("20261121").expect("a date"),
-            is_manual: false,
-            goal: Goal::Staging,
-            hold: None,
-            give_up_at: now(),
-            settings: String::new(),
-        };
-        let checkpoint = Checkpoint::start(start, now());
+        let checkpoint = started();
         let seen = Seen::default();
         let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
         objection(&view, &list, &endpoints)
