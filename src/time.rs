@@ -44,9 +44,12 @@ pub fn render_duration(duration: Duration) -> String {
 
 /// Serialises instants with milliseconds, for `#[serde(with = "…")]`.
 pub mod millis {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use std::fmt;
 
-    use super::Timestamp;
+    use serde::de::{Error, Visitor};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{DateTime, Timestamp, Utc};
 
     /// Writes `2026-11-21T10:02:31.250Z`.
     ///
@@ -63,15 +66,36 @@ pub mod millis {
     ///
     /// When the text is not one.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
+        deserializer.deserialize_str(Instant)
     }
+
+    /// Expects an instant, without a copy of its text.
+    struct Instant;
+
+    impl Visitor<'_> for Instant {
+        type Value = Timestamp;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an RFC 3339 instant")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
+            let at =
+                DateTime::parse_from_rfc3339(text).map_err(|error| E::custom(format!("{text:?} is not an RFC 3339 instant: {error}")))?;
+            Ok(at.with_timezone(&Utc))
+        }
+    }
+
+    /// An instant in a place that may hold none.
+    #[derive(Deserialize)]
+    struct Present(#[serde(with = "self")] Timestamp);
 
     /// The same for an instant that may be missing.
     pub mod option {
-        use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+        use serde::{Deserialize as _, Deserializer, Serializer};
 
         use super::super::{Timestamp, render};
+        use super::Present;
 
         /// Writes the instant, or null.
         ///
@@ -91,8 +115,7 @@ pub mod millis {
         ///
         /// When the text is not an instant.
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-            let text = Option::<String>::deserialize(deserializer)?;
-            text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+            Ok(Option::<Present>::deserialize(deserializer)?.map(|present| present.0))
         }
     }
 }
@@ -241,6 +264,25 @@ mod tests {
         assert_eq!(at("2026-11-21T10:02:59Z"), "5:02 AM");
         assert_eq!(at("2026-11-21T17:00:00Z"), "12:00 PM");
         assert_eq!(at("2026-11-21T05:00:00Z"), "12:00 AM");
+    }
+
+    #[test]
+    fn an_instant_is_read_in_any_offset_and_nothing_else_is_one() {
+        #[derive(Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+        struct Times {
+            #[serde(with = "millis")]
+            at: Timestamp,
+            #[serde(with = "millis::option", default)]
+            until: Option<Timestamp>,
+        }
+        let read = |text: &str| serde_json::from_str::<Times>(text);
+        let times = read(r#"{"at":"2026-11-21T05:02:31.25-05:00","until":null}"#).expect("an instant and none");
+        assert_eq!(serde_json::to_string(&times).expect("plain"), r#"{"at":"2026-11-21T10:02:31.250Z","until":null}"#);
+        let both = read(r#"{"at":"2026-11-21T10:02:31.250Z","until":"2026-11-21T10:02:31Z"}"#).expect("two instants");
+        assert!(both.until.is_some_and(|until| until < both.at));
+        let error = read(r#"{"at":"2026-11-21"}"#).expect_err("a date is not an instant").to_string();
+        assert!(error.contains("\"2026-11-21\" is not an RFC 3339 instant"), "{error}");
+        assert!(read(r#"{"at":1795255351}"#).expect_err("a number is not").to_string().contains("expected an RFC 3339 instant"));
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //! What is not simulated: Postgres. A table is a number of rows and a digest; the statements are those of verification, of passwords, and `select 1`.
 //! `tests/contract` runs one suite over this and over the served emulator.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Effect, Lsn, Model, Point, Request, Response, Timestamp};
 use crate::sql;
@@ -219,42 +220,37 @@ impl Simulated {
             return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
         }
         self.model.set_endpoint_state(&target.endpoint, "active", now);
-        let body: Value = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let queries = body["queries"].as_array().ok_or_else(|| sql::error(400, "could not parse the HTTP request body"))?;
+        let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
         let mut session = Session { role: target.role, branch, may_write, password: None };
         let mut results = Vec::with_capacity(queries.len());
-        for query in queries {
+        for query in &queries {
             let rows = self.statement(&mut session, query)?;
-            let mut result = json!({"fields": [], "command": "SELECT", "rowCount": rows.len(), "rowAsArray": true});
-            result["rows"] = Value::Array(rows);
-            results.push(result);
+            results.push(Answered { command: "SELECT", row_count: rows.len(), rows, fields: [], row_as_array: true });
         }
-        let mut body = json!({});
-        body["results"] = Value::Array(results);
-        Ok(text(&body))
+        Ok(serde_json::to_string(&Results { results }).unwrap_or_default())
     }
 
     /// Runs one statement, known by how it begins.
-    fn statement(&mut self, session: &mut Session, query: &Value) -> Result<Vec<Value>, sql::Answer> {
-        let text = query["query"].as_str().unwrap_or_default();
+    fn statement(&mut self, session: &mut Session, query: &Statement<'_>) -> Result<Vec<Row>, sql::Answer> {
+        let text = &*query.query;
         if text.starts_with("select set_config(name, value, true)") {
-            return Ok(vec![json!(["off"]); text.matches("('").count()]);
+            return Ok(vec![vec!["off".into()]; text.matches("('").count()]);
         }
         if text.starts_with("with r as (") {
             return Ok(self.catalogue(session, text));
         }
         if text.starts_with("select (rolsuper or rolbypassrls)::text") {
-            return Ok(vec![json!(["true"])]);
+            return Ok(vec![vec!["true".into()]]);
         }
         if text.starts_with("select length(set_config('firstlight.password', $1, true))") {
-            session.password = query["params"][0].as_str().map(str::to_owned);
-            return Ok(vec![json!(["t"])]);
+            session.password = query.params.first().cloned();
+            return Ok(vec![vec!["t".into()]]);
         }
         if text.starts_with("do $$ begin execute format('alter role current_user password %L'") {
             return self.change_password(session);
         }
         if text == "select 1" {
-            return Ok(vec![json!(["1"])]);
+            return Ok(vec![vec!["1".into()]]);
         }
         let contents = self.contents(&session.branch);
         let rows = contents.and_then(|contents| text.split(" union all ").map(|part| digest(contents, part)).collect());
@@ -262,7 +258,7 @@ impl Simulated {
     }
 
     /// The role gives itself another password; the control plane learns of it, as the compute tells it.
-    fn change_password(&mut self, session: &Session) -> Result<Vec<Value>, sql::Answer> {
+    fn change_password(&mut self, session: &Session) -> Result<Vec<Row>, sql::Answer> {
         if !session.may_write {
             return Err(failure("25006", "cannot execute ALTER ROLE in a read-only transaction"));
         }
@@ -274,22 +270,56 @@ impl Simulated {
         Ok(Vec::new())
     }
 
-    fn catalogue(&self, session: &Session, text: &str) -> Vec<Value> {
+    fn catalogue(&self, session: &Session, text: &str) -> Vec<Row> {
         let Some(contents) = self.contents(&session.branch) else { return Vec::new() };
         for kind in ["columns", "constraints", "indexes"] {
             if text.contains(&format!("select '{kind}', count(*)::text")) {
-                return vec![json!([kind, (contents.tables.len() * 2).to_string(), "4711"])];
+                return vec![vec![kind.into(), (contents.tables.len() * 2).to_string().into(), "4711".into()]];
             }
         }
-        let tables = contents.tables.iter().map(|(name, table)| json!(["r", name, "ROW(id)", (table.rows * 100).to_string(), ""]));
-        let sequences = contents.sequences.keys().map(|name| json!(["S", name, "ROW()", "0", ""]));
+        let tables = contents
+            .tables
+            .iter()
+            .map(|(name, table)| vec!["r".into(), name.clone().into(), "ROW(id)".into(), (table.rows * 100).to_string().into(), "".into()]);
+        let sequences = contents.sequences.keys().map(|name| vec!["S".into(), name.clone().into(), "ROW()".into(), "0".into(), "".into()]);
         tables.chain(sequences).collect()
     }
 }
 
-/// Writes a body. `Display` does the same more slowly.
-pub fn text(body: &Value) -> String {
-    serde_json::to_string(body).unwrap_or_default()
+/// A row: the text of every column.
+type Row = Vec<Cow<'static, str>>;
+
+/// A batch.
+#[derive(Deserialize)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    queries: Vec<Statement<'a>>,
+}
+
+/// One statement of a batch.
+#[derive(Deserialize)]
+struct Statement<'a> {
+    #[serde(borrow)]
+    query: Cow<'a, str>,
+    #[serde(default)]
+    params: Vec<String>,
+}
+
+/// What a batch answers.
+#[derive(Serialize)]
+struct Results {
+    results: Vec<Answered>,
+}
+
+/// What one statement answers.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answered {
+    command: &'static str,
+    row_count: usize,
+    rows: Vec<Row>,
+    fields: [(); 0],
+    row_as_array: bool,
 }
 
 /// One transaction.
@@ -301,13 +331,13 @@ struct Session {
 }
 
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.
-fn digest(contents: &Contents, part: &str) -> Option<Value> {
+fn digest(contents: &Contents, part: &str) -> Option<Row> {
     let (index, _) = part.strip_prefix("select ")?.split_once("::text, ")?;
     let (_, name) = part.rsplit_once(' ')?;
     if let Some(table) = contents.tables.get(name) {
-        return Some(json!([index, table.rows.to_string(), table.digest.to_string()]));
+        return Some(vec![index.to_owned().into(), table.rows.to_string().into(), table.digest.to_string().into()]);
     }
-    contents.sequences.get(name).map(|last| json!([index, last.to_string(), "true"]))
+    contents.sequences.get(name).map(|last| vec![index.to_owned().into(), last.to_string().into(), "true".into()])
 }
 
 /// An error of Postgres.
