@@ -71,6 +71,18 @@ fn what_happens_to_staging_before_its_success_is_told_is_told_instead() {
 }
 
 #[test]
+fn a_success_that_people_were_told_stays_one_where_its_result_could_not_be_stored_at_first() {
+    // The notice is stored and taken, the result is not; four seconds later everything is looked at again.
+    for fault in [Fault::Nothing, Fault::StagingRestored, Fault::StagingDeleted] {
+        let faults = vec![planned("kv:result", 1, Fault::StoreFails)];
+        let happenings = vec![(0, Happening::Cron), (14, Happening::Outside(fault))];
+        let outcome = play(&Script { faults, happenings, ..Script::default() });
+        let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
+        assert_eq!((told, report(&outcome).status.as_str()), (vec!["succeeded"], "succeeded"), "{fault}");
+    }
+}
+
+#[test]
 fn a_run_whose_staging_somebody_restored_before_it_was_read_says_no_more_than_that() {
     let report = recorded("roll_back/listProjectBranches#5=staging_restored");
     assert_eq!(report.reason.as_deref(), Some("staging was restored from another backup meanwhile"));

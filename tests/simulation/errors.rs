@@ -24,6 +24,12 @@ fn place(outcome: &Outcome, text: &str) -> usize {
     outcome.trace.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text} is not in {:#?}", outcome.trace))
 }
 
+/// Returns the second of the hour at which a line of the trace was written.
+fn second(line: &str) -> i64 {
+    let number = |range: std::ops::Range<usize>| line[range].parse::<i64>().expect("a line begins with HH:MM:SS");
+    number(3..5) * 60 + number(6..8)
+}
+
 #[test]
 fn a_smoke_test_that_passes_is_called_once_and_one_that_fails_three_times() {
     assert_eq!(count(&with(&[]), "smoke"), 1);
@@ -128,8 +134,13 @@ fn a_failure_is_told_after_four_looks_in_vain_and_a_success_waits_for_a_look_unt
     let told = &failed.trace[place(&failed, "run ended")];
     assert!(told.starts_with("10:05:"), "{told}");
     assert!(told.contains("What staging holds could not be observed"), "{told}");
-    let waits = failed.trace[..place(&failed, "run ended")].iter().filter(|line| line.contains("Neon answered 503")).count();
-    assert_eq!(waits, 4, "{:#?}", failed.trace);
+    let looks: Vec<i64> = failed.trace[..place(&failed, "run ended")]
+        .iter()
+        .filter(|line| line.contains("Neon answered 503"))
+        .map(|line| second(line))
+        .collect();
+    let waits: Vec<i64> = looks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(waits, [2, 4, 8], "{:#?}", failed.trace);
     let good = with(&[("listProjectBranches", 7, Fault::Outage)]);
     assert_eq!(good.status, Some(RunStatus::Succeeded), "{:?}", good.told);
 }

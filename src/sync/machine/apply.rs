@@ -399,8 +399,12 @@ fn is_about_the_network(error: &SqlError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::DatabaseName;
     use crate::port::HttpFailure;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{CheckBranch, Checkpoint};
     use crate::sync::retry::tests::status;
+    use crate::sync::verify::catalogue_batch;
 
     #[test]
     fn only_a_refusal_says_that_certainly_nothing_was_done() {
@@ -435,5 +439,53 @@ mod tests {
         assert!(answered("This IP address 203.0.113.7 is not allowed to connect to this endpoint"));
         assert!(answered("This connection is trying to access this endpoint from a blocked network."));
         assert!(!answered("password authentication failed for user \"app\""));
+    }
+
+    fn row(values: &[&str]) -> Vec<Option<String>> {
+        values.iter().map(|value| Some((*value).to_owned())).collect()
+    }
+
+    /// Takes up the catalogue of a database with two small tables, and returns what is to be read of it.
+    fn with_two_tables(side: Side) -> (Run, Query) {
+        let check = CheckBranch {
+            name: "staging-check-20261121".into(),
+            id: None,
+            operations: Vec::new(),
+            is_ready: true,
+            refusal: None,
+            tables: vec!["public.b".to_owned()],
+        };
+        let mut run = Run::new(Checkpoint { check: Some(check), ..started() }, None);
+        let (batch, database) = (catalogue_batch(), DatabaseName::from("neondb"));
+        let query =
+            Query { purpose: Purpose::Catalogue(side), branch: "br-x".into(), host: String::new(), database, role: "o".into(), batch };
+        let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", "8192", ""])).to_vec();
+        let mut results = vec![Rows::default(), Rows { rows: tables }];
+        results.resize(query.batch.statements.len(), Rows { rows: vec![row(&["columns", "2", "4711"])] });
+        queried(&mut run, &query, &results).expect("a catalogue");
+        (run, query)
+    }
+
+    #[test]
+    fn a_check_branch_is_read_only_where_it_is_needed() {
+        let sql = |side: Side| {
+            let (run, query) = with_two_tables(side);
+            run.seen.readings[&(side, query.database)].batches.batches[0].statements[1].0.clone()
+        };
+        assert!(sql(Side::Staging).contains("from only public.a") && sql(Side::Staging).contains("from only public.b"));
+        assert!(!sql(Side::Check).contains("from only public.a") && sql(Side::Check).contains("from only public.b"));
+    }
+
+    #[test]
+    fn an_answer_that_leaves_out_a_table_is_no_reading() {
+        let (mut run, mut query) = with_two_tables(Side::Staging);
+        query.purpose = Purpose::Content(Side::Staging, 0);
+        queried(&mut run, &query, &[Rows::default(), Rows { rows: vec![row(&["0", "3", "77"])] }]).expect("one of two tables");
+        assert!(!run.checkpoint.prints.contains_key(&Side::Staging), "the second table was not read");
+        let (mut run, mut query) = with_two_tables(Side::Staging);
+        query.purpose = Purpose::Content(Side::Staging, 0);
+        let both = Rows { rows: vec![row(&["0", "3", "77"]), row(&["1", "4", "78"])] };
+        queried(&mut run, &query, &[Rows::default(), both]).expect("both tables");
+        assert_eq!(run.checkpoint.prints[&Side::Staging].table_count(), 2);
     }
 }
