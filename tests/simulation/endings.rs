@@ -71,6 +71,17 @@ fn what_happens_to_staging_before_its_success_is_told_is_told_instead() {
 }
 
 #[test]
+fn staging_that_holds_something_else_and_is_ready_is_no_success_of_this_run() {
+    // The smoke test hangs for as long as somebody's restore takes, so that the last look finds staging ready.
+    let faults = vec![planned("smoke", 1, Fault::Late)];
+    let happenings = vec![(0, Happening::Cron), (14, Happening::Outside(Fault::StagingRestored))];
+    let outcome = play(&Script { faults, happenings, ..Script::default() });
+    let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
+    assert_eq!(told, ["superseded"]);
+    assert_eq!(report(&outcome).staging.as_deref(), Some("Staging is a child of production, not of this run's backup."));
+}
+
+#[test]
 fn a_success_that_people_were_told_stays_one_where_its_result_could_not_be_stored_at_first() {
     // The notice is stored and taken, the result is not; four seconds later everything is looked at again.
     for fault in [Fault::Nothing, Fault::StagingRestored, Fault::StagingDeleted] {
