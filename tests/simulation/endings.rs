@@ -72,13 +72,17 @@ fn what_happens_to_staging_before_its_success_is_told_is_told_instead() {
 
 #[test]
 fn staging_that_holds_something_else_and_is_ready_is_no_success_of_this_run() {
-    // The smoke test hangs for as long as somebody's restore takes, so that the last look finds staging ready.
-    let faults = vec![planned("smoke", 1, Fault::Late)];
-    let happenings = vec![(0, Happening::Cron), (14, Happening::Outside(Fault::StagingRestored))];
-    let outcome = play(&Script { faults, happenings, ..Script::default() });
-    let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
-    assert_eq!(told, ["superseded"]);
-    assert_eq!(report(&outcome).staging.as_deref(), Some("Staging is a child of production, not of this run's backup."));
+    let smoke_test_hangs = vec![planned("smoke", 1, Fault::Late)];
+    let refused = |nth: u32| planned("listProjectBranches", nth, Fault::Refused(503));
+    let verdict_waits_for_the_store = vec![planned("kv:notice", 1, Fault::StoreFails), refused(6), refused(7)];
+    // For as long as somebody's restore takes, so that the next look finds staging ready.
+    for faults in [smoke_test_hangs, verdict_waits_for_the_store] {
+        let happenings = vec![(0, Happening::Cron), (14, Happening::Outside(Fault::StagingRestored))];
+        let outcome = play(&Script { faults, happenings, ..Script::default() });
+        let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
+        assert_eq!(told, ["superseded"], "{:#?}", outcome.trace);
+        assert_eq!(report(&outcome).staging.as_deref(), Some("Staging is a child of production, not of this run's backup."));
+    }
 }
 
 #[test]
