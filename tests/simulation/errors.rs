@@ -2,10 +2,11 @@
 
 use firstlight::sync::checkpoint::{Prune, RunStatus};
 use neon_emulator::model::Switches;
+use serde_json::json;
 use simulation::faults::Fault;
 use simulation::plan::{Crash, Memory, Planned};
 use simulation::run::Outcome;
-use simulation::script::{Answers, Happening, Script};
+use simulation::script::{Answers, Happening, Script, Settings};
 
 use crate::{count, planned, play, report, run_traced, stored};
 
@@ -69,6 +70,16 @@ fn room_is_made_only_where_the_run_needs_it() {
     assert!(play(8, &held).0);
     let (is_good, text) = play(7, &held);
     assert!(!is_good && text.contains("make room for 1 branches: the project has 7 of 7"), "{text}");
+}
+
+#[test]
+fn a_database_that_is_configured_has_to_be_on_production() {
+    let play = |settings: Settings| play(&Script { settings, ..Script::default() });
+    assert_eq!(play(|value| value["pairs"][0]["databases"] = json!(["neondb"])).status, Some(RunStatus::Succeeded));
+    let missing = play(|value| value["pairs"][0]["databases"] = json!(["neondb", "orders"]));
+    let text = &missing.told[0].text;
+    assert!(text.contains("databases: orders is not on production") && text.contains("it has neondb"), "{text}");
+    assert_eq!(missing.deeds, (0, 0, 0));
 }
 
 #[test]

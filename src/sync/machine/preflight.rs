@@ -197,4 +197,13 @@ mod tests {
         let foreign = |list: &mut BranchList, _: &mut Vec<Endpoint>| list.branches.push(branch("br-x-y-z", "backup-20261121", None));
         assert!(text(&foreign).contains("was not made by this pair"));
     }
+
+    #[test]
+    fn a_project_that_tells_no_limit_has_room() {
+        let (pair, checkpoint, seen) = (pair(), started(), Seen::default());
+        let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
+        let list = BranchList { branches: vec![branch("br-a-b-c", "production", None)], ..BranchList::default() };
+        let has_room = |limit: Option<i64>| make_room(&view, &list, limit).is_none();
+        assert_eq!([None, Some(-1), Some(0), Some(1), Some(2), Some(3)].map(has_room), [true, true, true, false, false, true]);
+    }
 }
