@@ -47,3 +47,31 @@ fn create(view: &View<'_>) -> Decision {
         annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neon::wire::{Branch, BranchList};
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{Backup, Checkpoint};
+    use crate::sync::machine::Seen;
+    use crate::sync::machine::names::tests::branch;
+    use crate::sync::schedule::tests::pair;
+
+    #[test]
+    fn a_backup_whose_operations_are_unknown_is_used_once_it_says_itself_that_it_is_ready() {
+        let (pair, now) = (pair(), started().started_at);
+        let made = branch("br-a-b-c", "backup-20261121", &pair.production_branch);
+        let decision = |state: &str| {
+            let (id, name) = (made.id.clone(), made.name.clone());
+            let backup = Backup { id, name, lsn: None, accepted_at: now, operations: Vec::new(), is_ready: false, is_verified: false };
+            let checkpoint = Checkpoint { backup: Some(backup), ..started() };
+            let branches = vec![Branch { current_state: state.to_owned(), ..made.clone() }];
+            let branches = Some(BranchList { branches, ..BranchList::default() });
+            let seen = Seen { branches, operations: Some(Vec::new()), ..Seen::default() };
+            format!("{:?}", next(&View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now }))
+        };
+        assert_eq!(decision("ready"), "Conclude(BackupReady)");
+        assert_eq!(decision("init"), "Conclude(LookAgain)");
+    }
+}

@@ -71,12 +71,13 @@ pub(super) fn free_name(branches: &BranchList, stem: &str) -> BranchName {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::neon::wire::Annotation;
     use crate::sync::schedule::tests::pair;
 
-    fn branch(id: &str, name: &str, parent: &BranchId) -> Branch {
+    /// Returns a branch that is ready and was made at ten.
+    pub(in crate::sync::machine) fn branch(id: &str, name: &str, parent: &BranchId) -> Branch {
         Branch {
             id: id.into(),
             name: name.into(),

@@ -140,6 +140,7 @@ mod tests {
     use crate::neon::wire::Branch;
     use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::Seen;
+    use crate::sync::machine::names::tests::branch;
     use crate::sync::schedule::tests::pair;
     use crate::time::Timestamp;
 
@@ -147,25 +148,16 @@ mod tests {
         "2026-11-21T10:00:00Z".parse().expect("an instant")
     }
 
-    fn branch(id: &str, name: &str, parent: Option<&str>) -> Branch {
-        Branch {
-            id: id.into(),
-            name: name.into(),
-            parent_id: parent.map(Into::into),
-            parent_lsn: None,
-            current_state: "ready".into(),
-            default: false,
-            protected: false,
-            created_at: now(),
-            expires_at: None,
-        }
+    /// Returns a branch without a parent.
+    fn root(id: &str, name: &str) -> Branch {
+        Branch { parent_id: None, ..branch(id, name, &"br-no-body".into()) }
     }
 
     /// Returns the objection to a project that is good but for one change.
     fn objected(change: impl Fn(&mut BranchList, &mut Vec<Endpoint>)) -> Option<String> {
         let pair = pair();
         let (production, staging) = (pair.production_branch.as_str(), pair.staging_branch.as_str());
-        let branches = vec![branch(production, "production", None), branch(staging, "staging", Some(production))];
+        let branches = vec![root(production, "production"), branch(staging, "staging", &pair.production_branch)];
         let mut list = BranchList { branches, ..BranchList::default() };
         let kind = "read_write".to_owned();
         let host = "ep-a-b-c.neon.test".to_owned();
@@ -194,7 +186,7 @@ mod tests {
         assert!(text(&|_, endpoints| endpoints[0].disabled = true).contains("no enabled read-write endpoint"));
         assert!(text(&|list, _| drop(list.branches.remove(1))).contains("staging_branch: br-calm-river-a5x0q1zz is not in project"));
         assert!(text(&|list, _| drop(list.branches.remove(0))).contains("production_branch: br-noisy-breeze-a5e59rrb is not in project"));
-        let foreign = |list: &mut BranchList, _: &mut Vec<Endpoint>| list.branches.push(branch("br-x-y-z", "backup-20261121", None));
+        let foreign = |list: &mut BranchList, _: &mut Vec<Endpoint>| list.branches.push(root("br-x-y-z", "backup-20261121"));
         assert!(text(&foreign).contains("was not made by this pair"));
     }
 
@@ -202,7 +194,7 @@ mod tests {
     fn a_project_that_tells_no_limit_has_room() {
         let (pair, checkpoint, seen) = (pair(), started(), Seen::default());
         let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
-        let list = BranchList { branches: vec![branch("br-a-b-c", "production", None)], ..BranchList::default() };
+        let list = BranchList { branches: vec![root("br-a-b-c", "production")], ..BranchList::default() };
         let has_room = |limit: Option<i64>| make_room(&view, &list, limit).is_none();
         assert_eq!([None, Some(-1), Some(0), Some(1), Some(2), Some(3)].map(has_room), [true, true, true, false, false, true]);
     }
