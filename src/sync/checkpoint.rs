@@ -85,6 +85,9 @@ pub struct Checkpoint {
     pub reads_by_writer: bool,
     /// The displaced name that the restore was, or may have been, sent with; missing when it was refused.
     pub intended_name: Option<BranchName>,
+    /// Whether the restore was sent more than once: that a later request was refused says nothing of the first.
+    #[serde(default)]
+    pub is_restore_in_doubt: bool,
     /// Whether staging was compared with the backup.
     pub is_compared: bool,
     /// What was checked, and how it went.
@@ -384,6 +387,7 @@ impl Checkpoint {
             check: None,
             reads_by_writer: false,
             intended_name: None,
+            is_restore_in_doubt: false,
             is_compared: false,
             checks: Vec::new(),
             warnings: Vec::new(),

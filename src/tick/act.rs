@@ -48,6 +48,7 @@ impl<W: World> Context<'_, W> {
             Action::Call(call) => {
                 if let Call::RestoreBranch(restore) = call {
                     // Saved first: a crash during the call then costs a look-up, not the knowledge of what was displaced.
+                    run.checkpoint.is_restore_in_doubt |= run.checkpoint.intended_name.is_some();
                     run.checkpoint.intended_name = Some(restore.displaced_name.clone());
                     *saved_at = self.save_after(*saved_at, &run.checkpoint).await.0;
                     run.wants_save = false;

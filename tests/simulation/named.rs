@@ -172,6 +172,21 @@ fn a_renamed_staging_is_restored_once_though_the_first_restore_arrives_late() {
 }
 
 #[test]
+fn a_refusal_says_nothing_of_the_restore_that_was_sent_before() {
+    // The first has an hour to arrive; the second is refused, because somebody's own restore is under way, and the third would have another name.
+    let outcome = run("plain/restoreProjectBranch#1=old_zombie+listProjectEndpoints#3=staging_restored/no_crash/fresh/one_tick");
+    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Cancelled), (1, 1, 0)), "{:?}", outcome.story);
+    // Nothing was applied when every request was refused: the next may have another name.
+    let outcome = run("plain/restoreProjectBranch#1=refused_423+listProjectEndpoints#3=staging_restored/no_crash/fresh/one_tick");
+    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Succeeded), (1, 1, 0)), "{:?}", outcome.story);
+}
+
+#[test]
+fn a_backup_that_somebody_deletes_while_another_is_being_deleted_is_not_our_doing() {
+    run("plain/listProjectBranches#5=staging_deleted+deleteProjectBranch#2=backup_deleted/no_crash/fresh/one_tick");
+}
+
+#[test]
 fn a_restore_that_may_still_arrive_is_not_sent_under_another_name() {
     let outcome = run("plain/listProjectEndpoints#2=staging_restored+restoreProjectBranch#1=zombie/no_crash/fresh/one_tick");
     assert_eq!(outcome.deeds, (1, 1, 0), "the late one alone");

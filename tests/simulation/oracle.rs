@@ -71,6 +71,8 @@ pub(crate) struct Oracle {
     arrived: Vec<Told>,
     /// Branches of ours that somebody else deleted or renamed: their names are no locks any more.
     pub(crate) locks_lost: u32,
+    /// Branches that somebody else deleted since the last listing: nobody of us can know.
+    deleted_unseen: BTreeSet<String>,
     /// Whether the store has lost what people were told: nobody can know that it was contradicted.
     pub(crate) is_memory_lost: bool,
     /// What went wrong.
@@ -96,6 +98,7 @@ impl Oracle {
             claims: BTreeSet::new(),
             arrived: Vec::new(),
             locks_lost: 0,
+            deleted_unseen: BTreeSet::new(),
             is_memory_lost: false,
             violations: Vec::new(),
         }
@@ -228,16 +231,28 @@ impl Oracle {
         if made.purpose != Purpose::Check && now - made.at < TimeDelta::hours(24) - TimeDelta::seconds(1) {
             self.blame(format!("G4: {} was deleted when it was younger than a day", made.name));
         }
+        let is_there = |id: &String| neon.model.branch(id).is_some() || self.deleted_unseen.contains(id);
         let mut verified: Vec<&Made> = self
             .made
             .iter()
-            .filter(|(id, made)| made.purpose == Purpose::Backup && !made.tables_read.is_empty() && neon.model.branch(id).is_some())
+            .filter(|(id, made)| made.purpose == Purpose::Backup && !made.tables_read.is_empty() && is_there(id))
             .map(|(_, made)| made)
             .collect();
         verified.sort_by_key(|made| std::cmp::Reverse(made.at));
         if verified.iter().take(KEEP_AT_LEAST).any(|kept| kept.name == made.name) {
             self.blame(format!("G4: {} was deleted, one of the newest {KEEP_AT_LEAST} verified backups", made.name));
         }
+    }
+
+    /// Somebody else deletes a branch of ours.
+    pub(crate) fn loses(&mut self, id: &str) {
+        self.locks_lost += 1;
+        self.deleted_unseen.insert(id.to_owned());
+    }
+
+    /// Somebody reads which branches there are.
+    pub(crate) fn listed(&mut self) {
+        self.deleted_unseen.clear();
     }
 
     /// Takes a branch for a verified backup that an earlier run has made.

@@ -25,7 +25,7 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
     match fault {
         Fault::BackupDeleted => {
             if let Some(id) = oracle.backup(TODAY) {
-                oracle.locks_lost += 1;
+                oracle.loses(&id);
                 call("DELETE", format!("/branches/{id}"), Value::Null);
             }
         }
@@ -49,7 +49,7 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
         }
         Fault::DisplacedDeleted => {
             if let Some(id) = oracle.displaced(TODAY) {
-                oracle.locks_lost += 1;
+                oracle.loses(&id);
                 call("DELETE", format!("/branches/{id}"), Value::Null);
             }
         }

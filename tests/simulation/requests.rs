@@ -141,6 +141,9 @@ impl Sim {
                 let asked = api_request(request);
                 let response = self.serve(&asked);
                 let is_listing = asked.method == "GET" && asked.path.ends_with("/branches");
+                if is_listing && response.status == 200 {
+                    self.oracle.listed();
+                }
                 let seen = is_listing.then(|| Seen::Staging(self.oracle.sight(&self.neon)));
                 Reply { seen, ..answer(latency, response.status, response.body) }
             }

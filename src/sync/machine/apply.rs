@@ -205,7 +205,7 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
         run.checkpoint.attempt += 1;
         return;
     }
-    if matches!(call, Call::RestoreBranch(_)) && is_refusal(error) {
+    if matches!(call, Call::RestoreBranch(_)) && is_refusal(error) && !run.checkpoint.is_restore_in_doubt {
         run.checkpoint.intended_name = None;
     }
     match meaning {
