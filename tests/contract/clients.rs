@@ -135,3 +135,18 @@ fn psql_connects_to_the_compute_that_the_emulator_names() -> Result<()> {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "2", "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
+
+#[test]
+fn a_compute_whose_port_somebody_has_taken_meanwhile_starts_on_another() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let endpoint = emulator.writer(&emulator.production)?;
+    let port = endpoint["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("production's compute runs")?;
+    let path = format!("/endpoints/{}/suspend", endpoint["id"].as_str().unwrap_or_default());
+    assert_eq!(emulator.call("POST", &path, None)?.status, 200);
+    settle(&emulator)?;
+    let taken = harness::wait_for(std::time::Duration::from_secs(10), || std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    let _taken = taken.context("the port is not free although the compute sleeps")?;
+    assert_eq!(emulator.sql(&emulator.production, &["select count(*) from users"])?, vec![vec![Some("2".to_owned())]]);
+    assert_ne!(emulator.writer(&emulator.production)?["port"], endpoint["port"]);
+    Ok(())
+}

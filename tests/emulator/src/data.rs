@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::model::{Lsn, Point, Timestamp};
-use crate::postgres::{Installation, Mode, Server, control_lsn, free_port};
+use crate::postgres::{Installation, Mode, Server, control_lsn};
 
 /// Samples of time and position that are kept: a day at one a second.
 const SAMPLES: usize = 86_400;
@@ -81,21 +81,12 @@ impl Data {
         self.computes.values().find(|compute| compute.data == data && compute.is_read_write)
     }
 
-    fn port(&mut self, endpoint: &str) -> Result<u16> {
-        if let Some(port) = self.ports.get(endpoint) {
-            return Ok(*port);
-        }
-        let port = free_port()?;
-        self.ports.insert(endpoint.to_owned(), port);
-        Ok(port)
-    }
-
     /// Starts a compute, unless it runs. A read-only one is a hot standby on a copy of its own.
     pub(crate) async fn start(&mut self, endpoint: &str, data: &str, is_read_write: bool) -> Result<()> {
         if self.computes.contains_key(endpoint) {
             return Ok(());
         }
-        let port = self.port(endpoint)?;
+        let port = self.ports.get(endpoint).copied();
         let archive = self.archive(data);
         let server = if is_read_write {
             self.keep_base(data)?;
@@ -111,6 +102,7 @@ impl Data {
             }
             self.installation.start(&dir, port, &Mode::Standby { archive, primary }).await?
         };
+        self.ports.insert(endpoint.to_owned(), server.port);
         let compute = Compute { server, data: data.to_owned(), is_read_write, used_at: Instant::now() };
         self.computes.insert(endpoint.to_owned(), compute);
         Ok(())
@@ -209,7 +201,7 @@ impl Data {
     /// Changes data that no compute serves. Returns the position at which it then is.
     pub(crate) async fn tamper(&self, data: &str, sql: &str) -> Result<Lsn> {
         let mode = Mode::Primary { archive: self.archive(data) };
-        let mut server = self.installation.start(&self.cluster(data), free_port()?, &mode).await?;
+        let mut server = self.installation.start(&self.cluster(data), None, &mode).await?;
         let changed = async { self.installation.admin(server.port, "neondb").await?.script(sql).await.map_err(anyhow::Error::from) }.await;
         tokio::task::spawn_blocking(move || server.stop(Signal::SIGINT)).await?;
         changed.context("tamper")?;
@@ -279,7 +271,7 @@ impl Data {
     /// Lets a copy recover to its point, and stops it cleanly.
     async fn recover(&self, source: &str, target: &Path, point: Vec<String>) -> Result<()> {
         let mode = Mode::Recovery { archive: self.archive(source), target: point };
-        let mut server = self.installation.start(target, free_port()?, &mode).await?;
+        let mut server = self.installation.start(target, None, &mode).await?;
         tokio::task::spawn_blocking(move || server.stop(Signal::SIGINT)).await?;
         Ok(())
     }

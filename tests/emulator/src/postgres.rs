@@ -20,6 +20,9 @@ use nix::unistd::{Gid, Pid, Uid, User};
 use crate::model::Lsn;
 use crate::wire::Connection;
 
+/// Ports that are tried, beside the last, when somebody else listens on them.
+const PORTS_TRIED: u32 = 4;
+
 /// The superuser, as Neon calls it.
 pub(crate) const ADMIN: &str = "cloud_admin";
 
@@ -227,13 +230,26 @@ impl Installation {
         self.make_dir(&to.join("pg_wal/archive_status"))
     }
 
-    /// Starts a server and waits until it accepts connections.
-    pub(crate) async fn start(&self, dir: &Path, port: u16, mode: &Mode) -> Result<Server> {
+    /// Starts a server and waits until it accepts connections; on another port than the wanted one when somebody else listens there.
+    pub(crate) async fn start(&self, dir: &Path, wanted: Option<u16>, mode: &Mode) -> Result<Server> {
+        let mut port = wanted.map_or_else(free_port, Ok)?;
+        for _ in 0..PORTS_TRIED {
+            match self.start_on(dir, port, mode).await {
+                // Between finding a free port and listening on it, another emulator may have done the same.
+                Err(error) if format!("{error:#}").contains("Address already in use") => port = free_port()?,
+                started => return started,
+            }
+        }
+        self.start_on(dir, port, mode).await
+    }
+
+    async fn start_on(&self, dir: &Path, port: u16, mode: &Mode) -> Result<Server> {
         for signal in ["recovery.signal", "standby.signal"] {
             let _ = fs::remove_file(dir.join(signal));
         }
         let settings = self.settings(dir, port, mode)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
+        let log_began_at = log.metadata()?.len();
         let mut command = self.command("postgres");
         command.arg("-D").arg(dir).stdout(log.try_clone()?).stderr(log);
         for setting in &settings {
@@ -246,7 +262,8 @@ impl Installation {
         match self.wait_until_ready(&mut server, matches!(mode, Mode::Recovery { .. })).await {
             Ok(()) => Ok(server),
             Err(error) => {
-                let log = fs::read_to_string(dir.with_extension("log")).unwrap_or_default();
+                let log = fs::read(dir.with_extension("log")).unwrap_or_default();
+                let log = String::from_utf8_lossy(log.get(usize::try_from(log_began_at).unwrap_or_default()..).unwrap_or_default());
                 let tail: Vec<&str> = log.lines().rev().take(12).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
                 server.stop(Signal::SIGQUIT);
@@ -294,7 +311,9 @@ impl Installation {
             if let Some(status) = server.child.try_wait()? {
                 bail!("start postgres in {}: it ended with {status}", server.dir.display());
             }
-            if let Ok(mut admin) = self.admin(server.port, "postgres").await
+            // Somebody else may listen there, and never say a word.
+            let connected = tokio::time::timeout(Duration::from_secs(2), self.admin(server.port, "postgres")).await;
+            if let Ok(Ok(mut admin)) = connected
                 && (!must_promote || admin.value("select pg_is_in_recovery()::text").await.is_ok_and(|value| value == "false"))
             {
                 return Ok(());
