@@ -286,7 +286,8 @@ fn kind_of(action: &str) -> Kind {
 
 /// Returns the tables that a batch of SQL digests.
 fn tables_in(body: &str) -> Vec<String> {
-    let after = body.split("from only ").skip(1);
+    const BEFORE: &str = "from only ";
+    let after = memchr::memmem::find_iter(body.as_bytes(), BEFORE).filter_map(|at| body.get(at + BEFORE.len()..));
     after.map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_')).collect()).collect()
 }
 

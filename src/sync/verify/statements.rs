@@ -53,7 +53,7 @@ and c.relowner not in (select oid from pg_catalog.pg_roles where rolname = 'clou
 /// Lists tables, materialized views and sequences, with the expression that digests a row of each.
 ///
 /// Exact columns are those whose equality is equality of bytes and that have an extended hash; all others go through
-/// `record_send`. A type without a binary form is cast to text.
+/// `record_send`. A type without a binary form is cast to text. Where no column is exact, `x.exact || ', '` is NULL and nothing is put before.
 fn relations_statement() -> (String, Vec<String>) {
     let sql = format!(
         "with r as ({RELATIONS} and c.relkind in ('r', 'm', 'S')), \
@@ -70,7 +70,7 @@ fn relations_statement() -> (String, Vec<String>) {
              filter (where not is_exact) as others from a group by attrelid) \
          select r.relkind::text, pg_catalog.format('%I.%I', r.nspname, r.relname), \
          case when r.relkind = 'S' then 'ROW()' when x.others is null then pg_catalog.format('ROW(%s)', x.exact) \
-           else pg_catalog.format('ROW(%s, pg_catalog.record_send(ROW(%s)))', x.exact, x.others) end, \
+           else pg_catalog.format('ROW(%spg_catalog.record_send(ROW(%s)))', x.exact || ', ', x.others) end, \
          case when r.relkind = 'S' then 0 else pg_catalog.pg_relation_size(r.oid) end::text, \
          case when r.relpersistence = 'u' then 'skipped: unlogged' \
            when not r.relispopulated then 'skipped: not populated' \
@@ -81,11 +81,7 @@ fn relations_statement() -> (String, Vec<String>) {
            else '' end \
          from r left join x on x.attrelid = r.oid order by 2"
     );
-    // `ROW(, …)` is no expression: a table without exact columns begins with the other part.
-    (
-        sql.replace("'ROW(%s, pg_catalog.record_send(ROW(%s)))', x.exact", "'ROW(%spg_catalog.record_send(ROW(%s)))', x.exact || ', '"),
-        Vec::new(),
-    )
+    (sql, Vec::new())
 }
 
 /// Digests the definitions of one kind of schema object, whatever their order.
