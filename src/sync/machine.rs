@@ -34,7 +34,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint};
+use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint, Item};
 use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
@@ -62,6 +62,8 @@ pub struct Seen {
     look_at: Option<Timestamp>,
     sees_all_rows: Option<RoleSight>,
     readings: BTreeMap<(Side, DatabaseName), Reading>,
+    /// Objects of the kinds that differ.
+    items: BTreeMap<(Side, DatabaseName), Vec<Item>>,
     orders: Option<Orders>,
     /// Whether looking at the end has failed for good.
     is_blind: bool,
@@ -161,6 +163,8 @@ pub enum Purpose {
     Catalogue(Side),
     /// What its tables hold: the n-th batch.
     Content(Side, usize),
+    /// How the objects of the kinds that differ are defined.
+    Items(Side),
     /// The role gets the password it had on this branch.
     GivePassword(BranchId),
     /// Whether the role can log in.
@@ -209,6 +213,8 @@ pub enum Conclusion {
     BackupReady,
     /// The backup was read.
     BackupRead(Fingerprint),
+    /// The backup was read again, because another version of Firstlight had read it.
+    BackupReadAgain(Fingerprint),
     /// Staging is left as it is, by request.
     Held(Hold),
     /// Staging is a child of this run's backup already.

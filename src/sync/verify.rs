@@ -9,6 +9,7 @@
 //! found out from the catalogue before it is read.
 
 mod compare;
+mod schema;
 mod statements;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::compare::{Differences, compare};
-pub use self::statements::{Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
+pub use self::schema::{Difference, Item, differences};
+pub use self::statements::{
+    Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, decode_items, items_batch, role_batch, sees_all_rows,
+};
 use crate::id::DatabaseName;
+
+/// The rules by which databases are read; counted up whenever a new version digests more, or otherwise.
+const RULES: u32 = 2;
 
 /// What every database of one side holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,9 @@ pub struct Fingerprint {
 /// What one database holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabasePrint {
+    /// The rules by which it was read: prints of a version that read otherwise are not compared with ours.
+    #[serde(default)]
+    rules: u32,
     /// For each kind of schema object: how many, and a digest of their definitions.
     pub schema: BTreeMap<String, Digest>,
     /// For each table that was read: how many rows, and a digest of their content.
@@ -70,6 +80,9 @@ pub struct Check {
     pub outcome: CheckOutcome,
     /// What was expected and seen, or why it was not checked; empty when there is nothing to say.
     pub detail: String,
+    /// The objects that differ, at most twenty; the detail says how many there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
 }
 
 /// How a check went.
@@ -88,14 +101,49 @@ pub enum CheckOutcome {
     NotChecked,
 }
 
+impl Digest {
+    /// Returns the digest of nothing.
+    pub fn none() -> Self {
+        Self { count: 0, digest: "0".to_owned() }
+    }
+}
+
 impl Check {
     /// Returns a check without a detail.
     pub fn new(name: String, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
-        Self { name, outcome, detail: detail.into() }
+        Self { name, outcome, detail: detail.into(), differences: Vec::new() }
+    }
+}
+
+impl DatabasePrint {
+    /// Returns the print of a database of which nothing was read yet.
+    pub fn new() -> Self {
+        Self { rules: RULES, ..Self::default() }
+    }
+
+    /// Returns whether it was read as this version reads.
+    pub fn is_current(&self) -> bool {
+        self.rules == RULES
     }
 }
 
 impl Fingerprint {
+    /// Returns whether every database was read as this version reads.
+    pub fn is_current(&self) -> bool {
+        self.databases.values().all(DatabasePrint::is_current)
+    }
+
+    /// Returns how many objects of a kind a database has, and their digest.
+    pub fn kind(&self, database: &DatabaseName, kind: &str) -> Digest {
+        let found = self.databases.get(database).and_then(|print| print.schema.get(kind));
+        found.cloned().unwrap_or_else(Digest::none)
+    }
+
+    /// Returns the digest of a table; `None` where it was not read.
+    pub fn table(&self, database: &str, table: &str) -> Option<&Digest> {
+        self.databases.get(&DatabaseName::from(database))?.tables.get(table)
+    }
+
     /// Returns how many tables were read.
     pub fn table_count(&self) -> usize {
         self.databases.values().map(|database| database.tables.len()).sum()

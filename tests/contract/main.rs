@@ -7,6 +7,7 @@ mod clients;
 mod openapi;
 mod parity;
 mod rules;
+mod schema;
 mod verification;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -3,8 +3,6 @@
 //! Each step writes down what a client sees (statuses, errors, names, states, the decoded answers of our own SQL), with ids replaced by names. The two
 //! protocols must be equal, so that what the simulation shows of the Worker holds for the served Neon, which foreign clients judge.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
@@ -66,7 +64,7 @@ impl InMemory {
         let production = model.branches[0].id.clone();
         model.add_child(&production, "staging", now).context("make staging")?;
         let tables = [("public.users".to_owned(), Table { rows: 2, digest: 77 })].into();
-        Ok(Self { neon: Simulated::new(model, &Contents { tables, sequences: BTreeMap::new() }), now })
+        Ok(Self { neon: Simulated::new(model, &Contents { tables, ..Contents::default() }), now })
     }
 }
 

@@ -137,6 +137,19 @@ fn a_copy_that_is_no_copy_fails_the_run_and_names_the_table() -> Result<()> {
 }
 
 #[test]
+fn a_definition_that_the_restore_changed_fails_the_run_and_names_the_object() -> Result<()> {
+    let stack = small()?;
+    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": "alter table users alter name set default 'nobody'"}))?;
+
+    let report = stack.run_to_end(2)?;
+
+    assert_eq!((&report["status"], &report["step"]), (&json!("failed"), &json!("verify_staging")), "{report:#}");
+    let reason = report["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("neondb: defaults: ") && reason.contains("public.users.name: on staging and not in the backup"), "{reason}");
+    Ok(())
+}
+
+#[test]
 fn on_mismatch_staging_is_rolled_back_where_that_is_configured() -> Result<()> {
     let stack = Stack::start_with(&options(), &|settings, _, _| settings["pairs"][0]["on_mismatch"] = json!("roll_back"))?;
     stack.emulator.sql(&stack.emulator.staging, &["delete from users where id > 10"])?;

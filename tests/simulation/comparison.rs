@@ -62,6 +62,16 @@ fn a_role_that_only_staging_had_is_gone_and_that_is_said() {
 }
 
 #[test]
+fn an_object_that_the_restore_changed_is_named_with_both_definitions() {
+    let report = report(&run_traced("roll_back/-/no_crash/fresh/one_tick"));
+    let check = report.checks.iter().find(|check| check.name == "neondb: triggers").expect("triggers are compared");
+    let text = "backup has 1, staging as restored 1; 1 differ; public.t1.noted: in the backup \"after insert\", on staging \"after insert (disabled)\"";
+    assert_eq!((check.outcome, check.detail.as_str()), (CheckOutcome::Failed, text));
+    let [found] = check.differences.as_slice() else { panic!("{check:?}") };
+    assert_eq!((found.name.as_str(), found.staging.as_deref()), ("public.t1.noted", Some("after insert (disabled)")));
+}
+
+#[test]
 fn a_plain_run_warns_of_nothing() {
     let report = report(&play(&Script::default()));
     assert_eq!((report.warnings, report.passwords.gone), (Vec::new(), Vec::new()));

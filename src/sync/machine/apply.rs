@@ -10,7 +10,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus, Side};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
 use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
-use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, sees_all_rows};
+use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, decode_items, sees_all_rows};
 use crate::time::{Timestamp, after};
 
 /// Looks at the end of a run, or at pruning, that may fail before they are given up.
@@ -318,6 +318,9 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
             reading.next += 1;
             finish_reading(run, *side, query);
         }
+        Purpose::Items(side) => {
+            run.seen.items.insert((*side, query.database.clone()), decode_items(rows)?);
+        }
         Purpose::GivePassword(displaced) => {
             let old = run.seen.passwords.get(&(displaced.clone(), query.role.clone())).cloned()?;
             run.seen.passwords.insert((query.branch.clone(), query.role.clone()), old);
@@ -377,7 +380,7 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
             let name = format!("staging: role {} logs in", query.role);
             run.checkpoint.checks.push(Check::new(name, CheckOutcome::Failed, error.to_string()));
         }
-        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) => {
+        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::Items(_) => {
             run.checkpoint.record_error(error.to_string(), now);
             let text = format!("{error} (as role {} on {})", query.role, query.branch);
             end(run, RunStatus::Failed, text, RUN_FAILED);
@@ -460,8 +463,8 @@ mod tests {
         let query =
             Query { purpose: Purpose::Catalogue(side), branch: "br-x".into(), host: String::new(), database, role: "o".into(), batch };
         let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", "8192", ""])).to_vec();
-        let mut results = vec![Rows::default(), Rows { rows: tables }];
-        results.resize(query.batch.statements.len(), Rows { rows: vec![row(&["columns", "2", "4711"])] });
+        let schema = [["server", "1", "7"], ["schemas", "1", "8"]].map(|digest| row(&digest)).to_vec();
+        let results = [Rows::default(), Rows { rows: tables }, Rows { rows: schema }];
         queried(&mut run, &query, &results).expect("a catalogue");
         (run, query)
     }

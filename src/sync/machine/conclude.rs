@@ -4,7 +4,7 @@ use super::apply::{end, new_backup};
 use super::{Conclusion, Run};
 use crate::config::Pair;
 use crate::id::RoleName;
-use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Verdict};
+use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
 use crate::time::{Timestamp, after};
@@ -22,6 +22,10 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
                 backup.is_verified = true;
             }
             // Not worth a save by itself: the intent to restore is saved next, and a run that leaves staging ends.
+        }
+        Conclusion::BackupReadAgain(print) => {
+            run.checkpoint.fingerprint = Some(print);
+            run.checkpoint.prints.remove(&Side::Backup);
         }
         Conclusion::Held(hold) => {
             run.checkpoint.hold = Some(hold);

@@ -5,7 +5,7 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::Call;
 use crate::neon::sql::Batch;
 use crate::sync::checkpoint::{RunStatus, Side};
-use crate::sync::verify::{Fingerprint, catalogue_batch};
+use crate::sync::verify::{DatabasePrint, Fingerprint, catalogue_batch};
 
 /// Decides the next action of step 3.
 pub(super) fn next_backup(view: &View<'_>) -> Decision {
@@ -36,8 +36,8 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
 /// Reads all databases of a side, or decides how to go on reading.
 pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fingerprint, Decision> {
     for database in &view.checkpoint.databases {
-        let is_read = view.checkpoint.prints.get(&side).is_some_and(|print| print.databases.contains_key(database));
-        if !is_read {
+        let print = view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
+        if !print.is_some_and(DatabasePrint::is_current) {
             return Err(read_database(view, side, branch, database));
         }
     }
@@ -45,9 +45,6 @@ pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fin
 }
 
 fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &DatabaseName) -> Decision {
-    if !need!(view.has_password(branch, &view.pair.role)) {
-        return fail(format!("log in to {branch} as {}: Neon has no password to tell and none is configured", view.pair.role));
-    }
     let key = (side, database.clone());
     let Some(reading) = view.seen.readings.get(&key) else {
         return query(view, branch, database, Purpose::Catalogue(side), catalogue_batch());
@@ -59,7 +56,10 @@ fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &Data
 }
 
 /// Asks a branch, as the verifying role.
-fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
+pub(super) fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
+    if !need!(view.has_password(branch, &view.pair.role)) {
+        return fail(format!("log in to {branch} as {}: Neon has no password to tell and none is configured", view.pair.role));
+    }
     let endpoints = need!(view.endpoints());
     let endpoint = if *branch == view.pair.staging_branch { super::writer(endpoints, branch) } else { super::reader(endpoints, branch) };
     let Some(endpoint) = endpoint else {

@@ -2,13 +2,16 @@
 
 use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, restore, writer};
 use crate::config::OnMismatch;
-use crate::id::{BranchName, RoleName};
+use crate::id::{BranchId, BranchName, DatabaseName, RoleName};
 use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
-use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, compare};
+use crate::sync::verify::{Check, CheckOutcome, Differences, Digest, Fingerprint, compare, differences, items_batch};
 use crate::time::{after, between};
+
+/// Objections, and objects of one of them, that a text tells; the record has all.
+const SHOWN: usize = 3;
 
 /// Decides the next action of step 5.
 pub(super) fn next(view: &View<'_>) -> Decision {
@@ -27,9 +30,13 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     if let Some(decision) = log_in(view) {
         return decision;
     }
+    if !expected.is_current() {
+        let again = need!(contents::read(view, Side::Backup, &backup.id));
+        return Decision::Conclude(Conclusion::BackupReadAgain(again));
+    }
     let seen = need!(contents::read(view, Side::Staging, &view.pair.staging_branch));
     let differences = compare(expected, &seen);
-    if differences.tables.is_empty() {
+    if differences.tables.is_empty() && differences.kinds.is_empty() {
         return Decision::Conclude(Conclusion::Compared(differences.checks));
     }
     match &view.checkpoint.check {
@@ -75,13 +82,14 @@ fn log_in_as(view: &View<'_>, role: &RoleName) -> Decision {
     })))
 }
 
-/// Compares the tables that differ where nobody can have written: on a branch of staging as its restore left it.
+/// Compares what differs where nobody can have written: on a branch of staging as its restore left it.
 fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, differences: Differences) -> Decision {
+    let Differences { mut checks, kinds, .. } = differences;
     if let Some(refusal) = &check.refusal {
         let reason = format!("in use: it differs, and Neon would not make a branch to compare it on ({refusal})");
-        return Decision::Conclude(Conclusion::Compared(replace(differences.checks, &check.tables, |_| {
-            (CheckOutcome::NotChecked, reason.clone())
-        })));
+        let again = |check: Check| Check::new(check.name, CheckOutcome::NotChecked, reason.clone());
+        replace(&mut checks, &check.tables, &kinds, again);
+        return Decision::Conclude(Conclusion::Compared(checks));
     }
     let Some(id) = &check.id else { return create_check(view, check) };
     if !check.is_ready {
@@ -89,47 +97,76 @@ fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, d
         return Decision::Conclude(Conclusion::CheckReady);
     }
     let undisturbed = need!(contents::read(view, Side::Check, id));
-    let checks = replace(differences.checks, &check.tables, |name| {
-        let digest = |print: &Fingerprint| {
-            print.databases.iter().find_map(|(database, print)| {
-                let table = name.strip_prefix(&format!("{database}: content of "))?;
-                print.tables.get(table).cloned()
-            })
-        };
-        match (digest(expected), digest(&undisturbed)) {
-            (Some(backup), Some(staging)) if backup == staging => {
-                (CheckOutcome::Passed, format!("{} rows equal as restored; drift: staging has been written to since", backup.count))
-            }
-            (Some(backup), Some(staging)) if backup.count == staging.count => {
-                (CheckOutcome::Failed, format!("{} rows on both sides, content differs as restored", staging.count))
-            }
-            (Some(backup), Some(staging)) => {
-                (CheckOutcome::Failed, format!("backup has {} rows, staging as restored {}", backup.count, staging.count))
-            }
-            (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
-            (None, _) => (CheckOutcome::NotChecked, "is not in the backup's fingerprint".to_owned()),
-        }
-    });
+    let changed: Vec<&(DatabaseName, String)> =
+        kinds.iter().filter(|(database, kind)| expected.kind(database, kind) != undisturbed.kind(database, kind)).collect();
+    for (database, _) in &changed {
+        need!(fetch_items(view, id, database, &changed));
+    }
+    let again = |check: Check| match check.name.split_once(": content of ") {
+        Some((database, table)) => content_again(&check.name, expected.table(database, table), undisturbed.table(database, table)),
+        None => schema_again(view, &check.name, expected, &undisturbed),
+    };
+    replace(&mut checks, &check.tables, &kinds, again);
     Decision::Conclude(Conclusion::Compared(checks))
 }
 
-/// Replaces the outcomes of the tables that were compared again.
-fn replace(checks: Vec<Check>, tables: &[String], outcome: impl Fn(&str) -> (CheckOutcome, String)) -> Vec<Check> {
-    let is_again = |check: &Check| {
-        check.outcome == CheckOutcome::Failed
-            && check.name.split_once(": content of ").is_some_and(|(_, table)| tables.iter().any(|name| name == table))
+/// Judges a table by what it held when it was restored.
+fn content_again(name: &str, backup: Option<&Digest>, staging: Option<&Digest>) -> Check {
+    let (outcome, detail) = match (backup, staging) {
+        (Some(backup), Some(staging)) if backup == staging => {
+            (CheckOutcome::Passed, format!("{} rows equal as restored; drift: staging has been written to since", backup.count))
+        }
+        (Some(backup), Some(staging)) if backup.count == staging.count => {
+            (CheckOutcome::Failed, format!("{} rows on both sides, content differs as restored", staging.count))
+        }
+        (Some(backup), Some(staging)) => {
+            (CheckOutcome::Failed, format!("backup has {} rows, staging as restored {}", backup.count, staging.count))
+        }
+        (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
+        (None, _) => (CheckOutcome::NotChecked, "is not in the backup's fingerprint".to_owned()),
     };
-    checks
-        .into_iter()
-        .map(|check| {
-            if is_again(&check) {
-                let (outcome, detail) = outcome(&check.name);
-                Check { outcome, detail, ..check }
-            } else {
-                check
-            }
-        })
-        .collect()
+    Check::new(name.to_owned(), outcome, detail)
+}
+
+/// Judges a kind of object by how it was defined when it was restored, and names the objects that differ.
+fn schema_again(view: &View<'_>, name: &str, expected: &Fingerprint, undisturbed: &Fingerprint) -> Check {
+    let (database, kind) = name.split_once(": ").unwrap_or_default();
+    let database = DatabaseName::from(database);
+    let (backup, staging) = (expected.kind(&database, kind), undisturbed.kind(&database, kind));
+    if backup == staging {
+        let detail = format!("{} equal as restored; drift: staging's definitions have been changed since", backup.count);
+        return Check::new(name.to_owned(), CheckOutcome::Passed, detail);
+    }
+    let items = |side: Side| view.seen.items.get(&(side, database.clone())).map(Vec::as_slice).unwrap_or_default();
+    let (named, count) = differences(kind, items(Side::Backup), items(Side::Check));
+    let text = format!("backup has {}, staging as restored {}; {count} differ", backup.count, staging.count);
+    let detail = std::iter::once(text).chain(named.iter().take(SHOWN).map(ToString::to_string)).collect::<Vec<_>>().join("; ");
+    Check { differences: named, ..Check::new(name.to_owned(), CheckOutcome::Failed, detail) }
+}
+
+/// Makes sure that the objects of the kinds that differ are known of both sides.
+fn fetch_items(view: &View<'_>, check: &BranchId, database: &DatabaseName, changed: &[&(DatabaseName, String)]) -> Result<(), Decision> {
+    let Some(backup) = &view.checkpoint.backup else { return Ok(()) };
+    for (side, branch) in [(Side::Backup, &backup.id), (Side::Check, check)] {
+        if !view.seen.items.contains_key(&(side, database.clone())) {
+            let kinds: Vec<&str> = changed.iter().filter(|(of, _)| of == database).map(|(_, kind)| kind.as_str()).collect();
+            return Err(contents::query(view, branch, database, Purpose::Items(side), items_batch(&kinds)));
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the checks of what was compared again.
+fn replace(checks: &mut [Check], tables: &[String], kinds: &[(DatabaseName, String)], again: impl Fn(Check) -> Check) {
+    for check in checks.iter_mut().filter(|check| check.outcome == CheckOutcome::Failed) {
+        let is_again = match check.name.split_once(": content of ") {
+            Some((_, table)) => tables.iter().any(|name| name == table),
+            None => kinds.iter().any(|(database, kind)| check.name == format!("{database}: {kind}")),
+        };
+        if is_again {
+            *check = again(check.clone());
+        }
+    }
 }
 
 fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
@@ -172,7 +209,6 @@ fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
 
 /// Tells a few of the objections and how many more there are: a notice has room for no more, the record has all.
 fn shortened(objections: &[String]) -> String {
-    const SHOWN: usize = 3;
     let shown = objections.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
     match objections.len().saturating_sub(SHOWN) {
         0 => shown,
@@ -237,6 +273,53 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Secret;
+    use crate::neon::wire::{BranchList, Endpoint};
+    use crate::sync::checkpoint::Checkpoint;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::machine::Seen;
+    use crate::sync::machine::names::tests::branch;
+    use crate::sync::schedule::tests::pair;
+    use crate::sync::verify::DatabasePrint;
+
+    #[test]
+    fn a_backup_that_another_version_has_read_is_read_again() {
+        let (pair, backup_id) = (pair(), BranchId::from("br-back-up-1"));
+        let staging = branch(pair.staging_branch.as_str(), "staging", &backup_id);
+        let reader = Endpoint {
+            id: "ep-a-b-c".into(),
+            branch_id: backup_id.clone(),
+            host: "ep-a-b-c.neon.test".to_owned(),
+            kind: "read_only".to_owned(),
+            disabled: false,
+            created_at: staging.created_at,
+        };
+        let name = "backup-20261121".into();
+        let backup = Backup {
+            id: backup_id,
+            name,
+            lsn: None,
+            accepted_at: staging.created_at,
+            operations: Vec::new(),
+            is_ready: true,
+            is_verified: true,
+        };
+        let asked = |print: &str| {
+            let print: DatabasePrint = serde_json::from_str(print).expect("a print");
+            let fingerprint = Some(Fingerprint { databases: [("neondb".into(), print)].into() });
+            let checkpoint = Checkpoint { backup: Some(backup.clone()), fingerprint, databases: vec!["neondb".into()], ..started() };
+            let branches = Some(BranchList { branches: vec![staging.clone()], ..BranchList::default() });
+            let configured_password = Some(Secret::new("x".to_owned()));
+            let seen = Seen { branches, endpoints: Some(vec![reader.clone()]), configured_password, ..Seen::default() };
+            let decision = next(&View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: staging.created_at });
+            let Decision::Act(Action::Query(query)) = decision else { return None };
+            Some((query.purpose, query.branch))
+        };
+        let rest = r#""schema":{},"tables":{},"sequences":{},"skipped":{},"not_checked":{},"bytes":0}"#;
+        assert_eq!(asked(&format!("{{{rest}")), Some((Purpose::Catalogue(Side::Backup), backup.id.clone())));
+        // Staging is read at once, which has no endpoint here, when the backup was read by these rules.
+        assert_eq!(asked(&format!("{{\"rules\":2,{rest}")), None);
+    }
 
     #[test]
     fn only_the_tables_that_were_compared_again_get_another_outcome() {
@@ -248,7 +331,8 @@ mod tests {
             check("neondb: sequence public.a", CheckOutcome::Failed),
         ];
         let tables = ["public.a".to_owned(), "public.c".to_owned()];
-        let replaced = replace(checks, &tables, |_| (CheckOutcome::Passed, "again".to_owned()));
+        let mut replaced = checks;
+        replace(&mut replaced, &tables, &[], |check| Check::new(check.name, CheckOutcome::Passed, "again"));
         let found: Vec<(CheckOutcome, &str)> = replaced.iter().map(|check| (check.outcome, check.detail.as_str())).collect();
         let (passed, failed) = (CheckOutcome::Passed, CheckOutcome::Failed);
         assert_eq!(found, [(passed, "again"), (failed, "before"), (passed, "before"), (failed, "before")]);

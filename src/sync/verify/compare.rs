@@ -1,9 +1,10 @@
 //! Compares two fingerprints.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use crate::id::DatabaseName;
-use crate::sync::verify::{Check, CheckOutcome, DatabasePrint, Fingerprint, Position};
+use crate::sync::verify::{Check, CheckOutcome, DatabasePrint, Digest, Fingerprint, Position};
 
 /// What comparing found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Differences {
     pub checks: Vec<Check>,
     /// The tables whose content differs, with their database.
     pub tables: Vec<(DatabaseName, String)>,
+    /// The kinds of objects that differ, with their database.
+    pub kinds: Vec<(DatabaseName, String)>,
 }
 
 impl Differences {
@@ -40,15 +43,7 @@ pub fn compare(backup: &Fingerprint, staging: &Fingerprint) -> Differences {
 }
 
 fn compare_database(database: &DatabaseName, backup: &DatabasePrint, staging: &DatabasePrint, found: &mut Differences) {
-    for (kind, expected) in &backup.schema {
-        let seen = staging.schema.get(kind);
-        let (outcome, detail) = match seen {
-            Some(seen) if seen == expected => (CheckOutcome::Passed, format!("{} equal", expected.count)),
-            Some(seen) => (CheckOutcome::Failed, format!("backup has {}, staging {}; definitions differ", expected.count, seen.count)),
-            None => (CheckOutcome::NotChecked, "not read on staging".to_owned()),
-        };
-        found.checks.push(Check::new(format!("{database}: {kind}"), outcome, detail));
-    }
+    compare_schema(database, backup, staging, found);
     for (table, expected) in &backup.tables {
         let (outcome, detail) = match staging.tables.get(table) {
             Some(seen) if seen == expected => (CheckOutcome::Passed, format!("{} rows equal", expected.count)),
@@ -91,6 +86,22 @@ fn compare_database(database: &DatabaseName, backup: &DatabasePrint, staging: &D
     }
 }
 
+/// Compares the number and the definitions of each kind of object; a kind that a side has nothing of counts as none.
+fn compare_schema(database: &DatabaseName, backup: &DatabasePrint, staging: &DatabasePrint, found: &mut Differences) {
+    let none = Digest::none();
+    let kinds: BTreeSet<&String> = backup.schema.keys().chain(staging.schema.keys()).collect();
+    for kind in kinds {
+        let (expected, seen) = (backup.schema.get(kind).unwrap_or(&none), staging.schema.get(kind).unwrap_or(&none));
+        let (outcome, detail) = if expected == seen {
+            (CheckOutcome::Passed, format!("{} equal", expected.count))
+        } else {
+            found.kinds.push((database.clone(), kind.clone()));
+            (CheckOutcome::Failed, format!("backup has {}, staging {}; definitions differ", expected.count, seen.count))
+        };
+        found.checks.push(Check::new(format!("{database}: {kind}"), outcome, detail));
+    }
+}
+
 /// Says why staging has no digest of a table.
 fn absent(staging: &DatabasePrint, name: &str) -> String {
     match staging.not_checked.get(name).or_else(|| staging.skipped.get(name)) {
@@ -113,7 +124,6 @@ fn sequence_outcome(backup: Position, staging: Position) -> (CheckOutcome, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::verify::Digest;
 
     fn print() -> Fingerprint {
         let mut database = DatabasePrint::default();
@@ -149,6 +159,20 @@ mod tests {
             print.tables.insert("public.debris".into(), Digest { count: 0, digest: "0".into() });
         });
         assert_eq!(extra, ["neondb: content of public.debris: is on staging and not in the backup"]);
+    }
+
+    #[test]
+    fn a_kind_of_object_that_one_side_has_nothing_of_differs() {
+        let changed = failing(|print| {
+            print.schema.insert("columns".into(), Digest { count: 3, digest: "6".into() });
+            print.schema.insert("triggers".into(), Digest { count: 1, digest: "9".into() });
+        });
+        let expected = [
+            "neondb: columns: backup has 3, staging 3; definitions differ",
+            "neondb: triggers: backup has 0, staging 1; definitions differ",
+        ];
+        assert_eq!(changed, expected);
+        assert_eq!(failing(|print| print.schema.clear()), ["neondb: columns: backup has 3, staging 0; definitions differ"]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Contents {
     pub tables: BTreeMap<String, Table>,
     /// Last values, by qualified name.
     pub sequences: BTreeMap<String, i64>,
+    /// Whether the only trigger, of the first table, is disabled.
+    pub is_trigger_disabled: bool,
 }
 
 /// What a table holds.
@@ -47,7 +49,7 @@ impl Contents {
     /// Returns so many tables, `public.t1`, …, and a sequence.
     pub fn with_tables(count: u64) -> Self {
         let tables = (1..=count).map(|number| (format!("public.t{number}"), Table { rows: number * 100, digest: number })).collect();
-        Self { tables, sequences: [("public.t1_id_seq".to_owned(), 100)].into() }
+        Self { tables, sequences: [("public.t1_id_seq".to_owned(), 100)].into(), is_trigger_disabled: false }
     }
 
     /// Adds a row to one of the tables, as an application does.
@@ -59,8 +61,9 @@ impl Contents {
         self.sequences.values_mut().for_each(|last| *last += 1);
     }
 
-    /// Loses a row of the last table and changes one of the last but one, as a copy that is no copy does.
+    /// Loses a row of the last table, changes one of the last but one and disables a trigger, as a copy that is no copy does.
     pub fn damage(&mut self) {
+        self.is_trigger_disabled = true;
         let mut tables = self.tables.values_mut().rev();
         if let Some(table) = tables.next() {
             table.rows -= 1;
@@ -69,6 +72,27 @@ impl Contents {
         if let Some(table) = tables.next() {
             table.digest ^= 1;
         }
+    }
+}
+
+impl Contents {
+    /// Every object that is no table: its kind, its name, how it is defined.
+    fn objects(&self) -> [[&'static str; 3]; 3] {
+        let trigger = if self.is_trigger_disabled { "after insert (disabled)" } else { "after insert" };
+        [["server", "version", "18.4"], ["schemas", "public", ""], ["triggers", "public.t1.noted", trigger]]
+    }
+
+    fn schema_digests(&self) -> Vec<Row> {
+        self.objects()
+            .map(|[kind, name, definition]| vec![kind.into(), "1".into(), (name.len() + definition.len()).to_string().into()])
+            .to_vec()
+    }
+
+    fn schema_items(&self, kinds: &[String]) -> Vec<Row> {
+        let wanted = self.objects().into_iter().filter(|[kind, ..]| kinds.iter().any(|wanted| wanted == kind));
+        wanted
+            .map(|[kind, name, definition]| vec![kind.into(), name.into(), definition.len().to_string().into(), definition.into()])
+            .collect()
     }
 }
 
@@ -237,7 +261,14 @@ impl Simulated {
             return Ok(vec![vec!["off".into()]; text.matches("('").count()]);
         }
         if text.starts_with("with r as (") {
-            return Ok(self.catalogue(session, text));
+            return Ok(self.catalogue(session));
+        }
+        if text.contains("items(kind, name, definition) as (") {
+            let contents = self.contents(&session.branch);
+            let is_digest = text.ends_with("group by kind");
+            return Ok(contents
+                .map(|contents| if is_digest { contents.schema_digests() } else { contents.schema_items(&query.params) })
+                .unwrap_or_default());
         }
         if text.starts_with("select (rolsuper or rolbypassrls)::text") {
             return Ok(vec![vec!["true".into()]]);
@@ -270,13 +301,9 @@ impl Simulated {
         Ok(Vec::new())
     }
 
-    fn catalogue(&self, session: &Session, text: &str) -> Vec<Row> {
+    /// Lists tables and sequences.
+    fn catalogue(&self, session: &Session) -> Vec<Row> {
         let Some(contents) = self.contents(&session.branch) else { return Vec::new() };
-        for kind in ["columns", "constraints", "indexes"] {
-            if text.contains(&format!("select '{kind}', count(*)::text")) {
-                return vec![vec![kind.into(), (contents.tables.len() * 2).to_string().into(), "4711".into()]];
-            }
-        }
         let tables = contents
             .tables
             .iter()
