@@ -10,8 +10,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::id::{DatabaseName, RoleName, Secret};
 use crate::neon::{percent_encode, shorten};
@@ -132,19 +131,15 @@ impl Batch {
         if self.is_read_only {
             request.headers.push(("Neon-Batch-Read-Only".to_owned(), "true".to_owned()));
         }
-        let queries: Vec<Value> = self
-            .statements
-            .iter()
-            .enumerate()
-            .map(|(index, (query, parameters))| {
-                let mut parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
-                if let Some((_, value)) = secret.filter(|(wanted, _)| *wanted == index) {
-                    parameters.push(value.reveal());
-                }
-                json!({"query": query, "params": parameters})
-            })
-            .collect();
-        request.body = json!({"queries": queries}).to_string();
+        let queries = self.statements.iter().enumerate().map(|(index, (query, parameters))| {
+            let mut params: Vec<&str> = parameters.iter().map(String::as_str).collect();
+            if let Some((_, value)) = secret.filter(|(wanted, _)| *wanted == index) {
+                params.push(value.reveal());
+            }
+            Statement { query, params }
+        });
+        // Texts serialise always.
+        request.body = serde_json::to_string(&BatchRequest { queries: queries.collect() }).unwrap_or_default();
         request
     }
 
@@ -165,6 +160,17 @@ impl Batch {
         }
         Ok(reply.results)
     }
+}
+
+#[derive(Serialize)]
+struct BatchRequest<'a> {
+    queries: Vec<Statement<'a>>,
+}
+
+#[derive(Serialize)]
+struct Statement<'a> {
+    query: &'a str,
+    params: Vec<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -224,7 +230,7 @@ mod tests {
             request.secret_headers[0].1.reveal(),
             "postgresql://neondb_owner:p%40ss%2Fword@ep-misty-sea-a5833nbi.us-east-2.aws.neon.tech/neondb?sslmode=require"
         );
-        assert_eq!(request.body, r#"{"queries":[{"params":[],"query":"select 1"}]}"#);
+        assert_eq!(request.body, r#"{"queries":[{"query":"select 1","params":[]}]}"#);
     }
 
     #[test]

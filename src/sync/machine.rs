@@ -12,6 +12,7 @@ mod apply;
 mod backup;
 mod conclude;
 mod contents;
+mod differences;
 mod ending;
 mod names;
 mod passwords;
@@ -34,7 +35,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint, Item};
+use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint};
 use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
@@ -62,8 +63,8 @@ pub struct Seen {
     look_at: Option<Timestamp>,
     sees_all_rows: Option<RoleSight>,
     readings: BTreeMap<(Side, DatabaseName), Reading>,
-    /// Objects of the kinds that differ.
-    items: BTreeMap<(Side, DatabaseName), Vec<Item>>,
+    /// What was found out about what differs, by database.
+    looked: BTreeMap<DatabaseName, differences::Looked>,
     orders: Option<Orders>,
     /// Whether looking at the end has failed for good.
     is_blind: bool,
@@ -165,6 +166,10 @@ pub enum Purpose {
     Content(Side, usize),
     /// How the objects of the kinds that differ are defined.
     Items(Side),
+    /// Which parts of the tables that differ do.
+    Parts(Side, Vec<String>),
+    /// The rows of those parts.
+    Rows(Side, Vec<String>),
     /// The role gets the password it had on this branch.
     GivePassword(BranchId),
     /// Whether the role can log in.

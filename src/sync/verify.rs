@@ -9,6 +9,7 @@
 //! found out from the catalogue before it is read.
 
 mod compare;
+mod rows;
 mod schema;
 mod statements;
 
@@ -17,6 +18,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::compare::{Differences, compare};
+pub use self::rows::{
+    KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts, parts_batch, rows_batch,
+};
 pub use self::schema::{Difference, Item, differences};
 pub use self::statements::{
     Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, decode_items, items_batch, role_batch, sees_all_rows,
@@ -83,6 +87,9 @@ pub struct Check {
     /// The objects that differ, at most twenty; the detail says how many there are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
+    /// The rows that differ, where they were looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowDifferences>,
 }
 
 /// How a check went.
@@ -111,7 +118,7 @@ impl Digest {
 impl Check {
     /// Returns a check without a detail.
     pub fn new(name: String, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
-        Self { name, outcome, detail: detail.into(), differences: Vec::new() }
+        Self { name, outcome, detail: detail.into(), differences: Vec::new(), rows: None }
     }
 }
 

@@ -97,7 +97,13 @@ impl<W: World> Context<'_, W> {
         let login = Login { host: query.host.clone(), database: query.database.clone(), role: query.role.clone(), password };
         let old = match &query.purpose {
             Purpose::GivePassword(displaced) => seen.password(displaced, &query.role, verifying),
-            Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::Items(_) | Purpose::LogIn => None,
+            Purpose::SeesAllRows
+            | Purpose::Catalogue(_)
+            | Purpose::Content(..)
+            | Purpose::Items(_)
+            | Purpose::Parts(..)
+            | Purpose::Rows(..)
+            | Purpose::LogIn => None,
         };
         let secret = old.as_ref().map(|old| (0, old));
         let request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);

@@ -4,7 +4,10 @@ use anyhow::{Context as _, Result, bail};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
-use firstlight::sync::verify::{DatabasePrint, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
+use firstlight::sync::verify::{
+    Catalogue, DatabasePrint, RowDifferences, catalogue_batch, compare_rows, content_batches, decode_catalogue, decode_parts, decode_rows,
+    differing_parts, parts_batch, role_batch, rows_batch, sees_all_rows,
+};
 use harness::emulator::Emulator;
 
 use crate::emulator;
@@ -24,8 +27,16 @@ pub(crate) fn send(emulator: &Emulator, role: &str, password: &str, batch: &Batc
 
 /// Reads everything that staging's database holds.
 fn print(emulator: &Emulator, role: &str, password: &str) -> Result<DatabasePrint> {
-    let catalogue = decode_catalogue(&send(emulator, role, password, &catalogue_batch())?).context("the catalogue makes no sense")?;
-    let batches = content_batches(&catalogue, None);
+    content(emulator, role, password, &catalogue(emulator, role, password)?)
+}
+
+fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Result<Catalogue> {
+    decode_catalogue(&send(emulator, role, password, &catalogue_batch())?).context("the catalogue makes no sense")
+}
+
+/// Reads the content of what a catalogue lists.
+fn content(emulator: &Emulator, role: &str, password: &str, catalogue: &Catalogue) -> Result<DatabasePrint> {
+    let batches = content_batches(catalogue, None);
     let mut print = catalogue.print.clone();
     for batch in &batches.batches {
         batches.decode(&send(emulator, role, password, batch)?, &mut print).context("the content makes no sense")?;
@@ -146,5 +157,53 @@ fn a_role_that_may_not_read_or_is_filtered_gets_not_checked_and_never_equal() ->
     assert!(print.tables.contains_key("public.users"));
     assert_eq!(sees_all_rows(&send(&emulator, "reader", "reader_secret", &role_batch())?), Some(false));
     assert_eq!(sees_all_rows(&send(&emulator, "neondb_owner", &owner(&emulator)?, &role_batch())?), Some(true));
+    Ok(())
+}
+
+/// Names the rows in which two tables differ that began as copies of each other.
+fn differing_rows(emulator: &Emulator, password: &str, catalogue: &Catalogue, tables: &[String; 2]) -> Result<RowDifferences> {
+    let answer = send(emulator, "neondb_owner", password, &parts_batch(catalogue, tables))?;
+    let parts = answer[1..].iter().map(|rows| decode_parts(rows).context("the parts make no sense")).collect::<Result<Vec<_>>>()?;
+    let differing = differing_parts(&parts[0], &parts[1]);
+    let answer = send(emulator, "neondb_owner", password, &rows_batch(catalogue, tables, &[differing.clone(), differing.clone()]))?;
+    let rows = answer[1..].iter().map(|rows| decode_rows(rows).context("the rows make no sense")).collect::<Result<Vec<_>>>()?;
+    let (_, has_key) = catalogue.shape(&tables[0]).context("the table is read")?;
+    Ok(compare_rows(has_key, differing.len(), &rows[0], &rows[1]))
+}
+
+#[test]
+fn every_one_of_two_hundred_random_changes_is_found_and_its_row_named() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let tables = ["public.backup", "public.copy"].map(str::to_owned);
+    for table in &tables {
+        let columns = "\"a \"\"key\"\"\" text, id int, v float8, w numeric, t text, primary key (id, \"a \"\"key\"\"\")";
+        let rows = "select 'k' || g, g, g, g, 'x' || g from generate_series(1, 300) g";
+        emulator.sql(&emulator.staging, &[&format!("create table {table}({columns})"), &format!("insert into {table} {rows}")])?;
+    }
+    let catalogue =
+        decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch())?).context("the catalogue makes no sense")?;
+    assert_eq!(differing_rows(&emulator, &password, &catalogue, &tables)?, RowDifferences::default());
+    let mut random = fastrand::Rng::with_seed(20_261_121);
+    for round in 0..200 {
+        let ids = emulator.sql(&emulator.staging, &["select id::text from public.copy order by id"])?;
+        let id = ids[random.usize(..ids.len())][0].clone().unwrap_or_default();
+        let (change, counts) = match random.u8(..6) {
+            0 => (format!("delete from public.copy where id = {id}"), [1, 0, 0]),
+            1 => (format!("insert into public.copy values ('k', {round} + 1000, 0, 0, '')"), [0, 1, 0]),
+            2 => (format!("update public.copy set v = case when v is null then 0.0 else null end where id = {id}"), [0, 0, 1]),
+            3 => (format!("update public.copy set w = w * 1.0 where id = {id}"), [0, 0, 1]),
+            4 => (format!("update public.copy set t = t || ' ' where id = {id}"), [0, 0, 1]),
+            _ => (format!("update public.copy set id = -id where id = {id}"), [1, 1, 0]),
+        };
+        emulator.sql(&emulator.staging, &[&change])?;
+        let print = content(&emulator, "neondb_owner", &password, &catalogue)?;
+        assert_ne!(print.tables[&tables[0]], print.tables[&tables[1]], "round {round}: {change}");
+        let found = differing_rows(&emulator, &password, &catalogue, &tables)?;
+        assert_eq!(found.counts, counts, "round {round}: {change}: {found}");
+        let named: Vec<&String> = found.missing.iter().chain(&found.changed).collect();
+        assert!(named.iter().all(|key| key.contains(&format!("\"id\": {id}"))), "round {round}: {change}: {found}");
+        emulator.sql(&emulator.staging, &["delete from public.backup", "insert into public.backup select * from public.copy"])?;
+    }
     Ok(())
 }

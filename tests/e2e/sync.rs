@@ -139,7 +139,11 @@ fn a_copy_that_is_no_copy_fails_the_run_and_names_the_table() -> Result<()> {
 #[test]
 fn a_definition_that_the_restore_changed_fails_the_run_and_names_the_object() -> Result<()> {
     let stack = small()?;
-    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": "alter table users alter name set default 'nobody'"}))?;
+    stack.emulator.fault(
+        "restoreProjectBranch",
+        1,
+        &json!({"kind": "tamper", "sql": "alter table users alter name set default 'nobody'"}),
+    )?;
 
     let report = stack.run_to_end(2)?;
 

@@ -25,23 +25,33 @@ pub fn actions(scene: &Scene, day: Day) -> Vec<Action> {
     scene.run(&nothing(day), false).actions
 }
 
-/// Returns the actions of all days: of the others those of the comparison, and what follows from it that a plain day does not have.
+/// Returns the actions of all days: of the others those of the comparison, and what follows from it that the days before do not have.
 fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
     let compared = Step::VerifyStaging.name();
-    let plain = actions(scene, Day::Plain);
-    let of_plain = |step: &str, name: &str| plain.iter().filter(|action| action.step == step && action.name == name).count();
-    let mut all: Vec<(Day, Action)> = plain.iter().cloned().map(|action| (Day::Plain, action)).collect();
-    // Drift ends as a plain day does, but for the branch that is pruned as well.
-    let mut seen: BTreeMap<(String, &str), usize> = BTreeMap::new();
-    for action in actions(scene, Day::InUse) {
+    let of = |day: &[Action], step: &str, name: &str| day.iter().filter(|action| action.step == step && action.name == name).count();
+    // Counts an action of a step, and returns which of its name it is there.
+    let counted = |seen: &mut BTreeMap<(String, &'static str), usize>, action: &Action| {
         let count = seen.entry((action.step.clone(), action.name)).or_default();
         *count += 1;
-        if action.step == compared || *count > of_plain(&action.step, action.name) {
-            all.push((Day::InUse, action));
+        *count
+    };
+    let plain = actions(scene, Day::Plain);
+    let in_use = actions(scene, Day::InUse);
+    let mut all: Vec<(Day, Action)> = plain.iter().cloned().map(|action| (Day::Plain, action)).collect();
+    // Drift ends as a plain day does, but for the branch that is pruned as well.
+    let mut seen = BTreeMap::new();
+    for action in &in_use {
+        if counted(&mut seen, action) > of(&plain, &action.step, action.name) || action.step == compared {
+            all.push((Day::InUse, action.clone()));
         }
     }
-    let rolled_back = actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared);
-    all.extend(rolled_back.map(|action| (Day::RollBack, action)));
+    // A bad copy is found as drift is, until both were compared where nobody writes.
+    let mut seen = BTreeMap::new();
+    for action in actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared) {
+        if counted(&mut seen, &action) > of(&in_use, &action.step, action.name) || action.step != compared {
+            all.push((Day::RollBack, action));
+        }
+    }
     all
 }
 

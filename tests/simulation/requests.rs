@@ -267,6 +267,8 @@ fn query_of(body: &str) -> &'static str {
     match body {
         body if contains(body, "as is_exact") => "catalogue",
         body if contains(body, "items(kind, name, definition) as (") => "items",
+        body if contains(body, "select k, h::text") => "rows",
+        body if contains(body, " as k, ") => "parts",
         body if contains(body, "hash_record_extended") => "content",
         body if contains(body, "rolbypassrls") => "sees_all_rows",
         body if contains(body, "alter role") => "give_password",
@@ -278,7 +280,7 @@ fn kind_of(action: &str) -> Kind {
     match action {
         "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" => Kind::Writing,
         "deleteProjectBranch" | "deleteProjectEndpoint" => Kind::Deletion,
-        "catalogue" | "content" | "items" | "sees_all_rows" | "give_password" | "log_in" => Kind::Query,
+        "catalogue" | "content" | "items" | "parts" | "rows" | "sees_all_rows" | "give_password" | "log_in" => Kind::Query,
         "webhook" | "slack" => Kind::Notice,
         "smoke" => Kind::Smoke,
         _ => Kind::Reading,

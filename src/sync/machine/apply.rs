@@ -10,7 +10,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus, Side};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
 use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
-use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, decode_items, sees_all_rows};
+use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, sees_all_rows};
 use crate::time::{Timestamp, after};
 
 /// Looks at the end of a run, or at pruning, that may fail before they are given up.
@@ -26,6 +26,9 @@ pub struct IllegalTransition;
 
 /// Attempts to give a role its password back, when the error is not one that passes.
 const ATTEMPTS_TO_GIVE: u32 = 3;
+
+/// Attempts to find out what differs: that something does is known by then.
+const LOOKS_INTO_DIFFERENCES: u32 = 3;
 
 /// Changes the run by what came of an action.
 ///
@@ -304,6 +307,7 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
         }
         Purpose::Catalogue(side) => {
             let catalogue = decode_catalogue(rows)?;
+            run.seen.looked.entry(query.database.clone()).or_default().catalogues.insert(*side, catalogue.clone());
             let only = (*side == Side::Check).then(|| run.checkpoint.check.as_ref().map(|check| check.tables.clone())).flatten();
             let batches = content_batches(&catalogue, only.as_deref());
             let mut print = catalogue.print.clone();
@@ -318,8 +322,8 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
             reading.next += 1;
             finish_reading(run, *side, query);
         }
-        Purpose::Items(side) => {
-            run.seen.items.insert((*side, query.database.clone()), decode_items(rows)?);
+        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
+            run.seen.looked.entry(query.database.clone()).or_default().take(&query.purpose, rows)?;
         }
         Purpose::GivePassword(displaced) => {
             let old = run.seen.passwords.get(&(displaced.clone(), query.role.clone())).cloned()?;
@@ -365,11 +369,16 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
         run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
         is_worth_another |= attempt < ATTEMPTS_TO_GIVE;
     }
-    if is_worth_another {
+    let is_look = matches!(query.purpose, Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..));
+    if is_worth_another && !(is_look && attempt >= LOOKS_INTO_DIFFERENCES) {
         retry(run, &error.to_string(), None, now);
         return;
     }
     match &query.purpose {
+        // That it differs is known; what differs would have been good to know.
+        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
+            run.seen.looked.entry(query.database.clone()).or_default().failure = Some(error.to_string());
+        }
         Purpose::SeesAllRows if is_about_the_network(error) => {
             run.checkpoint.warn(format!("production could not be asked whether {} sees every row: {error}", pair.role));
             run.seen.sees_all_rows = Some(RoleSight::Unknown);
@@ -380,7 +389,7 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
             let name = format!("staging: role {} logs in", query.role);
             run.checkpoint.checks.push(Check::new(name, CheckOutcome::Failed, error.to_string()));
         }
-        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::Items(_) => {
+        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) => {
             run.checkpoint.record_error(error.to_string(), now);
             let text = format!("{error} (as role {} on {})", query.role, query.branch);
             end(run, RunStatus::Failed, text, RUN_FAILED);
@@ -462,7 +471,7 @@ mod tests {
         let (batch, database) = (catalogue_batch(), DatabaseName::from("neondb"));
         let query =
             Query { purpose: Purpose::Catalogue(side), branch: "br-x".into(), host: String::new(), database, role: "o".into(), batch };
-        let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", "8192", ""])).to_vec();
+        let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", "8192", "", ""])).to_vec();
         let schema = [["server", "1", "7"], ["schemas", "1", "8"]].map(|digest| row(&digest)).to_vec();
         let results = [Rows::default(), Rows { rows: tables }, Rows { rows: schema }];
         queried(&mut run, &query, &results).expect("a catalogue");

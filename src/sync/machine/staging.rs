@@ -1,16 +1,17 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
+use super::differences::Different;
 use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, restore, writer};
 use crate::config::OnMismatch;
-use crate::id::{BranchId, BranchName, DatabaseName, RoleName};
+use crate::id::{BranchName, DatabaseName, RoleName};
 use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
-use crate::sync::verify::{Check, CheckOutcome, Differences, Digest, Fingerprint, compare, differences, items_batch};
+use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, compare};
 use crate::time::{after, between};
 
-/// Objections, and objects of one of them, that a text tells; the record has all.
+/// Objections that a text tells; the record has all.
 const SHOWN: usize = 3;
 
 /// Decides the next action of step 5.
@@ -84,7 +85,7 @@ fn log_in_as(view: &View<'_>, role: &RoleName) -> Decision {
 
 /// Compares what differs where nobody can have written: on a branch of staging as its restore left it.
 fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, differences: Differences) -> Decision {
-    let Differences { mut checks, kinds, .. } = differences;
+    let Differences { mut checks, tables, kinds } = differences;
     if let Some(refusal) = &check.refusal {
         let reason = format!("in use: it differs, and Neon would not make a branch to compare it on ({refusal})");
         let again = |check: Check| Check::new(check.name, CheckOutcome::NotChecked, reason.clone());
@@ -97,63 +98,17 @@ fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, d
         return Decision::Conclude(Conclusion::CheckReady);
     }
     let undisturbed = need!(contents::read(view, Side::Check, id));
-    let changed: Vec<&(DatabaseName, String)> =
-        kinds.iter().filter(|(database, kind)| expected.kind(database, kind) != undisturbed.kind(database, kind)).collect();
-    for (database, _) in &changed {
-        need!(fetch_items(view, id, database, &changed));
-    }
-    let again = |check: Check| match check.name.split_once(": content of ") {
-        Some((database, table)) => content_again(&check.name, expected.table(database, table), undisturbed.table(database, table)),
-        None => schema_again(view, &check.name, expected, &undisturbed),
+    let is_changed = |(database, table): &&(DatabaseName, String)| {
+        let digests = expected.table(database.as_str(), table).zip(undisturbed.table(database.as_str(), table));
+        digests.is_some_and(|(backup, staging)| backup != staging)
     };
-    replace(&mut checks, &check.tables, &kinds, again);
+    let tables = tables.iter().filter(is_changed).cloned().collect();
+    let differ = |(database, kind): &&(DatabaseName, String)| expected.kind(database, kind) != undisturbed.kind(database, kind);
+    let different =
+        Different { check: id, expected, undisturbed: &undisturbed, kinds: kinds.iter().filter(differ).cloned().collect(), tables };
+    need!(different.look(view));
+    replace(&mut checks, &check.tables, &kinds, |check| different.judge(view, &check));
     Decision::Conclude(Conclusion::Compared(checks))
-}
-
-/// Judges a table by what it held when it was restored.
-fn content_again(name: &str, backup: Option<&Digest>, staging: Option<&Digest>) -> Check {
-    let (outcome, detail) = match (backup, staging) {
-        (Some(backup), Some(staging)) if backup == staging => {
-            (CheckOutcome::Passed, format!("{} rows equal as restored; drift: staging has been written to since", backup.count))
-        }
-        (Some(backup), Some(staging)) if backup.count == staging.count => {
-            (CheckOutcome::Failed, format!("{} rows on both sides, content differs as restored", staging.count))
-        }
-        (Some(backup), Some(staging)) => {
-            (CheckOutcome::Failed, format!("backup has {} rows, staging as restored {}", backup.count, staging.count))
-        }
-        (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
-        (None, _) => (CheckOutcome::NotChecked, "is not in the backup's fingerprint".to_owned()),
-    };
-    Check::new(name.to_owned(), outcome, detail)
-}
-
-/// Judges a kind of object by how it was defined when it was restored, and names the objects that differ.
-fn schema_again(view: &View<'_>, name: &str, expected: &Fingerprint, undisturbed: &Fingerprint) -> Check {
-    let (database, kind) = name.split_once(": ").unwrap_or_default();
-    let database = DatabaseName::from(database);
-    let (backup, staging) = (expected.kind(&database, kind), undisturbed.kind(&database, kind));
-    if backup == staging {
-        let detail = format!("{} equal as restored; drift: staging's definitions have been changed since", backup.count);
-        return Check::new(name.to_owned(), CheckOutcome::Passed, detail);
-    }
-    let items = |side: Side| view.seen.items.get(&(side, database.clone())).map(Vec::as_slice).unwrap_or_default();
-    let (named, count) = differences(kind, items(Side::Backup), items(Side::Check));
-    let text = format!("backup has {}, staging as restored {}; {count} differ", backup.count, staging.count);
-    let detail = std::iter::once(text).chain(named.iter().take(SHOWN).map(ToString::to_string)).collect::<Vec<_>>().join("; ");
-    Check { differences: named, ..Check::new(name.to_owned(), CheckOutcome::Failed, detail) }
-}
-
-/// Makes sure that the objects of the kinds that differ are known of both sides.
-fn fetch_items(view: &View<'_>, check: &BranchId, database: &DatabaseName, changed: &[&(DatabaseName, String)]) -> Result<(), Decision> {
-    let Some(backup) = &view.checkpoint.backup else { return Ok(()) };
-    for (side, branch) in [(Side::Backup, &backup.id), (Side::Check, check)] {
-        if !view.seen.items.contains_key(&(side, database.clone())) {
-            let kinds: Vec<&str> = changed.iter().filter(|(of, _)| of == database).map(|(_, kind)| kind.as_str()).collect();
-            return Err(contents::query(view, branch, database, Purpose::Items(side), items_batch(&kinds)));
-        }
-    }
-    Ok(())
 }
 
 /// Replaces the checks of what was compared again.
@@ -273,7 +228,7 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Secret;
+    use crate::id::{BranchId, Secret};
     use crate::neon::wire::{BranchList, Endpoint};
     use crate::sync::checkpoint::Checkpoint;
     use crate::sync::checkpoint::tests::started;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,11 @@ use super::statements::text;
 use super::{DatabasePrint, Digest};
 use crate::neon::sql::Rows;
 
-/// Every object: `kind`, `name`, `definition`.
-const ITEMS: &str = include_str!("schema.sql");
+/// Every object: `kind`, `name`, `definition`; without comments and line ends, which would be sent with every request.
+static ITEMS: LazyLock<String> = LazyLock::new(|| {
+    let lines = include_str!("schema.sql").lines().map(str::trim).filter(|line| !line.starts_with("--"));
+    lines.flat_map(|line| [line, " "]).collect()
+});
 
 /// Kinds whose definitions may hold a secret.
 const SECRETIVE: &str = "'function bodies', 'trigger arguments', 'settings', 'foreign options'";
@@ -65,8 +69,9 @@ impl fmt::Display for Difference {
 /// Returns the statement that digests each kind.
 pub(super) fn digests() -> (String, Vec<String>) {
     let sql = format!(
-        "{ITEMS}select kind, count(*)::text, coalesce(sum(pg_catalog.hashtextextended(pg_catalog.concat(name, E'\\n', definition), 1)), 0)::text \
-         from items group by kind"
+        "{}select kind, count(*)::text, coalesce(sum(pg_catalog.hashtextextended(pg_catalog.concat(name, pg_catalog.chr(10), definition), 1)), 0)::text \
+         from items group by kind",
+        *ITEMS
     );
     (sql, Vec::new())
 }
@@ -75,9 +80,10 @@ pub(super) fn digests() -> (String, Vec<String>) {
 pub(super) fn items(kinds: &[&str]) -> (String, Vec<String>) {
     let wanted: Vec<String> = (1..=kinds.len()).map(|number| format!("${number}")).collect();
     let sql = format!(
-        "{ITEMS}select kind, name, pg_catalog.hashtextextended(coalesce(definition, ''), 1)::text, \
+        "{}select kind, name, pg_catalog.hashtextextended(coalesce(definition, ''), 1)::text, \
          case when kind in ({SECRETIVE}) then null else pg_catalog.left(coalesce(definition, ''), {SHOWN}) end \
          from items where kind in ({}) order by kind, name limit {MOST_ITEMS}",
+        *ITEMS,
         wanted.join(", ")
     );
     (sql, kinds.iter().map(|kind| (*kind).to_owned()).collect())
@@ -117,4 +123,47 @@ pub fn differences(kind: &str, backup: &[Item], staging: &[Item]) -> (Vec<Differ
         .collect();
     let count = differing.len();
     (differing.into_iter().take(NAMED).collect(), count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str, digest: &str, definition: Option<&str>) -> Item {
+        Item { kind: "triggers".to_owned(), name: name.to_owned(), digest: digest.to_owned(), definition: definition.map(str::to_owned) }
+    }
+
+    fn told(backup: &[Item], staging: &[Item]) -> Vec<String> {
+        differences("triggers", backup, staging).0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_object_that_differs_is_told_as_both_sides_have_it() {
+        let (before, after) = ([item("a", "1", Some("enabled"))], [item("a", "2", Some("disabled"))]);
+        assert_eq!(told(&before, &after), ["a: in the backup \"enabled\", on staging \"disabled\""]);
+        assert_eq!(told(&before, &[]), ["a: in the backup \"enabled\", not on staging"]);
+        assert_eq!(told(&[], &after), ["a: on staging and not in the backup"]);
+        assert_eq!(told(&before, &before), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_may_hold_a_secret_is_not_shown() {
+        let text = &told(&[item("a", "1", None)], &[item("a", "2", None)])[0];
+        assert_eq!(text.matches("(not shown: it may hold a secret)").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn twenty_objects_are_named_and_all_are_counted() {
+        let many: Vec<Item> = (0..30).map(|number| item(&format!("t{number}"), "1", Some(""))).collect();
+        let (named, count) = differences("triggers", &many, &[]);
+        assert_eq!((named.len(), count), (20, 30));
+        assert_eq!(differences("rules", &many, &[]).1, 0, "objects of another kind");
+    }
+
+    #[test]
+    fn an_answer_without_a_version_or_a_schema_is_no_reading() {
+        let row = |kind: &str| [kind, "1", "7"].map(|value| Some(value.to_owned())).to_vec();
+        let read = |kinds: &[&str]| decode_digests(&Rows { rows: kinds.iter().map(|kind| row(kind)).collect() }, &mut DatabasePrint::new());
+        assert_eq!([read(&["server", "schemas", "rules"]), read(&["server"]), read(&["schemas"]), read(&[])], [Some(()), None, None, None]);
+    }
 }

@@ -36,7 +36,7 @@ const BYTES_PER_BATCH: u64 = 4 << 30;
 /// Sets what changes the look of values and the rows that are seen, for this transaction only.
 ///
 /// JIT compiles the catalogue's statement for ten seconds, which then runs for a tenth of one (500 tables, PostgreSQL 15).
-fn settings() -> (String, Vec<String>) {
+pub(super) fn settings() -> (String, Vec<String>) {
     let sql = format!(
         "select set_config(name, value, true) from (values ('row_security', 'off'), \
          ('statement_timeout', '{STATEMENT_TIMEOUT_MS}'), ('lock_timeout', '{LOCK_TIMEOUT_MS}'), ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off'), \
@@ -70,7 +70,12 @@ fn relations_statement() -> (String, Vec<String>) {
            where a.attnum > 0 and not a.attisdropped and a.attrelid in (select oid from r)), \
          x as (select attrelid, string_agg(name, ', ' order by attnum) filter (where is_exact) as exact, \
            string_agg(case when is_text_only then name || '::text' else name end, ', ' order by attnum) \
-             filter (where not is_exact) as others from a group by attrelid) \
+             filter (where not is_exact) as others from a group by attrelid), \
+         k as (select i.indrelid, pg_catalog.format('pg_catalog.jsonb_build_object(%s)::text', \
+             string_agg(pg_catalog.format('%L, %I', a.attname, a.attname), ', ' order by u.place)) as key \
+           from pg_catalog.pg_index i cross join unnest(i.indkey) with ordinality as u(attnum, place) \
+           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = u.attnum \
+           where i.indisprimary and u.place <= i.indnkeyatts and i.indrelid in (select oid from r) group by i.indrelid) \
          select r.relkind::text, pg_catalog.format('%I.%I', r.nspname, r.relname), \
          case when r.relkind = 'S' then 'ROW()' when x.others is null then pg_catalog.format('ROW(%s)', x.exact) \
            else pg_catalog.format('ROW(%spg_catalog.record_send(ROW(%s)))', x.exact || ', ', x.others) end, \
@@ -81,8 +86,9 @@ fn relations_statement() -> (String, Vec<String>) {
            when r.relkind <> 'S' and not pg_catalog.has_table_privilege(r.oid, 'select') then 'not checked: the role may not read it' \
            when r.relkind = 'S' and not pg_catalog.has_sequence_privilege(r.oid, 'select') then 'not checked: the role may not read it' \
            when r.relkind = 'r' and pg_catalog.row_security_active(r.oid) then 'not checked: row-level security filters the role' \
-           else '' end \
-         from r left join x on x.attrelid = r.oid order by 2"
+           else '' end, \
+         k.key \
+         from r left join x on x.attrelid = r.oid left join k on k.indrelid = r.oid order by 2"
     );
     (sql, Vec::new())
 }
@@ -123,15 +129,30 @@ pub fn sees_all_rows(results: &[Rows]) -> Option<bool> {
 pub struct Catalogue {
     /// The parts of the fingerprint that the catalogue itself gives.
     pub print: DatabasePrint,
-    relations: Vec<Relation>,
+    pub(super) relations: Vec<Relation>,
 }
 
+/// A table or a sequence that is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Relation {
-    name: String,
+pub(super) struct Relation {
+    /// Its qualified name, quoted.
+    pub(super) name: String,
     is_sequence: bool,
+    /// The expression of a row.
     row: String,
     bytes: u64,
+    /// The expression of a row's primary key; `None` where there is none.
+    pub(super) key: Option<String>,
+}
+
+impl Relation {
+    /// Returns the expression that digests a row.
+    ///
+    /// The outer hash ties the values of a row together: a plain sum of the columns' hashes misses values that were swapped between
+    /// rows. Seed 0 takes NULL for 0.0, so the seed is 1.
+    pub(super) fn digest(&self) -> String {
+        format!("pg_catalog.hashtextextended(pg_catalog.hash_record_extended({}, 1)::text, 1)", self.row)
+    }
 }
 
 /// Reads the answer to [`catalogue_batch`]; `None` when it makes no sense.
@@ -149,8 +170,9 @@ pub fn decode_catalogue(results: &[Rows]) -> Option<Catalogue> {
             let is_sequence = text(row, 0)? == "S";
             let bytes = text(row, 3)?.parse().ok()?;
             // A table without columns has rows all the same; they are counted.
+            let key = row.get(5)?.clone();
             let row = row.get(2)?.clone().unwrap_or_else(|| "ROW()".to_owned());
-            catalogue.relations.push(Relation { name, is_sequence, row, bytes });
+            catalogue.relations.push(Relation { name, is_sequence, row, bytes, key });
         }
     }
     schema::decode_digests(schema, &mut catalogue.print)?;
@@ -213,18 +235,12 @@ fn close(batches: &mut [Vec<(String, Vec<String>)>], parts: &mut Vec<String>) {
 }
 
 /// Digests one table, or reads where a sequence stands.
-///
-/// The outer hash ties the values of a row together: a plain sum of the columns' hashes misses values that were swapped between
-/// rows. Seed 0 takes NULL for 0.0, so the seed is 1.
 fn content_part(index: usize, relation: &Relation) -> String {
-    let Relation { name, row, .. } = relation;
+    let name = &relation.name;
     if relation.is_sequence {
         return format!("select {index}::text, last_value::text, is_called::text from {name}");
     }
-    format!(
-        "select {index}::text, count(*)::text, coalesce(sum(pg_catalog.hashtextextended(\
-         pg_catalog.hash_record_extended({row}, 1)::text, 1)), 0)::text from only {name}"
-    )
+    format!("select {index}::text, count(*)::text, coalesce(sum({}), 0)::text from only {name}", relation.digest())
 }
 
 impl Batches {
@@ -257,6 +273,12 @@ impl Batches {
 }
 
 impl Catalogue {
+    /// Returns how the rows of a table are read, and whether they have a key; `None` where the table is not read.
+    pub fn shape(&self, table: &str) -> Option<(&str, bool)> {
+        let found = self.relations.iter().find(|relation| relation.name == table && !relation.is_sequence)?;
+        Some((&found.row, found.key.is_some()))
+    }
+
     /// Returns the bytes of what will be read.
     pub fn bytes(&self) -> u64 {
         self.relations.iter().map(|relation| relation.bytes).sum()
@@ -271,7 +293,13 @@ mod tests {
         let relations = sizes
             .iter()
             .enumerate()
-            .map(|(index, bytes)| Relation { name: format!("public.t{index}"), is_sequence: false, row: "ROW(id)".into(), bytes: *bytes })
+            .map(|(index, bytes)| Relation {
+                name: format!("public.t{index}"),
+                is_sequence: false,
+                row: "ROW(id)".into(),
+                bytes: *bytes,
+                key: None,
+            })
             .collect();
         Catalogue { print: DatabasePrint::default(), relations }
     }

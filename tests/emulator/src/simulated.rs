@@ -22,6 +22,11 @@ pub const ROLE: &str = "neondb_owner";
 /// The database.
 pub const DATABASE: &str = "neondb";
 
+/// How the key of every table is read.
+const KEY: &str = "pg_catalog.jsonb_build_object('id', id)::text";
+/// What a look at rows reads from, before the name of the table.
+const KEYED: &str = " as h from only ";
+
 /// The position at which every branch of a new project begins.
 const FIRST_POSITION: u64 = 0x0100_0000;
 
@@ -43,6 +48,18 @@ pub struct Table {
     pub rows: u64,
     /// A number that changes with every write.
     pub digest: u64,
+}
+
+impl Table {
+    /// The only part of a table: how many rows, and their digest.
+    fn part(&self) -> Row {
+        vec!["0".into(), self.rows.to_string().into(), self.digest.to_string().into()]
+    }
+
+    /// The only row that is ever shown: its key, its digest, and how often it is there.
+    fn row(&self) -> Row {
+        vec![r#"{"id": 1}"#.into(), self.digest.to_string().into(), "1".into()]
+    }
 }
 
 impl Contents {
@@ -284,6 +301,12 @@ impl Simulated {
             return Ok(vec![vec!["1".into()]]);
         }
         let contents = self.contents(&session.branch);
+        if let Some((_, rest)) = text.split_once(KEYED) {
+            let table = rest.split_once(')').and_then(|(name, _)| contents?.tables.get(name));
+            let table = table.ok_or_else(|| failure("42P01", "the simulation does not know this relation"))?;
+            let is_of_parts = text.starts_with("select (");
+            return Ok(vec![if is_of_parts { table.part() } else { table.row() }]);
+        }
         let rows = contents.and_then(|contents| text.split(" union all ").map(|part| digest(contents, part)).collect());
         rows.ok_or_else(|| failure("42601", "the simulation does not know this statement, or a relation in it"))
     }
@@ -304,11 +327,11 @@ impl Simulated {
     /// Lists tables and sequences.
     fn catalogue(&self, session: &Session) -> Vec<Row> {
         let Some(contents) = self.contents(&session.branch) else { return Vec::new() };
-        let tables = contents
-            .tables
-            .iter()
-            .map(|(name, table)| vec!["r".into(), name.clone().into(), "ROW(id)".into(), (table.rows * 100).to_string().into(), "".into()]);
-        let sequences = contents.sequences.keys().map(|name| vec!["S".into(), name.clone().into(), "ROW()".into(), "0".into(), "".into()]);
+        let tables = contents.tables.iter().map(|(name, table)| {
+            vec!["r".into(), name.clone().into(), "ROW(id)".into(), (table.rows * 100).to_string().into(), "".into(), KEY.into()]
+        });
+        let sequences =
+            contents.sequences.keys().map(|name| vec!["S".into(), name.clone().into(), "ROW()".into(), "0".into(), "".into(), "".into()]);
         tables.chain(sequences).collect()
     }
 }

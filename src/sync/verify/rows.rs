@@ -1,0 +1,213 @@
+//! Which rows of a table differ, found in two looks: first parts of the table, then the rows of the parts that differ.
+//!
+//! In: a [`Catalogue`] and the names of tables. Out: the keys of rows that are missing, extra or changed.
+//!
+//! Invariants: of a row only its primary key leaves the database; a row is put in a part by its key, so that one that was moved within its file
+//! is not taken for two. Of a table without a primary key, rows are counted and not named.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::statements::{Catalogue, Relation, settings, text};
+use crate::neon::sql::{Batch, Rows};
+
+/// Parts that a table is cut into by the hash of its keys: a million rows make parts of a thousand, whose keys fit a reply.
+const PARTS: u32 = 1024;
+
+/// Parts whose rows are fetched; a table that differs in more is not worth naming row by row.
+const PARTS_FETCHED: usize = 16;
+
+/// Rows of one table that are fetched: with keys of a hundred bytes they are far below Neon's limit of 10 MB for a response.
+const ROWS_FETCHED: u32 = 20_000;
+
+/// Keys of one kind that are named.
+const NAMED: usize = 20;
+
+/// Tables of a database whose rows are looked for; of the others the report says that they differ.
+pub const TABLES_LOOKED_INTO: usize = 10;
+
+/// A part of a table: how many rows, and their digest.
+pub type Parts = BTreeMap<u32, (String, String)>;
+
+/// A row: its key, its digest, and how often it is there.
+pub type KeyedRow = (String, String, u64);
+
+/// The rows of a table that are not the same on both sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowDifferences {
+    /// Keys of rows that the backup has and staging has not, at most twenty.
+    pub missing: Vec<String>,
+    /// Keys of rows that staging has and the backup has not, at most twenty.
+    pub extra: Vec<String>,
+    /// Keys of rows that both have, with other values, at most twenty.
+    pub changed: Vec<String>,
+    /// How many were found: missing, extra, changed.
+    pub counts: [u64; 3],
+    /// What was not looked into; empty when everything was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub limits: String,
+}
+
+/// Returns the batch that digests the parts of some tables.
+pub fn parts_batch(catalogue: &Catalogue, tables: &[String]) -> Batch {
+    batch(catalogue, tables, |_, relation| {
+        let rows = keyed(relation);
+        let part = part_of_key();
+        format!("select ({part})::text, count(*)::text, sum(h)::text from ({rows}) as t group by 1")
+    })
+}
+
+/// Returns the batch that fetches the rows of the parts that differ, which are given table by table.
+pub fn rows_batch(catalogue: &Catalogue, tables: &[String], differing: &[Vec<u32>]) -> Batch {
+    batch(catalogue, tables, |index, relation| {
+        let parts: Vec<String> = differing.get(index).into_iter().flatten().take(PARTS_FETCHED).map(u32::to_string).collect();
+        let wanted = if parts.is_empty() { "null".to_owned() } else { parts.join(", ") };
+        let rows = keyed(relation);
+        let part = part_of_key();
+        format!(
+            "select k, h::text, count(*)::text from ({rows}) as t where {part} in ({wanted}) group by 1, 2 order by 1, 2 limit {ROWS_FETCHED}"
+        )
+    })
+}
+
+fn batch(catalogue: &Catalogue, tables: &[String], statement: impl Fn(usize, &Relation) -> String) -> Batch {
+    let relation = |table: &String| catalogue.relations.iter().find(|relation| relation.name == *table);
+    let relations = tables.iter().enumerate().filter_map(|(index, table)| Some((index, relation(table)?)));
+    let statements = relations.map(|(index, relation)| (statement(index, relation), Vec::new()));
+    Batch { statements: std::iter::once(settings()).chain(statements).collect(), is_read_only: true }
+}
+
+/// The expression of the part that a row belongs to.
+fn part_of_key() -> String {
+    format!("pg_catalog.hashtextextended(k, 1) & {}", PARTS - 1)
+}
+
+/// Selects the key and the digest of every row.
+fn keyed(relation: &Relation) -> String {
+    let digest = relation.digest();
+    let key = relation.key.clone().unwrap_or_else(|| format!("{digest}::text"));
+    format!("select {key} as k, {digest} as h from only {}", relation.name)
+}
+
+/// Reads one result of [`parts_batch`]; `None` when it makes no sense.
+pub fn decode_parts(rows: &Rows) -> Option<Parts> {
+    let part = |row: &Vec<Option<String>>| Some((text(row, 0)?.parse().ok()?, (text(row, 1)?.to_owned(), text(row, 2)?.to_owned())));
+    rows.rows.iter().map(part).collect()
+}
+
+/// Reads one result of [`rows_batch`]; `None` when it makes no sense.
+pub fn decode_rows(rows: &Rows) -> Option<Vec<KeyedRow>> {
+    rows.rows.iter().map(|row| Some((text(row, 0)?.to_owned(), text(row, 1)?.to_owned(), text(row, 2)?.parse().ok()?))).collect()
+}
+
+/// Returns the parts that are not the same on both sides.
+pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<u32> {
+    let names = backup.keys().chain(staging.keys().filter(|part| !backup.contains_key(part)));
+    names.copied().filter(|part| backup.get(part) != staging.get(part)).collect()
+}
+
+/// Compares the rows of the parts that differ, of which there are `parts`.
+pub fn compare_rows(has_key: bool, parts: usize, backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
+    let mut found = if has_key { by_key(backup, staging) } else { by_digest(backup, staging) };
+    if parts > PARTS_FETCHED {
+        found.limits = format!("{PARTS_FETCHED} of {parts} parts that differ were looked into");
+    } else if backup.len().max(staging.len()) >= ROWS_FETCHED as usize {
+        found.limits = format!("{ROWS_FETCHED} rows of the parts that differ were looked into");
+    }
+    found
+}
+
+fn by_key(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
+    let index =
+        |rows: &'_ [KeyedRow]| -> BTreeMap<String, String> { rows.iter().map(|(key, digest, _)| (key.clone(), digest.clone())).collect() };
+    let (expected, seen) = (index(backup), index(staging));
+    let mut found = RowDifferences::default();
+    let [missing, extra, changed] = &mut found.counts;
+    let note = |named: &mut Vec<String>, count: &mut u64, key: &String| {
+        *count += 1;
+        if named.len() < NAMED {
+            named.push(key.clone());
+        }
+    };
+    for (key, digest) in &expected {
+        match seen.get(key) {
+            None => note(&mut found.missing, missing, key),
+            Some(other) if other != digest => note(&mut found.changed, changed, key),
+            Some(_) => {}
+        }
+    }
+    for key in seen.keys().filter(|key| !expected.contains_key(*key)) {
+        note(&mut found.extra, extra, key);
+    }
+    found
+}
+
+/// Counts rows that are not on the other side as often; they have no key to be named by.
+fn by_digest(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
+    let index =
+        |rows: &'_ [KeyedRow]| -> BTreeMap<String, u64> { rows.iter().map(|(_, digest, count)| (digest.clone(), *count)).collect() };
+    let surplus = |of: &BTreeMap<String, u64>, over: &BTreeMap<String, u64>| {
+        of.iter().map(|(digest, count)| count.saturating_sub(over.get(digest).copied().unwrap_or_default())).sum()
+    };
+    let (expected, seen) = (index(backup), index(staging));
+    RowDifferences { counts: [surplus(&expected, &seen), surplus(&seen, &expected), 0], ..RowDifferences::default() }
+}
+
+impl std::fmt::Display for RowDifferences {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// Keys of one kind that a text tells.
+        const SHOWN: usize = 3;
+        let mut parts = Vec::new();
+        let kinds = [("missing", &self.missing), ("extra", &self.extra), ("changed", &self.changed)];
+        for ((kind, named), count) in kinds.into_iter().zip(self.counts).filter(|(_, count)| *count > 0) {
+            let keys = named.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+            let more = if named.len() > SHOWN { ", …" } else { "" };
+            parts.push(if named.is_empty() { format!("{count} {kind} (no primary key)") } else { format!("{count} {kind}: {keys}{more}") });
+        }
+        parts.extend((!self.limits.is_empty()).then(|| self.limits.clone()));
+        f.write_str(&parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(list: &[(&str, &str)]) -> Vec<KeyedRow> {
+        list.iter().map(|(key, digest)| ((*key).to_owned(), (*digest).to_owned(), 1)).collect()
+    }
+
+    #[test]
+    fn rows_are_missing_extra_or_changed() {
+        let backup = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "8"), ("{\"id\": 3}", "9")]);
+        let staging = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "-8"), ("{\"id\": 4}", "9")]);
+        let found = compare_rows(true, 3, &backup, &staging);
+        assert_eq!(found.to_string(), "1 missing: {\"id\": 3}; 1 extra: {\"id\": 4}; 1 changed: {\"id\": 2}");
+    }
+
+    #[test]
+    fn rows_without_a_key_are_counted_as_often_as_they_are_there() {
+        let (twice, once) = (vec![("7".to_owned(), "7".to_owned(), 2)], rows(&[("7", "7"), ("8", "8")]));
+        assert_eq!(compare_rows(false, 2, &twice, &once).to_string(), "1 missing (no primary key); 1 extra (no primary key)");
+    }
+
+    #[test]
+    fn twenty_keys_are_named_three_are_told_and_all_are_counted() {
+        let many: Vec<KeyedRow> = (0..50).map(|id| (format!("{{\"id\": {id:02}}}"), id.to_string(), 1)).collect();
+        let found = compare_rows(true, 17, &many, &[]);
+        assert_eq!((found.missing.len(), found.counts), (20, [50, 0, 0]));
+        assert_eq!(
+            found.to_string(),
+            "50 missing: {\"id\": 00}, {\"id\": 01}, {\"id\": 02}, …; 16 of 17 parts that differ were looked into"
+        );
+    }
+
+    #[test]
+    fn parts_that_one_side_has_not_differ() {
+        let part = |number: u32, digest: &str| (number, ("1".to_owned(), digest.to_owned()));
+        let backup: Parts = [part(1, "a"), part(2, "b"), part(3, "c")].into();
+        let staging: Parts = [part(2, "b"), part(3, "x"), part(4, "d")].into();
+        assert_eq!(differing_parts(&backup, &staging), [1, 3, 4]);
+    }
+}
