@@ -1,7 +1,8 @@
 -- Every object of a database that is not the system's: its kind, its name, how it is defined.
 --
 -- Runs on PostgreSQL 14 to 18 and on a hot standby, with a search_path of `pg_catalog, pg_temp` and without JIT: compiling this one statement
--- takes ten seconds, running it a tenth. What a kind's definitions may hold in secrets is a kind of its own: function bodies, trigger arguments, settings, foreign options.
+-- takes ten seconds, running it a tenth. Of the server's version only the major one counts, because computes of one project are updated one by
+-- one. What a kind's definitions may hold in secrets is a kind of its own: function bodies, trigger arguments, settings, foreign options.
 with ns as (
   select n.oid, n.nspname, n.nspowner, n.nspacl from pg_namespace n
   where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'neon', 'neon_migration')),
@@ -20,7 +21,7 @@ typ as (
   where t.typowner not in (select oid from system)
   and not exists (select from pg_type e where e.typarray = t.oid)),
 items(kind, name, definition) as (
-select 'server', 'version', current_setting('server_version')
+select 'server', 'major version', (current_setting('server_version_num')::int / 10000)::text
 union all
 select 'database', 'database', (to_jsonb(d) - '{oid,datname,datdba,datfrozenxid,datminmxid,datacl,dattablespace,datlastsysoid}'::text[])::text
   from pg_database d where d.datname = current_database()
