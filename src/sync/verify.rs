@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::compare::{Differences, compare};
 pub use self::rows::{
     KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts, parts_batch, rows_batch,
+    rows_fetched,
 };
 pub use self::schema::{Difference, Item, differences};
 pub use self::statements::{

@@ -6,7 +6,7 @@ use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
 use firstlight::sync::verify::{
     Catalogue, DatabasePrint, RowDifferences, catalogue_batch, compare_rows, content_batches, decode_catalogue, decode_parts, decode_rows,
-    differing_parts, parts_batch, role_batch, rows_batch, sees_all_rows,
+    differing_parts, parts_batch, role_batch, rows_batch, rows_fetched, sees_all_rows,
 };
 use harness::emulator::Emulator;
 
@@ -168,7 +168,7 @@ fn differing_rows(emulator: &Emulator, password: &str, catalogue: &Catalogue, ta
     let answer = send(emulator, "neondb_owner", password, &rows_batch(catalogue, tables, &[differing.clone(), differing.clone()]))?;
     let rows = answer[1..].iter().map(|rows| decode_rows(rows).context("the rows make no sense")).collect::<Result<Vec<_>>>()?;
     let (_, has_key) = catalogue.shape(&tables[0]).context("the table is read")?;
-    Ok(compare_rows(has_key, differing.len(), &rows[0], &rows[1]))
+    Ok(compare_rows(has_key, differing.len(), rows_fetched(tables.len()), &rows[0], &rows[1]))
 }
 
 #[test]

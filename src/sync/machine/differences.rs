@@ -10,7 +10,7 @@ use crate::neon::sql::{Batch, Rows};
 use crate::sync::checkpoint::Side;
 use crate::sync::verify::{
     Catalogue, Check, CheckOutcome, Digest, Fingerprint, Item, KeyedRow, Parts, TABLES_LOOKED_INTO, catalogue_batch, compare_rows,
-    decode_items, decode_parts, decode_rows, differences, differing_parts, items_batch, parts_batch, rows_batch,
+    decode_items, decode_parts, decode_rows, differences, differing_parts, items_batch, parts_batch, rows_batch, rows_fetched,
 };
 
 /// Objects of one kind that a text tells; the record has twenty.
@@ -23,6 +23,8 @@ pub(super) struct Looked {
     items: BTreeMap<Side, Vec<Item>>,
     parts: BTreeMap<(Side, String), Parts>,
     rows: BTreeMap<(Side, String), Vec<KeyedRow>>,
+    /// How many rows of a table were fetched at most.
+    limit: usize,
     /// Why the rest could not be found out.
     pub(super) failure: Option<String>,
 }
@@ -49,6 +51,7 @@ impl Looked {
                 }
             }
             Purpose::Rows(side, tables) => {
+                self.limit = rows_fetched(tables.len());
                 for (table, result) in tables.iter().zip(results.get(1..)?) {
                     self.rows.insert((*side, table.clone()), decode_rows(result)?);
                 }
@@ -160,7 +163,7 @@ fn judge_content(looked: &Looked, check: &Check, table: &str, backup: Option<&Di
     let rows = |side: Side| looked.rows.get(&(side, table.to_owned()));
     let found = looked.shape(table).zip(rows(Side::Backup)).zip(rows(Side::Check)).map(|((has_key, backup), staging)| {
         let parts = looked.differing(table).len();
-        compare_rows(has_key, parts, backup, staging)
+        compare_rows(has_key, parts, looked.limit, backup, staging)
     });
     if outcome != CheckOutcome::Failed {
         return Check::new(check.name.clone(), outcome, detail);

@@ -18,8 +18,8 @@ const PARTS: u32 = 1024;
 /// Parts whose rows are fetched; a table that differs in more is not worth naming row by row.
 const PARTS_FETCHED: usize = 16;
 
-/// Rows of one table that are fetched: with keys of a hundred bytes they are far below Neon's limit of 10 MB for a response.
-const ROWS_FETCHED: u32 = 20_000;
+/// Rows that are fetched in one reply: with keys of a hundred bytes they are far below Neon's limit of 10 MB.
+const ROWS_FETCHED: usize = 20_000;
 
 /// Keys of one kind that are named.
 const NAMED: usize = 20;
@@ -60,15 +60,21 @@ pub fn parts_batch(catalogue: &Catalogue, tables: &[String]) -> Batch {
 
 /// Returns the batch that fetches the rows of the parts that differ, which are given table by table.
 pub fn rows_batch(catalogue: &Catalogue, tables: &[String], differing: &[Vec<u32>]) -> Batch {
+    let limit = rows_fetched(tables.len());
     batch(catalogue, tables, |index, relation| {
         let parts: Vec<String> = differing.get(index).into_iter().flatten().take(PARTS_FETCHED).map(u32::to_string).collect();
         let wanted = if parts.is_empty() { "null".to_owned() } else { parts.join(", ") };
         let rows = keyed(relation);
         let part = part_of_key();
         format!(
-            "select k, h::text, count(*)::text from ({rows}) as t where {part} in ({wanted}) group by 1, 2 order by 1, 2 limit {ROWS_FETCHED}"
+            "select k, h::text, count(*)::text from ({rows}) as t where {part} in ({wanted}) group by 1, 2 order by k collate \"C\", h limit {limit}"
         )
     })
+}
+
+/// Returns how many rows of each of so many tables are fetched.
+pub fn rows_fetched(tables: usize) -> usize {
+    ROWS_FETCHED / tables.max(1)
 }
 
 fn batch(catalogue: &Catalogue, tables: &[String], statement: impl Fn(usize, &Relation) -> String) -> Batch {
@@ -107,13 +113,19 @@ pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<u32> {
     names.copied().filter(|part| backup.get(part) != staging.get(part)).collect()
 }
 
-/// Compares the rows of the parts that differ, of which there are `parts`.
-pub fn compare_rows(has_key: bool, parts: usize, backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
-    let mut found = if has_key { by_key(backup, staging) } else { by_digest(backup, staging) };
+/// Compares the rows of the parts that differ, of which there are `parts`, and of which `limit` rows were fetched at most.
+pub fn compare_rows(has_key: bool, parts: usize, limit: usize, backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
+    // A side that was cut off says nothing of the keys after its last.
+    let cuts = [backup, staging].into_iter().filter(|rows| rows.len() >= limit).filter_map(|rows| Some(&rows.last()?.0));
+    let cut = cuts.min();
+    let known = |rows: &[KeyedRow]| rows.iter().filter(|(key, ..)| cut.is_none_or(|cut| key <= cut)).cloned().collect::<Vec<_>>();
+    let (backup, staging) = (known(backup), known(staging));
+    let mut found = if has_key { by_key(&backup, &staging) } else { by_digest(&backup, &staging) };
     if parts > PARTS_FETCHED {
         found.limits = format!("{PARTS_FETCHED} of {parts} parts that differ were looked into");
-    } else if backup.len().max(staging.len()) >= ROWS_FETCHED as usize {
-        found.limits = format!("{ROWS_FETCHED} rows of the parts that differ were looked into");
+    }
+    if cut.is_some() {
+        found.limits = format!("{limit} rows of {parts} parts that differ were looked into");
     }
     found
 }
@@ -182,25 +194,33 @@ mod tests {
     fn rows_are_missing_extra_or_changed() {
         let backup = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "8"), ("{\"id\": 3}", "9")]);
         let staging = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "-8"), ("{\"id\": 4}", "9")]);
-        let found = compare_rows(true, 3, &backup, &staging);
+        let found = compare_rows(true, 3, 100, &backup, &staging);
         assert_eq!(found.to_string(), "1 missing: {\"id\": 3}; 1 extra: {\"id\": 4}; 1 changed: {\"id\": 2}");
     }
 
     #[test]
     fn rows_without_a_key_are_counted_as_often_as_they_are_there() {
         let (twice, once) = (vec![("7".to_owned(), "7".to_owned(), 2)], rows(&[("7", "7"), ("8", "8")]));
-        assert_eq!(compare_rows(false, 2, &twice, &once).to_string(), "1 missing (no primary key); 1 extra (no primary key)");
+        assert_eq!(compare_rows(false, 2, 100, &twice, &once).to_string(), "1 missing (no primary key); 1 extra (no primary key)");
     }
 
     #[test]
     fn twenty_keys_are_named_three_are_told_and_all_are_counted() {
         let many: Vec<KeyedRow> = (0..50).map(|id| (format!("{{\"id\": {id:02}}}"), id.to_string(), 1)).collect();
-        let found = compare_rows(true, 17, &many, &[]);
+        let found = compare_rows(true, 17, 100, &many, &[]);
         assert_eq!((found.missing.len(), found.counts), (20, [50, 0, 0]));
         assert_eq!(
             found.to_string(),
             "50 missing: {\"id\": 00}, {\"id\": 01}, {\"id\": 02}, …; 16 of 17 parts that differ were looked into"
         );
+    }
+
+    #[test]
+    fn a_side_that_was_cut_off_says_nothing_of_the_keys_after_its_last() {
+        let backup = rows(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let staging = rows(&[("a", "1"), ("aa", "9"), ("b", "2")]);
+        assert_eq!(compare_rows(true, 2, 3, &backup, &staging).to_string(), "1 extra: aa; 3 rows of 2 parts that differ were looked into");
+        assert_eq!(compare_rows(true, 2, 4, &backup, &staging).to_string(), "1 missing: c; 1 extra: aa");
     }
 
     #[test]
