@@ -22,11 +22,15 @@ pub use self::rows::{
     KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts, parts_batch, rows_batch,
     rows_fetched,
 };
-pub use self::schema::{Difference, Item, differences};
-pub use self::statements::{
-    Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, decode_items, items_batch, role_batch, sees_all_rows,
-};
+pub use self::schema::{Difference, Item, decode_items, differences, items_batch};
+pub use self::statements::{Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
 use crate::id::DatabaseName;
+
+/// Objects, and keys of rows, that a record names; the others are counted.
+const NAMED: usize = 20;
+
+/// Of those, how many a text tells.
+pub const TOLD: usize = 3;
 
 /// The rules by which databases are read; counted up whenever a new version digests more, or otherwise.
 const RULES: u32 = 2;
@@ -121,6 +125,12 @@ impl Check {
     pub fn new(name: String, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
         Self { name, outcome, detail: detail.into(), differences: Vec::new(), rows: None }
     }
+}
+
+/// Returns the keys under which two sides do not hold the same: those of the backup first, then those that only staging has.
+fn differing<'a, K: Ord, V: PartialEq>(backup: &'a BTreeMap<K, V>, staging: &'a BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
+    let keys = backup.keys().chain(staging.keys().filter(|key| !backup.contains_key(key)));
+    keys.filter(|key| backup.get(key) != staging.get(key))
 }
 
 impl DatabasePrint {

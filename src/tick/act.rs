@@ -95,16 +95,8 @@ impl<W: World> Context<'_, W> {
         let verifying = self.config.pair(run.checkpoint.pair.as_str()).map_or(&query.role, |pair| &pair.role);
         let password = seen.password(&query.branch, &query.role, verifying).unwrap_or_else(|| Secret::new(String::new()));
         let login = Login { host: query.host.clone(), database: query.database.clone(), role: query.role.clone(), password };
-        let old = match &query.purpose {
-            Purpose::GivePassword(displaced) => seen.password(displaced, &query.role, verifying),
-            Purpose::SeesAllRows
-            | Purpose::Catalogue(_)
-            | Purpose::Content(..)
-            | Purpose::Items(_)
-            | Purpose::Parts(..)
-            | Purpose::Rows(..)
-            | Purpose::LogIn => None,
-        };
+        let displaced = if let Purpose::GivePassword(displaced) = &query.purpose { Some(displaced) } else { None };
+        let old = displaced.and_then(|displaced| seen.password(displaced, &query.role, verifying));
         let secret = old.as_ref().map(|old| (0, old));
         let request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);
         match query.batch.decode(&login, self.world.send(request).await) {

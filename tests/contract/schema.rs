@@ -1,12 +1,12 @@
 //! What a database is made of, on real PostgreSQL: every kind of object is digested, and what has changed is found and named.
 
 use anyhow::{Context as _, Result};
-use firstlight::sync::verify::{Item, catalogue_batch, decode_catalogue, decode_items, differences, items_batch};
+use firstlight::sync::verify::{Item, decode_items, differences, items_batch};
 use harness::emulator::Emulator;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::verification::{owner, send};
+use crate::verification::{catalogue, owner, send};
 use crate::{emulator, settle};
 
 /// Kinds that nothing can be made of here: a label needs a provider, a transform C functions, and the version is the server's own.
@@ -106,10 +106,7 @@ fn items(emulator: &Emulator, password: &str, kind: &str) -> Result<Vec<Item>> {
 fn a_change_of_any_kind_of_object_is_found_and_named() -> Result<()> {
     let (_folder, emulator) = filled()?;
     let password = owner(&emulator)?;
-    let digests = || -> Result<_> {
-        let catalogue = decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch())?);
-        Ok(catalogue.context("the catalogue makes no sense")?.print.schema)
-    };
+    let digests = || -> Result<_> { Ok(catalogue(&emulator, "neondb_owner", &password)?.print.schema) };
     let mut before = digests()?;
     for (kind, name, change) in CHANGES.into_iter().chain(LAST) {
         let was = items(&emulator, &password, kind)?;
@@ -135,8 +132,7 @@ fn a_change_of_any_kind_of_object_is_found_and_named() -> Result<()> {
 fn every_object_of_a_kind_has_a_name_of_its_own() -> Result<()> {
     let (_folder, emulator) = filled()?;
     let password = owner(&emulator)?;
-    let catalogue =
-        decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch())?).context("the catalogue makes no sense")?;
+    let catalogue = catalogue(&emulator, "neondb_owner", &password)?;
     for (kind, digest) in &catalogue.print.schema {
         let (found, count) = differences(kind, &items(&emulator, &password, kind)?, &[]);
         assert_eq!(count as u64, digest.count, "{kind}: {found:?}");
@@ -148,10 +144,7 @@ fn every_object_of_a_kind_has_a_name_of_its_own() -> Result<()> {
 fn a_role_without_any_rights_reads_what_a_database_is_made_of() -> Result<()> {
     let (_folder, emulator) = filled()?;
     emulator.sql(&emulator.staging, &["create role nobody_special login password 'nobodys_secret'"])?;
-    let read = |role: &str, password: &str| -> Result<_> {
-        let catalogue = decode_catalogue(&send(&emulator, role, password, &catalogue_batch())?);
-        Ok(catalogue.context("the catalogue makes no sense")?.print.schema)
-    };
+    let read = |role: &str, password: &str| -> Result<_> { Ok(catalogue(&emulator, role, password)?.print.schema) };
     let (all, seen) = (read("neondb_owner", &owner(&emulator)?)?, read("nobody_special", "nobodys_secret")?);
     let hidden: Vec<&String> = all.keys().filter(|kind| all.get(*kind) != seen.get(*kind)).collect();
     // The options of a user mapping are shown to its user and to the owner of its server alone.

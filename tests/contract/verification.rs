@@ -30,7 +30,8 @@ fn print(emulator: &Emulator, role: &str, password: &str) -> Result<DatabasePrin
     content(emulator, role, password, &catalogue(emulator, role, password)?)
 }
 
-fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Result<Catalogue> {
+/// Reads what staging's database contains.
+pub(crate) fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Result<Catalogue> {
     decode_catalogue(&send(emulator, role, password, &catalogue_batch())?).context("the catalogue makes no sense")
 }
 

@@ -306,12 +306,13 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
             run.seen.sees_all_rows = Some(sight);
         }
         Purpose::Catalogue(side) => {
-            let catalogue = decode_catalogue(rows)?;
-            run.seen.looked.entry(query.database.clone()).or_default().catalogues.insert(*side, catalogue.clone());
+            let mut catalogue = decode_catalogue(rows)?;
             let only = (*side == Side::Check).then(|| run.checkpoint.check.as_ref().map(|check| check.tables.clone())).flatten();
             let batches = content_batches(&catalogue, only.as_deref());
-            let mut print = catalogue.print.clone();
+            let mut print = std::mem::take(&mut catalogue.print);
             print.bytes = catalogue.bytes();
+            // Kept for a look at rows, which compares the backup with the check branch.
+            run.seen.looked.entry(query.database.clone()).or_default().catalogues.insert(*side, catalogue);
             let reading = Reading { batches, next: 0, print };
             run.seen.readings.insert((*side, query.database.clone()), reading);
             finish_reading(run, *side, query);

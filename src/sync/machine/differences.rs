@@ -9,12 +9,9 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows};
 use crate::sync::checkpoint::Side;
 use crate::sync::verify::{
-    Catalogue, Check, CheckOutcome, Digest, Fingerprint, Item, KeyedRow, Parts, TABLES_LOOKED_INTO, catalogue_batch, compare_rows,
+    Catalogue, Check, CheckOutcome, Digest, Fingerprint, Item, KeyedRow, Parts, TABLES_LOOKED_INTO, TOLD, catalogue_batch, compare_rows,
     decode_items, decode_parts, decode_rows, differences, differing_parts, items_batch, parts_batch, rows_batch, rows_fetched,
 };
-
-/// Objects of one kind that a text tells; the record has twenty.
-const SHOWN: usize = 3;
 
 /// What was found out about a database.
 #[derive(Default)]
@@ -160,14 +157,14 @@ fn judge_content(looked: &Looked, check: &Check, table: &str, backup: Option<&Di
         (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
         (None, _) => (CheckOutcome::NotChecked, "is not in the backup's fingerprint".to_owned()),
     };
+    if outcome != CheckOutcome::Failed {
+        return Check::new(check.name.clone(), outcome, detail);
+    }
     let rows = |side: Side| looked.rows.get(&(side, table.to_owned()));
     let found = looked.shape(table).zip(rows(Side::Backup)).zip(rows(Side::Check)).map(|((has_key, backup), staging)| {
         let parts = looked.differing(table).len();
         compare_rows(has_key, parts, looked.limit, backup, staging)
     });
-    if outcome != CheckOutcome::Failed {
-        return Check::new(check.name.clone(), outcome, detail);
-    }
     let more = match (&found, &looked.failure) {
         (Some(found), _) => found.to_string(),
         (None, Some(failure)) => format!("the rows were not looked into: {failure}"),
@@ -191,7 +188,7 @@ fn judge_schema(looked: &Looked, check: &Check, kind: &str, backup: &Digest, sta
         return Check::new(check.name.clone(), CheckOutcome::Failed, detail);
     };
     let (named, count) = differences(kind, backup, staging);
-    let told = named.iter().take(SHOWN).map(ToString::to_string);
+    let told = named.iter().take(TOLD).map(ToString::to_string);
     let detail = std::iter::once(format!("{counts}; {count} differ")).chain(told).collect::<Vec<_>>().join("; ");
     Check { differences: named, ..Check::new(check.name.clone(), CheckOutcome::Failed, detail) }
 }

@@ -8,11 +8,8 @@ use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
-use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, compare};
+use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, TOLD, compare};
 use crate::time::{after, between};
-
-/// Objections that a text tells; the record has all.
-const SHOWN: usize = 3;
 
 /// Decides the next action of step 5.
 pub(super) fn next(view: &View<'_>) -> Decision {
@@ -164,8 +161,8 @@ fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
 
 /// Tells a few of the objections and how many more there are: a notice has room for no more, the record has all.
 fn shortened(objections: &[String]) -> String {
-    let shown = objections.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-    match objections.len().saturating_sub(SHOWN) {
+    let shown = objections.iter().take(TOLD).cloned().collect::<Vec<_>>().join("; ");
+    match objections.len().saturating_sub(TOLD) {
         0 => shown,
         more => format!("{shown}; and {more} more"),
     }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::statements::{Catalogue, Relation, settings, text};
+use super::{NAMED, TOLD, differing};
 use crate::neon::sql::{Batch, Rows};
 
 /// Parts that a table is cut into by the hash of its keys: a million rows make parts of a thousand, whose keys fit a reply.
@@ -20,9 +21,6 @@ const PARTS_FETCHED: usize = 16;
 
 /// Rows that are fetched in one reply: with keys of a hundred bytes they are far below Neon's limit of 10 MB.
 const ROWS_FETCHED: usize = 20_000;
-
-/// Keys of one kind that are named.
-const NAMED: usize = 20;
 
 /// Tables of a database whose rows are looked for; of the others the report says that they differ.
 pub const TABLES_LOOKED_INTO: usize = 10;
@@ -109,8 +107,7 @@ pub fn decode_rows(rows: &Rows) -> Option<Vec<KeyedRow>> {
 
 /// Returns the parts that are not the same on both sides.
 pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<u32> {
-    let names = backup.keys().chain(staging.keys().filter(|part| !backup.contains_key(part)));
-    names.copied().filter(|part| backup.get(part) != staging.get(part)).collect()
+    differing(backup, staging).copied().collect()
 }
 
 /// Compares the rows of the parts that differ, of which there are `parts`, and of which `limit` rows were fetched at most.
@@ -142,15 +139,12 @@ fn by_key(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
             named.push(key.clone());
         }
     };
-    for (key, digest) in &expected {
-        match seen.get(key) {
-            None => note(&mut found.missing, missing, key),
-            Some(other) if other != digest => note(&mut found.changed, changed, key),
-            Some(_) => {}
+    for key in differing(&expected, &seen) {
+        match (expected.contains_key(key), seen.contains_key(key)) {
+            (true, false) => note(&mut found.missing, missing, key),
+            (false, _) => note(&mut found.extra, extra, key),
+            (true, true) => note(&mut found.changed, changed, key),
         }
-    }
-    for key in seen.keys().filter(|key| !expected.contains_key(*key)) {
-        note(&mut found.extra, extra, key);
     }
     found
 }
@@ -168,13 +162,11 @@ fn by_digest(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
 
 impl std::fmt::Display for RowDifferences {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        /// Keys of one kind that a text tells.
-        const SHOWN: usize = 3;
         let mut parts = Vec::new();
         let kinds = [("missing", &self.missing), ("extra", &self.extra), ("changed", &self.changed)];
         for ((kind, named), count) in kinds.into_iter().zip(self.counts).filter(|(_, count)| *count > 0) {
-            let keys = named.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-            let more = if named.len() > SHOWN { ", …" } else { "" };
+            let keys = named.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
+            let more = if named.len() > TOLD { ", …" } else { "" };
             parts.push(if named.is_empty() { format!("{count} {kind} (no primary key)") } else { format!("{count} {kind}: {keys}{more}") });
         }
         parts.extend((!self.limits.is_empty()).then(|| self.limits.clone()));

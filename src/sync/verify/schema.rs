@@ -12,9 +12,9 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::statements::text;
-use super::{DatabasePrint, Digest};
-use crate::neon::sql::Rows;
+use super::statements::{settings, text};
+use super::{DatabasePrint, Digest, NAMED, differing};
+use crate::neon::sql::{Batch, Rows};
 
 /// Every object: `kind`, `name`, `definition`; without comments and line ends, which would be sent with every request.
 static ITEMS: LazyLock<String> = LazyLock::new(|| {
@@ -30,9 +30,6 @@ const MOST_ITEMS: u32 = 20_000;
 
 /// Characters of a definition that are fetched: a column or a policy fits, a view is recognised.
 const SHOWN: u32 = 300;
-
-/// Items that are named for one kind; the others are counted.
-const NAMED: usize = 20;
 
 /// An object as one side has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +73,8 @@ pub(super) fn digests() -> (String, Vec<String>) {
     (sql, Vec::new())
 }
 
-/// Returns the statement that fetches the items of some kinds.
-pub(super) fn items(kinds: &[&str]) -> (String, Vec<String>) {
+/// Returns the batch that fetches the items of some kinds.
+pub fn items_batch(kinds: &[&str]) -> Batch {
     let wanted: Vec<String> = (1..=kinds.len()).map(|number| format!("${number}")).collect();
     let sql = format!(
         "{}select kind, name, pg_catalog.hashtextextended(coalesce(definition, ''), 1)::text, \
@@ -86,7 +83,8 @@ pub(super) fn items(kinds: &[&str]) -> (String, Vec<String>) {
         *ITEMS,
         wanted.join(", ")
     );
-    (sql, kinds.iter().map(|kind| (*kind).to_owned()).collect())
+    let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    Batch { statements: vec![settings(), (sql, kinds)], is_read_only: true }
 }
 
 /// Takes up the rows of [`digests`]; `None` when they make no sense.
@@ -99,13 +97,14 @@ pub(super) fn decode_digests(rows: &Rows, print: &mut DatabasePrint) -> Option<(
     (print.schema.contains_key("server") && print.schema.contains_key("schemas")).then_some(())
 }
 
-/// Reads the rows of [`items`]; `None` when they make no sense.
-pub(super) fn decode_items(rows: &Rows) -> Option<Vec<Item>> {
+/// Reads the answer to [`items_batch`]; `None` when it makes no sense.
+pub fn decode_items(results: &[Rows]) -> Option<Vec<Item>> {
+    let [_, items] = results else { return None };
     let item = |row: &Vec<Option<String>>| {
         let (kind, name, digest) = (text(row, 0)?.to_owned(), text(row, 1)?.to_owned(), text(row, 2)?.to_owned());
         Some(Item { kind, name, digest, definition: row.get(3)?.clone() })
     };
-    rows.rows.iter().map(item).collect()
+    items.rows.iter().map(item).collect()
 }
 
 /// Names the items of a kind that differ, at most twenty of them, and says how many there are.
@@ -114,15 +113,12 @@ pub fn differences(kind: &str, backup: &[Item], staging: &[Item]) -> (Vec<Differ
         items.iter().filter(|item| item.kind == kind).map(|item| (item.name.clone(), item.clone())).collect()
     };
     let (backup, staging) = (of_kind(backup), of_kind(staging));
-    let names = backup.keys().chain(staging.keys().filter(|name| !backup.contains_key(*name)));
-    let differs = |name: &&String| backup.get(*name).map(|item| &item.digest) != staging.get(*name).map(|item| &item.digest);
     let shown = |item: &Item| item.definition.clone().unwrap_or_else(|| "(not shown: it may hold a secret)".to_owned());
-    let differing: Vec<Difference> = names
-        .filter(differs)
+    let found: Vec<Difference> = differing(&backup, &staging)
         .map(|name| Difference { name: name.clone(), backup: backup.get(name).map(shown), staging: staging.get(name).map(shown) })
         .collect();
-    let count = differing.len();
-    (differing.into_iter().take(NAMED).collect(), count)
+    let count = found.len();
+    (found.into_iter().take(NAMED).collect(), count)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! Source: design §8, tried on PostgreSQL 15 and 18.
 
 use crate::neon::sql::{Batch, Rows};
-use crate::sync::verify::schema::{self, Item};
+use crate::sync::verify::schema;
 use crate::sync::verify::{DatabasePrint, Digest, Position};
 
 /// Milliseconds that one statement may take.
@@ -96,17 +96,6 @@ fn relations_statement() -> (String, Vec<String>) {
 /// Returns the batch that reads the catalogue of a database.
 pub fn catalogue_batch() -> Batch {
     Batch { statements: vec![settings(), relations_statement(), schema::digests()], is_read_only: true }
-}
-
-/// Returns the batch that fetches the objects of some kinds.
-pub fn items_batch(kinds: &[&str]) -> Batch {
-    Batch { statements: vec![settings(), schema::items(kinds)], is_read_only: true }
-}
-
-/// Reads the answer to [`items_batch`]; `None` when it makes no sense.
-pub fn decode_items(results: &[Rows]) -> Option<Vec<Item>> {
-    let [_, items] = results else { return None };
-    schema::decode_items(items)
 }
 
 /// Returns the batch that asks whether the role sees every row.
