@@ -8,6 +8,7 @@
 //! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
 
 mod reader;
+mod verification;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 
 use self::reader::Fields;
 pub use self::reader::Problem;
+pub use self::verification::Verification;
 use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName};
 use crate::time::{TimeOfDay, Zone};
 
@@ -117,6 +119,8 @@ pub struct Pair {
     pub on_mismatch: OnMismatch,
     /// Whether staging's roles keep their passwords.
     pub keep_passwords: bool,
+    /// What is verified.
+    pub verification: Verification,
     /// Requests to the staging application.
     pub smoke_tests: Vec<SmokeTest>,
 }
@@ -338,6 +342,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let keep_at_least = fields.number("keep_at_least", 1, MOST_KEPT).unwrap_or(3);
         let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
         let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
+        let verification = verification::verification(fields);
         let smoke_tests = smoke_tests(fields, allow_insecure);
         let zone = zone?;
         let [start_at, latest_start, deadline, catch_up_until] = times?;
@@ -362,6 +367,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
             keep_at_least,
             on_mismatch: on_mismatch.unwrap_or(OnMismatch::Keep),
             keep_passwords,
+            verification,
             smoke_tests,
         })
     })(&mut fields);

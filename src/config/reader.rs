@@ -108,6 +108,13 @@ impl<'a> Fields<'a> {
         value.as_bool().or_else(|| self.refuse(key, value, "true or false"))
     }
 
+    /// Reads an object, and returns it with its path.
+    pub(super) fn object(&mut self, key: &'static str) -> Option<(String, &'a Map<String, Value>)> {
+        let value = self.value(key)?;
+        let path = self.path_of(key);
+        value.as_object().map(|map| (path, map)).or_else(|| self.refuse(key, value, "a table"))
+    }
+
     /// Reads a list of objects.
     pub(super) fn objects(&mut self, key: &'static str) -> Vec<(String, &'a Map<String, Value>)> {
         let Some(value) = self.value(key) else { return Vec::new() };

@@ -105,6 +105,35 @@ impl SqlError {
     }
 }
 
+impl SqlError {
+    /// Returns whether a statement took longer than it may; a request that was not answered in time may have.
+    ///
+    /// # Source
+    ///
+    /// PostgreSQL, appendix A: 57014 `query_canceled`, "canceling statement due to statement timeout".
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Answered { sqlstate, .. } => sqlstate == "57014",
+            Self::NoReply { failure: HttpFailure::TimedOut(_), .. } => true,
+            Self::NoReply { .. } | Self::Undecodable { .. } => false,
+        }
+    }
+
+    /// Returns whether the error is about what was asked, and not about who asked or whether anybody was there.
+    ///
+    /// # Source
+    ///
+    /// PostgreSQL, appendix A: class 28 is "Invalid Authorization Specification", 3D "Invalid Catalog Name".
+    pub fn is_about_the_statement(&self) -> bool {
+        match self {
+            Self::Answered { sqlstate, .. } => {
+                !sqlstate.is_empty() && !self.is_passing() && !matches!(sqlstate.get(..2), Some("28" | "3D"))
+            }
+            Self::NoReply { .. } | Self::Undecodable { .. } => false,
+        }
+    }
+}
+
 impl Batch {
     /// Encodes the request.
     ///

@@ -22,6 +22,7 @@ mod restore;
 mod staging;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
@@ -35,7 +36,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Batches, Check, DatabasePrint, Fingerprint};
+use crate::sync::verify::{Check, Fingerprint, Piece};
 use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
@@ -62,8 +63,7 @@ pub struct Seen {
     looks: u32,
     look_at: Option<Timestamp>,
     sees_all_rows: Option<RoleSight>,
-    readings: BTreeMap<(Side, DatabaseName), Reading>,
-    /// What was found out about what differs, by database.
+    /// What was found out about each database.
     looked: BTreeMap<DatabaseName, differences::Looked>,
     orders: Option<Orders>,
     /// Whether looking at the end has failed for good.
@@ -83,13 +83,6 @@ enum RoleSight {
     Filtered,
     /// Production could not be asked; the backup will be.
     Unknown,
-}
-
-/// A database that is being read.
-struct Reading {
-    batches: Batches,
-    next: usize,
-    print: DatabasePrint,
 }
 
 /// What people have asked for since the run started.
@@ -126,6 +119,8 @@ pub enum Action {
     Call(Call),
     /// A batch of SQL.
     Query(Box<Query>),
+    /// Batches that read content, at the same time.
+    Read(Vec<Query>),
     /// Read whether somebody has cancelled the run or holds staging.
     ReadOrders,
     /// Read which of these backups have a record of being verified, and which manual runs never ended.
@@ -162,8 +157,8 @@ pub enum Purpose {
     SeesAllRows,
     /// What a database contains.
     Catalogue(Side),
-    /// What its tables hold: the n-th batch.
-    Content(Side, usize),
+    /// What some of its tables hold.
+    Content(Side, Piece),
     /// How the objects of the kinds that differ are defined.
     Items(Side),
     /// Which parts of the tables that differ do.
@@ -186,6 +181,8 @@ pub enum Outcome {
     Queried(Vec<Rows>),
     /// The batch failed.
     QueryFailed(SqlError),
+    /// What came of each batch, and how long it took.
+    Read(Vec<(Result<Vec<Rows>, SqlError>, Duration)>),
     /// What people have asked for; `None` when the store did not answer.
     Orders(Option<Orders>),
     /// What is on record; `None` when the store did not answer.

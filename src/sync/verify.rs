@@ -8,22 +8,28 @@
 //! Failure: an error in one statement ends the whole batch, because it is one transaction; what may not be read is therefore
 //! found out from the catalogue before it is read.
 
+mod catalogue;
+mod check;
 mod compare;
+mod reading;
 mod rows;
 mod schema;
-mod statements;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::compare::{Differences, compare};
+pub use self::catalogue::{Catalogue, catalogue_batch, decode_catalogue, role_batch, sees_all_rows};
+pub use self::check::{Check, CheckKind, CheckOutcome};
+pub use self::compare::{compare, compare_positions};
+use self::reading::OUT_OF_TIME;
+pub use self::reading::{Blocks, Pace, Part, Piece, Range, STATEMENT_TIMEOUT_S, pieces};
 pub use self::rows::{
-    KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts, parts_batch, rows_batch,
-    rows_fetched,
+    Extent, KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts,
+    differing_ranges, parts_batch, rows_batch, rows_fetched,
 };
 pub use self::schema::{Difference, Item, decode_items, differences, items_batch};
-pub use self::statements::{Batches, Catalogue, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
 use crate::id::DatabaseName;
 
 /// Objects, and keys of rows, that a record names; the others are counted.
@@ -33,7 +39,7 @@ const NAMED: usize = 20;
 pub const TOLD: usize = 3;
 
 /// The rules by which databases are read; counted up whenever a new version digests more, or otherwise.
-const RULES: u32 = 2;
+const RULES: u32 = 3;
 
 /// What every database of one side holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +64,23 @@ pub struct DatabasePrint {
     pub skipped: BTreeMap<String, String>,
     /// Tables that could not be read, with the reason.
     pub not_checked: BTreeMap<String, String>,
-    /// Bytes of the tables that were read.
+    /// For each table that was read in ranges of blocks: what each range holds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ranges: BTreeMap<String, Vec<Range>>,
+    /// For each table of which columns were left out, as configured: which.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, String>,
+    /// Exclusions that name nothing there is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_exclusions: Vec<String>,
+    /// Bytes of the tables that are read, with what they store out of line.
     pub bytes: u64,
+    /// How fast it was read.
+    #[serde(default)]
+    pub pace: Pace,
+    /// Whether everything was read, or will not be.
+    #[serde(default)]
+    pub is_complete: bool,
 }
 
 /// A count and a digest.
@@ -78,52 +99,15 @@ pub struct Position {
     pub last_value: i64,
     /// Whether that value was given out.
     pub is_called: bool,
-}
-
-/// One check of the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What was checked, such as `neondb: content of public.users`.
-    pub name: String,
-    /// How it went.
-    pub outcome: CheckOutcome,
-    /// What was expected and seen, or why it was not checked; empty when there is nothing to say.
-    pub detail: String,
-    /// The objects that differ, at most twenty; the detail says how many there are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub differences: Vec<Difference>,
-    /// The rows that differ, where they were looked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rows: Option<RowDifferences>,
-}
-
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckOutcome {
-    /// It was run and was equal.
-    Passed,
-    /// It was run and was not equal.
-    Failed,
-    /// It was run; somebody should look, nothing is stopped.
-    Warned,
-    /// There is nothing to compare.
-    Skipped,
-    /// It could not be run.
-    NotChecked,
+    /// Whether it counts down.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_descending: bool,
 }
 
 impl Digest {
     /// Returns the digest of nothing.
     pub fn none() -> Self {
         Self { count: 0, digest: "0".to_owned() }
-    }
-}
-
-impl Check {
-    /// Returns a check without a detail.
-    pub fn new(name: String, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
-        Self { name, outcome, detail: detail.into(), differences: Vec::new(), rows: None }
     }
 }
 
@@ -143,6 +127,11 @@ impl DatabasePrint {
     pub fn is_current(&self) -> bool {
         self.rules == RULES
     }
+
+    /// Returns whether it was read completely, and as this version reads.
+    pub fn is_read(&self) -> bool {
+        self.is_current() && self.is_complete
+    }
 }
 
 impl Fingerprint {
@@ -160,6 +149,11 @@ impl Fingerprint {
     /// Returns the digest of a table; `None` where it was not read.
     pub fn table(&self, database: &str, table: &str) -> Option<&Digest> {
         self.databases.get(&DatabaseName::from(database))?.tables.get(table)
+    }
+
+    /// Returns how long all databases were read.
+    pub fn spent(&self) -> Duration {
+        self.databases.values().map(|database| database.pace.spent()).sum()
     }
 
     /// Returns how many tables were read.

@@ -7,15 +7,15 @@ use serde_json::json;
 use super::{Context, RESERVE};
 use crate::config::{Pair, SmokeTest, secret};
 use crate::id::{RunId, Secret};
-use crate::neon::sql::Login;
+use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
 use crate::port::{Clock as _, Http as _, HttpRequest, Level, Method, Store as _, World};
 use crate::record::{self, Compared, Report, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
 use crate::sync::notice::{self, NoticeKind, Outgoing};
-use crate::sync::verify::{Check, CheckOutcome};
-use crate::time::Timestamp;
+use crate::sync::verify::{Check, CheckKind, CheckOutcome};
+use crate::time::{Timestamp, between};
 
 /// How long the staging application may take to answer a smoke test.
 const SMOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
@@ -32,6 +32,7 @@ pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 
         Action::Publish => 4 + channel_count + u32::from(is_manual),
         // What is known of it, the notice twice, the result, the mark; one request for each channel.
         Action::Close(_) => 5 + channel_count,
+        Action::Read(queries) => u32::try_from(queries.len()).unwrap_or(u32::MAX),
         Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::Smoke(_) => 1,
     }
 }
@@ -55,7 +56,19 @@ impl<W: World> Context<'_, W> {
                 }
                 self.call(pair, call).await
             }
-            Action::Query(query) => self.query(run, query).await,
+            Action::Query(query) => match self.query(run, query).await {
+                Ok(rows) => Outcome::Queried(rows),
+                Err(error) => Outcome::QueryFailed(error),
+            },
+            Action::Read(queries) => {
+                let run = &*run;
+                let answers = queries.iter().map(|query| async move {
+                    let began = self.world.now();
+                    let result = self.query(run, query).await;
+                    (result, between(began, self.world.now()))
+                });
+                Outcome::Read(futures_util::future::join_all(answers).await)
+            }
             Action::ReadOrders => Outcome::Orders(self.orders(pair, &run.checkpoint.run).await),
             Action::ReadLedger(runs) => Outcome::Ledger(record::ledger(&self.world, pair, runs).await.ok()),
             Action::Close(closed) => Outcome::Closed(self.close(pair, closed, &run.checkpoint.run).await),
@@ -90,7 +103,7 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    async fn query(&self, run: &Run, query: &Query) -> Outcome {
+    async fn query(&self, run: &Run, query: &Query) -> Result<Vec<Rows>, SqlError> {
         let seen = &run.seen;
         let verifying = self.config.pair(run.checkpoint.pair.as_str()).map_or(&query.role, |pair| &pair.role);
         let password = seen.password(&query.branch, &query.role, verifying).unwrap_or_else(|| Secret::new(String::new()));
@@ -99,13 +112,11 @@ impl<W: World> Context<'_, W> {
         let old = displaced.and_then(|displaced| seen.password(displaced, &query.role, verifying));
         let secret = old.as_ref().map(|old| (0, old));
         let request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);
-        match query.batch.decode(&login, self.world.send(request).await) {
-            Ok(rows) => Outcome::Queried(rows),
-            Err(error) => {
-                self.log(Level::Warn, "query failed", &[("error", error.to_string())]);
-                Outcome::QueryFailed(error)
-            }
+        let result = query.batch.decode(&login, self.world.send(request).await);
+        if let Err(error) = &result {
+            self.log(Level::Warn, "query failed", &[("error", error.to_string())]);
         }
+        result
     }
 
     /// Reads whether somebody has cancelled the run or holds staging; `None` when the store did not answer.
@@ -124,14 +135,12 @@ impl<W: World> Context<'_, W> {
     /// Calls the staging application.
     async fn smoke(&self, test: &SmokeTest) -> Check {
         let request = HttpRequest::new(Method::Get, test.url.clone(), SMOKE_TIMEOUT);
-        let name = format!("smoke test: {}", test.name);
+        let check = |outcome: CheckOutcome, detail: String| Check::of_pair(CheckKind::SmokeTest, &test.name, outcome, detail);
         let failed = if test.is_fatal { CheckOutcome::Failed } else { CheckOutcome::Warned };
         match self.world.send(request).await {
-            Ok(response) if response.status == test.expect_status => {
-                Check::new(name, CheckOutcome::Passed, format!("answered {}", response.status))
-            }
-            Ok(response) => Check::new(name, failed, format!("expected {}, answered {}", test.expect_status, response.status)),
-            Err(failure) => Check::new(name, failed, failure.to_string()),
+            Ok(response) if response.status == test.expect_status => check(CheckOutcome::Passed, format!("answered {}", response.status)),
+            Ok(response) => check(failed, format!("expected {}, answered {}", test.expect_status, response.status)),
+            Err(failure) => check(failed, failure.to_string()),
         }
     }
 

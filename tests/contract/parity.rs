@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login};
 use firstlight::port::{HttpRequest, HttpResponse};
-use firstlight::sync::verify::{DatabasePrint, catalogue_batch, content_batches, decode_catalogue, role_batch, sees_all_rows};
+use firstlight::sync::verify::{DatabasePrint, catalogue_batch, decode_catalogue, pieces, role_batch, sees_all_rows};
 use harness::emulator::Emulator;
 use neon_emulator::model::{Model, Request};
 use neon_emulator::simulated::{Contents, Simulated, Table};
@@ -215,16 +215,15 @@ impl Protocol<'_> {
     /// Reads everything that a branch holds, as the Worker does.
     fn print(&mut self, branch: &str) -> Result<DatabasePrint> {
         let login = self.login(branch, None)?;
-        let rows = self.query(&format!("catalogue of {branch}"), &login, &catalogue_batch(), None)?.context("no catalogue")?;
+        let rows = self.query(&format!("catalogue of {branch}"), &login, &catalogue_batch(&[]), None)?.context("no catalogue")?;
         let catalogue = decode_catalogue(&rows).context("the catalogue makes no sense")?;
         let mut print = catalogue.print.clone();
-        let batches = content_batches(&catalogue, None);
-        for batch in &batches.batches {
-            let rows = self.query(&format!("content of {branch}"), &login, batch, None)?.context("no content")?;
-            batches.decode(&rows, &mut print).context("the content makes no sense")?;
+        for (piece, batch) in pieces(&catalogue, &print, None, None) {
+            let rows = self.query(&format!("content of {branch}"), &login, &batch, None)?.context("no content")?;
+            print.take(&piece, &rows, std::time::Duration::ZERO).context("the content makes no sense")?;
         }
         let counts: Vec<String> = print.tables.iter().map(|(name, table)| format!("{name} {}", table.count)).collect();
-        self.note(format!("{branch} holds {counts:?}, complete {}", batches.is_complete(&print)));
+        self.note(format!("{branch} holds {counts:?}, complete {}", pieces(&catalogue, &print, None, None).is_empty()));
         Ok(print)
     }
 }

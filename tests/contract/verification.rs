@@ -1,12 +1,14 @@
 //! The Worker's own SQL of verification on real PostgreSQL: every change of content is seen, and odd tables are read or reported.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result, bail};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
 use firstlight::sync::verify::{
-    Catalogue, DatabasePrint, RowDifferences, catalogue_batch, compare_rows, content_batches, decode_catalogue, decode_parts, decode_rows,
-    differing_parts, parts_batch, role_batch, rows_batch, rows_fetched, sees_all_rows,
+    Catalogue, DatabasePrint, Extent, RowDifferences, catalogue_batch, compare_rows, decode_catalogue, decode_parts, decode_rows,
+    differing_parts, differing_ranges, parts_batch, pieces, role_batch, rows_batch, rows_fetched, sees_all_rows,
 };
 use harness::emulator::Emulator;
 
@@ -32,20 +34,34 @@ fn print(emulator: &Emulator, role: &str, password: &str) -> Result<DatabasePrin
 
 /// Reads what staging's database contains.
 pub(crate) fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Result<Catalogue> {
-    decode_catalogue(&send(emulator, role, password, &catalogue_batch())?).context("the catalogue makes no sense")
+    decode_catalogue(&send(emulator, role, password, &catalogue_batch(&[]))?).context("the catalogue makes no sense")
 }
 
 /// Reads the content of what a catalogue lists.
 fn content(emulator: &Emulator, role: &str, password: &str, catalogue: &Catalogue) -> Result<DatabasePrint> {
-    let batches = content_batches(catalogue, None);
-    let mut print = catalogue.print.clone();
-    for batch in &batches.batches {
-        batches.decode(&send(emulator, role, password, batch)?, &mut print).context("the content makes no sense")?;
+    content_by(emulator, (role, password), catalogue, catalogue.print.clone(), None)
+}
+
+/// Reads the content of what a catalogue lists, as another print guides.
+fn content_by(
+    emulator: &Emulator,
+    (role, password): (&str, &str),
+    catalogue: &Catalogue,
+    mut print: DatabasePrint,
+    guide: Option<&DatabasePrint>,
+) -> Result<DatabasePrint> {
+    for _ in 0..1_000 {
+        let asked = pieces(catalogue, &print, guide, None);
+        if asked.is_empty() {
+            return Ok(print);
+        }
+        for (piece, batch) in asked {
+            let began = Instant::now();
+            let answer = send(emulator, role, password, &batch)?;
+            print.take(&piece, &answer, began.elapsed()).context("the content makes no sense")?;
+        }
     }
-    if !batches.is_complete(&print) {
-        bail!("a table was left out");
-    }
-    Ok(print)
+    bail!("reading does not come to an end")
 }
 
 /// Returns the password of the owner of staging.
@@ -163,13 +179,14 @@ fn a_role_that_may_not_read_or_is_filtered_gets_not_checked_and_never_equal() ->
 
 /// Names the rows in which two tables differ that began as copies of each other.
 fn differing_rows(emulator: &Emulator, password: &str, catalogue: &Catalogue, tables: &[String; 2]) -> Result<RowDifferences> {
-    let answer = send(emulator, "neondb_owner", password, &parts_batch(catalogue, tables))?;
+    let answer = send(emulator, "neondb_owner", password, &parts_batch(catalogue, tables, &[]))?;
     let parts = answer[1..].iter().map(|rows| decode_parts(rows).context("the parts make no sense")).collect::<Result<Vec<_>>>()?;
     let differing = differing_parts(&parts[0], &parts[1]);
-    let answer = send(emulator, "neondb_owner", password, &rows_batch(catalogue, tables, &[differing.clone(), differing.clone()]))?;
+    let answer = send(emulator, "neondb_owner", password, &rows_batch(catalogue, tables, &[], &[differing.clone(), differing.clone()]))?;
     let rows = answer[1..].iter().map(|rows| decode_rows(rows).context("the rows make no sense")).collect::<Result<Vec<_>>>()?;
     let (_, has_key) = catalogue.shape(&tables[0]).context("the table is read")?;
-    Ok(compare_rows(has_key, differing.len(), rows_fetched(tables.len()), &rows[0], &rows[1]))
+    let extent = Extent { ranges: 1, parts: differing.len(), limit: rows_fetched(tables.len()) };
+    Ok(compare_rows(has_key, extent, &rows[0], &rows[1]))
 }
 
 #[test]
@@ -182,8 +199,7 @@ fn every_one_of_two_hundred_random_changes_is_found_and_its_row_named() -> Resul
         let rows = "select 'k' || g, g, g, g, 'x' || g from generate_series(1, 300) g";
         emulator.sql(&emulator.staging, &[&format!("create table {table}({columns})"), &format!("insert into {table} {rows}")])?;
     }
-    let catalogue =
-        decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch())?).context("the catalogue makes no sense")?;
+    let catalogue = catalogue(&emulator, "neondb_owner", &password)?;
     assert_eq!(differing_rows(&emulator, &password, &catalogue, &tables)?, RowDifferences::default());
     let mut random = fastrand::Rng::with_seed(20_261_121);
     for round in 0..200 {
@@ -206,5 +222,108 @@ fn every_one_of_two_hundred_random_changes_is_found_and_its_row_named() -> Resul
         assert!(named.iter().all(|key| key.contains(&format!("\"id\": {id}"))), "round {round}: {change}: {found}");
         emulator.sql(&emulator.staging, &["delete from public.backup", "insert into public.backup select * from public.copy"])?;
     }
+    Ok(())
+}
+
+/// Returns a print that is read in pieces of so many bytes at first.
+fn in_pieces_of(bytes: u64, print: &DatabasePrint) -> Result<DatabasePrint> {
+    let mut value = serde_json::to_value(print)?;
+    value["pace"] = serde_json::json!({"piece_bytes": bytes, "spent_ms": 0});
+    Ok(serde_json::from_value(value)?)
+}
+
+#[test]
+fn a_table_read_in_ranges_has_the_digest_of_the_whole_and_a_difference_is_located() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let login = ("neondb_owner", password.as_str());
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create table public.big(id int primary key, v text, doc jsonb)",
+            "insert into public.big select g, repeat(md5(g::text), 8), jsonb_build_object('k', g) from generate_series(1, 20000) g",
+            "delete from public.big where id % 7 = 0",
+            "update public.big set v = v || 'x' where id % 11 = 0",
+        ],
+    )?;
+    let catalogue = catalogue(&emulator, login.0, login.1)?;
+    let whole = content(&emulator, login.0, login.1, &catalogue)?;
+    let first = content_by(&emulator, login, &catalogue, in_pieces_of(65_536, &catalogue.print)?, None)?;
+    let ranges = &first.ranges["public.big"];
+    assert!(ranges.len() > 3, "{ranges:?}");
+    assert_eq!(first.tables, whole.tables);
+
+    emulator.sql(&emulator.staging, &["update public.big set doc = '{}' where ctid = (select min(ctid) from public.big where id = 3)"])?;
+    let second = content_by(&emulator, login, &catalogue, catalogue.print.clone(), Some(&first))?;
+    assert_ne!(second.tables["public.big"], first.tables["public.big"]);
+    let differing = differing_ranges(Some(ranges), Some(&second.ranges["public.big"]));
+    // The old row was in one range, the new one is in another or the same.
+    assert!((1..=2).contains(&differing.len()), "{differing:?}");
+    let tables = ["public.big".to_owned()];
+    let parts = send(&emulator, login.0, login.1, &parts_batch(&catalogue, &tables, std::slice::from_ref(&differing)))?;
+    let all: u64 =
+        decode_parts(&parts[1]).context("the parts make no sense")?.values().filter_map(|(count, _)| count.parse::<u64>().ok()).sum();
+    assert!(all > 0 && all < first.tables["public.big"].count / 2, "{all} rows were looked into");
+    Ok(())
+}
+
+#[test]
+fn large_objects_are_digested_and_those_that_may_not_be_read_are_not_checked() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let large = |print: &DatabasePrint| print.tables.get("large objects").cloned();
+    assert_eq!(large(&print(&emulator, "neondb_owner", &password)?), None, "there is none");
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "select lo_from_bytea(100000, '\\x0102'), lo_from_bytea(100001, convert_to(repeat('x', 100000), 'utf8'))",
+            "create role reader login password 'reader_secret'",
+        ],
+    )?;
+    emulator
+        .sql(&emulator.staging, &["alter large object 100000 owner to neondb_owner", "alter large object 100001 owner to neondb_owner"])?;
+    let before = large(&print(&emulator, "neondb_owner", &password)?).context("they are read")?;
+    assert_eq!(before.count, 2);
+    emulator.sql(&emulator.staging, &["select lo_put(100001, 50000, '\\x00')"])?;
+    let after = large(&print(&emulator, "neondb_owner", &password)?).context("they are read")?;
+    assert_ne!(after, before);
+    let print = print(&emulator, "reader", "reader_secret")?;
+    assert_eq!(print.not_checked.get("large objects").map(String::as_str), Some("the role may not read 2 of 2"));
+    emulator.sql(&emulator.staging, &["grant select on large object 100000, 100001 to public"])?;
+    let of_reader = decode_catalogue(&send(&emulator, "reader", "reader_secret", &catalogue_batch(&[]))?).context("a catalogue")?;
+    assert!(!of_reader.print.not_checked.contains_key("large objects"));
+    Ok(())
+}
+
+#[test]
+fn what_the_configuration_excludes_is_left_out_and_named() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create schema audit",
+            "create table audit.log(id int)",
+            "create table public.events(id int, at timestamptz) partition by list (id)",
+            "create table public.events_1 partition of public.events for values in (1)",
+            "create table public.\"A b\"(id int, \"Seen at\" timestamptz)",
+            "insert into public.\"A b\" values (1, now())",
+        ],
+    )?;
+    let exclusions = ["audit", "public.events", "public.\"A b\".\"Seen at\"", "public.nothing"].map(str::to_owned);
+    let read = || -> Result<DatabasePrint> {
+        let catalogue =
+            decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch(&exclusions))?).context("a catalogue")?;
+        content(&emulator, "neondb_owner", &password, &catalogue)
+    };
+    let print = read()?;
+    let reason = Some("excluded by the configuration");
+    assert_eq!(["audit.log", "public.events_1"].map(|name| print.skipped.get(name).map(String::as_str)), [reason, reason]);
+    assert_eq!(print.left_out, [("public.\"A b\"".to_owned(), "\"Seen at\"".to_owned())].into());
+    assert_eq!(print.unknown_exclusions, ["public.nothing"]);
+    emulator.sql(&emulator.staging, &["update public.\"A b\" set \"Seen at\" = null"])?;
+    assert_eq!(read()?.tables, print.tables);
+    emulator.sql(&emulator.staging, &["update public.\"A b\" set id = 2"])?;
+    assert_ne!(read()?.tables, print.tables);
     Ok(())
 }

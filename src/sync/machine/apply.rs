@@ -1,16 +1,18 @@
 //! What an outcome means for the run.
 
+use std::time::Duration;
+
 use super::prune::Deletion;
-use super::{Action, Outcome, Purpose, Query, Reading, RoleSight, Run};
+use super::{Action, Outcome, Purpose, Query, RoleSight, Run, contents};
 use crate::config::Pair;
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
-use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus, Side};
+use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
 use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
-use crate::sync::verify::{Check, CheckOutcome, content_batches, decode_catalogue, sees_all_rows};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, sees_all_rows};
 use crate::time::{Timestamp, after};
 
 /// Looks at the end of a run, or at pruning, that may fail before they are given up.
@@ -43,13 +45,17 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             Ok(())
         }
         (Action::Query(query), Outcome::Queried(rows)) => {
-            if queried(run, query, &rows).is_none() {
+            if queried(run, query, &rows, pair).is_none() {
                 retry(run, &format!("query {}: the answer makes no sense", query.database), None, now);
             }
             Ok(())
         }
         (Action::Query(query), Outcome::QueryFailed(error)) => {
             query_failed(run, query, &error, pair, now);
+            Ok(())
+        }
+        (Action::Read(queries), Outcome::Read(answers)) if queries.len() == answers.len() => {
+            read(run, queries, answers, pair, now);
             Ok(())
         }
         (Action::ReadOrders, Outcome::Orders(orders)) => {
@@ -299,30 +305,15 @@ fn delete_failed(run: &mut Run, error: &NeonError, meaning: Disposition, now: Ti
 }
 
 /// Takes up the rows of a query; `None` when they make no sense.
-fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
+fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<()> {
     match &query.purpose {
         Purpose::SeesAllRows => {
             let sight = if sees_all_rows(rows)? { RoleSight::All } else { RoleSight::Filtered };
             run.seen.sees_all_rows = Some(sight);
         }
-        Purpose::Catalogue(side) => {
-            let mut catalogue = decode_catalogue(rows)?;
-            let only = (*side == Side::Check).then(|| run.checkpoint.check.as_ref().map(|check| check.tables.clone())).flatten();
-            let batches = content_batches(&catalogue, only.as_deref());
-            let mut print = std::mem::take(&mut catalogue.print);
-            print.bytes = catalogue.bytes();
-            // Kept for a look at rows, which compares the backup with the check branch.
-            run.seen.looked.entry(query.database.clone()).or_default().catalogues.insert(*side, catalogue);
-            let reading = Reading { batches, next: 0, print };
-            run.seen.readings.insert((*side, query.database.clone()), reading);
-            finish_reading(run, *side, query);
-        }
-        Purpose::Content(side, _) => {
-            let reading = run.seen.readings.get_mut(&(*side, query.database.clone()))?;
-            reading.batches.decode(rows, &mut reading.print)?;
-            reading.next += 1;
-            finish_reading(run, *side, query);
-        }
+        Purpose::Catalogue(side) => contents::take_catalogue(run, *side, &query.database, rows, pair)?,
+        // Content is asked for by `Action::Read` alone.
+        Purpose::Content(..) => return None,
         Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
             run.seen.looked.entry(query.database.clone()).or_default().take(&query.purpose, rows)?;
         }
@@ -339,28 +330,25 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows]) -> Option<()> {
     Some(())
 }
 
-/// Moves a database that was read completely to the fingerprint of its side.
-fn finish_reading(run: &mut Run, side: Side, query: &Query) {
-    let key = (side, query.database.clone());
-    let is_complete = run
-        .seen
-        .readings
-        .get(&key)
-        .is_some_and(|reading| reading.next == reading.batches.batches.len() && reading.batches.is_complete(&reading.print));
-    if !is_complete {
-        return;
+/// Takes up pieces of content, all of one side and database.
+fn read(run: &mut Run, queries: &[Query], answers: Vec<(Result<Vec<Rows>, SqlError>, Duration)>, pair: &Pair, now: Timestamp) {
+    /// What is worth a save by itself: somebody waits for it as long again when the tick is killed.
+    const WORTH_A_SAVE: Duration = Duration::from_secs(5);
+    let mut found = Vec::new();
+    let mut of = None;
+    for (query, (result, took)) in queries.iter().zip(answers) {
+        let Purpose::Content(side, piece) = &query.purpose else { continue };
+        of = Some((*side, &query.database));
+        run.wants_save |= took >= WORTH_A_SAVE;
+        found.push((piece, result, took));
     }
-    if let Some(reading) = run.seen.readings.remove(&key) {
-        run.checkpoint.prints.entry(side).or_default().databases.insert(query.database.clone(), reading.print);
-        run.checkpoint.idle_tick_count = 0;
+    let Some((side, database)) = of else { return };
+    if let (Some(error), Some(query)) = (contents::take_pieces(run, side, database, found, pair), queries.first()) {
+        query_failed(run, query, &error, pair, now);
     }
 }
 
 fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
-    // What was read before the error may not fit what is read after it.
-    if let Purpose::Catalogue(side) | Purpose::Content(side, _) = query.purpose {
-        run.seen.readings.remove(&(side, query.database.clone()));
-    }
     // The endpoint may be gone: the next attempt looks, and makes another.
     run.seen.endpoints = None;
     let attempt = run.checkpoint.attempt;
@@ -387,8 +375,8 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
         Purpose::GivePassword(_) => run.checkpoint.passwords.not_kept.push((query.role.clone(), error.to_string())),
         Purpose::LogIn => {
             run.checkpoint.passwords.logged_in.push(query.role.clone());
-            let name = format!("staging: role {} logs in", query.role);
-            run.checkpoint.checks.push(Check::new(name, CheckOutcome::Failed, error.to_string()));
+            let check = Check::of_pair(CheckKind::LogIn, query.role.as_str(), CheckOutcome::Failed, error.to_string());
+            run.checkpoint.checks.push(check);
         }
         Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) => {
             run.checkpoint.record_error(error.to_string(), now);
@@ -412,12 +400,8 @@ fn is_about_the_network(error: &SqlError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::DatabaseName;
     use crate::port::HttpFailure;
-    use crate::sync::checkpoint::tests::started;
-    use crate::sync::checkpoint::{CheckBranch, Checkpoint};
     use crate::sync::retry::tests::status;
-    use crate::sync::verify::catalogue_batch;
 
     #[test]
     fn only_a_refusal_says_that_certainly_nothing_was_done() {
@@ -452,53 +436,5 @@ mod tests {
         assert!(answered("This IP address 203.0.113.7 is not allowed to connect to this endpoint"));
         assert!(answered("This connection is trying to access this endpoint from a blocked network."));
         assert!(!answered("password authentication failed for user \"app\""));
-    }
-
-    fn row(values: &[&str]) -> Vec<Option<String>> {
-        values.iter().map(|value| Some((*value).to_owned())).collect()
-    }
-
-    /// Takes up the catalogue of a database with two small tables, and returns what is to be read of it.
-    fn with_two_tables(side: Side) -> (Run, Query) {
-        let check = CheckBranch {
-            name: "staging-check-20261121".into(),
-            id: None,
-            operations: Vec::new(),
-            is_ready: true,
-            refusal: None,
-            tables: vec!["public.b".to_owned()],
-        };
-        let mut run = Run::new(Checkpoint { check: Some(check), ..started() }, None);
-        let (batch, database) = (catalogue_batch(), DatabaseName::from("neondb"));
-        let query =
-            Query { purpose: Purpose::Catalogue(side), branch: "br-x".into(), host: String::new(), database, role: "o".into(), batch };
-        let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", "8192", "", ""])).to_vec();
-        let schema = [["server", "1", "7"], ["schemas", "1", "8"]].map(|digest| row(&digest)).to_vec();
-        let results = [Rows::default(), Rows { rows: tables }, Rows { rows: schema }];
-        queried(&mut run, &query, &results).expect("a catalogue");
-        (run, query)
-    }
-
-    #[test]
-    fn a_check_branch_is_read_only_where_it_is_needed() {
-        let sql = |side: Side| {
-            let (run, query) = with_two_tables(side);
-            run.seen.readings[&(side, query.database)].batches.batches[0].statements[1].0.clone()
-        };
-        assert!(sql(Side::Staging).contains("from only public.a") && sql(Side::Staging).contains("from only public.b"));
-        assert!(!sql(Side::Check).contains("from only public.a") && sql(Side::Check).contains("from only public.b"));
-    }
-
-    #[test]
-    fn an_answer_that_leaves_out_a_table_is_no_reading() {
-        let (mut run, mut query) = with_two_tables(Side::Staging);
-        query.purpose = Purpose::Content(Side::Staging, 0);
-        queried(&mut run, &query, &[Rows::default(), Rows { rows: vec![row(&["0", "3", "77"])] }]).expect("one of two tables");
-        assert!(!run.checkpoint.prints.contains_key(&Side::Staging), "the second table was not read");
-        let (mut run, mut query) = with_two_tables(Side::Staging);
-        query.purpose = Purpose::Content(Side::Staging, 0);
-        let both = Rows { rows: vec![row(&["0", "3", "77"]), row(&["1", "4", "78"])] };
-        queried(&mut run, &query, &[Rows::default(), both]).expect("both tables");
-        assert_eq!(run.checkpoint.prints[&Side::Staging].table_count(), 2);
     }
 }

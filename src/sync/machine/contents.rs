@@ -1,11 +1,14 @@
 //! Reads what one side holds, database by database. Step 3 uses it for the backup, step 5 for staging.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, View, act, end, fail, need};
+use std::time::Duration;
+
+use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need};
+use crate::config::Pair;
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::Call;
-use crate::neon::sql::Batch;
-use crate::sync::checkpoint::{RunStatus, Side};
-use crate::sync::verify::{DatabasePrint, Fingerprint, catalogue_batch};
+use crate::neon::sql::{Batch, Rows, SqlError};
+use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
+use crate::sync::verify::{DatabasePrint, Fingerprint, Piece, catalogue_batch, decode_catalogue, pieces};
 
 /// Decides the next action of step 3.
 pub(super) fn next_backup(view: &View<'_>) -> Decision {
@@ -24,7 +27,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
         .iter()
         .flat_map(|(database, print)| print.not_checked.iter().map(move |(table, reason)| format!("{database}: {table} ({reason})")))
         .collect();
-    if !not_checked.is_empty() {
+    if !not_checked.is_empty() && view.pair.verification.is_not_checked_fatal {
         return fail(format!("read every table of {}: not checked: {}", backup.name, not_checked.join(", ")));
     }
     if need!(view.orders()).is_cancelled {
@@ -37,7 +40,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
 pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fingerprint, Decision> {
     for database in &view.checkpoint.databases {
         let print = view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
-        if !print.is_some_and(DatabasePrint::is_current) {
+        if !print.is_some_and(DatabasePrint::is_read) {
             return Err(read_database(view, side, branch, database));
         }
     }
@@ -45,13 +48,98 @@ pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fin
 }
 
 fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &DatabaseName) -> Decision {
-    let key = (side, database.clone());
-    let Some(reading) = view.seen.readings.get(&key) else {
-        return query(view, branch, database, Purpose::Catalogue(side), catalogue_batch());
+    let catalogue = view.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side));
+    let print = view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
+    let (Some(catalogue), Some(print)) = (catalogue, print.filter(|print| print.is_current())) else {
+        return query(view, branch, database, Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude));
     };
-    match reading.batches.batches.get(reading.next) {
-        Some(batch) => query(view, branch, database, Purpose::Content(side, reading.next), batch.clone()),
-        None => fail(format!("read {database} on {branch}: the answer left out a table that was asked for")),
+    let (guide, only) = limits(view.checkpoint, side, database);
+    let mut queries = Vec::new();
+    for (piece, batch) in pieces(catalogue, print, guide, only) {
+        match query(view, branch, database, Purpose::Content(side, piece), batch) {
+            Decision::Act(Action::Query(query)) => queries.push(*query),
+            earlier => return earlier,
+        }
+    }
+    Decision::Act(Action::Read(queries))
+}
+
+/// Returns the print that guides the reading of a side, and the names of what is read of it where that is not all.
+fn limits<'a>(checkpoint: &'a Checkpoint, side: Side, database: &DatabaseName) -> (Option<&'a DatabasePrint>, Option<&'a [String]>) {
+    let guide = checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).filter(|_| side != Side::Backup);
+    let only = checkpoint.check.as_ref().filter(|_| side == Side::Check).map(|check| check.tables.as_slice());
+    (guide, only)
+}
+
+/// Takes up the catalogue of a database: what was read of it before goes on. `None` when it makes no sense.
+pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName, rows: &[Rows], pair: &Pair) -> Option<()> {
+    let mut catalogue = decode_catalogue(rows)?;
+    let print = std::mem::take(&mut catalogue.print);
+    let looked = run.seen.looked.entry(database.clone()).or_default();
+    let catalogue = looked.catalogues.entry(side).insert_entry(catalogue).into_mut();
+    // A look at what differs needs the catalogue of a backup that was read long ago.
+    let is_read = run.checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
+    if side == Side::Backup && is_read {
+        return Some(());
+    }
+    let prints = &mut run.checkpoint.prints.entry(side).or_default().databases;
+    let earlier = prints.remove(database).filter(|print| print.is_current() && !print.is_complete);
+    let print = earlier.map_or(print.clone(), |earlier| print.going_on(earlier, catalogue));
+    prints.insert(database.clone(), print);
+    settle(run, side, database, pair);
+    Some(())
+}
+
+/// Takes up what was read of a database, piece by piece. Returns the first error that is not about a piece.
+pub(super) fn take_pieces(
+    run: &mut Run,
+    side: Side,
+    database: &DatabaseName,
+    answers: Vec<(&Piece, Result<Vec<Rows>, SqlError>, Duration)>,
+    pair: &Pair,
+) -> Option<SqlError> {
+    let print = run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database))?;
+    let (mut first, mut is_refused) = (None, false);
+    for (piece, result, took) in answers {
+        match result {
+            Ok(rows) if print.take(piece, &rows, took).is_some() => run.checkpoint.idle_tick_count = 0,
+            Ok(_) => first = first.or(Some(SqlError::Undecodable { database: database.clone() })),
+            Err(error) => {
+                let is_lost = matches!(error, SqlError::NoReply { .. }) && !piece.is_large();
+                if error.is_timeout() && !is_lost {
+                    print.too_slow(piece);
+                }
+                if error.is_about_the_statement() {
+                    print.refused(piece, &error.to_string());
+                    is_refused = true;
+                } else {
+                    first = first.or(Some(error));
+                }
+            }
+        }
+    }
+    if is_refused && side == Side::Staging {
+        // A table of staging may have been altered or dropped while it was read.
+        run.seen.looked.entry(database.clone()).or_default().catalogues.remove(&side);
+    } else {
+        settle(run, side, database, pair);
+    }
+    first
+}
+
+/// Closes a print that has everything there is to read, or for which there is no more time.
+fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
+    let Some(catalogue) = run.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side)) else { return };
+    let (guide, only) = limits(&run.checkpoint, side, database);
+    let (guide, only) = (guide.cloned(), only.map(<[String]>::to_vec));
+    let spent = run.checkpoint.prints.get(&side).map(Fingerprint::spent).unwrap_or_default();
+    let Some(print) = run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database)) else { return };
+    if let Some(budget) = pair.verification.time_budget.filter(|budget| spent >= *budget) {
+        print.out_of_time(catalogue, guide.as_ref(), only.as_deref(), budget);
+    }
+    if pieces(catalogue, print, guide.as_ref(), only.as_deref()).is_empty() {
+        print.is_complete = true;
+        run.checkpoint.idle_tick_count = 0;
     }
 }
 
@@ -76,4 +164,141 @@ pub(super) fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName,
         role: view.pair.role.clone(),
         batch,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::checkpoint::CheckBranch;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::schedule::tests::pair;
+
+    fn row(values: &[&str]) -> Vec<Option<String>> {
+        values.iter().map(|value| Some((*value).to_owned()).filter(|value| value != "-")).collect()
+    }
+
+    fn database() -> DatabaseName {
+        DatabaseName::from("neondb")
+    }
+
+    /// Answers the question for the catalogue: two tables of so many bytes each.
+    fn two_tables(bytes: u64) -> [Rows; 3] {
+        let (size, blocks) = (bytes.to_string(), (bytes / 8192).to_string());
+        let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", &size, "", "-", &blocks, "-"])).to_vec();
+        let schema = [["server", "1", "7"], ["schemas", "1", "8"]].map(|digest| row(&digest)).to_vec();
+        [Rows::default(), Rows { rows: tables }, Rows { rows: schema }]
+    }
+
+    fn with_two_tables(side: Side, bytes: u64, pair: &Pair) -> Run {
+        let check = CheckBranch {
+            name: "staging-check-20261121".into(),
+            id: None,
+            operations: Vec::new(),
+            is_ready: true,
+            refusal: None,
+            tables: vec!["public.b".to_owned()],
+        };
+        let mut run = Run::new(Checkpoint { check: Some(check), ..started() }, None);
+        take_catalogue(&mut run, side, &database(), &two_tables(bytes), pair).expect("a catalogue");
+        run
+    }
+
+    /// Returns what is to be asked.
+    fn asked(run: &Run, side: Side) -> Vec<(Piece, Batch)> {
+        let catalogue = &run.seen.looked[&database()].catalogues[&side];
+        let (guide, only) = limits(&run.checkpoint, side, &database());
+        pieces(catalogue, &run.checkpoint.prints[&side].databases[&database()], guide, only)
+    }
+
+    fn is_complete(run: &Run, side: Side) -> bool {
+        run.checkpoint.prints[&side].databases[&database()].is_complete
+    }
+
+    fn answer(count: usize) -> Vec<Rows> {
+        vec![Rows::default(), Rows { rows: (0..count).map(|index| row(&[&index.to_string(), "3", "77"])).collect() }]
+    }
+
+    fn error(sqlstate: &str) -> SqlError {
+        SqlError::Answered { database: database(), status: 400, sqlstate: sqlstate.to_owned(), message: "no".to_owned() }
+    }
+
+    #[test]
+    fn a_check_branch_is_read_only_where_it_is_needed() {
+        let sql = |side: Side| asked(&with_two_tables(side, 8192, &pair()), side).remove(0).1.statements[1].0.clone();
+        assert!(sql(Side::Staging).contains("from only public.a") && sql(Side::Staging).contains("from only public.b"));
+        assert!(!sql(Side::Check).contains("from only public.a") && sql(Side::Check).contains("from only public.b"));
+    }
+
+    #[test]
+    fn an_answer_that_leaves_out_a_table_is_no_reading() {
+        let side = Side::Staging;
+        let mut run = with_two_tables(side, 8192, &pair());
+        let (piece, _) = asked(&run, side).remove(0);
+        let first = take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::ZERO)], &pair());
+        assert_eq!((first, is_complete(&run, side)), (Some(SqlError::Undecodable { database: database() }), false));
+        let first = take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(2)), Duration::ZERO)], &pair());
+        assert_eq!((first, is_complete(&run, side)), (None, true));
+        assert_eq!(run.checkpoint.prints[&side].table_count(), 2);
+    }
+
+    #[test]
+    fn the_next_tick_goes_on_with_what_was_not_read() {
+        let side = Side::Backup;
+        let mut run = with_two_tables(side, 1 << 30, &pair());
+        let (piece, _) = asked(&run, side).remove(0);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::from_secs(1))], &pair()), None);
+        let mut next = Run::new(run.checkpoint, None);
+        take_catalogue(&mut next, side, &database(), &two_tables(1 << 30), &pair()).expect("a catalogue");
+        assert!(!asked(&next, side).iter().any(|(other, _)| other.parts == piece.parts), "it was read before");
+    }
+
+    #[test]
+    fn an_error_about_one_table_leaves_the_others_and_one_about_the_login_all() {
+        let side = Side::Backup;
+        let mut run = with_two_tables(side, 8192, &pair());
+        for _ in 0..3 {
+            let pieces: Vec<Piece> = asked(&run, side).into_iter().map(|(piece, _)| piece).collect();
+            let outcome = |piece: &Piece| if pieces.len() == 2 && *piece == pieces[0] { Ok(answer(1)) } else { Err(error("XX001")) };
+            let answers = pieces.iter().map(|piece| (piece, outcome(piece), Duration::ZERO)).collect();
+            assert_eq!(take_pieces(&mut run, side, &database(), answers, &pair()), None);
+            if is_complete(&run, side) {
+                break;
+            }
+        }
+        let print = &run.checkpoint.prints[&side].databases[&database()];
+        assert_eq!((print.tables.len(), print.not_checked["public.b"].as_str()), (1, "query neondb: answered 400 XX001: no"));
+        let mut run = with_two_tables(side, 8192, &pair());
+        let (piece, _) = asked(&run, side).remove(0);
+        let refused = || Err(error("28P01"));
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, refused(), Duration::ZERO)], &pair()), Some(error("28P01")));
+    }
+
+    #[test]
+    fn staging_is_listed_again_when_a_table_of_it_is_not_as_it_was() {
+        let side = Side::Staging;
+        let mut run = with_two_tables(side, 8192, &pair());
+        let (piece, _) = asked(&run, side).remove(0);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Err(error("42P01")), Duration::ZERO)], &pair()), None);
+        assert!(!run.seen.looked[&database()].catalogues.contains_key(&side));
+    }
+
+    #[test]
+    fn the_time_budget_is_for_all_databases_of_a_side() {
+        let side = Side::Backup;
+        let mut pair = pair();
+        pair.verification.time_budget = Some(Duration::from_mins(1));
+        let mut run = with_two_tables(side, 1 << 30, &pair);
+        let (piece, _) = asked(&run, side).remove(0);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::from_secs(59))], &pair), None);
+        assert!(!is_complete(&run, side));
+        let other = DatabaseName::from("other");
+        take_catalogue(&mut run, side, &other, &two_tables(8192), &pair).expect("a catalogue");
+        let print = run.checkpoint.prints[&side].databases[&other].clone();
+        let (piece, _) = pieces(&run.seen.looked[&other].catalogues[&side], &print, None, None).remove(0);
+        assert_eq!(take_pieces(&mut run, side, &other, vec![(&piece, Ok(answer(2)), Duration::from_secs(1))], &pair), None);
+        let (piece, _) = asked(&run, side).remove(0);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::ZERO)], &pair), None);
+        assert!(is_complete(&run, side));
+        assert_eq!(run.checkpoint.prints[&side].databases[&database()].not_checked.len(), 2);
+    }
 }

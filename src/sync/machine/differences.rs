@@ -9,8 +9,9 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows};
 use crate::sync::checkpoint::Side;
 use crate::sync::verify::{
-    Catalogue, Check, CheckOutcome, Digest, Fingerprint, Item, KeyedRow, Parts, TABLES_LOOKED_INTO, TOLD, catalogue_batch, compare_rows,
-    decode_items, decode_parts, decode_rows, differences, differing_parts, items_batch, parts_batch, rows_batch, rows_fetched,
+    Blocks, Catalogue, Check, CheckKind, CheckOutcome, Digest, Extent, Fingerprint, Item, KeyedRow, Parts, TABLES_LOOKED_INTO, TOLD,
+    catalogue_batch, compare_rows, decode_items, decode_parts, decode_rows, differences, differing_parts, differing_ranges, items_batch,
+    parts_batch, rows_batch, rows_fetched,
 };
 
 /// What was found out about a database.
@@ -26,15 +27,18 @@ pub(super) struct Looked {
     pub(super) failure: Option<String>,
 }
 
-/// What differs between the backup and staging as it was restored.
+/// What the backup holds, and staging as it was restored.
 pub(super) struct Different<'a> {
     pub(super) check: &'a BranchId,
     pub(super) expected: &'a Fingerprint,
     pub(super) undisturbed: &'a Fingerprint,
-    /// Kinds of objects, with their database.
-    pub(super) kinds: Vec<(DatabaseName, String)>,
-    /// Tables that both have, with their database.
-    pub(super) tables: Vec<(DatabaseName, String)>,
+}
+
+/// What differs in one database.
+#[derive(Default)]
+struct Wanted {
+    kinds: Vec<String>,
+    tables: Vec<String>,
 }
 
 impl Looked {
@@ -72,22 +76,30 @@ impl Looked {
 }
 
 impl Different<'_> {
-    /// Finds out all there is to find out, or returns what is to be asked next.
-    pub(super) fn look(&self, view: &View<'_>) -> Result<(), Decision> {
-        let mut databases: Vec<&DatabaseName> = self.kinds.iter().chain(&self.tables).map(|(database, _)| database).collect();
-        databases.dedup();
-        databases.into_iter().try_for_each(|database| self.look_into(view, database))
+    /// Finds out all there is to find out about what differs, or returns what is to be asked next.
+    pub(super) fn look<'c>(&self, view: &View<'_>, checks: impl Iterator<Item = &'c Check>) -> Result<(), Decision> {
+        let mut wanted: BTreeMap<&DatabaseName, Wanted> = BTreeMap::new();
+        for check in checks {
+            let Some(database) = &check.database else { continue };
+            let object = &check.object;
+            let is_schema =
+                check.kind == CheckKind::Schema && self.expected.kind(database, object) != self.undisturbed.kind(database, object);
+            let of = |print: &Fingerprint| print.table(database.as_str(), object).cloned();
+            let both = of(self.expected).zip(of(self.undisturbed));
+            let is_content = check.kind == CheckKind::Content && both.is_some_and(|(backup, staging)| backup != staging);
+            let found = wanted.entry(database).or_default();
+            found.kinds.extend(is_schema.then(|| object.clone()));
+            found.tables.extend(is_content.then(|| object.clone()));
+        }
+        wanted.into_iter().try_for_each(|(database, wanted)| self.look_into(view, database, wanted))
     }
 
-    fn look_into(&self, view: &View<'_>, database: &DatabaseName) -> Result<(), Decision> {
+    fn look_into(&self, view: &View<'_>, database: &DatabaseName, Wanted { kinds, tables }: Wanted) -> Result<(), Decision> {
         let nothing = Looked::default();
         let looked = view.seen.looked.get(database).unwrap_or(&nothing);
         if looked.failure.is_some() {
             return Ok(());
         }
-        let of =
-            |all: &[(DatabaseName, String)]| all.iter().filter(|(of, _)| of == database).map(|(_, name)| name.clone()).collect::<Vec<_>>();
-        let (kinds, tables) = (of(&self.kinds), of(&self.tables));
         if !kinds.is_empty() {
             let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
             let ask = |side: Side| (Purpose::Items(side), items_batch(&kinds));
@@ -96,9 +108,15 @@ impl Different<'_> {
         if tables.is_empty() {
             return Ok(());
         }
-        let ask = |side: Side| (Purpose::Catalogue(side), catalogue_batch());
+        let ask = |side: Side| (Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude));
         self.ask(view, database, |side| looked.catalogues.contains_key(&side), ask)?;
         self.look_into_tables(view, database, looked, tables)
+    }
+
+    /// Returns the ranges of a table that differ.
+    fn ranges(&self, database: &DatabaseName, table: &str) -> Vec<Blocks> {
+        let of = |print: &'_ Fingerprint| print.databases.get(database).and_then(|print| print.ranges.get(table)).cloned();
+        differing_ranges(of(self.expected).as_ref(), of(self.undisturbed).as_ref())
     }
 
     /// Digests the parts of tables, then fetches the rows of the parts that differ.
@@ -106,11 +124,14 @@ impl Different<'_> {
         let tables: Vec<String> = tables.into_iter().filter(|table| looked.shape(table).is_some()).take(TABLES_LOOKED_INTO).collect();
         let nothing = Catalogue::default();
         let catalogue = |side: Side| looked.catalogues.get(&side).unwrap_or(&nothing);
+        let ranges: Vec<Vec<Blocks>> = tables.iter().map(|table| self.ranges(database, table)).collect();
         let is_known = |side: Side| tables.iter().all(|table| looked.parts.contains_key(&(side, table.clone())));
-        self.ask(view, database, is_known, |side| (Purpose::Parts(side, tables.clone()), parts_batch(catalogue(side), &tables)))?;
+        let ask = |side: Side| (Purpose::Parts(side, tables.clone()), parts_batch(catalogue(side), &tables, &ranges));
+        self.ask(view, database, is_known, ask)?;
         let differing: Vec<Vec<u32>> = tables.iter().map(|table| looked.differing(table)).collect();
         let is_known = |side: Side| tables.iter().all(|table| looked.rows.contains_key(&(side, table.clone())));
-        self.ask(view, database, is_known, |side| (Purpose::Rows(side, tables.clone()), rows_batch(catalogue(side), &tables, &differing)))
+        let ask = |side: Side| (Purpose::Rows(side, tables.clone()), rows_batch(catalogue(side), &tables, &ranges, &differing));
+        self.ask(view, database, is_known, ask)
     }
 
     /// Asks the side of which something is not known yet.
@@ -130,65 +151,88 @@ impl Different<'_> {
 
     /// Judges again a check that failed on staging as it is.
     pub(super) fn judge(&self, view: &View<'_>, check: &Check) -> Check {
-        let nothing = Looked::default();
-        let looked = |database: &str| view.seen.looked.get(&DatabaseName::from(database)).unwrap_or(&nothing);
-        if let Some((database, table)) = check.name.split_once(": content of ") {
-            let (backup, staging) = (self.expected.table(database, table), self.undisturbed.table(database, table));
-            return judge_content(looked(database), check, table, backup, staging);
+        let (nothing, nobody) = (Looked::default(), DatabaseName::from(""));
+        let database = check.database.as_ref().unwrap_or(&nobody);
+        let looked = view.seen.looked.get(database).unwrap_or(&nothing);
+        let object = &check.object;
+        match check.kind {
+            CheckKind::Sequence => self.judge_sequence(check, database),
+            CheckKind::Content => self.judge_content(looked, check, database),
+            _ => judge_schema(looked, check, &self.expected.kind(database, object), &self.undisturbed.kind(database, object)),
         }
-        let (database, kind) = check.name.split_once(": ").unwrap_or_default();
-        let name = DatabaseName::from(database);
-        judge_schema(looked(database), check, kind, &self.expected.kind(&name, kind), &self.undisturbed.kind(&name, kind))
     }
-}
 
-/// Judges a table by what it held when it was restored.
-fn judge_content(looked: &Looked, check: &Check, table: &str, backup: Option<&Digest>, staging: Option<&Digest>) -> Check {
-    let (outcome, detail) = match (backup, staging) {
-        (Some(backup), Some(staging)) if backup == staging => {
-            (CheckOutcome::Passed, format!("{} rows equal as restored; drift: staging has been written to since", backup.count))
+    /// Judges a table by what it held when it was restored.
+    fn judge_content(&self, looked: &Looked, check: &Check, database: &DatabaseName) -> Check {
+        let table = &check.object;
+        let (backup, staging) = (self.expected.table(database.as_str(), table), self.undisturbed.table(database.as_str(), table));
+        let unread = self.undisturbed.databases.get(database).and_then(|print| print.not_checked.get(table));
+        let (outcome, detail) = match (backup, staging) {
+            _ if unread.is_some() => (CheckOutcome::NotChecked, format!("as restored: {}", unread.map(String::as_str).unwrap_or_default())),
+            (Some(backup), Some(staging)) if backup == staging => {
+                (CheckOutcome::Passed, format!("{} rows equal as restored; drift: staging has been written to since", backup.count))
+            }
+            (Some(backup), Some(staging)) if backup.count == staging.count => {
+                (CheckOutcome::Failed, format!("{} rows on both sides, content differs as restored", staging.count))
+            }
+            (Some(backup), Some(staging)) => {
+                (CheckOutcome::Failed, format!("backup has {} rows, staging as restored {}", backup.count, staging.count))
+            }
+            (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
+            (None, Some(_)) => (CheckOutcome::Failed, "is on staging as restored and not in the backup".to_owned()),
+            (None, None) => (CheckOutcome::Passed, "drift: was made on staging since the restore".to_owned()),
+        };
+        if outcome != CheckOutcome::Failed {
+            return check.again(outcome, detail);
         }
-        (Some(backup), Some(staging)) if backup.count == staging.count => {
-            (CheckOutcome::Failed, format!("{} rows on both sides, content differs as restored", staging.count))
-        }
-        (Some(backup), Some(staging)) => {
-            (CheckOutcome::Failed, format!("backup has {} rows, staging as restored {}", backup.count, staging.count))
-        }
-        (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
-        (None, _) => (CheckOutcome::NotChecked, "is not in the backup's fingerprint".to_owned()),
-    };
-    if outcome != CheckOutcome::Failed {
-        return Check::new(check.name.clone(), outcome, detail);
+        let rows = |side: Side| looked.rows.get(&(side, table.to_owned()));
+        let found = looked.shape(table).zip(rows(Side::Backup)).zip(rows(Side::Check)).map(|((has_key, backup), staging)| {
+            let ranges = self.ranges(database, table).len();
+            let extent = Extent { ranges, parts: looked.differing(table).len(), limit: looked.limit };
+            compare_rows(has_key, extent, backup, staging)
+        });
+        let more = match (&found, &looked.failure) {
+            (Some(found), _) => found.to_string(),
+            (None, Some(failure)) => format!("the rows were not looked into: {failure}"),
+            (None, None) => String::new(),
+        };
+        let detail = [detail, more].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+        Check { rows: found, ..check.again(outcome, detail) }
     }
-    let rows = |side: Side| looked.rows.get(&(side, table.to_owned()));
-    let found = looked.shape(table).zip(rows(Side::Backup)).zip(rows(Side::Check)).map(|((has_key, backup), staging)| {
-        let parts = looked.differing(table).len();
-        compare_rows(has_key, parts, looked.limit, backup, staging)
-    });
-    let more = match (&found, &looked.failure) {
-        (Some(found), _) => found.to_string(),
-        (None, Some(failure)) => format!("the rows were not looked into: {failure}"),
-        (None, None) => String::new(),
-    };
-    let detail = [detail, more].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
-    Check { rows: found, ..Check::new(check.name.clone(), outcome, detail) }
+
+    /// Judges a sequence by where it stood when it was restored.
+    fn judge_sequence(&self, check: &Check, database: &DatabaseName) -> Check {
+        let of = |print: &Fingerprint| print.databases.get(database).and_then(|print| print.sequences.get(&check.object)).copied();
+        let (outcome, detail) = match (of(self.expected), of(self.undisturbed)) {
+            (Some(backup), Some(staging)) if backup == staging => {
+                (CheckOutcome::Passed, format!("at {} as restored; drift: it has been set or dropped on staging since", backup.last_value))
+            }
+            (Some(backup), Some(staging)) => {
+                (CheckOutcome::Failed, format!("backup at {}, staging as restored at {}", backup.last_value, staging.last_value))
+            }
+            (Some(_), None) => (CheckOutcome::Failed, "is in the backup and not on staging as restored".to_owned()),
+            (None, Some(_)) => (CheckOutcome::Failed, "is on staging as restored and not in the backup".to_owned()),
+            (None, None) => (CheckOutcome::Passed, "drift: was made on staging since the restore".to_owned()),
+        };
+        check.again(outcome, detail)
+    }
 }
 
 /// Judges a kind of object by how it was defined when it was restored, and names the objects that differ.
-fn judge_schema(looked: &Looked, check: &Check, kind: &str, backup: &Digest, staging: &Digest) -> Check {
+fn judge_schema(looked: &Looked, check: &Check, backup: &Digest, staging: &Digest) -> Check {
     if backup == staging {
         let detail = format!("{} equal as restored; drift: staging's definitions have been changed since", backup.count);
-        return Check::new(check.name.clone(), CheckOutcome::Passed, detail);
+        return check.again(CheckOutcome::Passed, detail);
     }
     let counts = format!("backup has {}, staging as restored {}", backup.count, staging.count);
     let items = |side: Side| looked.items.get(&side);
     let Some((backup, staging)) = items(Side::Backup).zip(items(Side::Check)) else {
         let failure = looked.failure.as_deref().unwrap_or("the run ended before");
         let detail = format!("{counts}; definitions differ; the objects were not looked into: {failure}");
-        return Check::new(check.name.clone(), CheckOutcome::Failed, detail);
+        return check.again(CheckOutcome::Failed, detail);
     };
-    let (named, count) = differences(kind, backup, staging);
+    let (named, count) = differences(&check.object, backup, staging);
     let told = named.iter().take(TOLD).map(ToString::to_string);
     let detail = std::iter::once(format!("{counts}; {count} differ")).chain(told).collect::<Vec<_>>().join("; ");
-    Check { differences: named, ..Check::new(check.name.clone(), CheckOutcome::Failed, detail) }
+    Check { differences: named, ..check.again(CheckOutcome::Failed, detail) }
 }

@@ -3,12 +3,12 @@
 use super::differences::Different;
 use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, restore, writer};
 use crate::config::OnMismatch;
-use crate::id::{BranchName, DatabaseName, RoleName};
+use crate::id::{BranchName, RoleName};
 use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
-use crate::sync::verify::{Check, CheckOutcome, Differences, Fingerprint, TOLD, compare};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, Fingerprint, TOLD, compare};
 use crate::time::{after, between};
 
 /// Decides the next action of step 5.
@@ -33,18 +33,24 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         return Decision::Conclude(Conclusion::BackupReadAgain(again));
     }
     let seen = need!(contents::read(view, Side::Staging, &view.pair.staging_branch));
-    let differences = compare(expected, &seen);
-    if differences.tables.is_empty() && differences.kinds.is_empty() {
-        return Decision::Conclude(Conclusion::Compared(differences.checks));
+    let checks = compare(expected, &seen, !view.pair.verification.is_not_checked_fatal);
+    let mut differing = checks.iter().filter(|check| is_worth_another_look(check)).peekable();
+    if differing.peek().is_none() {
+        return Decision::Conclude(Conclusion::Compared(checks));
     }
     match &view.checkpoint.check {
         None => {
             let name = format!("{}-check-{}", staging_name(view), view.checkpoint.run);
-            let tables = differences.tables.iter().map(|(_, table)| table.clone()).collect();
+            let tables = differing.filter(|check| check.kind != CheckKind::Schema).map(|check| check.object.clone()).collect();
             Decision::Conclude(Conclusion::CheckNeeded(BranchName::from(name.as_str()), tables))
         }
-        Some(check) => compare_again(view, check, expected, differences),
+        Some(check) => compare_again(view, check, expected, checks),
     }
+}
+
+/// Returns whether a difference may be drift: what an application has done to staging since it was restored.
+fn is_worth_another_look(check: &Check) -> bool {
+    check.outcome == CheckOutcome::Failed && matches!(check.kind, CheckKind::Schema | CheckKind::Content | CheckKind::Sequence)
 }
 
 fn staging_name(view: &View<'_>) -> String {
@@ -81,12 +87,13 @@ fn log_in_as(view: &View<'_>, role: &RoleName) -> Decision {
 }
 
 /// Compares what differs where nobody can have written: on a branch of staging as its restore left it.
-fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, differences: Differences) -> Decision {
-    let Differences { mut checks, tables, kinds } = differences;
+fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, mut checks: Vec<Check>) -> Decision {
     if let Some(refusal) = &check.refusal {
         let reason = format!("in use: it differs, and Neon would not make a branch to compare it on ({refusal})");
-        let again = |check: Check| Check::new(check.name, CheckOutcome::NotChecked, reason.clone());
-        replace(&mut checks, &check.tables, &kinds, again);
+        checks.iter_mut().filter(|check| is_worth_another_look(check)).for_each(|check| {
+            let is_optional = !view.pair.verification.is_not_checked_fatal;
+            *check = Check { is_optional, ..check.again(CheckOutcome::NotChecked, reason.clone()) };
+        });
         return Decision::Conclude(Conclusion::Compared(checks));
     }
     let Some(id) = &check.id else { return create_check(view, check) };
@@ -95,30 +102,17 @@ fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, d
         return Decision::Conclude(Conclusion::CheckReady);
     }
     let undisturbed = need!(contents::read(view, Side::Check, id));
-    let is_changed = |(database, table): &&(DatabaseName, String)| {
-        let digests = expected.table(database.as_str(), table).zip(undisturbed.table(database.as_str(), table));
-        digests.is_some_and(|(backup, staging)| backup != staging)
-    };
-    let tables = tables.iter().filter(is_changed).cloned().collect();
-    let differ = |(database, kind): &&(DatabaseName, String)| expected.kind(database, kind) != undisturbed.kind(database, kind);
-    let different =
-        Different { check: id, expected, undisturbed: &undisturbed, kinds: kinds.iter().filter(differ).cloned().collect(), tables };
-    need!(different.look(view));
-    replace(&mut checks, &check.tables, &kinds, |check| different.judge(view, &check));
+    let different = Different { check: id, expected, undisturbed: &undisturbed };
+    need!(different.look(view, checks.iter().filter(|check| is_worth_another_look(check))));
+    for check in checks.iter_mut().filter(|other| is_worth_another_look(other) && is_compared_again(check, other)) {
+        *check = different.judge(view, check);
+    }
     Decision::Conclude(Conclusion::Compared(checks))
 }
 
-/// Replaces the checks of what was compared again.
-fn replace(checks: &mut [Check], tables: &[String], kinds: &[(DatabaseName, String)], again: impl Fn(Check) -> Check) {
-    for check in checks.iter_mut().filter(|check| check.outcome == CheckOutcome::Failed) {
-        let is_again = match check.name.split_once(": content of ") {
-            Some((_, table)) => tables.iter().any(|name| name == table),
-            None => kinds.iter().any(|(database, kind)| check.name == format!("{database}: {kind}")),
-        };
-        if is_again {
-            *check = again(check.clone());
-        }
-    }
+/// Returns whether the check branch was read for a check: what has differed since it was asked for was not.
+fn is_compared_again(branch: &CheckBranch, check: &Check) -> bool {
+    check.kind == CheckKind::Schema || branch.tables.contains(&check.object)
 }
 
 fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
@@ -142,13 +136,7 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
 
 /// Goes on when all was equal; otherwise does what `on_mismatch` says and ends the run.
 fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
-    let objections: Vec<String> = view
-        .checkpoint
-        .checks
-        .iter()
-        .filter(|check| matches!(check.outcome, CheckOutcome::Failed | CheckOutcome::NotChecked))
-        .map(|check| format!("{}: {}", check.name, check.detail))
-        .collect();
+    let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if objections.is_empty() {
         return Decision::Conclude(Conclusion::StepDone);
     }
@@ -208,17 +196,12 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
 
 /// Decides the next action of step 6.
 pub(super) fn next_smoke(view: &View<'_>) -> Decision {
-    let done = |name: &str| view.checkpoint.checks.iter().any(|check| check.name == format!("smoke test: {name}"));
+    let smoked = view.checkpoint.checks.iter().filter(|check| check.kind == CheckKind::SmokeTest);
+    let done = |name: &str| smoked.clone().any(|check| check.object == name);
     if let Some(index) = view.pair.smoke_tests.iter().position(|test| !done(&test.name)) {
         return Decision::Act(Action::Smoke(index));
     }
-    let failed: Vec<String> = view
-        .checkpoint
-        .checks
-        .iter()
-        .filter(|check| check.name.starts_with("smoke test: ") && check.outcome == CheckOutcome::Failed)
-        .map(|check| format!("{}: {}", check.name, check.detail))
-        .collect();
+    let failed: Vec<String> = smoked.filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if failed.is_empty() { Decision::Conclude(Conclusion::StepDone) } else { fail(failed.join("; ")) }
 }
 
@@ -270,24 +253,27 @@ mod tests {
         let rest = r#""schema":{},"tables":{},"sequences":{},"skipped":{},"not_checked":{},"bytes":0}"#;
         assert_eq!(asked(&format!("{{{rest}")), Some((Purpose::Catalogue(Side::Backup), backup.id.clone())));
         // Staging is read at once, which has no endpoint here, when the backup was read by these rules.
-        assert_eq!(asked(&format!("{{\"rules\":2,{rest}")), None);
+        assert_eq!(asked(&format!("{{\"rules\":3,\"is_complete\":true,{rest}")), None);
     }
 
     #[test]
-    fn only_the_tables_that_were_compared_again_get_another_outcome() {
-        let check = |name: &str, outcome: CheckOutcome| Check::new(name.to_owned(), outcome, "before");
-        let checks = vec![
-            check("neondb: content of public.a", CheckOutcome::Failed),
-            check("neondb: content of public.b", CheckOutcome::Failed),
-            check("neondb: content of public.c", CheckOutcome::Passed),
-            check("neondb: sequence public.a", CheckOutcome::Failed),
-        ];
-        let tables = ["public.a".to_owned(), "public.c".to_owned()];
-        let mut replaced = checks;
-        replace(&mut replaced, &tables, &[], |check| Check::new(check.name, CheckOutcome::Passed, "again"));
-        let found: Vec<(CheckOutcome, &str)> = replaced.iter().map(|check| (check.outcome, check.detail.as_str())).collect();
+    fn only_what_the_check_branch_was_read_for_is_judged_again() {
+        let branch = CheckBranch {
+            name: "staging-check-20261121".into(),
+            id: None,
+            operations: Vec::new(),
+            is_ready: true,
+            refusal: None,
+            tables: vec!["public.a".to_owned()],
+        };
+        let is_judged = |kind: CheckKind, object: &str, outcome: CheckOutcome| {
+            let check = Check::of(kind, &"neondb".into(), object, outcome, "");
+            is_worth_another_look(&check) && is_compared_again(&branch, &check)
+        };
         let (passed, failed) = (CheckOutcome::Passed, CheckOutcome::Failed);
-        assert_eq!(found, [(passed, "again"), (failed, "before"), (passed, "before"), (failed, "before")]);
+        assert!(is_judged(CheckKind::Content, "public.a", failed) && is_judged(CheckKind::Schema, "triggers", failed));
+        assert!(!is_judged(CheckKind::Content, "public.b", failed), "it has come to differ since");
+        assert!(!is_judged(CheckKind::Content, "public.a", passed) && !is_judged(CheckKind::LogIn, "public.a", failed));
     }
 
     #[test]

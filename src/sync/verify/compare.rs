@@ -4,101 +4,113 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use crate::id::DatabaseName;
-use crate::sync::verify::{Check, CheckOutcome, DatabasePrint, Digest, Fingerprint, Position};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Fingerprint, OUT_OF_TIME, Position};
 
-/// What comparing found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Differences {
-    /// Every check.
-    pub checks: Vec<Check>,
-    /// The tables whose content differs, with their database.
-    pub tables: Vec<(DatabaseName, String)>,
-    /// The kinds of objects that differ, with their database.
-    pub kinds: Vec<(DatabaseName, String)>,
-}
-
-impl Differences {
-    /// Returns the checks that failed or could not be run.
-    pub fn objections(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter().filter(|check| matches!(check.outcome, CheckOutcome::Failed | CheckOutcome::NotChecked))
-    }
-}
-
-/// Compares staging with the backup it was made from.
+/// Compares staging with the backup it was made from. `is_optional` says that a run goes on where something could not be checked.
 ///
 /// A table that only one side has is a difference, never an omission.
-pub fn compare(backup: &Fingerprint, staging: &Fingerprint) -> Differences {
-    let mut found = Differences::default();
+pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -> Vec<Check> {
+    let mut checks = Vec::new();
     for (database, expected) in &backup.databases {
         match staging.databases.get(database) {
-            Some(seen) => compare_database(database, expected, seen, &mut found),
-            None => found.checks.push(Check::new(
-                format!("{database}: database"),
-                CheckOutcome::Failed,
-                "is in the backup and was not read on staging",
-            )),
+            Some(seen) => Comparison { database, backup: expected, staging: seen, is_optional }.compare(&mut checks),
+            None => {
+                let detail = "is in the backup and was not read on staging";
+                checks.push(Check::of(CheckKind::Database, database, "", CheckOutcome::Failed, detail));
+            }
         }
     }
-    found
+    checks
 }
 
-fn compare_database(database: &DatabaseName, backup: &DatabasePrint, staging: &DatabasePrint, found: &mut Differences) {
-    compare_schema(database, backup, staging, found);
-    for (table, expected) in &backup.tables {
-        let (outcome, detail) = match staging.tables.get(table) {
-            Some(seen) if seen == expected => (CheckOutcome::Passed, format!("{} rows equal", expected.count)),
-            Some(seen) if seen.count == expected.count => {
-                (CheckOutcome::Failed, format!("{} rows on both sides, content differs", seen.count))
-            }
-            Some(seen) => (CheckOutcome::Failed, format!("backup has {} rows, staging {}", expected.count, seen.count)),
-            None => (CheckOutcome::Failed, absent(staging, table)),
+/// One database on both sides.
+struct Comparison<'a> {
+    database: &'a DatabaseName,
+    backup: &'a DatabasePrint,
+    staging: &'a DatabasePrint,
+    is_optional: bool,
+}
+
+impl Comparison<'_> {
+    fn compare(&self, checks: &mut Vec<Check>) {
+        let Self { database, backup, staging, is_optional } = self;
+        self.compare_schema(checks);
+        let mut content = |object: &String, outcome: CheckOutcome, detail: String| {
+            let check = Check::of(CheckKind::Content, database, object, outcome, detail);
+            checks.push(Check { is_optional: *is_optional && outcome == CheckOutcome::NotChecked, ..check });
         };
-        if outcome == CheckOutcome::Failed {
-            found.tables.push((database.clone(), table.clone()));
+        for (table, expected) in &backup.tables {
+            let (outcome, detail) = match staging.tables.get(table) {
+                Some(seen) if seen == expected => (CheckOutcome::Passed, self.equal(table, expected)),
+                Some(seen) if seen.count == expected.count => {
+                    (CheckOutcome::Failed, format!("{} rows on both sides, content differs", seen.count))
+                }
+                Some(seen) => (CheckOutcome::Failed, format!("backup has {} rows, staging {}", expected.count, seen.count)),
+                None => (self.outcome_of_absence(table), absent(staging, table)),
+            };
+            content(table, outcome, detail);
         }
-        found.checks.push(Check::new(format!("{database}: content of {table}"), outcome, detail));
-    }
-    for (sequence, expected) in &backup.sequences {
-        let (outcome, detail) = match staging.sequences.get(sequence) {
-            Some(seen) => sequence_outcome(*expected, *seen),
-            None => (CheckOutcome::Failed, absent(staging, sequence)),
+        for extra in staging.tables.keys().filter(|name| !self.is_known(name)) {
+            content(extra, CheckOutcome::Failed, "is on staging and not in the backup".to_owned());
+        }
+        for (table, reason) in &backup.skipped {
+            content(table, CheckOutcome::Skipped, reason.clone());
+        }
+        for (table, reason) in &backup.not_checked {
+            content(table, CheckOutcome::NotChecked, reason.clone());
+        }
+        for name in &backup.unknown_exclusions {
+            content(name, CheckOutcome::Warned, "is excluded by the configuration and is not there".to_owned());
+        }
+        let mut sequence = |object: &String, outcome: CheckOutcome, detail: String| {
+            checks.push(Check::of(CheckKind::Sequence, database, object, outcome, detail));
         };
-        found.checks.push(Check::new(format!("{database}: sequence {sequence}"), outcome, detail));
+        for (name, expected) in &backup.sequences {
+            let (outcome, detail) = match staging.sequences.get(name) {
+                Some(seen) => compare_positions(*expected, *seen),
+                None => (CheckOutcome::Failed, absent(staging, name)),
+            };
+            sequence(name, outcome, detail);
+        }
+        for extra in staging.sequences.keys().filter(|name| !self.is_known(name)) {
+            sequence(extra, CheckOutcome::Failed, "is on staging and not in the backup".to_owned());
+        }
     }
-    let known = |name: &String| {
+
+    fn is_known(&self, name: &str) -> bool {
+        let backup = self.backup;
         backup.tables.contains_key(name)
             || backup.sequences.contains_key(name)
             || backup.skipped.contains_key(name)
             || backup.not_checked.contains_key(name)
-    };
-    for extra in staging.tables.keys().chain(staging.sequences.keys()).filter(|name| !known(name)) {
-        found.checks.push(Check::new(
-            format!("{database}: content of {extra}"),
-            CheckOutcome::Failed,
-            "is on staging and not in the backup",
-        ));
     }
-    for (table, reason) in &backup.skipped {
-        found.checks.push(Check::new(format!("{database}: content of {table}"), CheckOutcome::Skipped, reason.clone()));
-    }
-    for (table, reason) in &backup.not_checked {
-        found.checks.push(Check::new(format!("{database}: content of {table}"), CheckOutcome::NotChecked, reason.clone()));
-    }
-}
 
-/// Compares the number and the definitions of each kind of object; a kind that a side has nothing of counts as none.
-fn compare_schema(database: &DatabaseName, backup: &DatabasePrint, staging: &DatabasePrint, found: &mut Differences) {
-    let none = Digest::none();
-    let kinds: BTreeSet<&String> = backup.schema.keys().chain(staging.schema.keys()).collect();
-    for kind in kinds {
-        let (expected, seen) = (backup.schema.get(kind).unwrap_or(&none), staging.schema.get(kind).unwrap_or(&none));
-        let (outcome, detail) = if expected == seen {
-            (CheckOutcome::Passed, format!("{} equal", expected.count))
-        } else {
-            found.kinds.push((database.clone(), kind.clone()));
-            (CheckOutcome::Failed, format!("backup has {}, staging {}; definitions differ", expected.count, seen.count))
-        };
-        found.checks.push(Check::new(format!("{database}: {kind}"), outcome, detail));
+    fn equal(&self, table: &str, digest: &Digest) -> String {
+        match self.backup.left_out.get(table) {
+            Some(columns) => format!("{} rows equal; left out as configured: {columns}", digest.count),
+            None => format!("{} rows equal", digest.count),
+        }
+    }
+
+    /// What did not fit the time budget of staging is not known to differ.
+    fn outcome_of_absence(&self, table: &str) -> CheckOutcome {
+        let is_late = self.staging.not_checked.get(table).is_some_and(|reason| reason.starts_with(OUT_OF_TIME));
+        if is_late { CheckOutcome::NotChecked } else { CheckOutcome::Failed }
+    }
+
+    /// Compares the number and the definitions of each kind of object; a kind that a side has nothing of counts as none.
+    fn compare_schema(&self, checks: &mut Vec<Check>) {
+        let none = Digest::none();
+        let kinds: BTreeSet<&String> = self.backup.schema.keys().chain(self.staging.schema.keys()).collect();
+        for kind in kinds {
+            let (expected, seen) = (self.backup.schema.get(kind).unwrap_or(&none), self.staging.schema.get(kind).unwrap_or(&none));
+            let (outcome, detail) = if expected == seen {
+                (CheckOutcome::Passed, format!("{} equal", expected.count))
+            } else {
+                (CheckOutcome::Failed, format!("backup has {}, staging {}; definitions differ", expected.count, seen.count))
+            };
+            checks.push(Check::of(CheckKind::Schema, self.database, kind, outcome, detail));
+        }
     }
 }
 
@@ -111,8 +123,11 @@ fn absent(staging: &DatabasePrint, name: &str) -> String {
 }
 
 /// A sequence at or ahead of the backup's has only been used; one behind would give out values again.
-fn sequence_outcome(backup: Position, staging: Position) -> (CheckOutcome, String) {
-    let key = |position: Position| (position.last_value, position.is_called);
+pub fn compare_positions(backup: Position, staging: Position) -> (CheckOutcome, String) {
+    let key = |position: Position| {
+        let value = i128::from(position.last_value);
+        (if position.is_descending { -value } else { value }, position.is_called)
+    };
     let (at, seen) = (backup.last_value, staging.last_value);
     match key(staging).cmp(&key(backup)) {
         Ordering::Equal => (CheckOutcome::Passed, format!("at {at}")),
@@ -129,7 +144,7 @@ mod tests {
         let mut database = DatabasePrint::default();
         database.schema.insert("columns".into(), Digest { count: 3, digest: "5".into() });
         database.tables.insert("public.users".into(), Digest { count: 2, digest: "77".into() });
-        database.sequences.insert("public.users_id_seq".into(), Position { last_value: 2, is_called: true });
+        database.sequences.insert("public.users_id_seq".into(), Position { last_value: 2, is_called: true, is_descending: false });
         database.skipped.insert("public.cache".into(), "unlogged".into());
         Fingerprint { databases: [("neondb".into(), database)].into() }
     }
@@ -137,14 +152,14 @@ mod tests {
     fn failing(change: impl Fn(&mut DatabasePrint)) -> Vec<String> {
         let mut staging = print();
         staging.databases.values_mut().for_each(change);
-        compare(&print(), &staging).objections().map(|check| format!("{}: {}", check.name, check.detail)).collect()
+        compare(&print(), &staging, false).iter().filter(|check| check.is_objection()).map(ToString::to_string).collect()
     }
 
     #[test]
     fn equal_sides_have_no_objections_and_skipped_tables_are_named() {
-        let found = compare(&print(), &print());
-        assert_eq!(found.objections().count(), 0);
-        assert!(found.checks.iter().any(|check| check.outcome == CheckOutcome::Skipped));
+        let found = compare(&print(), &print(), false);
+        assert!(!found.iter().any(Check::is_objection));
+        assert!(found.iter().any(|check| check.outcome == CheckOutcome::Skipped));
     }
 
     #[test]
@@ -188,19 +203,52 @@ mod tests {
     fn a_sequence_ahead_is_drift_and_one_behind_is_a_difference() {
         assert!(
             failing(|print| {
-                print.sequences.insert("public.users_id_seq".into(), Position { last_value: 9, is_called: true });
+                print.sequences.insert("public.users_id_seq".into(), Position { last_value: 9, is_called: true, is_descending: false });
             })
             .is_empty()
         );
         let behind = failing(|print| {
-            print.sequences.insert("public.users_id_seq".into(), Position { last_value: 1, is_called: true });
+            print.sequences.insert("public.users_id_seq".into(), Position { last_value: 1, is_called: true, is_descending: false });
         });
         assert_eq!(behind, ["neondb: sequence public.users_id_seq: backup at 2, staging behind at 1"]);
     }
 
     #[test]
+    fn a_sequence_that_counts_down_is_ahead_when_it_is_lower() {
+        let at = |last_value: i64| Position { last_value, is_called: true, is_descending: true };
+        assert_eq!(compare_positions(at(-5), at(-6)).0, CheckOutcome::Passed);
+        assert_eq!(compare_positions(at(-5), at(-4)).0, CheckOutcome::Failed);
+    }
+
+    #[test]
+    fn what_could_not_be_checked_stands_in_the_way_unless_that_is_configured() {
+        let mut late = print();
+        late.databases.values_mut().for_each(|print| {
+            print.tables.clear();
+            print.not_checked.insert("public.users".into(), format!("{OUT_OF_TIME} of 60 s"));
+        });
+        let objections = |is_optional: bool| compare(&late, &print(), is_optional).iter().filter(|check| check.is_objection()).count();
+        assert_eq!((objections(false), objections(true)), (1, 0));
+        let of_staging = compare(&print(), &late, false);
+        let check = of_staging.iter().find(|check| check.kind == CheckKind::Content && check.object == "public.users").expect("it is told");
+        assert_eq!(check.outcome, CheckOutcome::NotChecked);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told() {
+        let mut backup = print();
+        backup.databases.values_mut().for_each(|print| {
+            print.left_out.insert("public.users".into(), "seen_at".into());
+            print.unknown_exclusions.push("public.nothing".into());
+        });
+        let told: Vec<String> = compare(&backup, &print(), false).iter().map(ToString::to_string).collect();
+        assert!(told.contains(&"neondb: content of public.users: 2 rows equal; left out as configured: seen_at".to_owned()), "{told:#?}");
+        assert!(told.contains(&"neondb: content of public.nothing: is excluded by the configuration and is not there".to_owned()));
+    }
+
+    #[test]
     fn a_database_that_was_not_read_is_not_equal() {
-        let found = compare(&print(), &Fingerprint::default());
-        assert_eq!(found.objections().count(), 1);
+        let found = compare(&print(), &Fingerprint::default(), true);
+        assert_eq!(found.iter().filter(|check| check.is_objection()).count(), 1);
     }
 }

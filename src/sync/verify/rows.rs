@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::statements::{Catalogue, Relation, settings, text};
-use super::{NAMED, TOLD, differing};
+use super::catalogue::{Catalogue, Relation, settings, text};
+use super::{Blocks, Digest, NAMED, Range, TOLD, differing};
 use crate::neon::sql::{Batch, Rows};
 
 /// Parts that a table is cut into by the hash of its keys: a million rows make parts of a thousand, whose keys fit a reply.
@@ -24,6 +24,9 @@ const ROWS_FETCHED: usize = 20_000;
 
 /// Tables of a database whose rows are looked for; of the others the report says that they differ.
 pub const TABLES_LOOKED_INTO: usize = 10;
+
+/// Ranges of a table that are looked into: each is read in about fifteen seconds, and the statement has two minutes.
+const RANGES_LOOKED_INTO: usize = 4;
 
 /// A part of a table: how many rows, and their digest.
 pub type Parts = BTreeMap<u32, (String, String)>;
@@ -47,22 +50,30 @@ pub struct RowDifferences {
     pub limits: String,
 }
 
-/// Returns the batch that digests the parts of some tables.
-pub fn parts_batch(catalogue: &Catalogue, tables: &[String]) -> Batch {
-    batch(catalogue, tables, |_, relation| {
-        let rows = keyed(relation);
+/// Returns the ranges of a table that are not the same on both sides; all of it where it was not read in ranges, or not in the same.
+pub fn differing_ranges(backup: Option<&Vec<Range>>, staging: Option<&Vec<Range>>) -> Vec<Blocks> {
+    let Some((backup, staging)) = backup.zip(staging) else { return vec![Blocks::ALL] };
+    let index =
+        |ranges: &[Range]| -> BTreeMap<Blocks, Digest> { ranges.iter().map(|range| (range.blocks, range.digest.clone())).collect() };
+    differing(&index(backup), &index(staging)).copied().collect()
+}
+
+/// Returns the batch that digests the parts of some tables, of each within the ranges that are given.
+pub fn parts_batch(catalogue: &Catalogue, tables: &[String], ranges: &[Vec<Blocks>]) -> Batch {
+    batch(catalogue, tables, |index, relation| {
+        let rows = keyed(relation, ranges.get(index));
         let part = part_of_key();
         format!("select ({part})::text, count(*)::text, sum(h)::text from ({rows}) as t group by 1")
     })
 }
 
 /// Returns the batch that fetches the rows of the parts that differ, which are given table by table.
-pub fn rows_batch(catalogue: &Catalogue, tables: &[String], differing: &[Vec<u32>]) -> Batch {
+pub fn rows_batch(catalogue: &Catalogue, tables: &[String], ranges: &[Vec<Blocks>], differing: &[Vec<u32>]) -> Batch {
     let limit = rows_fetched(tables.len());
     batch(catalogue, tables, |index, relation| {
         let parts: Vec<String> = differing.get(index).into_iter().flatten().take(PARTS_FETCHED).map(u32::to_string).collect();
         let wanted = if parts.is_empty() { "null".to_owned() } else { parts.join(", ") };
-        let rows = keyed(relation);
+        let rows = keyed(relation, ranges.get(index));
         let part = part_of_key();
         format!(
             "select k, h::text, count(*)::text from ({rows}) as t where {part} in ({wanted}) group by 1, 2 order by k collate \"C\", h limit {limit}"
@@ -87,11 +98,13 @@ fn part_of_key() -> String {
     format!("pg_catalog.hashtextextended(k, 1) & {}", PARTS - 1)
 }
 
-/// Selects the key and the digest of every row.
-fn keyed(relation: &Relation) -> String {
+/// Selects the key and the digest of every row in some ranges.
+fn keyed(relation: &Relation, ranges: Option<&Vec<Blocks>>) -> String {
     let digest = relation.digest();
     let key = relation.key.clone().unwrap_or_else(|| format!("{digest}::text"));
-    format!("select {key} as k, {digest} as h from only {}", relation.name)
+    let select = |blocks: Blocks| format!("select {key} as k, {digest} as h from only {}{}", relation.from(), blocks.condition());
+    let ranges = ranges.map_or_else(|| vec![Blocks::ALL], |ranges| ranges.iter().take(RANGES_LOOKED_INTO).copied().collect());
+    ranges.into_iter().map(select).collect::<Vec<_>>().join(" union all ")
 }
 
 /// Reads one result of [`parts_batch`]; `None` when it makes no sense.
@@ -110,14 +123,29 @@ pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<u32> {
     differing(backup, staging).copied().collect()
 }
 
-/// Compares the rows of the parts that differ, of which there are `parts`, and of which `limit` rows were fetched at most.
-pub fn compare_rows(has_key: bool, parts: usize, limit: usize, backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
+/// How far a table was looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Ranges that differ.
+    pub ranges: usize,
+    /// Parts that differ, of the ranges that were looked into.
+    pub parts: usize,
+    /// Rows that were fetched at most.
+    pub limit: usize,
+}
+
+/// Compares the rows of the parts that differ.
+pub fn compare_rows(has_key: bool, extent: Extent, backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
+    let Extent { ranges, parts, limit } = extent;
     // A side that was cut off says nothing of the keys after its last.
     let cuts = [backup, staging].into_iter().filter(|rows| rows.len() >= limit).filter_map(|rows| Some(&rows.last()?.0));
     let cut = cuts.min();
     let known = |rows: &[KeyedRow]| rows.iter().filter(|(key, ..)| cut.is_none_or(|cut| key <= cut)).cloned().collect::<Vec<_>>();
     let (backup, staging) = (known(backup), known(staging));
     let mut found = if has_key { by_key(&backup, &staging) } else { by_digest(&backup, &staging) };
+    if ranges > RANGES_LOOKED_INTO {
+        found.limits = format!("{RANGES_LOOKED_INTO} of {ranges} ranges that differ were looked into");
+    }
     if parts > PARTS_FETCHED {
         found.limits = format!("{PARTS_FETCHED} of {parts} parts that differ were looked into");
     }
@@ -186,20 +214,23 @@ mod tests {
     fn rows_are_missing_extra_or_changed() {
         let backup = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "8"), ("{\"id\": 3}", "9")]);
         let staging = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "-8"), ("{\"id\": 4}", "9")]);
-        let found = compare_rows(true, 3, 100, &backup, &staging);
+        let found = compare_rows(true, Extent { ranges: 1, parts: 3, limit: 100 }, &backup, &staging);
         assert_eq!(found.to_string(), "1 missing: {\"id\": 3}; 1 extra: {\"id\": 4}; 1 changed: {\"id\": 2}");
     }
 
     #[test]
     fn rows_without_a_key_are_counted_as_often_as_they_are_there() {
         let (twice, once) = (vec![("7".to_owned(), "7".to_owned(), 2)], rows(&[("7", "7"), ("8", "8")]));
-        assert_eq!(compare_rows(false, 2, 100, &twice, &once).to_string(), "1 missing (no primary key); 1 extra (no primary key)");
+        assert_eq!(
+            compare_rows(false, Extent { ranges: 1, parts: 2, limit: 100 }, &twice, &once).to_string(),
+            "1 missing (no primary key); 1 extra (no primary key)"
+        );
     }
 
     #[test]
     fn twenty_keys_are_named_three_are_told_and_all_are_counted() {
         let many: Vec<KeyedRow> = (0..50).map(|id| (format!("{{\"id\": {id:02}}}"), id.to_string(), 1)).collect();
-        let found = compare_rows(true, 17, 100, &many, &[]);
+        let found = compare_rows(true, Extent { ranges: 1, parts: 17, limit: 100 }, &many, &[]);
         assert_eq!((found.missing.len(), found.counts), (20, [50, 0, 0]));
         assert_eq!(
             found.to_string(),
@@ -211,8 +242,29 @@ mod tests {
     fn a_side_that_was_cut_off_says_nothing_of_the_keys_after_its_last() {
         let backup = rows(&[("a", "1"), ("b", "2"), ("c", "3")]);
         let staging = rows(&[("a", "1"), ("aa", "9"), ("b", "2")]);
-        assert_eq!(compare_rows(true, 2, 3, &backup, &staging).to_string(), "1 extra: aa; 3 rows of 2 parts that differ were looked into");
-        assert_eq!(compare_rows(true, 2, 4, &backup, &staging).to_string(), "1 missing: c; 1 extra: aa");
+        assert_eq!(
+            compare_rows(true, Extent { ranges: 1, parts: 2, limit: 3 }, &backup, &staging).to_string(),
+            "1 extra: aa; 3 rows of 2 parts that differ were looked into"
+        );
+        assert_eq!(
+            compare_rows(true, Extent { ranges: 1, parts: 2, limit: 4 }, &backup, &staging).to_string(),
+            "1 missing: c; 1 extra: aa"
+        );
+    }
+
+    #[test]
+    fn only_the_ranges_that_differ_are_looked_into() {
+        let range = |from: u64, digest: &str| Range {
+            blocks: Blocks { from, to: Some(from + 10) },
+            digest: Digest { count: 1, digest: digest.to_owned() },
+        };
+        let (backup, staging) = (vec![range(0, "1"), range(10, "2")], vec![range(0, "1"), range(10, "3")]);
+        let all = |ranges: Vec<Blocks>| ranges.iter().map(|blocks| blocks.condition()).collect::<Vec<_>>();
+        assert_eq!(all(differing_ranges(Some(&backup), Some(&staging))), [" where ctid >= '(10,0)' and ctid < '(20,0)'"]);
+        assert_eq!(all(differing_ranges(Some(&backup), None)), [""]);
+        let many: Vec<KeyedRow> = rows(&[("a", "1")]);
+        let found = compare_rows(true, Extent { ranges: 5, parts: 1, limit: 100 }, &many, &[]);
+        assert_eq!(found.to_string(), "1 missing: a; 4 of 5 ranges that differ were looked into");
     }
 
     #[test]

@@ -12,15 +12,12 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::statements::{settings, text};
+use super::catalogue::{in_one_line, settings, text};
 use super::{DatabasePrint, Digest, NAMED, differing};
 use crate::neon::sql::{Batch, Rows};
 
 /// Every object: `kind`, `name`, `definition`; without comments and line ends, which would be sent with every request.
-static ITEMS: LazyLock<String> = LazyLock::new(|| {
-    let lines = include_str!("schema.sql").lines().map(str::trim).filter(|line| !line.starts_with("--"));
-    lines.flat_map(|line| [line, " "]).collect()
-});
+static ITEMS: LazyLock<String> = LazyLock::new(|| in_one_line(include_str!("schema.sql")));
 
 /// Kinds whose definitions may hold a secret.
 const SECRETIVE: &str = "'function bodies', 'trigger arguments', 'settings', 'foreign options'";

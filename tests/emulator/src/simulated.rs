@@ -27,6 +27,10 @@ const KEY: &str = "pg_catalog.jsonb_build_object('id', id)::text";
 /// What a look at rows reads from, before the name of the table.
 const KEYED: &str = " as h from only ";
 
+/// Bytes of a row, and of a block.
+const ROW_BYTES: u64 = 100;
+const BLOCK_BYTES: u64 = 8192;
+
 /// The position at which every branch of a new project begins.
 const FIRST_POSITION: u64 = 0x0100_0000;
 
@@ -51,14 +55,25 @@ pub struct Table {
 }
 
 impl Table {
+    fn blocks(self) -> u64 {
+        self.rows * ROW_BYTES / BLOCK_BYTES
+    }
+
+    /// What the blocks before a block hold: rows, and the sum of their digests.
+    fn before(self, block: Option<u64>) -> (u64, u128) {
+        let blocks = self.blocks().max(1);
+        let block = block.unwrap_or(blocks).min(blocks);
+        (self.rows * block / blocks, u128::from(self.digest) * u128::from(block) / u128::from(blocks))
+    }
+
     /// The only part of a table: how many rows, and their digest.
     fn part(&self) -> Row {
-        vec!["0".into(), self.rows.to_string().into(), self.digest.to_string().into()]
+        filled(["0".to_owned(), self.rows.to_string(), self.digest.to_string()])
     }
 
     /// The only row that is ever shown: its key, its digest, and how often it is there.
     fn row(&self) -> Row {
-        vec![r#"{"id": 1}"#.into(), self.digest.to_string().into(), "1".into()]
+        filled([r#"{"id": 1}"#.to_owned(), self.digest.to_string(), "1".to_owned()])
     }
 }
 
@@ -101,15 +116,13 @@ impl Contents {
 
     fn schema_digests(&self) -> Vec<Row> {
         self.objects()
-            .map(|[kind, name, definition]| vec![kind.into(), "1".into(), (name.len() + definition.len()).to_string().into()])
+            .map(|[kind, name, definition]| filled([kind.to_owned(), "1".to_owned(), (name.len() + definition.len()).to_string()]))
             .to_vec()
     }
 
     fn schema_items(&self, kinds: &[String]) -> Vec<Row> {
         let wanted = self.objects().into_iter().filter(|[kind, ..]| kinds.iter().any(|wanted| wanted == kind));
-        wanted
-            .map(|[kind, name, definition]| vec![kind.into(), name.into(), definition.len().to_string().into(), definition.into()])
-            .collect()
+        wanted.map(|[kind, name, definition]| filled([kind, name, &definition.len().to_string(), definition].map(str::to_owned))).collect()
     }
 }
 
@@ -275,7 +288,7 @@ impl Simulated {
     fn statement(&mut self, session: &mut Session, query: &Statement<'_>) -> Result<Vec<Row>, sql::Answer> {
         let text = &*query.query;
         if text.starts_with("select set_config(name, value, true)") {
-            return Ok(vec![vec!["off".into()]; text.matches("('").count()]);
+            return Ok(vec![filled(["off"]); text.matches("('").count()]);
         }
         if text.starts_with("with r as (") {
             return Ok(self.catalogue(session));
@@ -288,21 +301,21 @@ impl Simulated {
                 .unwrap_or_default());
         }
         if text.starts_with("select (rolsuper or rolbypassrls)::text") {
-            return Ok(vec![vec!["true".into()]]);
+            return Ok(vec![filled(["true"])]);
         }
         if text.starts_with("select length(set_config('firstlight.password', $1, true))") {
             session.password = query.params.first().cloned();
-            return Ok(vec![vec!["t".into()]]);
+            return Ok(vec![filled(["t"])]);
         }
         if text.starts_with("do $$ begin execute format('alter role current_user password %L'") {
             return self.change_password(session);
         }
         if text == "select 1" {
-            return Ok(vec![vec!["1".into()]]);
+            return Ok(vec![filled(["1"])]);
         }
         let contents = self.contents(&session.branch);
         if let Some((_, rest)) = text.split_once(KEYED) {
-            let table = rest.split_once(')').and_then(|(name, _)| contents?.tables.get(name));
+            let table = rest.split_once([' ', ')']).and_then(|(name, _)| contents?.tables.get(name));
             let table = table.ok_or_else(|| failure("42P01", "the simulation does not know this relation"))?;
             let is_of_parts = text.starts_with("select (");
             return Ok(vec![if is_of_parts { table.part() } else { table.row() }]);
@@ -328,16 +341,26 @@ impl Simulated {
     fn catalogue(&self, session: &Session) -> Vec<Row> {
         let Some(contents) = self.contents(&session.branch) else { return Vec::new() };
         let tables = contents.tables.iter().map(|(name, table)| {
-            vec!["r".into(), name.clone().into(), "ROW(id)".into(), (table.rows * 100).to_string().into(), "".into(), KEY.into()]
+            let (bytes, blocks) = (table.rows * ROW_BYTES, table.blocks());
+            relation(["r", name, "ROW(id)", &bytes.to_string(), "", KEY, &blocks.to_string()])
         });
-        let sequences =
-            contents.sequences.keys().map(|name| vec!["S".into(), name.clone().into(), "ROW()".into(), "0".into(), "".into(), "".into()]);
+        let sequences = contents.sequences.keys().map(|name| relation(["S", name, "ROW()", "0", "", "", "0"]));
         tables.chain(sequences).collect()
     }
 }
 
-/// A row: the text of every column.
-type Row = Vec<Cow<'static, str>>;
+/// A row: the text of every column, where it has one.
+type Row = Vec<Option<Cow<'static, str>>>;
+
+/// A relation of the catalogue: the text of every column, absent where it is empty, and no columns that are left out. A state is never absent.
+fn relation(values: [&str; 7]) -> Row {
+    let text = |(index, value): (usize, &str)| (index == 4 || !value.is_empty()).then(|| value.to_owned().into());
+    values.into_iter().enumerate().map(text).chain([None]).collect()
+}
+
+fn filled<T: Into<Cow<'static, str>>, const COUNT: usize>(values: [T; COUNT]) -> Row {
+    values.map(|value| Some(value.into())).to_vec()
+}
 
 /// A batch.
 #[derive(Deserialize)]
@@ -383,11 +406,15 @@ struct Session {
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.
 fn digest(contents: &Contents, part: &str) -> Option<Row> {
     let (index, _) = part.strip_prefix("select ")?.split_once("::text, ")?;
-    let (_, name) = part.rsplit_once(' ')?;
+    let (_, name) = part.rsplit_once(" from ")?;
+    let (name, condition) = name.trim_start_matches("only ").split_once(" where ").unwrap_or((name.trim_start_matches("only "), ""));
     if let Some(table) = contents.tables.get(name) {
-        return Some(vec![index.to_owned().into(), table.rows.to_string().into(), table.digest.to_string().into()]);
+        let mut blocks = condition.split(" and ").map(|bound| bound.split_once("'(")?.1.split_once(',')?.0.parse().ok());
+        let (from, to) = (blocks.next().flatten().unwrap_or(0), blocks.next().flatten());
+        let ((rows_before, sum_before), (rows, sum)) = (table.before(Some(from)), table.before(to));
+        return Some(filled([index.to_owned(), (rows - rows_before).to_string(), (sum - sum_before).to_string()]));
     }
-    contents.sequences.get(name).map(|last| vec![index.to_owned().into(), last.to_string().into(), "true".into()])
+    contents.sequences.get(name).map(|last| filled([index.to_owned(), last.to_string(), "true".to_owned()]))
 }
 
 /// An error of Postgres.

@@ -1,0 +1,143 @@
+//! What a database contains, before its content is read: tables, sequences, kinds of objects.
+//!
+//! Invariants: every batch first fixes the settings that change what a value looks like or which rows are seen; names in it
+//! were quoted by Postgres itself.
+//!
+//! Source: design §8, tried on PostgreSQL 15 and 18.
+
+use std::sync::LazyLock;
+
+use super::{DatabasePrint, STATEMENT_TIMEOUT_S, schema};
+use crate::neon::sql::{Batch, Rows};
+
+/// Milliseconds that a statement waits for a lock: a reader behind a migration must not queue the application.
+const LOCK_TIMEOUT_MS: u32 = 2_000;
+
+/// Sets what changes the look of values and the rows that are seen, for this transaction only.
+///
+/// JIT compiles the catalogue's statement for ten seconds, which then runs for a tenth of one (500 tables, PostgreSQL 15).
+pub(super) fn settings() -> (String, Vec<String>) {
+    let sql = format!(
+        "select set_config(name, value, true) from (values ('row_security', 'off'), \
+         ('statement_timeout', '{STATEMENT_TIMEOUT_S}s'), ('lock_timeout', '{LOCK_TIMEOUT_MS}'), ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off'), \
+         ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1')) \
+         as settings(name, value)"
+    );
+    (sql, Vec::new())
+}
+
+/// Lists tables, materialized views and sequences; without comments and line ends, which would be sent with every request.
+static RELATIONS: LazyLock<String> = LazyLock::new(|| in_one_line(include_str!("relations.sql")));
+
+/// Returns SQL without its comments and line ends.
+pub(super) fn in_one_line(sql: &str) -> String {
+    let lines = sql.lines().map(str::trim).filter(|line| !line.starts_with("--"));
+    lines.flat_map(|line| [line, " "]).collect()
+}
+
+/// Returns the batch that reads the catalogue of a database. `exclusions` are names of what is left out, quoted as Postgres quotes them.
+pub fn catalogue_batch(exclusions: &[String]) -> Batch {
+    let exclusions = serde_json::Value::from(exclusions).to_string();
+    Batch { statements: vec![settings(), (RELATIONS.clone(), vec![exclusions]), schema::digests()], is_read_only: true }
+}
+
+/// Returns the batch that asks whether the role sees every row.
+pub fn role_batch() -> Batch {
+    let sql = "select (rolsuper or rolbypassrls)::text from pg_catalog.pg_roles where rolname = current_user";
+    Batch { statements: vec![(sql.to_owned(), Vec::new())], is_read_only: true }
+}
+
+/// Reads the answer to [`role_batch`]; `None` when it makes no sense.
+pub fn sees_all_rows(results: &[Rows]) -> Option<bool> {
+    match text(results.first()?.rows.first()?, 0)? {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// What a database contains, before it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    /// The parts of the fingerprint that the catalogue itself gives.
+    pub print: DatabasePrint,
+    pub(super) relations: Vec<Relation>,
+}
+
+/// A table or a sequence that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Relation {
+    /// Its qualified name, quoted; [`LARGE_OBJECTS`] is none.
+    pub(super) name: String,
+    pub(super) is_sequence: bool,
+    /// The expression of a row.
+    pub(super) row: String,
+    /// Bytes, with what it stores out of line.
+    pub(super) bytes: u64,
+    /// Blocks of the table itself.
+    pub(super) blocks: u64,
+    /// The expression of a row's primary key; `None` where there is none. Of a sequence, whether it counts down.
+    pub(super) key: Option<String>,
+}
+
+/// How the large objects of a database are called, which are read as a table is.
+const LARGE_OBJECTS: &str = "large objects";
+
+impl Relation {
+    /// Returns what stands after `from only`.
+    pub(super) fn from(&self) -> &str {
+        if self.name == LARGE_OBJECTS { "pg_catalog.pg_largeobject_metadata" } else { &self.name }
+    }
+
+    /// Returns the expression that digests a row.
+    ///
+    /// The outer hash ties the values of a row together: a plain sum of the columns' hashes misses values that were swapped between
+    /// rows. Seed 0 takes NULL for 0.0, so the seed is 1.
+    pub(super) fn digest(&self) -> String {
+        format!("pg_catalog.hashtextextended(pg_catalog.hash_record_extended({}, 1)::text, 1)", self.row)
+    }
+}
+
+/// Reads the answer to [`catalogue_batch`]; `None` when it makes no sense.
+pub fn decode_catalogue(results: &[Rows]) -> Option<Catalogue> {
+    let [_, relations, schema] = results else { return None };
+    let mut catalogue = Catalogue { print: DatabasePrint::new(), relations: Vec::new() };
+    for row in &relations.rows {
+        let name = text(row, 1)?.to_owned();
+        if text(row, 0)? == "x" {
+            catalogue.print.unknown_exclusions.push(name);
+            continue;
+        }
+        if let Some(columns) = row.get(7)?.clone() {
+            catalogue.print.left_out.insert(name.clone(), columns);
+        }
+        let state = text(row, 4)?;
+        if let Some(reason) = state.strip_prefix("skipped: ") {
+            catalogue.print.skipped.insert(name, reason.to_owned());
+        } else if let Some(reason) = state.strip_prefix("not checked: ") {
+            catalogue.print.not_checked.insert(name, reason.to_owned());
+        } else {
+            let is_sequence = text(row, 0)? == "S";
+            let (bytes, blocks) = (text(row, 3)?.parse().ok()?, text(row, 6)?.parse().ok()?);
+            // A table without columns has rows all the same; they are counted.
+            let key = row.get(5)?.clone();
+            let row = row.get(2)?.clone().unwrap_or_else(|| "ROW()".to_owned());
+            catalogue.relations.push(Relation { name, is_sequence, row, bytes, blocks, key });
+        }
+    }
+    schema::decode_digests(schema, &mut catalogue.print)?;
+    catalogue.print.bytes = catalogue.relations.iter().map(|relation| relation.bytes).sum();
+    Some(catalogue)
+}
+
+pub(super) fn text(row: &[Option<String>], index: usize) -> Option<&str> {
+    row.get(index)?.as_deref()
+}
+
+impl Catalogue {
+    /// Returns how the rows of a table are read, and whether they have a key; `None` where the table is not read.
+    pub fn shape(&self, table: &str) -> Option<(&str, bool)> {
+        let found = self.relations.iter().find(|relation| relation.name == table && !relation.is_sequence)?;
+        Some((&found.row, found.key.is_some()))
+    }
+}

@@ -1,0 +1,130 @@
+//! One check of the report: what was looked at, how it went, what was found.
+//!
+//! Invariants: a check that did not run never counts as passed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Difference, RowDifferences};
+use crate::id::DatabaseName;
+
+/// One check of the report.
+///
+/// Shape: `{"name":"neondb: content of public.users","kind":"content","database":"neondb","object":"public.users","outcome":"passed",
+/// "detail":"12 rows equal"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was checked, for people, such as `neondb: content of public.users`; unique in a report.
+    pub name: String,
+    /// What was checked, for programs.
+    #[serde(default)]
+    pub kind: CheckKind,
+    /// In which database; missing where it is about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseName>,
+    /// The table, the kind of schema objects, the role, or the name of a configured check.
+    #[serde(default)]
+    pub object: String,
+    /// How it went.
+    pub outcome: CheckOutcome,
+    /// Whether the run goes on although it was not checked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_optional: bool,
+    /// What was expected and seen, or why it was not checked; empty when there is nothing to say.
+    pub detail: String,
+    /// The objects that differ, at most twenty; the detail says how many there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+    /// The rows that differ, where they were looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowDifferences>,
+}
+
+/// What a check is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckKind {
+    /// A database is on both sides.
+    #[default]
+    Database,
+    /// All objects of a kind.
+    Schema,
+    /// The rows of a table.
+    Content,
+    /// Where a sequence stands.
+    Sequence,
+    /// A role of staging logs in.
+    LogIn,
+    /// The staging application answers.
+    SmokeTest,
+}
+
+impl CheckKind {
+    /// Returns how a check of this kind is called.
+    fn render(self, object: &str) -> String {
+        match self {
+            Self::Database => "database".to_owned(),
+            Self::Schema => object.to_owned(),
+            Self::Content => format!("content of {object}"),
+            Self::Sequence => format!("sequence {object}"),
+            Self::LogIn => format!("staging: role {object} logs in"),
+            Self::SmokeTest => format!("smoke test: {object}"),
+        }
+    }
+}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckOutcome {
+    /// It was run and held.
+    Passed,
+    /// It was run and did not hold.
+    Failed,
+    /// It was run; somebody should look, nothing is stopped.
+    Warned,
+    /// There is nothing to check.
+    Skipped,
+    /// It could not be run.
+    NotChecked,
+}
+
+impl Check {
+    /// Returns a check of something in a database.
+    pub fn of(kind: CheckKind, database: &DatabaseName, object: &str, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
+        let name = format!("{database}: {}", kind.render(object));
+        Self { name, database: Some(database.clone()), ..Self::of_pair(kind, object, outcome, detail) }
+    }
+
+    /// Returns a check of something that is in no database.
+    pub fn of_pair(kind: CheckKind, object: &str, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
+        Self {
+            name: kind.render(object),
+            kind,
+            database: None,
+            object: object.to_owned(),
+            outcome,
+            is_optional: false,
+            detail: detail.into(),
+            differences: Vec::new(),
+            rows: None,
+        }
+    }
+
+    /// Returns the same check with another outcome.
+    pub fn again(&self, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into(), differences: Vec::new(), rows: None, ..self.clone() }
+    }
+
+    /// Returns whether it stands in the way of a success.
+    pub fn is_objection(&self) -> bool {
+        self.outcome == CheckOutcome::Failed || self.outcome == CheckOutcome::NotChecked && !self.is_optional
+    }
+}
+
+/// As it is told to people: what was checked, and what was found.
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let not = if self.outcome == CheckOutcome::NotChecked { "not checked: " } else { "" };
+        write!(f, "{}: {not}{}", self.name, self.detail)
+    }
+}
