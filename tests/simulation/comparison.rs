@@ -100,6 +100,59 @@ fn a_plain_run_warns_of_nothing() {
 }
 
 #[test]
+fn a_production_that_one_invocation_cannot_read_is_read_by_several_and_nothing_twice() {
+    // Twenty gigabytes: pieces grow from 256 MB, four at once, and an invocation has 24 subrequests.
+    let large = Script { rows: Some(200_000_000), subrequests: Some(24), ..Script::default() };
+    let happenings: Vec<(i64, Happening)> = (0..6).map(|tick| (tick * 300, Happening::Cron)).collect();
+    let outcome = play(&Script { happenings: happenings.clone(), ..large.clone() });
+    assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
+    assert_eq!(check(&outcome, "t5"), (CheckOutcome::Passed, "200000000 rows equal".to_owned()));
+    let asked = count(&outcome, "content");
+    assert!(outcome.ticks.iter().filter(|tick| tick.summary.is_handed_over).count() >= 2, "{:#?}", outcome.ticks);
+    let at_once = play(&Script { rows: Some(200_000_000), subrequests: Some(1_000), ..Script::default() });
+    assert_eq!((at_once.status, count(&at_once, "content")), (Some(RunStatus::Succeeded), asked), "nothing is read twice");
+}
+
+#[test]
+fn a_piece_that_is_refused_or_lost_is_asked_for_again_and_the_others_are_not() {
+    let large = Script { rows: Some(200_000_000), subrequests: Some(1_000), ..Script::default() };
+    let asked = count(&play(&large), "content");
+    for fault in [Fault::Lost, Fault::Refused(503), Fault::Cut] {
+        let outcome = play(&Script { faults: vec![planned("content", 3, fault)], ..large.clone() });
+        assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{fault}");
+        assert!(count(&outcome, "content") <= asked + 1, "{fault}: {} requests, {asked} without it", count(&outcome, "content"));
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_time_budget_fails_the_run_unless_that_is_configured() {
+    let run = |settings: simulation::script::Settings| {
+        // The second piece does not answer in time.
+        let faults = vec![planned("content", 2, Fault::Late)];
+        play(&Script { rows: Some(200_000_000), subrequests: Some(1_000), settings, faults, ..Script::default() })
+    };
+    let outcome = run(|value| value["pairs"][0]["verification"] = json!({"time_budget_s": 60}));
+    assert_eq!(outcome.status, Some(RunStatus::Failed));
+    let reason = report(&outcome).reason.unwrap_or_default();
+    assert!(reason.contains("not checked: neondb: public.t5 (did not fit the time budget of 60 s)"), "{reason}");
+    let outcome = run(|value| value["pairs"][0]["verification"] = json!({"time_budget_s": 60, "on_not_checked": "warn"}));
+    assert_eq!(outcome.status, Some(RunStatus::Succeeded));
+    assert_eq!(check(&outcome, "t5"), (CheckOutcome::NotChecked, "did not fit the time budget of 60 s".to_owned()));
+    assert_eq!(check(&outcome, "t4").0, CheckOutcome::Passed, "the small tables were read first");
+}
+
+#[test]
+fn a_difference_in_a_large_table_is_located_by_its_ranges() {
+    let faults = vec![planned("restoreProjectBranch", 1, Fault::Damaged)];
+    let outcome = play(&Script { rows: Some(200_000_000), subrequests: Some(1_000), faults, ..Script::default() });
+    let (found, detail) = check(&outcome, "t5");
+    assert_eq!(found, CheckOutcome::Failed);
+    assert!(detail.starts_with("backup has 200000000 rows, staging as restored 199999999; 1 changed: {\"id\": 1}"), "{detail}");
+    let parts = outcome.trace.iter().filter(|line| line.contains("] parts#")).count();
+    assert_eq!(parts, 2, "one look on each side");
+}
+
+#[test]
 fn a_rehearsal_leaves_staging_alone() {
     let outcome = play(&Script { happenings: vec![(0, Happening::Rehearse)], ..Script::default() });
     let of_rehearsal = outcome.trace.iter().take_while(|line| !line.contains("tick ended: run=20261121T100500Z"));

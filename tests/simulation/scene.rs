@@ -169,6 +169,9 @@ impl Scene {
             let (password, created_at) = (Some("npg_stagingsown".to_owned()), branch.created_at);
             branch.roles.push(Role { name: name.to_owned(), password, is_stale: false, created_at });
         }
+        if let Some(rows) = script.rows {
+            sim.neon.grow(rows);
+        }
         for run in &script.older_backups {
             let at = instant(&format!("{}-{}-{}T10:01:00Z", &run[..4], &run[4..6], &run[6..]));
             crate::outside::has_older_backup(&mut sim.neon, &mut sim.oracle, run, at);

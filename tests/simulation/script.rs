@@ -41,6 +41,8 @@ pub struct Script {
     pub branch_limit: Option<usize>,
     /// A role of staging's that production does not have.
     pub staging_role: Option<&'static str>,
+    /// Rows of the last table, of a hundred bytes each; 500 where missing.
+    pub rows: Option<u64>,
     /// Runs whose verified backups are still there although no keep rule holds them.
     pub older_backups: Vec<&'static str>,
 }
@@ -137,6 +139,7 @@ impl Default for Script {
             switches: Switches::default(),
             branch_limit: None,
             staging_role: None,
+            rows: None,
             older_backups: Vec::new(),
         }
     }

@@ -186,6 +186,12 @@ impl Simulated {
         }
     }
 
+    /// Gives the last table of every branch so many rows.
+    pub fn grow(&mut self, rows: u64) {
+        let contents = self.data.values_mut().flat_map(|data| [&mut data.first, &mut data.present]);
+        contents.filter_map(|contents| contents.tables.values_mut().next_back()).for_each(|table| table.rows = rows);
+    }
+
     /// Ends what has come to its end.
     pub fn advance(&mut self, now: Timestamp) {
         self.model.advance(now);
