@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use self::reader::Fields;
 pub use self::reader::Problem;
-pub use self::verification::Verification;
+pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, Policy, Tenants, Verification};
 use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName};
 use crate::time::{TimeOfDay, Zone};
 
@@ -209,7 +209,7 @@ impl Config {
             pairs: pairs(&mut fields, allow_insecure),
             channels: channels(&mut fields),
         };
-        fields.finish();
+        fields.refuse_unknown();
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
@@ -371,7 +371,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
             smoke_tests,
         })
     })(&mut fields);
-    fields.finish();
+    fields.refuse_unknown();
     pair
 }
 
@@ -452,7 +452,7 @@ fn smoke_tests(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<SmokeTest> 
         if name.as_deref().is_some_and(|name| tests.iter().any(|other: &SmokeTest| other.name == name)) {
             test.problem("name", "is used by another smoke test; it must be the test's own");
         }
-        test.finish();
+        test.refuse_unknown();
         if let (Some(name), Some(url)) = (name, url) {
             let expect_status = u16::try_from(expect_status).unwrap_or(200);
             tests.push(SmokeTest { name, url, expect_status, is_fatal });
@@ -484,7 +484,7 @@ fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {
             let length = text.len();
             channel.problem("url_secret", format!("is an address ({length} characters); allowed is the name of a secret that holds it"));
         }
-        channel.finish();
+        channel.refuse_unknown();
         if let (Some(name), Some(kind), Some(url_secret)) = (name, kind, url_secret) {
             channels.push(Channel { name: name.into(), kind, url_secret, signing_secret });
         }

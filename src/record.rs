@@ -5,7 +5,7 @@
 //! | `checkpoint/<pair>` | the tick that drives, `POST /runs` | every tick, `GET /runs/{id}` | the run is taken up again from the names in Neon |
 //! | `result/<pair>/<run>` | the tick that ends the run | every tick, `GET /runs` | a run that is over is taken up, finds its backup and restore, and ends again |
 //! | `notice/<pair>/<run>/<kind>` | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
-//! | `backup/<pair>/<run>` | the tick that verified the backup | pruning | a backup is kept that might have gone |
+//! | `backup/<pair>/<run>` | the tick that verified the backup | pruning; the next run | a backup is kept that might have gone; lost rows are not noticed |
 //! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
 //! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
@@ -28,7 +28,7 @@ use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, 
 use crate::sync::machine::{Ledger, backup_name};
 use crate::sync::notice::NoticeKind;
 use crate::sync::step::Step;
-use crate::sync::verify::Check;
+use crate::sync::verify::{Check, Counts};
 use crate::time::{Timestamp, after, millis};
 
 /// How long a write waits before it is repeated: one key takes one write a second.
@@ -299,6 +299,9 @@ pub struct VerifiedBackup {
     pub verified_at: Timestamp,
     /// What was read.
     pub compared: Compared,
+    /// The rows of each table, beside which those of the next run are held.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub counts: Counts,
 }
 
 /// Decodes a record; a format newer than ours is refused.

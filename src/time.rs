@@ -42,6 +42,17 @@ pub fn render_duration(duration: Duration) -> String {
     }
 }
 
+/// Renders how old something is, in the largest unit of which there are two.
+pub fn render_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// Serialises instants with milliseconds, for `#[serde(with = "…")]`.
 pub mod millis {
     use std::fmt;

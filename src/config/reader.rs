@@ -161,8 +161,24 @@ impl<'a> Fields<'a> {
         None
     }
 
+    /// Reads a number, whole or not.
+    pub(super) fn float(&mut self, key: &'static str) -> Option<f64> {
+        let value = self.value(key)?;
+        value.as_f64().or_else(|| self.refuse(key, value, "a number"))
+    }
+
+    /// Reads a text, a number, or true or false, as text. A text may be empty.
+    pub(super) fn scalar(&mut self, key: &'static str) -> Option<String> {
+        let value = self.value(key)?;
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => self.refuse(key, value, "a text or a number"),
+        }
+    }
+
     /// Notes every key that nobody asked for.
-    pub(super) fn finish(self) {
+    pub(super) fn refuse_unknown(&mut self) {
         for key in self.map.keys().filter(|key| !self.asked.contains(key.as_str())) {
             let known: Vec<&str> = self.asked.iter().copied().collect();
             let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };

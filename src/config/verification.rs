@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::reader::Fields;
+use crate::id::{DatabaseName, RoleName};
 
 /// What is verified, and what follows from what is found.
 #[derive(Clone, Debug)]
@@ -13,18 +14,269 @@ pub struct Verification {
     pub time_budget: Option<Duration>,
     /// Whether a table that could not be read, or did not fit the time budget, fails the run.
     pub is_not_checked_fatal: bool,
+    /// Rows whose referenced row is missing.
+    pub foreign_keys: Policy,
+    /// Sequences behind the largest value of their column.
+    pub sequences: Policy,
+    /// Indexes that are invalid or not ready.
+    pub invalid_indexes: Policy,
+    /// Constraints that were never validated.
+    pub unvalidated_constraints: Policy,
+    /// B-trees that `bt_index_check` objects to.
+    pub index_structure: Policy,
+    /// What would act by itself on staging.
+    pub armed: Policy,
+    /// Tables that have lost many rows since the last verified run.
+    pub row_loss: Policy,
+    /// How many rows of a hundred a table may have lost.
+    pub row_loss_percent: u32,
+    /// Row counts of the backup and of production as it is.
+    pub production_counts: Policy,
+    /// How many rows of a hundred they may be apart.
+    pub production_counts_percent: u32,
+    /// Tables whose newest row must not be old.
+    pub freshness: Vec<Freshness>,
+    /// Statements with an expected result.
+    pub assertions: Vec<Assertion>,
+    /// Tenants that must not see each other's rows.
+    pub tenants: Option<Tenants>,
+    /// What is run on staging once it was compared; `None` leaves it as it is.
+    pub after_restore: Option<AfterRestore>,
 }
+
+/// What follows from a defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// It is not looked for.
+    Off,
+    /// It is told.
+    Warn,
+    /// It fails the run.
+    Fail,
+}
+
+/// A table whose newest row must not be old.
+#[derive(Clone, Debug)]
+pub struct Freshness {
+    /// In which database; `None` means every one that is compared.
+    pub database: Option<DatabaseName>,
+    /// Its schema, as it is called, not quoted.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// A column of dates or times; those without a zone are UTC.
+    pub column: String,
+    /// How old the newest may be.
+    pub max_age: Duration,
+    /// What follows when it is older, or lies in the future.
+    pub policy: Policy,
+}
+
+/// A statement with an expected result.
+#[derive(Clone, Debug)]
+pub struct Assertion {
+    /// Its name, for the report.
+    pub name: String,
+    /// In which database; `None` means the first that is compared.
+    pub database: Option<DatabaseName>,
+    /// The statement, which only reads.
+    pub sql: String,
+    /// Where it is run.
+    pub on: AssertedOn,
+    /// What it must return; `None` only compares both sides.
+    pub expected: Option<Expected>,
+    /// What follows when it does not.
+    pub policy: Policy,
+}
+
+/// Where an assertion is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertedOn {
+    /// On the backup, before staging is restored.
+    Backup,
+    /// On staging, after it was compared with the backup.
+    Staging,
+    /// On both, and both must answer alike.
+    Both,
+}
+
+/// What an assertion must return.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// This text.
+    Text(String),
+    /// A number between two bounds, both included.
+    Range {
+        /// The lower bound.
+        at_least: Option<f64>,
+        /// The upper bound.
+        at_most: Option<f64>,
+    },
+}
+
+/// What is run on staging once it was compared: it disarms the copy, resets what must not be real, or seeds it.
+#[derive(Clone, Debug)]
+pub struct AfterRestore {
+    /// In which database; `None` means the first that is compared.
+    pub database: Option<DatabaseName>,
+    /// The statements, run in one transaction, once in a run.
+    pub sql: Vec<String>,
+}
+
+/// Tenants that must not see each other's rows.
+#[derive(Clone, Debug)]
+pub struct Tenants {
+    /// In which database; `None` means the first that is compared.
+    pub database: Option<DatabaseName>,
+    /// The role that the application logs in with.
+    pub role: RoleName,
+    /// The setting that says which tenant it works for.
+    pub setting: String,
+    /// The column that says whose a row is.
+    pub column: String,
+    /// The tenants, at least two.
+    pub values: Vec<String>,
+    /// What follows when one sees what is not its own.
+    pub policy: Policy,
+}
+
+impl Freshness {
+    /// Returns the name of the check.
+    pub fn name(&self) -> String {
+        format!("{}.{}.{}", self.schema, self.table, self.column)
+    }
+}
+
+const POLICIES: [(&str, Policy); 3] = [("off", Policy::Off), ("warn", Policy::Warn), ("fail", Policy::Fail)];
 
 /// Reads the table.
 pub(super) fn verification(pair: &mut Fields<'_>) -> Verification {
     let empty = serde_json::Map::new();
     let (path, map) = pair.object("verification").unwrap_or_else(|| (String::new(), &empty));
     let mut fields = Fields::new(path, map, pair.problems());
+    let fields = &mut fields;
     let found = Verification {
         exclude: fields.texts("exclude").unwrap_or_default(),
         time_budget: fields.number("time_budget_s", 10, 86_400).map(|seconds| Duration::from_secs(seconds.into())),
         is_not_checked_fatal: fields.word("on_not_checked", &[("fail", true), ("warn", false)]).unwrap_or(true),
+        foreign_keys: fields.word("foreign_keys", &POLICIES).unwrap_or(Policy::Warn),
+        sequences: fields.word("sequences", &POLICIES).unwrap_or(Policy::Warn),
+        invalid_indexes: fields.word("invalid_indexes", &POLICIES).unwrap_or(Policy::Warn),
+        unvalidated_constraints: fields.word("unvalidated_constraints", &POLICIES).unwrap_or(Policy::Warn),
+        index_structure: fields.word("index_structure", &POLICIES).unwrap_or(Policy::Warn),
+        armed: fields.word("armed", &POLICIES).unwrap_or(Policy::Warn),
+        row_loss: fields.word("row_loss", &POLICIES).unwrap_or(Policy::Warn),
+        row_loss_percent: fields.number("row_loss_percent", 1, 100).unwrap_or(30),
+        production_counts: fields.word("production_counts", &POLICIES).unwrap_or(Policy::Off),
+        production_counts_percent: fields.number("production_counts_percent", 0, 100).unwrap_or(5),
+        freshness: freshness(fields),
+        assertions: assertions(fields),
+        tenants: tenants(fields),
+        after_restore: after_restore(fields),
     };
-    fields.finish();
+    fields.refuse_unknown();
     found
+}
+
+/// Reads what follows from a check that somebody configured.
+fn on_failure(fields: &mut Fields<'_>) -> Policy {
+    fields.word("on_failure", &[("warn", Policy::Warn), ("fail", Policy::Fail)]).unwrap_or(Policy::Fail)
+}
+
+fn freshness(fields: &mut Fields<'_>) -> Vec<Freshness> {
+    let mut found: Vec<Freshness> = Vec::new();
+    for (path, map) in fields.objects("freshness") {
+        let mut one = Fields::new(path, map, fields.problems());
+        let (table, column) = (one.required("table", "\"events\""), one.required("column", "\"created_at\""));
+        one.need("max_age_h", "26");
+        let max_age = one.number("max_age_h", 1, 8_760);
+        let database = one.text("database").map(DatabaseName::from);
+        let schema = one.text("schema").unwrap_or_else(|| "public".to_owned());
+        let policy = on_failure(&mut one);
+        let (Some(table), Some(column), Some(hours)) = (table, column, max_age) else {
+            one.refuse_unknown();
+            continue;
+        };
+        let freshness = Freshness { database, schema, table, column, max_age: Duration::from_hours(hours.into()), policy };
+        if found.iter().any(|other| other.name() == freshness.name() && other.database == freshness.database) {
+            one.problem("column", "is looked at by another entry; one is enough");
+        }
+        one.refuse_unknown();
+        found.push(freshness);
+    }
+    found
+}
+
+fn assertions(fields: &mut Fields<'_>) -> Vec<Assertion> {
+    let mut found: Vec<Assertion> = Vec::new();
+    for (path, map) in fields.objects("assertions") {
+        let mut one = Fields::new(path, map, fields.problems());
+        let (name, sql) =
+            (one.required("name", "\"no negative balance\""), one.required("sql", "\"select count(*) from orders where total < 0\""));
+        if name.as_deref().is_some_and(|name| found.iter().any(|other| other.name == name)) {
+            one.problem("name", "is used by another assertion; it must be the assertion's own");
+        }
+        let words = [("backup", AssertedOn::Backup), ("staging", AssertedOn::Staging), ("both", AssertedOn::Both)];
+        let on = one.word("on", &words).unwrap_or(AssertedOn::Backup);
+        let (text, at_least, at_most) = (one.scalar("expect"), one.float("at_least"), one.float("at_most"));
+        let expected = match (text, at_least, at_most) {
+            (Some(text), None, None) => Some(Expected::Text(text)),
+            (None, None, None) => None,
+            (None, at_least, at_most) => Some(Expected::Range { at_least, at_most }),
+            (Some(_), ..) => {
+                one.problem("expect", "stands beside at_least or at_most; allowed is one of them");
+                None
+            }
+        };
+        if expected.is_none() && on != AssertedOn::Both {
+            one.problem(
+                "expect",
+                "is missing, and so are at_least and at_most; for example expect = \"0\" (only on = \"both\" needs none)",
+            );
+        }
+        let database = one.text("database").map(DatabaseName::from);
+        let policy = on_failure(&mut one);
+        one.refuse_unknown();
+        if let (Some(name), Some(sql)) = (name, sql) {
+            let sql = sql.trim_end().trim_end_matches(';').to_owned();
+            found.push(Assertion { name, database, sql, on, expected, policy });
+        }
+    }
+    found
+}
+
+fn after_restore(fields: &mut Fields<'_>) -> Option<AfterRestore> {
+    let (path, map) = fields.object("after_restore")?;
+    let mut one = Fields::new(path, map, fields.problems());
+    one.need("sql", "[\"update cron.job set active = false\"]");
+    let sql = one.texts("sql").filter(|sql| !sql.is_empty());
+    let database = one.text("database").map(DatabaseName::from);
+    one.refuse_unknown();
+    Some(AfterRestore { database, sql: sql? })
+}
+
+fn tenants(fields: &mut Fields<'_>) -> Option<Tenants> {
+    let (path, map) = fields.object("tenants")?;
+    let mut one = Fields::new(path, map, fields.problems());
+    let role = one.required("role", "\"app\"");
+    let setting = one.required("setting", "\"app.organization_id\"").filter(|setting| {
+        let is_good = setting.contains('.') && setting.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
+        if !is_good {
+            one.problem("setting", format!("is {setting:?}; allowed is a name with a dot, such as \"app.organization_id\""));
+        }
+        is_good
+    });
+    let column = one.required("column", "\"organization_id\"");
+    one.need("values", "[\"1\", \"2\"]");
+    let values = one.texts("values").filter(|values| {
+        let is_good = (2..=20).contains(&values.len());
+        if !is_good {
+            one.problem("values", format!("has {} entries; allowed are 2 to 20 tenants", values.len()));
+        }
+        is_good
+    });
+    let database = one.text("database").map(DatabaseName::from);
+    let policy = on_failure(&mut one);
+    one.refuse_unknown();
+    Some(Tenants { database, role: role?.into(), setting: setting?, column: column?, values: values?, policy })
 }

@@ -5,7 +5,7 @@
 //! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
 //! locks, the checkpoint is a memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::LONGEST_WALL_BUDGET;
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
-use crate::sync::verify::{Check, Fingerprint};
+use crate::sync::verify::{Check, Fingerprint, Probe};
 use crate::time::{Timestamp, between, millis};
 
 /// The format that is written.
@@ -71,6 +71,12 @@ pub struct Checkpoint {
     pub backup: Option<Backup>,
     /// The databases that were read completely, of each side. A tick whose budget is spent leaves the others to the next.
     pub prints: BTreeMap<Side, Fingerprint>,
+    /// What was asked beside the content, of each side and database.
+    #[serde(default)]
+    pub probes: BTreeMap<Side, BTreeMap<DatabaseName, Vec<Probe>>>,
+    /// The sides that were asked everything.
+    #[serde(default)]
+    pub probed: BTreeSet<Side>,
     /// What the backup holds, once it was read.
     pub fingerprint: Option<Fingerprint>,
     /// The restore, once it was accepted or seen.
@@ -211,6 +217,8 @@ pub enum Side {
     Staging,
     /// Staging at the point where its restore ended.
     Check,
+    /// Production as it is; it is only counted, and only where that is configured.
+    Production,
 }
 
 /// What became of the passwords of staging's roles.
@@ -380,6 +388,8 @@ impl Checkpoint {
             databases: Vec::new(),
             backup: None,
             prints: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            probed: BTreeSet::new(),
             fingerprint: None,
             restore: None,
             roll_back: None,

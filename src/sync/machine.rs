@@ -17,6 +17,7 @@ mod ending;
 mod names;
 mod passwords;
 mod preflight;
+mod probing;
 mod prune;
 mod restore;
 mod staging;
@@ -28,7 +29,7 @@ pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
 pub use self::names::{backup_name, is_our_backup, run_of_backup};
 use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
-use crate::config::Pair;
+use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
@@ -36,7 +37,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Check, Fingerprint, Piece};
+use crate::sync::verify::{Baseline, Check, Fingerprint, Piece};
 use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
@@ -92,6 +93,8 @@ pub struct Orders {
     pub is_cancelled: bool,
     /// Somebody wants staging kept.
     pub hold: Option<Hold>,
+    /// What the last verified run counted.
+    pub baseline: Option<Baseline>,
 }
 
 /// What is to be done next.
@@ -121,8 +124,8 @@ pub enum Action {
     Query(Box<Query>),
     /// Batches that read content, at the same time.
     Read(Vec<Query>),
-    /// Read whether somebody has cancelled the run or holds staging.
-    ReadOrders,
+    /// Read whether somebody has cancelled the run or holds staging, and what the first of these runs counted that is on record.
+    ReadOrders(Vec<RunId>),
     /// Read which of these backups have a record of being verified, and which manual runs never ended.
     ReadLedger(Vec<RunId>),
     /// See that people are told how a manual run ended whose place this run took.
@@ -165,6 +168,8 @@ pub enum Purpose {
     Parts(Side, Vec<String>),
     /// The rows of those parts.
     Rows(Side, Vec<String>),
+    /// What is asked beside the content: these probes of the side and database.
+    Probes(Side, Vec<usize>),
     /// The role gets the password it had on this branch.
     GivePassword(BranchId),
     /// Whether the role can log in.
@@ -182,7 +187,7 @@ pub enum Outcome {
     /// The batch failed.
     QueryFailed(SqlError),
     /// What came of each batch, and how long it took.
-    Read(Vec<(Result<Vec<Rows>, SqlError>, Duration)>),
+    Read(Vec<Answer>),
     /// What people have asked for; `None` when the store did not answer.
     Orders(Option<Orders>),
     /// What is on record; `None` when the store did not answer.
@@ -194,6 +199,9 @@ pub enum Outcome {
     /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
     Published(Option<Vec<String>>),
 }
+
+/// The rows of each statement, or why there are none, and how long that took.
+pub type Answer = (Result<Vec<Rows>, SqlError>, Duration);
 
 /// What is on record of backups and of manual runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -215,6 +223,8 @@ pub enum Conclusion {
     BackupReady,
     /// The backup was read.
     BackupRead(Fingerprint),
+    /// A side was asked everything.
+    Probed(Side, Vec<Check>),
     /// The backup was read again, because another version of Firstlight had read it.
     BackupReadAgain(Fingerprint),
     /// Staging is left as it is, by request.
@@ -360,9 +370,14 @@ impl<'a> View<'a> {
         self.seen.roles.get(branch).map(Vec::as_slice).ok_or_else(|| act(Call::ListRoles(branch.clone())))
     }
 
-    /// Returns what people have asked for, or the action that reads it.
+    /// Returns what people have asked for and what the last verified run counted, or the action that reads it.
     fn orders(&self) -> Result<&'a Orders, Decision> {
-        self.seen.orders.as_ref().ok_or(Decision::Act(Action::ReadOrders))
+        if let Some(orders) = &self.seen.orders {
+            return Ok(orders);
+        }
+        let wants_baseline = self.pair.verification.row_loss != Policy::Off && !self.checkpoint.probed.contains(&Side::Backup);
+        let runs = if wants_baseline { names::earlier_runs(self.pair, self.branches()?, &self.checkpoint.run) } else { Vec::new() };
+        Err(Decision::Act(Action::ReadOrders(runs)))
     }
 
     /// Makes sure that a role's password on a branch was asked for. `Ok(false)` means that there is none to be had.

@@ -11,6 +11,10 @@
 mod catalogue;
 mod check;
 mod compare;
+mod counts;
+mod judge;
+mod probe;
+mod questions;
 mod reading;
 mod rows;
 mod schema;
@@ -23,6 +27,10 @@ use serde::{Deserialize, Serialize};
 pub use self::catalogue::{Catalogue, catalogue_batch, decode_catalogue, role_batch, sees_all_rows};
 pub use self::check::{Check, CheckKind, CheckOutcome};
 pub use self::compare::{compare, compare_positions};
+pub use self::counts::{Baseline, Counts, judge_production, judge_row_loss};
+pub use self::judge::{judge_backup, judge_staging, outcome_of, policy};
+pub use self::probe::{Found, Probe, ProbeKind, end_probes, next_probes, probe_batch, probes_too_slow, take_probes};
+pub use self::questions::{armed_probes, backup_probes, integrity_probes, looks_for_defects, production_probes, staging_probes};
 use self::reading::OUT_OF_TIME;
 pub use self::reading::{Blocks, Pace, Part, Piece, Range, STATEMENT_TIMEOUT_S, pieces};
 pub use self::rows::{

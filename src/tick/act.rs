@@ -14,7 +14,7 @@ use crate::record::{self, Compared, Report, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
 use crate::sync::notice::{self, NoticeKind, Outgoing};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome};
+use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, between};
 
 /// How long the staging application may take to answer a smoke test.
@@ -33,7 +33,7 @@ pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 
         // What is known of it, the notice twice, the result, the mark; one request for each channel.
         Action::Close(_) => 5 + channel_count,
         Action::Read(queries) => u32::try_from(queries.len()).unwrap_or(u32::MAX),
-        Action::Call(_) | Action::Query(_) | Action::ReadOrders | Action::Smoke(_) => 1,
+        Action::Call(_) | Action::Query(_) | Action::ReadOrders(_) | Action::Smoke(_) => 1,
     }
 }
 
@@ -69,7 +69,7 @@ impl<W: World> Context<'_, W> {
                 });
                 Outcome::Read(futures_util::future::join_all(answers).await)
             }
-            Action::ReadOrders => Outcome::Orders(self.orders(pair, &run.checkpoint.run).await),
+            Action::ReadOrders(earlier) => Outcome::Orders(self.orders(pair, &run.checkpoint.run, earlier).await),
             Action::ReadLedger(runs) => Outcome::Ledger(record::ledger(&self.world, pair, runs).await.ok()),
             Action::Close(closed) => Outcome::Closed(self.close(pair, closed, &run.checkpoint.run).await),
             Action::Smoke(index) => match pair.smoke_tests.get(*index) {
@@ -119,17 +119,26 @@ impl<W: World> Context<'_, W> {
         result
     }
 
-    /// Reads whether somebody has cancelled the run or holds staging; `None` when the store did not answer.
-    async fn orders(&self, pair: &Pair, run: &RunId) -> Option<Orders> {
+    /// Reads whether somebody has cancelled the run or holds staging, and what the newest of the earlier runs counted that is on record; `None`
+    /// when the store did not answer.
+    async fn orders(&self, pair: &Pair, run: &RunId, earlier: &[RunId]) -> Option<Orders> {
         let (cancel, hold) = (record::cancel_key(&pair.name, run), record::hold_key(&pair.name));
-        let found = self.world.read(&[cancel.clone(), hold.clone()]).await.ok()?;
+        let records = earlier.iter().map(|run| record::backup_key(&pair.name, run));
+        let keys: Vec<String> = [cancel.clone(), hold.clone()].into_iter().chain(records).collect();
+        let found = self.world.read(&keys).await.ok()?;
         let text = |key: &str| found.get(key).and_then(Option::as_ref);
         let hold: Option<Hold> = match text(&hold) {
             Some(value) => Some(record::decode(&hold, value).ok()?),
             None => None,
         };
         let now = self.world.now();
-        Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.is_in_force(now)) })
+        let baseline = earlier.iter().find_map(|run| {
+            let key = record::backup_key(&pair.name, run);
+            // A record that cannot be read is one that is not there: it protects nothing.
+            let record: VerifiedBackup = record::decode(&key, text(&key)?).ok()?;
+            (!record.counts.is_empty()).then(|| Baseline { run: run.clone(), counts: record.counts })
+        });
+        Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.is_in_force(now)), baseline })
     }
 
     /// Calls the staging application.
@@ -281,6 +290,7 @@ impl<W: World> Context<'_, W> {
             name: backup.name.clone(),
             verified_at: self.world.now(),
             compared: Compared { tables: print.table_count(), rows: print.row_count(), bytes: print.bytes() },
+            counts: print.counts(),
         };
         let key = record::backup_key(&checkpoint.pair, &checkpoint.run);
         if let Err(error) = self.write(&key, &record::encode(&record), None).await {
@@ -343,7 +353,7 @@ mod tests {
         let costs = [
             (cost(&Action::Call(Call::ListBranches), 2, false), 1),
             (cost(&Action::Call(Call::RestoreBranch(restore)), 2, false), 2),
-            (cost(&Action::ReadOrders, 2, false), 1),
+            (cost(&Action::ReadOrders(Vec::new()), 2, false), 1),
             (cost(&Action::Smoke(0), 2, false), 1),
             (cost(&Action::ReadLedger(Vec::new()), 2, false), 2),
             (cost(&Action::Publish, 0, false), 4),

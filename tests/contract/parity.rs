@@ -215,7 +215,7 @@ impl Protocol<'_> {
     /// Reads everything that a branch holds, as the Worker does.
     fn print(&mut self, branch: &str) -> Result<DatabasePrint> {
         let login = self.login(branch, None)?;
-        let rows = self.query(&format!("catalogue of {branch}"), &login, &catalogue_batch(&[]), None)?.context("no catalogue")?;
+        let rows = self.query(&format!("catalogue of {branch}"), &login, &catalogue_batch(&[], false), None)?.context("no catalogue")?;
         let catalogue = decode_catalogue(&rows).context("the catalogue makes no sense")?;
         let mut print = catalogue.print.clone();
         for (piece, batch) in pieces(&catalogue, &print, None, None) {

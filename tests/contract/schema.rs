@@ -86,15 +86,21 @@ const LAST: [(&str, &str, &str); 2] = [
 
 /// Starts an emulator whose staging may be changed in every way, and fills it.
 fn filled() -> Result<(TempDir, Emulator)> {
+    let (folder, emulator) = with_a_superuser()?;
+    let script = include_str!("everything.sql");
+    let statements: Vec<&str> = script.split(";\n").map(str::trim).filter(|sql| !sql.is_empty()).collect();
+    emulator.sql(&emulator.staging, &statements)?;
+    Ok((folder, emulator))
+}
+
+/// Starts an emulator whose staging may be changed in every way: its owner is a superuser.
+pub(crate) fn with_a_superuser() -> Result<(TempDir, Emulator)> {
     let (folder, emulator) = emulator()?;
     emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": "alter role neondb_owner superuser"}))?;
     let body = json!({"source_branch_id": emulator.production, "preserve_under_name": "before"});
     let answer = emulator.call("POST", &format!("/branches/{}/restore", emulator.staging), Some(&body.to_string()))?;
     assert_eq!(answer.status, 200, "{}", answer.body);
     settle(&emulator)?;
-    let script = include_str!("everything.sql");
-    let statements: Vec<&str> = script.split(";\n").map(str::trim).filter(|sql| !sql.is_empty()).collect();
-    emulator.sql(&emulator.staging, &statements)?;
     Ok((folder, emulator))
 }
 

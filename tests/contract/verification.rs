@@ -34,7 +34,7 @@ fn print(emulator: &Emulator, role: &str, password: &str) -> Result<DatabasePrin
 
 /// Reads what staging's database contains.
 pub(crate) fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Result<Catalogue> {
-    decode_catalogue(&send(emulator, role, password, &catalogue_batch(&[]))?).context("the catalogue makes no sense")
+    decode_catalogue(&send(emulator, role, password, &catalogue_batch(&[], false))?).context("the catalogue makes no sense")
 }
 
 /// Reads the content of what a catalogue lists.
@@ -290,7 +290,7 @@ fn large_objects_are_digested_and_those_that_may_not_be_read_are_not_checked() -
     let print = print(&emulator, "reader", "reader_secret")?;
     assert_eq!(print.not_checked.get("large objects").map(String::as_str), Some("the role may not read 2 of 2"));
     emulator.sql(&emulator.staging, &["grant select on large object 100000, 100001 to public"])?;
-    let of_reader = decode_catalogue(&send(&emulator, "reader", "reader_secret", &catalogue_batch(&[]))?).context("a catalogue")?;
+    let of_reader = decode_catalogue(&send(&emulator, "reader", "reader_secret", &catalogue_batch(&[], false))?).context("a catalogue")?;
     assert!(!of_reader.print.not_checked.contains_key("large objects"));
     Ok(())
 }
@@ -313,7 +313,7 @@ fn what_the_configuration_excludes_is_left_out_and_named() -> Result<()> {
     let exclusions = ["audit", "public.events", "public.\"A b\".\"Seen at\"", "public.nothing"].map(str::to_owned);
     let read = || -> Result<DatabasePrint> {
         let catalogue =
-            decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch(&exclusions))?).context("a catalogue")?;
+            decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch(&exclusions, false))?).context("a catalogue")?;
         content(&emulator, "neondb_owner", &password, &catalogue)
     };
     let print = read()?;

@@ -151,7 +151,8 @@ fn a_failure_is_told_after_four_looks_in_vain_and_a_success_waits_for_a_look_unt
         .map(|line| second(line))
         .collect();
     let waits: Vec<i64> = looks.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(waits, [2, 4, 8], "{:#?}", failed.trace);
+    // Whole seconds of instants with milliseconds: one wait may look a second longer.
+    assert!(waits.len() == 3 && waits.iter().zip([2, 4, 8]).all(|(wait, expected)| (0..=1).contains(&(wait - expected))), "{waits:?}");
     let good = with(&[("listProjectBranches", 7, Fault::Outage)]);
     assert_eq!(good.status, Some(RunStatus::Succeeded), "{:?}", good.told);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::prune::Deletion;
-use super::{Action, Outcome, Purpose, Query, RoleSight, Run, contents};
+use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, probing};
 use crate::config::Pair;
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
@@ -58,7 +58,7 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             read(run, queries, answers, pair, now);
             Ok(())
         }
-        (Action::ReadOrders, Outcome::Orders(orders)) => {
+        (Action::ReadOrders(_), Outcome::Orders(orders)) => {
             if orders.is_none() {
                 retry(run, "read whether the run was cancelled: the store did not answer", None, now);
             }
@@ -267,8 +267,10 @@ fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
 pub(super) fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &str) {
     let ending = Ending { status, reason, runbook: runbook.to_owned() };
     run.checkpoint.ending = Some(ending);
-    // Whatever was seen before is not what staging holds at the end.
+    // Whatever was seen before is not what staging holds at the end; the endpoints are those that are pruned.
+    let endpoints = run.seen.endpoints.take().filter(|_| status == RunStatus::Succeeded);
     run.seen.forget();
+    run.seen.endpoints = endpoints;
     run.checkpoint.attempt = 1;
     run.checkpoint.not_before = None;
 }
@@ -312,6 +314,7 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<(
             run.seen.sees_all_rows = Some(sight);
         }
         Purpose::Catalogue(side) => contents::take_catalogue(run, *side, &query.database, rows, pair)?,
+        Purpose::Probes(side, chosen) => probing::take(run, *side, &query.database, chosen, rows)?,
         // Content is asked for by `Action::Read` alone.
         Purpose::Content(..) => return None,
         Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
@@ -331,16 +334,16 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<(
 }
 
 /// Takes up pieces of content, all of one side and database.
-fn read(run: &mut Run, queries: &[Query], answers: Vec<(Result<Vec<Rows>, SqlError>, Duration)>, pair: &Pair, now: Timestamp) {
+fn read(run: &mut Run, queries: &[Query], answers: Vec<Answer>, pair: &Pair, now: Timestamp) {
     /// What is worth a save by itself: somebody waits for it as long again when the tick is killed.
     const WORTH_A_SAVE: Duration = Duration::from_secs(5);
     let mut found = Vec::new();
     let mut of = None;
-    for (query, (result, took)) in queries.iter().zip(answers) {
+    for (query, answer) in queries.iter().zip(answers) {
         let Purpose::Content(side, piece) = &query.purpose else { continue };
         of = Some((*side, &query.database));
-        run.wants_save |= took >= WORTH_A_SAVE;
-        found.push((piece, result, took));
+        run.wants_save |= answer.1 >= WORTH_A_SAVE;
+        found.push((piece, answer));
     }
     let Some((side, database)) = of else { return };
     if let (Some(error), Some(query)) = (contents::take_pieces(run, side, database, found, pair), queries.first()) {
@@ -351,6 +354,12 @@ fn read(run: &mut Run, queries: &[Query], answers: Vec<(Result<Vec<Rows>, SqlErr
 fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
     // The endpoint may be gone: the next attempt looks, and makes another.
     run.seen.endpoints = None;
+    if let Purpose::Probes(side, chosen) = &query.purpose {
+        if probing::failed(run, *side, &query.database, chosen, error, pair) && run.checkpoint.may_try_again(now) {
+            retry(run, &error.to_string(), None, now);
+        }
+        return;
+    }
     let attempt = run.checkpoint.attempt;
     let mut is_worth_another = error.is_passing() && run.checkpoint.may_try_again(now);
     if let Purpose::GivePassword(_) = query.purpose {
@@ -378,7 +387,7 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
             let check = Check::of_pair(CheckKind::LogIn, query.role.as_str(), CheckOutcome::Failed, error.to_string());
             run.checkpoint.checks.push(check);
         }
-        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) => {
+        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::Probes(..) => {
             run.checkpoint.record_error(error.to_string(), now);
             let text = format!("{error} (as role {} on {})", query.role, query.branch);
             end(run, RunStatus::Failed, text, RUN_FAILED);

@@ -1,12 +1,13 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run};
+use super::{Conclusion, Run, probing};
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
+use crate::sync::verify::Check;
 use crate::time::{Timestamp, after};
 
 /// Changes the run by a conclusion.
@@ -23,6 +24,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             }
             // Not worth a save by itself: the intent to restore is saved next, and a run that leaves staging ends.
         }
+        Conclusion::Probed(side, checks) => probing::probed(&mut run.checkpoint, side, checks),
         Conclusion::BackupReadAgain(print) => {
             run.checkpoint.fingerprint = Some(print);
             run.checkpoint.prints.remove(&Side::Backup);
@@ -44,12 +46,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         }
         Conclusion::PasswordsDone => passwords_done(run, pair),
         Conclusion::CheckNeeded(..) | Conclusion::CheckFound(_) | Conclusion::CheckReady => check_progress(run, conclusion),
-        Conclusion::Compared(checks) => {
-            run.checkpoint.checks.extend(checks);
-            run.checkpoint.is_compared = true;
-            run.checkpoint.prints.clear();
-            run.seen.forget();
-        }
+        Conclusion::Compared(checks) => compared(run, checks, pair),
         Conclusion::RollBackDone(reason) => {
             let found = Restore {
                 displaced_name: "(unknown)".into(),
@@ -82,6 +79,18 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         }
         Conclusion::Pruned => pruned(run, now),
     }
+}
+
+/// Staging was compared with the backup, and is asked more.
+fn compared(run: &mut Run, checks: Vec<Check>, pair: &Pair) {
+    run.checkpoint.checks.extend(checks);
+    run.checkpoint.is_compared = true;
+    probing::prepare_staging(&mut run.checkpoint, pair);
+    run.checkpoint.prints.clear();
+    // It is asked through the endpoint that was just used; where that is gone, the query fails and it is looked for.
+    let endpoints = run.seen.endpoints.take();
+    run.seen.forget();
+    run.seen.endpoints = endpoints;
 }
 
 /// The restore has come further.

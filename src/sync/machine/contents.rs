@@ -1,14 +1,15 @@
 //! Reads what one side holds, database by database. Step 3 uses it for the backup, step 5 for staging.
 
-use std::time::Duration;
-
-use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need};
-use crate::config::Pair;
+use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need, probing, staging};
+use crate::config::{Pair, Policy};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::Call;
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
-use crate::sync::verify::{DatabasePrint, Fingerprint, Piece, catalogue_batch, decode_catalogue, pieces};
+use crate::sync::verify::{
+    DatabasePrint, Fingerprint, Piece, backup_probes, catalogue_batch, decode_catalogue, integrity_probes, looks_for_defects, pieces,
+    production_probes,
+};
 
 /// Decides the next action of step 3.
 pub(super) fn next_backup(view: &View<'_>) -> Decision {
@@ -22,6 +23,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
         return fail(format!("read {}: there is no database to read", backup.name));
     }
     let print = need!(read(view, Side::Backup, &backup.id));
+    need!(probing::next_backup(view, &backup.id));
     let not_checked: Vec<String> = print
         .databases
         .iter()
@@ -29,6 +31,10 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
         .collect();
     if !not_checked.is_empty() && view.pair.verification.is_not_checked_fatal {
         return fail(format!("read every table of {}: not checked: {}", backup.name, not_checked.join(", ")));
+    }
+    let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
+    if !objections.is_empty() {
+        return fail(format!("verify {}: {}", backup.name, staging::shortened(&objections)));
     }
     if need!(view.orders()).is_cancelled {
         return end(RunStatus::Cancelled, "somebody cancelled the run after the backup was read".to_owned());
@@ -51,17 +57,20 @@ fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &Data
     let catalogue = view.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side));
     let print = view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
     let (Some(catalogue), Some(print)) = (catalogue, print.filter(|print| print.is_current())) else {
-        return query(view, branch, database, Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude));
+        return query(view, branch, database, Purpose::Catalogue(side), asks_for(view, side));
     };
     let (guide, only) = limits(view.checkpoint, side, database);
     let mut queries = Vec::new();
     for (piece, batch) in pieces(catalogue, print, guide, only) {
-        match query(view, branch, database, Purpose::Content(side, piece), batch) {
-            Decision::Act(Action::Query(query)) => queries.push(*query),
-            earlier => return earlier,
-        }
+        queries.push(need!(question(view, branch, database, Purpose::Content(side, piece), batch)));
     }
     Decision::Act(Action::Read(queries))
+}
+
+/// Returns the batch that reads the catalogue of a side; the backup alone is asked what may be wrong with it.
+fn asks_for(view: &View<'_>, side: Side) -> Batch {
+    let settings = &view.pair.verification;
+    catalogue_batch(&settings.exclude, side == Side::Backup && looks_for_defects(settings))
 }
 
 /// Returns the print that guides the reading of a side, and the names of what is read of it where that is not all.
@@ -76,11 +85,15 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
     let mut catalogue = decode_catalogue(rows)?;
     let print = std::mem::take(&mut catalogue.print);
     let looked = run.seen.looked.entry(database.clone()).or_default();
-    let catalogue = looked.catalogues.entry(side).insert_entry(catalogue).into_mut();
+    looked.catalogues.insert(side, catalogue);
+    let catalogue = &looked.catalogues[&side];
     // A look at what differs needs the catalogue of a backup that was read long ago.
     let is_read = run.checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
     if side == Side::Backup && is_read {
         return Some(());
+    }
+    if side == Side::Backup {
+        prepare_probes(&mut run.checkpoint, database, rows, pair)?;
     }
     let prints = &mut run.checkpoint.prints.entry(side).or_default().databases;
     let earlier = prints.remove(database).filter(|print| print.is_current() && !print.is_complete);
@@ -90,17 +103,31 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
     Some(())
 }
 
+/// Prepares what is asked of a database of the backup beside its content.
+fn prepare_probes(checkpoint: &mut Checkpoint, database: &DatabaseName, rows: &[Rows], pair: &Pair) -> Option<()> {
+    let settings = &pair.verification;
+    let is_first = checkpoint.databases.first().is_none_or(|first| first == database);
+    let asked = checkpoint.probes.entry(Side::Backup).or_default();
+    if asked.contains_key(database) {
+        return Some(());
+    }
+    let mut probes = if looks_for_defects(settings) { integrity_probes(rows, settings)? } else { Vec::new() };
+    probes.extend(backup_probes(database, is_first, settings));
+    asked.insert(database.clone(), probes);
+    Some(())
+}
+
 /// Takes up what was read of a database, piece by piece. Returns the first error that is not about a piece.
 pub(super) fn take_pieces(
     run: &mut Run,
     side: Side,
     database: &DatabaseName,
-    answers: Vec<(&Piece, Result<Vec<Rows>, SqlError>, Duration)>,
+    answers: Vec<(&Piece, Answer)>,
     pair: &Pair,
 ) -> Option<SqlError> {
     let print = run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database))?;
     let (mut first, mut is_refused) = (None, false);
-    for (piece, result, took) in answers {
+    for (piece, (result, took)) in answers {
         match result {
             Ok(rows) if print.take(piece, &rows, took).is_some() => run.checkpoint.idle_tick_count = 0,
             Ok(_) => first = first.or(Some(SqlError::Undecodable { database: database.clone() })),
@@ -140,34 +167,45 @@ fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
     if pieces(catalogue, print, guide.as_ref(), only.as_deref()).is_empty() {
         print.is_complete = true;
         run.checkpoint.idle_tick_count = 0;
+        if side == Side::Backup && pair.verification.production_counts != Policy::Off {
+            let probes = production_probes(print, |table| catalogue.bytes_of(table));
+            run.checkpoint.probes.entry(Side::Production).or_default().insert(database.clone(), probes);
+        }
     }
 }
 
 /// Asks a branch, as the verifying role.
 pub(super) fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
-    if !need!(view.has_password(branch, &view.pair.role)) {
-        return fail(format!("log in to {branch} as {}: Neon has no password to tell and none is configured", view.pair.role));
+    Decision::Act(Action::Query(Box::new(need!(question(view, branch, database, purpose, batch)))))
+}
+
+/// Returns the question to a branch, or what has to be done before it can be asked.
+fn question(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Result<Query, Decision> {
+    if !view.has_password(branch, &view.pair.role)? {
+        return Err(fail(format!("log in to {branch} as {}: Neon has no password to tell and none is configured", view.pair.role)));
     }
-    let endpoints = need!(view.endpoints());
+    let endpoints = view.endpoints()?;
     let endpoint = if *branch == view.pair.staging_branch { super::writer(endpoints, branch) } else { super::reader(endpoints, branch) };
     let Some(endpoint) = endpoint else {
         if *branch == view.pair.staging_branch {
-            return fail(format!("query staging {branch}: it has no enabled read-write endpoint, expected one"));
+            return Err(fail(format!("query staging {branch}: it has no enabled read-write endpoint, expected one")));
         }
-        return act(Call::CreateEndpoint(branch.clone(), view.pair.endpoint_cu_hundredths));
+        return Err(act(Call::CreateEndpoint(branch.clone(), view.pair.endpoint_cu_hundredths)));
     };
-    Decision::Act(Action::Query(Box::new(Query {
+    Ok(Query {
         purpose,
         branch: branch.clone(),
         host: endpoint.host.clone(),
         database: database.clone(),
         role: view.pair.role.clone(),
         batch,
-    })))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::sync::checkpoint::CheckBranch;
     use crate::sync::checkpoint::tests::started;
@@ -182,11 +220,11 @@ mod tests {
     }
 
     /// Answers the question for the catalogue: two tables of so many bytes each.
-    fn two_tables(bytes: u64) -> [Rows; 3] {
+    fn two_tables(bytes: u64) -> [Rows; 4] {
         let (size, blocks) = (bytes.to_string(), (bytes / 8192).to_string());
         let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", &size, "", "-", &blocks, "-"])).to_vec();
         let schema = [["server", "1", "7"], ["schemas", "1", "8"]].map(|digest| row(&digest)).to_vec();
-        [Rows::default(), Rows { rows: tables }, Rows { rows: schema }]
+        [Rows::default(), Rows { rows: tables }, Rows { rows: schema }, Rows::default()]
     }
 
     fn with_two_tables(side: Side, bytes: u64, pair: &Pair) -> Run {
@@ -234,9 +272,9 @@ mod tests {
         let side = Side::Staging;
         let mut run = with_two_tables(side, 8192, &pair());
         let (piece, _) = asked(&run, side).remove(0);
-        let first = take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::ZERO)], &pair());
+        let first = take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::ZERO))], &pair());
         assert_eq!((first, is_complete(&run, side)), (Some(SqlError::Undecodable { database: database() }), false));
-        let first = take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(2)), Duration::ZERO)], &pair());
+        let first = take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(2)), Duration::ZERO))], &pair());
         assert_eq!((first, is_complete(&run, side)), (None, true));
         assert_eq!(run.checkpoint.prints[&side].table_count(), 2);
     }
@@ -246,7 +284,7 @@ mod tests {
         let side = Side::Backup;
         let mut run = with_two_tables(side, 1 << 30, &pair());
         let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::from_secs(1))], &pair()), None);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::from_secs(1)))], &pair()), None);
         let mut next = Run::new(run.checkpoint, None);
         take_catalogue(&mut next, side, &database(), &two_tables(1 << 30), &pair()).expect("a catalogue");
         assert!(!asked(&next, side).iter().any(|(other, _)| other.parts == piece.parts), "it was read before");
@@ -259,7 +297,7 @@ mod tests {
         for _ in 0..3 {
             let pieces: Vec<Piece> = asked(&run, side).into_iter().map(|(piece, _)| piece).collect();
             let outcome = |piece: &Piece| if pieces.len() == 2 && *piece == pieces[0] { Ok(answer(1)) } else { Err(error("XX001")) };
-            let answers = pieces.iter().map(|piece| (piece, outcome(piece), Duration::ZERO)).collect();
+            let answers = pieces.iter().map(|piece| (piece, (outcome(piece), Duration::ZERO))).collect();
             assert_eq!(take_pieces(&mut run, side, &database(), answers, &pair()), None);
             if is_complete(&run, side) {
                 break;
@@ -270,7 +308,7 @@ mod tests {
         let mut run = with_two_tables(side, 8192, &pair());
         let (piece, _) = asked(&run, side).remove(0);
         let refused = || Err(error("28P01"));
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, refused(), Duration::ZERO)], &pair()), Some(error("28P01")));
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (refused(), Duration::ZERO))], &pair()), Some(error("28P01")));
     }
 
     #[test]
@@ -278,7 +316,7 @@ mod tests {
         let side = Side::Staging;
         let mut run = with_two_tables(side, 8192, &pair());
         let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Err(error("42P01")), Duration::ZERO)], &pair()), None);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Err(error("42P01")), Duration::ZERO))], &pair()), None);
         assert!(!run.seen.looked[&database()].catalogues.contains_key(&side));
     }
 
@@ -289,15 +327,15 @@ mod tests {
         pair.verification.time_budget = Some(Duration::from_mins(1));
         let mut run = with_two_tables(side, 1 << 30, &pair);
         let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::from_secs(59))], &pair), None);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::from_secs(59)))], &pair), None);
         assert!(!is_complete(&run, side));
         let other = DatabaseName::from("other");
         take_catalogue(&mut run, side, &other, &two_tables(8192), &pair).expect("a catalogue");
         let print = run.checkpoint.prints[&side].databases[&other].clone();
         let (piece, _) = pieces(&run.seen.looked[&other].catalogues[&side], &print, None, None).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &other, vec![(&piece, Ok(answer(2)), Duration::from_secs(1))], &pair), None);
+        assert_eq!(take_pieces(&mut run, side, &other, vec![(&piece, (Ok(answer(2)), Duration::from_secs(1)))], &pair), None);
         let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, Ok(answer(1)), Duration::ZERO)], &pair), None);
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::ZERO))], &pair), None);
         assert!(is_complete(&run, side));
         assert_eq!(run.checkpoint.prints[&side].databases[&database()].not_checked.len(), 2);
     }

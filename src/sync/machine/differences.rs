@@ -57,7 +57,12 @@ impl Looked {
                     self.rows.insert((*side, table.clone()), decode_rows(result)?);
                 }
             }
-            Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::GivePassword(_) | Purpose::LogIn => return None,
+            Purpose::SeesAllRows
+            | Purpose::Catalogue(_)
+            | Purpose::Content(..)
+            | Purpose::Probes(..)
+            | Purpose::GivePassword(_)
+            | Purpose::LogIn => return None,
         }
         Some(())
     }
@@ -108,7 +113,7 @@ impl Different<'_> {
         if tables.is_empty() {
             return Ok(());
         }
-        let ask = |side: Side| (Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude));
+        let ask = |side: Side| (Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude, false));
         self.ask(view, database, |side| looked.catalogues.contains_key(&side), ask)?;
         self.look_into_tables(view, database, looked, tables)
     }
@@ -155,10 +160,12 @@ impl Different<'_> {
         let database = check.database.as_ref().unwrap_or(&nobody);
         let looked = view.seen.looked.get(database).unwrap_or(&nothing);
         let object = &check.object;
-        match check.kind {
-            CheckKind::Sequence => self.judge_sequence(check, database),
-            CheckKind::Content => self.judge_content(looked, check, database),
-            _ => judge_schema(looked, check, &self.expected.kind(database, object), &self.undisturbed.kind(database, object)),
+        if check.kind == CheckKind::Schema {
+            judge_schema(looked, check, &self.expected.kind(database, object), &self.undisturbed.kind(database, object))
+        } else if check.kind == CheckKind::Sequence {
+            self.judge_sequence(check, database)
+        } else {
+            self.judge_content(looked, check, database)
         }
     }
 

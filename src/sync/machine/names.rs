@@ -20,6 +20,14 @@ pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> boo
     run_of_backup(pair, &branch.name).is_some_and(|run| is_marked(pair, branches, branch, &run))
 }
 
+/// Returns the runs before a run whose backups are there, newest first, at most ten.
+pub(super) fn earlier_runs(pair: &Pair, branches: &BranchList, run: &RunId) -> Vec<RunId> {
+    const MOST: usize = 10;
+    let mut ours: Vec<&Branch> = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch)).collect();
+    ours.sort_by_key(|branch| std::cmp::Reverse(branch.created_at));
+    ours.into_iter().filter_map(|branch| run_of_backup(pair, &branch.name)).filter(|other| other != run).take(MOST).collect()
+}
+
 /// Returns a branch that somebody has renamed although it is the backup of this run: its annotation says so.
 pub(super) fn renamed_backup<'a>(pair: &Pair, branches: &'a BranchList, run: &RunId) -> Option<&'a Branch> {
     let marked = branches.branches.iter().find(|branch| is_marked(pair, branches, branch, run));

@@ -1,7 +1,7 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
 use super::differences::Different;
-use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, restore, writer};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, probing, restore, writer};
 use crate::config::OnMismatch;
 use crate::id::{BranchName, RoleName};
 use crate::neon::sql::Batch;
@@ -138,7 +138,11 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
 fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
     let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if objections.is_empty() {
+        need!(probing::next_staging(view));
         return Decision::Conclude(Conclusion::StepDone);
+    }
+    if view.checkpoint.probed.contains(&Side::Staging) {
+        return fail(format!("verify staging: {}", shortened(&objections)));
     }
     let reason = format!("staging differs from {}: {}", backup.name, shortened(&objections));
     if view.pair.on_mismatch == OnMismatch::Keep {
@@ -148,7 +152,7 @@ fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
 }
 
 /// Tells a few of the objections and how many more there are: a notice has room for no more, the record has all.
-fn shortened(objections: &[String]) -> String {
+pub(super) fn shortened(objections: &[String]) -> String {
     let shown = objections.iter().take(TOLD).cloned().collect::<Vec<_>>().join("; ");
     match objections.len().saturating_sub(TOLD) {
         0 => shown,

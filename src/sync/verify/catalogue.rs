@@ -7,6 +7,7 @@
 
 use std::sync::LazyLock;
 
+use super::questions::INTEGRITY;
 use super::{DatabasePrint, STATEMENT_TIMEOUT_S, schema};
 use crate::neon::sql::{Batch, Rows};
 
@@ -36,9 +37,11 @@ pub(super) fn in_one_line(sql: &str) -> String {
 }
 
 /// Returns the batch that reads the catalogue of a database. `exclusions` are names of what is left out, quoted as Postgres quotes them.
-pub fn catalogue_batch(exclusions: &[String]) -> Batch {
+pub fn catalogue_batch(exclusions: &[String], looks_for_defects: bool) -> Batch {
     let exclusions = serde_json::Value::from(exclusions).to_string();
-    Batch { statements: vec![settings(), (RELATIONS.clone(), vec![exclusions]), schema::digests()], is_read_only: true }
+    let mut statements = vec![settings(), (RELATIONS.clone(), vec![exclusions]), schema::digests()];
+    statements.extend(looks_for_defects.then(|| (INTEGRITY.clone(), Vec::new())));
+    Batch { statements, is_read_only: true }
 }
 
 /// Returns the batch that asks whether the role sees every row.
@@ -100,7 +103,7 @@ impl Relation {
 
 /// Reads the answer to [`catalogue_batch`]; `None` when it makes no sense.
 pub fn decode_catalogue(results: &[Rows]) -> Option<Catalogue> {
-    let [_, relations, schema] = results else { return None };
+    let [_, relations, schema, ..] = results else { return None };
     let mut catalogue = Catalogue { print: DatabasePrint::new(), relations: Vec::new() };
     for row in &relations.rows {
         let name = text(row, 1)?.to_owned();
@@ -135,6 +138,11 @@ pub(super) fn text(row: &[Option<String>], index: usize) -> Option<&str> {
 }
 
 impl Catalogue {
+    /// Returns the bytes of a table.
+    pub fn bytes_of(&self, table: &str) -> u64 {
+        self.relations.iter().find(|relation| relation.name == table).map_or(0, |relation| relation.bytes)
+    }
+
     /// Returns how the rows of a table are read, and whether they have a key; `None` where the table is not read.
     pub fn shape(&self, table: &str) -> Option<(&str, bool)> {
         let found = self.relations.iter().find(|relation| relation.name == table && !relation.is_sequence)?;

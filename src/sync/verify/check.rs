@@ -34,6 +34,9 @@ pub struct Check {
     /// The objects that differ, at most twenty; the detail says how many there are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
+    /// What was found, at most twenty; the detail says how many there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
     /// The rows that differ, where they were looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowDifferences>,
@@ -52,6 +55,28 @@ pub enum CheckKind {
     Content,
     /// Where a sequence stands.
     Sequence,
+    /// Rows whose referenced row is missing.
+    ForeignKeys,
+    /// Sequences behind the largest value of their column.
+    SequenceBounds,
+    /// Indexes that are invalid or not ready.
+    InvalidIndexes,
+    /// Constraints that were never validated.
+    UnvalidatedConstraints,
+    /// B-trees that are damaged.
+    IndexStructure,
+    /// The newest row of a table is not too old.
+    Freshness,
+    /// Tables that have lost many rows since the last verified run.
+    RowLoss,
+    /// Row counts of the backup and of production as it is.
+    ProductionCounts,
+    /// A configured statement returns what was expected.
+    Assertion,
+    /// A tenant sees its own rows only.
+    Tenants,
+    /// What would act by itself on staging.
+    Armed,
     /// A role of staging logs in.
     LogIn,
     /// The staging application answers.
@@ -66,6 +91,17 @@ impl CheckKind {
             Self::Schema => object.to_owned(),
             Self::Content => format!("content of {object}"),
             Self::Sequence => format!("sequence {object}"),
+            Self::ForeignKeys => "foreign keys".to_owned(),
+            Self::SequenceBounds => "sequences and their columns".to_owned(),
+            Self::InvalidIndexes => "invalid indexes".to_owned(),
+            Self::UnvalidatedConstraints => "constraints that were never validated".to_owned(),
+            Self::IndexStructure => "structure of indexes".to_owned(),
+            Self::Freshness => format!("freshness of {object}"),
+            Self::RowLoss => "rows since the last verified run".to_owned(),
+            Self::ProductionCounts => "rows of production as it is".to_owned(),
+            Self::Assertion => format!("assertion {object}"),
+            Self::Tenants => format!("tenants in {object}"),
+            Self::Armed => "what acts by itself".to_owned(),
             Self::LogIn => format!("staging: role {object} logs in"),
             Self::SmokeTest => format!("smoke test: {object}"),
         }
@@ -106,13 +142,15 @@ impl Check {
             is_optional: false,
             detail: detail.into(),
             differences: Vec::new(),
+            findings: Vec::new(),
             rows: None,
         }
     }
 
     /// Returns the same check with another outcome.
+    #[must_use]
     pub fn again(&self, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), differences: Vec::new(), rows: None, ..self.clone() }
+        Self { outcome, detail: detail.into(), differences: Vec::new(), findings: Vec::new(), rows: None, ..self.clone() }
     }
 
     /// Returns whether it stands in the way of a success.

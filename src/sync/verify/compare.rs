@@ -12,12 +12,11 @@ use crate::sync::verify::{Check, CheckKind, CheckOutcome, DatabasePrint, Digest,
 pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     for (database, expected) in &backup.databases {
-        match staging.databases.get(database) {
-            Some(seen) => Comparison { database, backup: expected, staging: seen, is_optional }.compare(&mut checks),
-            None => {
-                let detail = "is in the backup and was not read on staging";
-                checks.push(Check::of(CheckKind::Database, database, "", CheckOutcome::Failed, detail));
-            }
+        if let Some(seen) = staging.databases.get(database) {
+            Comparison { database, backup: expected, staging: seen, is_optional }.compare(&mut checks);
+        } else {
+            let detail = "is in the backup and was not read on staging";
+            checks.push(Check::of(CheckKind::Database, database, "", CheckOutcome::Failed, detail));
         }
     }
     checks

@@ -139,8 +139,7 @@ impl Pace {
             return;
         }
         let target_ms = u64::try_from(PIECE_TIME.as_millis()).unwrap_or(u64::MAX);
-        let wanted = u128::from(bytes) * u128::from(target_ms) / u128::from(took_ms);
-        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+        let wanted = share(bytes, target_ms, took_ms);
         self.piece_bytes = wanted.clamp(size / PACE_STEP, size.saturating_mul(PACE_STEP)).max(SMALLEST_PIECE);
     }
 }
@@ -195,14 +194,14 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
     if read.is_none() && guiding.is_none() && (relation.bytes <= size || relation.blocks < 2) {
         return vec![part(None, relation.bytes)];
     }
-    let bytes_of = |blocks: u64| (u128::from(relation.bytes) * u128::from(blocks) / u128::from(relation.blocks.max(1))) as u64;
+    let bytes_of = |blocks: u64| share(relation.bytes, blocks, relation.blocks);
     let ends = |blocks: Blocks| blocks.to.unwrap_or(relation.blocks).max(blocks.from);
     if let Some(guiding) = guiding {
         let is_read = |range: &&Range| read.is_none_or(|read| !read.iter().any(|other| other.blocks == range.blocks));
         let blocks = guiding.iter().filter(is_read).map(|range| range.blocks);
         return blocks.map(|blocks| part(Some(blocks), bytes_of(ends(blocks) - blocks.from))).collect();
     }
-    let step = (u128::from(size) * u128::from(relation.blocks) / u128::from(relation.bytes.max(1))).clamp(1, u128::from(u64::MAX)) as u64;
+    let step = share(relation.blocks, size, relation.bytes).max(1);
     let mut found = Vec::new();
     for gap in gaps(read.map(Vec::as_slice).unwrap_or_default()) {
         let mut from = gap.from;
@@ -218,6 +217,12 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
         }
     }
     found
+}
+
+/// Returns `whole × part ÷ of`.
+fn share(whole: u64, part: u64, of: u64) -> u64 {
+    let share = u128::from(whole) * u128::from(part) / u128::from(of.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 /// Returns the blocks of a table that are in none of the ranges.
@@ -283,8 +288,10 @@ impl DatabasePrint {
     }
 
     /// Takes up what was read before the catalogue was, for the relations that it still lists.
+    #[must_use]
     pub fn going_on(mut self, earlier: Self, catalogue: &Catalogue) -> Self {
-        let is_known = |name: &String| catalogue.relations.iter().any(|relation| relation.name == *name);
+        let known: BTreeSet<&String> = catalogue.relations.iter().map(|relation| &relation.name).collect();
+        let is_known = |name: &String| known.contains(name);
         self.tables = earlier.tables.into_iter().filter(|(name, _)| is_known(name)).collect();
         self.sequences = earlier.sequences.into_iter().filter(|(name, _)| is_known(name)).collect();
         self.ranges = earlier.ranges.into_iter().filter(|(name, _)| is_known(name)).collect();
@@ -376,7 +383,9 @@ impl DatabasePrint {
             if left.is_empty() {
                 return;
             }
-            left.iter().for_each(|(piece, _)| self.give_up(piece, &reason));
+            for (piece, _) in &left {
+                self.give_up(piece, &reason);
+            }
         }
     }
 }

@@ -281,7 +281,7 @@ impl Simulated {
         }
         self.model.set_endpoint_state(&target.endpoint, "active", now);
         let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let mut session = Session { role: target.role, branch, may_write, password: None };
+        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new() };
         let mut results = Vec::with_capacity(queries.len());
         for query in &queries {
             let rows = self.statement(&mut session, query)?;
@@ -305,6 +305,24 @@ impl Simulated {
             return Ok(contents
                 .map(|contents| if is_digest { contents.schema_digests() } else { contents.schema_items(&query.params) })
                 .unwrap_or_default());
+        }
+        if text.starts_with("with ns as (") && text.contains("amcheck") {
+            return Ok(integrity());
+        }
+        if text.starts_with("select length(set_config('firstlight.probes', $1, true))") {
+            session.probes = query.params.first().and_then(|probes| serde_json::from_str(probes).ok()).unwrap_or_default();
+            return Ok(vec![filled(["t"])]);
+        }
+        if text.starts_with("do $firstlight$") {
+            return Ok(Vec::new());
+        }
+        if text == "select current_setting('firstlight.found')" {
+            // Nothing is wrong with a simulated database, and an extension of it is not there.
+            let found = session.probes.iter().map(|(sql, ..)| match sql {
+                sql if sql.contains("cron.job") => serde_json::json!({"error": "42P01", "message": "relation \"cron.job\" does not exist"}),
+                _ => serde_json::json!({"rows": []}),
+            });
+            return Ok(vec![filled([found.collect::<serde_json::Value>().to_string()])]);
         }
         if text.starts_with("select (rolsuper or rolbypassrls)::text") {
             return Ok(vec![filled(["true"])]);
@@ -407,6 +425,8 @@ struct Session {
     branch: String,
     may_write: bool,
     password: Option<String>,
+    /// What is asked beside the content: the statement, its search path, and how many rows it may return.
+    probes: Vec<(String, String, u32)>,
 }
 
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.
@@ -421,6 +441,14 @@ fn digest(contents: &Contents, part: &str) -> Option<Row> {
         return Some(filled([index.to_owned(), (rows - rows_before).to_string(), (sum - sum_before).to_string()]));
     }
     contents.sequences.get(name).map(|last| filled([index.to_owned(), last.to_string(), "true".to_owned()]))
+}
+
+/// A foreign key to be looked into, and an index, none of them invalid.
+fn integrity() -> Vec<Row> {
+    let row = |kind: &'static str, object: &'static str, sql: Option<&'static str>, bytes: &'static str| {
+        vec![Some(kind.into()), Some(object.into()), sql.map(Into::into), Some(bytes.into()), None]
+    };
+    vec![row("foreign_keys", "public.t2.t1_fkey", Some("select 1 from orphans"), "100"), row("indexes", "#", None, "1")]
 }
 
 /// An error of Postgres.

@@ -1,0 +1,112 @@
+//! Asks what is asked beside the content: of the backup in step 3, of staging in step 5.
+//!
+//! Invariants: what was answered is in the checkpoint and is not asked again; what cannot be asked is *not checked*, and the policy of each check says
+//! whether that fails the run.
+
+use super::{Conclusion, Decision, Purpose, Run, View, contents};
+use crate::config::{Pair, Policy};
+use crate::id::{BranchId, DatabaseName};
+use crate::neon::sql::{Rows, SqlError};
+use crate::sync::checkpoint::{Checkpoint, Side};
+use crate::sync::verify::{
+    Check, Found, Probe, ProbeKind, end_probes, judge_backup, judge_production, judge_row_loss, judge_staging, next_probes, policy,
+    probe_batch, probes_too_slow, staging_probes, take_probes,
+};
+
+/// Attempts to ask what stops nothing when it cannot be asked.
+const ATTEMPTS: u32 = 3;
+
+/// Asks every probe of a side, or returns how to go on; `Ok` when all were asked.
+pub(super) fn ask(view: &View<'_>, side: Side, branch: &BranchId) -> Result<(), Decision> {
+    for database in &view.checkpoint.databases {
+        let probes = of(view.checkpoint, side, database);
+        let chosen = next_probes(probes);
+        if !chosen.is_empty() {
+            let batch = probe_batch(probes, &chosen);
+            return Err(contents::query(view, branch, database, Purpose::Probes(side, chosen), batch));
+        }
+    }
+    Ok(())
+}
+
+fn of<'a>(checkpoint: &'a Checkpoint, side: Side, database: &DatabaseName) -> &'a [Probe] {
+    checkpoint.probes.get(&side).and_then(|probes| probes.get(database)).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Asks the backup, and production where that is configured; then says what follows.
+pub(super) fn next_backup(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
+    if view.checkpoint.probed.contains(&Side::Backup) {
+        return Ok(());
+    }
+    ask(view, Side::Backup, backup)?;
+    ask(view, Side::Production, &view.pair.production_branch)?;
+    let settings = &view.pair.verification;
+    let baseline = if settings.row_loss == Policy::Off { None } else { view.orders()?.baseline.as_ref() };
+    let read = view.checkpoint.prints.get(&Side::Backup).cloned().unwrap_or_default();
+    let mut checks: Vec<Check> = Vec::new();
+    for database in &view.checkpoint.databases {
+        checks.extend(judge_backup(database, of(view.checkpoint, Side::Backup, database), view.pair));
+        if settings.production_counts != Policy::Off {
+            checks.push(judge_production(database, &read, of(view.checkpoint, Side::Production, database), settings));
+        }
+    }
+    checks.extend(judge_row_loss(&read, baseline, settings));
+    Err(Decision::Conclude(Conclusion::Probed(Side::Backup, checks)))
+}
+
+/// Asks staging what is configured, then says what follows.
+pub(super) fn next_staging(view: &View<'_>) -> Result<(), Decision> {
+    if view.checkpoint.probed.contains(&Side::Staging) {
+        return Ok(());
+    }
+    ask(view, Side::Staging, &view.pair.staging_branch)?;
+    let judge = |database: &DatabaseName| {
+        let of_backup = of(view.checkpoint, Side::Backup, database);
+        judge_staging(database, of(view.checkpoint, Side::Staging, database), of_backup, view.pair)
+    };
+    let checks = view.checkpoint.databases.iter().flat_map(judge).collect();
+    Err(Decision::Conclude(Conclusion::Probed(Side::Staging, checks)))
+}
+
+/// Prepares the probes of staging, which was compared.
+pub(super) fn prepare_staging(checkpoint: &mut Checkpoint, pair: &Pair) {
+    let settings = &pair.verification;
+    let probes = |(index, database): (usize, &DatabaseName)| (database.clone(), staging_probes(database, index == 0, settings));
+    let all = checkpoint.databases.iter().enumerate().map(probes).collect();
+    checkpoint.probes.insert(Side::Staging, all);
+}
+
+/// Takes up the answers to some probes; `None` when they make no sense.
+pub(super) fn take(run: &mut Run, side: Side, database: &DatabaseName, chosen: &[usize], rows: &[Rows]) -> Option<()> {
+    let probes = run.checkpoint.probes.get_mut(&side)?.get_mut(database)?;
+    take_probes(probes, chosen, rows)?;
+    run.checkpoint.idle_tick_count = 0;
+    Some(())
+}
+
+/// Some probes could not be asked. Returns whether they are worth another attempt.
+pub(super) fn failed(run: &mut Run, side: Side, database: &DatabaseName, chosen: &[usize], error: &SqlError, pair: &Pair) -> bool {
+    let attempt = run.checkpoint.attempt;
+    let Some(probes) = run.checkpoint.probes.get_mut(&side).and_then(|probes| probes.get_mut(database)) else { return false };
+    if error.is_timeout() {
+        probes_too_slow(probes, chosen);
+    }
+    let is_needed = probes.iter().filter(|probe| probe.found.is_none()).any(|probe| policy(probe.kind, &pair.verification) == Policy::Fail);
+    if error.is_passing() && (is_needed || attempt < ATTEMPTS) {
+        return true;
+    }
+    end_probes(probes, &error.to_string());
+    false
+}
+
+/// A side was asked everything. The statements and the answers that no later check needs are forgotten: the record of a run must not grow with them.
+pub(super) fn probed(checkpoint: &mut Checkpoint, side: Side, checks: Vec<Check>) {
+    checkpoint.checks.extend(checks);
+    checkpoint.probed.insert(side);
+    checkpoint.probes.remove(&Side::Production);
+    let is_compared_later = |probe: &Probe| probe.kind == ProbeKind::Assertion && matches!(probe.found, Some(Found::Rows(_)));
+    let asked = checkpoint.probes.entry(side).or_default();
+    for probes in asked.values_mut() {
+        probes.retain(|probe| side == Side::Backup && is_compared_later(probe));
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether the numbers of rows make sense, beside those of the last verified run and beside production as it is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::judge::outcome_of;
+use super::probe::{Found, Probe};
+use super::questions::told;
+use super::{Check, CheckKind, CheckOutcome, Fingerprint, NAMED};
+use crate::config::{Policy, Verification};
+use crate::id::{DatabaseName, RunId};
+
+/// Rows that a table must have lost to be told: a table of three rows often has two.
+const ROWS_LOST: u64 = 10;
+
+/// The rows of each table when a run verified them, by database.
+pub type Counts = BTreeMap<DatabaseName, BTreeMap<String, u64>>;
+
+/// The numbers of rows of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Which run.
+    pub run: RunId,
+    /// What it counted.
+    pub counts: Counts,
+}
+
+impl Fingerprint {
+    /// Returns the rows of each table.
+    pub fn counts(&self) -> Counts {
+        let of = |print: &super::DatabasePrint| print.tables.iter().map(|(name, digest)| (name.clone(), digest.count)).collect();
+        self.databases.iter().map(|(database, print)| (database.clone(), of(print))).collect()
+    }
+}
+
+/// Compares the rows of the backup with those of the last verified run; without one, nothing is checked.
+pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, settings: &Verification) -> Vec<Check> {
+    if settings.row_loss == Policy::Off {
+        return Vec::new();
+    }
+    let check = |database: &DatabaseName| {
+        let none = BTreeMap::new();
+        let Some(Baseline { run, counts }) = baseline else {
+            let detail = "no verified run before this one is on record";
+            // There is a first run: that it has nothing to be compared with is no defect of it.
+            return Check { is_optional: true, ..Check::of(CheckKind::RowLoss, database, "", CheckOutcome::NotChecked, detail) };
+        };
+        let (before, print) = (counts.get(database).unwrap_or(&none), &backup.databases[database]);
+        let is_read = |table: &String| !print.not_checked.contains_key(table) && !print.skipped.contains_key(table);
+        let lost = before.iter().filter(|(table, _)| is_read(table)).filter_map(|(table, before)| {
+            let rows = print.tables.get(table).map(|digest| digest.count);
+            let lost = before.saturating_sub(rows.unwrap_or(0));
+            let is_much = lost >= ROWS_LOST && lost.saturating_mul(100) >= before.saturating_mul(settings.row_loss_percent.into());
+            let present = rows.map_or_else(|| "is gone".to_owned(), |rows| format!("has {rows}"));
+            is_much.then(|| format!("{table} had {before} rows in {run} and {present}"))
+        });
+        let lost: Vec<String> = lost.collect();
+        let (outcome, detail) = if lost.is_empty() {
+            (CheckOutcome::Passed, format!("no table has lost {} % of its rows since {run}", settings.row_loss_percent))
+        } else {
+            (outcome_of(settings.row_loss), told(&lost))
+        };
+        let findings = lost.into_iter().take(NAMED).collect();
+        Check { findings, ..Check::of(CheckKind::RowLoss, database, "", outcome, detail) }
+    };
+    backup.databases.keys().map(check).collect()
+}
+
+/// Compares the rows of the backup with those of production a little later.
+pub fn judge_production(database: &DatabaseName, backup: &Fingerprint, probes: &[Probe], settings: &Verification) -> Check {
+    let (mut apart, mut unchecked) = (Vec::new(), Vec::new());
+    for probe in probes {
+        let table = &probe.object;
+        let expected = backup.table(database.as_str(), table).map_or(0, |digest| digest.count);
+        let seen = match &probe.found {
+            Some(Found::Rows(rows)) => rows.first().and_then(|row| row.first()?.as_ref()?.parse::<u64>().ok()),
+            Some(Found::Error(state, message)) => {
+                unchecked.push(format!("{table} ({state}: {message})"));
+                continue;
+            }
+            Some(Found::NotRun(reason)) => {
+                unchecked.push(format!("{table} ({reason})"));
+                continue;
+            }
+            Some(Found::Defect | Found::Count(_)) | None => None,
+        };
+        let Some(seen) = seen else {
+            unchecked.push(table.clone());
+            continue;
+        };
+        let difference = expected.abs_diff(seen);
+        if difference.saturating_mul(100) > expected.max(seen).saturating_mul(settings.production_counts_percent.into()) {
+            apart.push(format!("{table} has {expected} rows in the backup and {seen} in production"));
+        }
+    }
+    let (outcome, detail) = if !apart.is_empty() {
+        (outcome_of(settings.production_counts), told(&apart))
+    } else if !unchecked.is_empty() {
+        (CheckOutcome::NotChecked, told(&unchecked))
+    } else {
+        (CheckOutcome::Passed, format!("{} tables within {} %", probes.len(), settings.production_counts_percent))
+    };
+    let findings = apart.into_iter().chain(unchecked).take(NAMED).collect();
+    let is_optional = settings.production_counts != Policy::Fail;
+    Check { is_optional, findings, ..Check::of(CheckKind::ProductionCounts, database, "", outcome, detail) }
+}
