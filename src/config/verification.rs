@@ -98,6 +98,8 @@ pub enum AssertedOn {
     Staging,
     /// On both, and both must answer alike.
     Both,
+    /// On staging, after what is configured was run on it.
+    AfterRestore,
 }
 
 /// What an assertion must return.
@@ -148,6 +150,13 @@ impl Freshness {
 }
 
 const POLICIES: [(&str, Policy); 3] = [("off", Policy::Off), ("warn", Policy::Warn), ("fail", Policy::Fail)];
+
+const SIDES: [(&str, AssertedOn); 4] = [
+    ("backup", AssertedOn::Backup),
+    ("staging", AssertedOn::Staging),
+    ("both", AssertedOn::Both),
+    ("after_restore", AssertedOn::AfterRestore),
+];
 
 /// Reads the table.
 pub(super) fn verification(pair: &mut Fields<'_>) -> Verification {
@@ -216,8 +225,7 @@ fn assertions(fields: &mut Fields<'_>) -> Vec<Assertion> {
         if name.as_deref().is_some_and(|name| found.iter().any(|other| other.name == name)) {
             one.problem("name", "is used by another assertion; it must be the assertion's own");
         }
-        let words = [("backup", AssertedOn::Backup), ("staging", AssertedOn::Staging), ("both", AssertedOn::Both)];
-        let on = one.word("on", &words).unwrap_or(AssertedOn::Backup);
+        let on = one.word("on", &SIDES).unwrap_or(AssertedOn::Backup);
         let (text, at_least, at_most) = (one.scalar("expect"), one.float("at_least"), one.float("at_most"));
         let expected = match (text, at_least, at_most) {
             (Some(text), None, None) => Some(Expected::Text(text)),

@@ -96,6 +96,12 @@ pub struct Checkpoint {
     pub is_restore_in_doubt: bool,
     /// Whether staging was compared with the backup.
     pub is_compared: bool,
+    /// Whether the configured SQL was run on staging.
+    #[serde(default)]
+    pub is_prepared: bool,
+    /// Whether staging was looked at as the application sees it.
+    #[serde(default)]
+    pub is_looked_at: bool,
     /// What was checked, and how it went.
     pub checks: Vec<Check>,
     /// What people should know although it stops nothing.
@@ -217,6 +223,8 @@ pub enum Side {
     Staging,
     /// Staging at the point where its restore ended.
     Check,
+    /// Staging once what is configured was run on it.
+    Prepared,
     /// Production as it is; it is only counted, and only where that is configured.
     Production,
 }
@@ -399,6 +407,8 @@ impl Checkpoint {
             intended_name: None,
             is_restore_in_doubt: false,
             is_compared: false,
+            is_prepared: false,
+            is_looked_at: false,
             checks: Vec::new(),
             warnings: Vec::new(),
             errors: Vec::new(),

@@ -17,6 +17,7 @@ mod ending;
 mod names;
 mod passwords;
 mod preflight;
+mod prepare;
 mod probing;
 mod prune;
 mod restore;
@@ -29,6 +30,7 @@ pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
 pub use self::names::{backup_name, is_our_backup, run_of_backup};
 use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
+pub use self::prepare::after_restore_batch;
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};
@@ -170,6 +172,10 @@ pub enum Purpose {
     Rows(Side, Vec<String>),
     /// What is asked beside the content: these probes of the side and database.
     Probes(Side, Vec<usize>),
+    /// What is configured is run on staging.
+    AfterRestore,
+    /// What each tenant sees.
+    Tenants,
     /// The role gets the password it had on this branch.
     GivePassword(BranchId),
     /// Whether the role can log in.
@@ -225,6 +231,8 @@ pub enum Conclusion {
     BackupRead(Fingerprint),
     /// A side was asked everything.
     Probed(Side, Vec<Check>),
+    /// Staging was looked at as the application sees it.
+    LookedAt(Vec<Check>),
     /// The backup was read again, because another version of Firstlight had read it.
     BackupReadAgain(Fingerprint),
     /// Staging is left as it is, by request.

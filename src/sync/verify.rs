@@ -18,6 +18,7 @@ mod questions;
 mod reading;
 mod rows;
 mod schema;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +31,9 @@ pub use self::compare::{compare, compare_positions};
 pub use self::counts::{Baseline, Counts, judge_production, judge_row_loss};
 pub use self::judge::{judge_backup, judge_staging, outcome_of, policy};
 pub use self::probe::{Found, Probe, ProbeKind, end_probes, next_probes, probe_batch, probes_too_slow, take_probes};
-pub use self::questions::{armed_probes, backup_probes, integrity_probes, looks_for_defects, production_probes, staging_probes};
+pub use self::questions::{
+    armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes, production_probes, staging_probes,
+};
 use self::reading::OUT_OF_TIME;
 pub use self::reading::{Blocks, Pace, Part, Piece, Range, STATEMENT_TIMEOUT_S, pieces};
 pub use self::rows::{
@@ -38,6 +41,7 @@ pub use self::rows::{
     differing_ranges, parts_batch, rows_batch, rows_fetched,
 };
 pub use self::schema::{Difference, Item, decode_items, differences, items_batch};
+pub use self::tenants::{guarded_probe, judge_tenants, tenants_batch};
 use crate::id::DatabaseName;
 
 /// Objects, and keys of rows, that a record names; the others are counted.

@@ -9,6 +9,7 @@ mod openapi;
 mod parity;
 mod rules;
 mod schema;
+mod tenants;
 mod verification;
 
 use std::os::unix::fs::PermissionsExt as _;

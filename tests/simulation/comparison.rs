@@ -262,3 +262,45 @@ fn a_check_branch_whose_reply_was_lost_is_found_by_its_name() {
     assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{:?}", outcome.told);
     assert_eq!(count(&outcome, "createProjectBranch"), 2);
 }
+
+fn with_after_restore(value: &mut serde_json::Value) {
+    value["pairs"][0]["verification"] = json!({"after_restore": {"sql": ["update users set mail = null"]}});
+}
+
+#[test]
+fn what_is_configured_is_run_on_staging_once_whatever_happens_to_the_request() {
+    let plain = play(&Script::default());
+    let mut cases = vec![(Vec::new(), Crash::Never)];
+    for fault in [Fault::Lost, Fault::AppliedAndLost, Fault::Late, Fault::Cut, Fault::Refused(503), Fault::Asleep] {
+        cases.push((vec![planned("after_restore", 1, fault)], Crash::Never));
+    }
+    for crash in [Crash::AtOnce, Crash::BeforeSave, Crash::AfterSave] {
+        cases.push((vec![planned("after_restore", 1, Fault::Nothing)], crash));
+        cases.push((vec![planned("after_restore", 1, Fault::AppliedAndLost)], crash));
+    }
+    for (faults, crash) in cases {
+        let outcome = play(&Script { settings: with_after_restore, faults: faults.clone(), crash, ..Script::default() });
+        assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{faults:?} {crash:?}: {:?}", outcome.told);
+        assert_eq!(outcome.staging_rows, plain.staging_rows + 1, "{faults:?} {crash:?}: it was not run once");
+    }
+}
+
+#[test]
+fn nothing_is_run_on_a_staging_that_somebody_else_has_restored_or_that_is_no_copy() {
+    // The listing before it is written to shows another parent.
+    let faults = vec![planned("content", 2, Fault::StagingRestored)];
+    let outcome = play(&Script { settings: with_after_restore, faults, ..Script::default() });
+    assert_eq!((outcome.status, count(&outcome, "after_restore")), (Some(RunStatus::Superseded), 0));
+    let faults = vec![planned("restoreProjectBranch", 1, Fault::Damaged)];
+    let outcome = play(&Script { settings: with_after_restore, faults, ..Script::default() });
+    assert_eq!((outcome.status, count(&outcome, "after_restore")), (Some(RunStatus::Failed), 0));
+}
+
+#[test]
+fn what_is_refused_on_staging_fails_the_run() {
+    let faults = vec![planned("after_restore", 1, Fault::Refused(401))];
+    let outcome = play(&Script { settings: with_after_restore, faults, ..Script::default() });
+    let reason = report(&outcome).reason.unwrap_or_default();
+    assert_eq!(outcome.status, Some(RunStatus::Failed));
+    assert!(reason.starts_with("verify staging: neondb: after_restore: query neondb: answered 401"), "{reason}");
+}

@@ -267,6 +267,7 @@ fn query_of(body: &str) -> &'static str {
     match body {
         body if contains(body, "as is_exact") => "catalogue",
         body if contains(body, "firstlight.probes") => "probes",
+        body if contains(body, "firstlight.after_restore") => "after_restore",
         body if contains(body, "items(kind, name, definition) as (") => "items",
         body if contains(body, "select k, h::text") => "rows",
         body if contains(body, " as k, ") => "parts",
@@ -281,7 +282,8 @@ fn kind_of(action: &str) -> Kind {
     match action {
         "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" => Kind::Writing,
         "deleteProjectBranch" | "deleteProjectEndpoint" => Kind::Deletion,
-        "catalogue" | "content" | "probes" | "items" | "parts" | "rows" | "sees_all_rows" | "give_password" | "log_in" => Kind::Query,
+        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "sees_all_rows" | "give_password"
+        | "log_in" => Kind::Query,
         "webhook" | "slack" => Kind::Notice,
         "smoke" => Kind::Smoke,
         _ => Kind::Reading,

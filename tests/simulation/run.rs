@@ -101,6 +101,8 @@ pub struct Outcome {
     pub stored: BTreeMap<String, String>,
     /// The password of staging's first role at the end.
     pub staging_password: Option<String>,
+    /// The rows of staging's tables at the end, all together.
+    pub staging_rows: u64,
     /// Requests and store operations.
     pub action_count: u64,
     /// Ticks of each run that ended, with whether it succeeded.
@@ -406,6 +408,10 @@ impl<'a> Simulation<'a> {
             actions: sim.actions.take().unwrap_or_default(),
             stored: if sim.trace.is_some() { sim.kv.everything() } else { BTreeMap::new() },
             trace: sim.trace.take().unwrap_or_default(),
+            staging_rows: sim
+                .neon
+                .contents(sim.oracle.staging_id())
+                .map_or(0, |contents| contents.tables.values().map(|table| table.rows).sum()),
             staging_password: sim.neon.model.branch(sim.oracle.staging_id()).and_then(|branch| branch.roles.first()?.password.clone()),
             action_count: sim.action_count,
             runs: runs.iter().map(|report| (report.tick_count, report.status == RunStatus::Succeeded)).collect(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::prune::Deletion;
-use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, probing};
+use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, prepare, probing};
 use crate::config::Pair;
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
@@ -314,6 +314,8 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<(
             run.seen.sees_all_rows = Some(sight);
         }
         Purpose::Catalogue(side) => contents::take_catalogue(run, *side, &query.database, rows, pair)?,
+        Purpose::AfterRestore => prepare::was_run(run, &query.database, pair.verification.after_restore.as_ref()),
+        Purpose::Tenants => prepare::take_tenants(run, query, Ok(rows), pair.verification.tenants.as_ref())?,
         Purpose::Probes(side, chosen) => probing::take(run, *side, &query.database, chosen, rows)?,
         // Content is asked for by `Action::Read` alone.
         Purpose::Content(..) => return None,
@@ -351,11 +353,23 @@ fn read(run: &mut Run, queries: &[Query], answers: Vec<Answer>, pair: &Pair, now
     }
 }
 
+/// A question beside the content was refused: returns whether it is worth another attempt; `None` when it is about the content.
+fn beside_the_content(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair) -> Option<bool> {
+    let settings = &pair.verification;
+    if let Purpose::Probes(side, chosen) = &query.purpose {
+        return Some(probing::failed(run, *side, &query.database, chosen, error, pair));
+    }
+    if query.purpose == Purpose::AfterRestore {
+        return Some(prepare::was_refused(run, &query.database, error));
+    }
+    (query.purpose == Purpose::Tenants).then(|| prepare::could_not_look(run, query, error, settings.tenants.as_ref()))
+}
+
 fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
     // The endpoint may be gone: the next attempt looks, and makes another.
     run.seen.endpoints = None;
-    if let Purpose::Probes(side, chosen) = &query.purpose {
-        if probing::failed(run, *side, &query.database, chosen, error, pair) && run.checkpoint.may_try_again(now) {
+    if let Some(is_worth_another) = beside_the_content(run, query, error, pair) {
+        if is_worth_another {
             retry(run, &error.to_string(), None, now);
         }
         return;
@@ -387,7 +401,12 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
             let check = Check::of_pair(CheckKind::LogIn, query.role.as_str(), CheckOutcome::Failed, error.to_string());
             run.checkpoint.checks.push(check);
         }
-        Purpose::SeesAllRows | Purpose::Catalogue(_) | Purpose::Content(..) | Purpose::Probes(..) => {
+        Purpose::SeesAllRows
+        | Purpose::Catalogue(_)
+        | Purpose::Content(..)
+        | Purpose::Probes(..)
+        | Purpose::AfterRestore
+        | Purpose::Tenants => {
             run.checkpoint.record_error(error.to_string(), now);
             let text = format!("{error} (as role {} on {})", query.role, query.branch);
             end(run, RunStatus::Failed, text, RUN_FAILED);

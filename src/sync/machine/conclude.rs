@@ -1,7 +1,7 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, probing};
+use super::{Conclusion, Run, prepare, probing};
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
@@ -24,6 +24,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             }
             // Not worth a save by itself: the intent to restore is saved next, and a run that leaves staging ends.
         }
+        Conclusion::LookedAt(checks) => prepare::looked_at(run, checks),
         Conclusion::Probed(side, checks) => probing::probed(&mut run.checkpoint, side, checks),
         Conclusion::BackupReadAgain(print) => {
             run.checkpoint.fingerprint = Some(print);
@@ -91,6 +92,8 @@ fn compared(run: &mut Run, checks: Vec<Check>, pair: &Pair) {
     let endpoints = run.seen.endpoints.take();
     run.seen.forget();
     run.seen.endpoints = endpoints;
+    // What people have asked for is read again before staging is written to.
+    run.seen.orders = None;
 }
 
 /// The restore has come further.

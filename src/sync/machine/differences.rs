@@ -61,6 +61,8 @@ impl Looked {
             | Purpose::Catalogue(_)
             | Purpose::Content(..)
             | Purpose::Probes(..)
+            | Purpose::AfterRestore
+            | Purpose::Tenants
             | Purpose::GivePassword(_)
             | Purpose::LogIn => return None,
         }

@@ -4,13 +4,13 @@
 //! whether that fails the run.
 
 use super::{Conclusion, Decision, Purpose, Run, View, contents};
-use crate::config::{Pair, Policy};
+use crate::config::{Pair, Policy, Verification};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, Side};
 use crate::sync::verify::{
     Check, Found, Probe, ProbeKind, end_probes, judge_backup, judge_production, judge_row_loss, judge_staging, next_probes, policy,
-    probe_batch, probes_too_slow, staging_probes, take_probes,
+    prepared_probes, probe_batch, probes_too_slow, staging_probes, take_probes,
 };
 
 /// Attempts to ask what stops nothing when it cannot be asked.
@@ -54,27 +54,32 @@ pub(super) fn next_backup(view: &View<'_>, backup: &BranchId) -> Result<(), Deci
     Err(Decision::Conclude(Conclusion::Probed(Side::Backup, checks)))
 }
 
-/// Asks staging what is configured, then says what follows.
-pub(super) fn next_staging(view: &View<'_>) -> Result<(), Decision> {
-    if view.checkpoint.probed.contains(&Side::Staging) {
+/// Asks staging what is configured, before or after something was run on it, then says what follows.
+pub(super) fn next_staging(view: &View<'_>, side: Side) -> Result<(), Decision> {
+    if view.checkpoint.probed.contains(&side) {
         return Ok(());
     }
-    ask(view, Side::Staging, &view.pair.staging_branch)?;
+    ask(view, side, &view.pair.staging_branch)?;
     let judge = |database: &DatabaseName| {
         let of_backup = of(view.checkpoint, Side::Backup, database);
-        judge_staging(database, of(view.checkpoint, Side::Staging, database), of_backup, view.pair)
+        judge_staging(database, of(view.checkpoint, side, database), of_backup, view.pair)
     };
     let checks = view.checkpoint.databases.iter().flat_map(judge).collect();
-    Err(Decision::Conclude(Conclusion::Probed(Side::Staging, checks)))
+    Err(Decision::Conclude(Conclusion::Probed(side, checks)))
 }
 
 /// Prepares the probes of staging, which was compared.
 pub(super) fn prepare_staging(checkpoint: &mut Checkpoint, pair: &Pair) {
     let settings = &pair.verification;
-    let probes = |(index, database): (usize, &DatabaseName)| (database.clone(), staging_probes(database, index == 0, settings));
-    let all = checkpoint.databases.iter().enumerate().map(probes).collect();
-    checkpoint.probes.insert(Side::Staging, all);
+    for (side, probes) in [(Side::Staging, staging_probes as Asked), (Side::Prepared, prepared_probes)] {
+        let of = |(index, database): (usize, &DatabaseName)| (database.clone(), probes(database, index == 0, settings));
+        let all = checkpoint.databases.iter().enumerate().map(of).collect();
+        checkpoint.probes.insert(side, all);
+    }
 }
+
+/// Returns what is asked of a database.
+type Asked = fn(&DatabaseName, bool, &Verification) -> Vec<Probe>;
 
 /// Takes up the answers to some probes; `None` when they make no sense.
 pub(super) fn take(run: &mut Run, side: Side, database: &DatabaseName, chosen: &[usize], rows: &[Rows]) -> Option<()> {
@@ -104,9 +109,12 @@ pub(super) fn probed(checkpoint: &mut Checkpoint, side: Side, checks: Vec<Check>
     checkpoint.checks.extend(checks);
     checkpoint.probed.insert(side);
     checkpoint.probes.remove(&Side::Production);
-    let is_compared_later = |probe: &Probe| probe.kind == ProbeKind::Assertion && matches!(probe.found, Some(Found::Rows(_)));
+    let is_compared_later = |probe: &Probe| {
+        let is_answered = side == Side::Backup && matches!(probe.found, Some(Found::Rows(_)));
+        probe.kind == ProbeKind::Guarded || probe.kind == ProbeKind::Assertion && is_answered
+    };
     let asked = checkpoint.probes.entry(side).or_default();
     for probes in asked.values_mut() {
-        probes.retain(|probe| side == Side::Backup && is_compared_later(probe));
+        probes.retain(is_compared_later);
     }
 }

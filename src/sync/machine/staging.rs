@@ -1,7 +1,7 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
 use super::differences::Different;
-use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, probing, restore, writer};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, prepare, restore, writer};
 use crate::config::OnMismatch;
 use crate::id::{BranchName, RoleName};
 use crate::neon::sql::Batch;
@@ -138,11 +138,11 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
 fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
     let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if objections.is_empty() {
-        need!(probing::next_staging(view));
-        return Decision::Conclude(Conclusion::StepDone);
+        return prepare::conclude(view, &backup.id, shortened);
     }
     if view.checkpoint.probed.contains(&Side::Staging) {
-        return fail(format!("verify staging: {}", shortened(&objections)));
+        // The copy was good: what objects was found out about it since.
+        return prepare::conclude(view, &backup.id, shortened);
     }
     let reason = format!("staging differs from {}: {}", backup.name, shortened(&objections));
     if view.pair.on_mismatch == OnMismatch::Keep {

@@ -77,6 +77,8 @@ pub enum CheckKind {
     Tenants,
     /// What would act by itself on staging.
     Armed,
+    /// What is configured was run on staging.
+    AfterRestore,
     /// A role of staging logs in.
     LogIn,
     /// The staging application answers.
@@ -102,6 +104,7 @@ impl CheckKind {
             Self::Assertion => format!("assertion {object}"),
             Self::Tenants => format!("tenants in {object}"),
             Self::Armed => "what acts by itself".to_owned(),
+            Self::AfterRestore => "after_restore".to_owned(),
             Self::LogIn => format!("staging: role {object} logs in"),
             Self::SmokeTest => format!("smoke test: {object}"),
         }

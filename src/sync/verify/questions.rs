@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use super::catalogue::in_one_line;
 use super::judge::policy;
 use super::probe::{Probe, ProbeKind, decode_probes};
+use super::tenants::guarded_probe;
 use super::{DatabasePrint, TOLD};
 use crate::config::{AssertedOn, Policy, Verification};
 use crate::id::DatabaseName;
@@ -58,6 +59,14 @@ pub fn staging_probes(database: &DatabaseName, is_first: bool, settings: &Verifi
     assertions(database, is_first, settings, AssertedOn::Staging).collect()
 }
 
+/// Returns the probes of staging once what is configured was run on it.
+pub fn prepared_probes(database: &DatabaseName, is_first: bool, settings: &Verification) -> Vec<Probe> {
+    let armed = if settings.after_restore.is_some() { armed_probes(settings) } else { Vec::new() };
+    let is_here = |of: Option<&DatabaseName>| of.map_or(is_first, |of| of == database);
+    let tenants = settings.tenants.as_ref().filter(|tenants| is_here(tenants.database.as_ref())).map(guarded_probe);
+    assertions(database, is_first, settings, AssertedOn::AfterRestore).chain(armed).chain(tenants).collect()
+}
+
 /// Returns the probes for what would act by itself.
 pub fn armed_probes(settings: &Verification) -> Vec<Probe> {
     let asked = ARMED.iter().filter(|_| settings.armed != Policy::Off);
@@ -66,10 +75,11 @@ pub fn armed_probes(settings: &Verification) -> Vec<Probe> {
 
 fn assertions(database: &DatabaseName, is_first: bool, settings: &Verification, side: AssertedOn) -> impl Iterator<Item = Probe> {
     let is_here = |of: Option<&DatabaseName>| of.map_or(is_first, |of| of == database);
+    let is_on = |on: AssertedOn| on == side || (on == AssertedOn::Both && side != AssertedOn::AfterRestore);
     let wanted: Vec<Probe> = settings
         .assertions
         .iter()
-        .filter(|assertion| is_here(assertion.database.as_ref()) && (assertion.on == side || assertion.on == AssertedOn::Both))
+        .filter(|assertion| is_here(assertion.database.as_ref()) && is_on(assertion.on))
         .map(|assertion| Probe { is_configured: true, ..Probe::new(ProbeKind::Assertion, assertion.name.as_str(), assertion.sql.clone()) })
         .collect();
     wanted.into_iter()

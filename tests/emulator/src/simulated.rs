@@ -10,7 +10,7 @@
 //! `tests/contract` runs one suite over this and over the served emulator.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +132,8 @@ struct Data {
     first: Contents,
     present: Contents,
     is_whole: bool,
+    /// The runs that have run something on it.
+    prepared_by: BTreeSet<String>,
 }
 
 /// Data that is whole when an operation has finished.
@@ -161,7 +163,7 @@ impl Simulated {
         for branch in model.branches.iter_mut().filter(|branch| branch.parent.is_some()) {
             branch.parent_lsn = Some(Lsn(FIRST_POSITION));
         }
-        let whole = Data { first: contents.clone(), present: contents.clone(), is_whole: true };
+        let whole = Data { first: contents.clone(), present: contents.clone(), is_whole: true, prepared_by: BTreeSet::new() };
         let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
         Self { model, damages_next_restore: false, data, copies: Vec::new(), position: FIRST_POSITION }
     }
@@ -245,7 +247,7 @@ impl Simulated {
             contents.damage();
         }
         let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
-        self.data.insert(data.clone(), Data { first: contents.clone(), present: contents, is_whole: false });
+        self.data.insert(data.clone(), Data { first: contents.clone(), present: contents, is_whole: false, prepared_by: BTreeSet::new() });
         self.position += 0x1_0000;
         self.copies.push(Copied { operation: operation.to_owned(), branch: branch.to_owned(), data, lsn: Lsn(self.position) });
     }
@@ -281,7 +283,7 @@ impl Simulated {
         }
         self.model.set_endpoint_state(&target.endpoint, "active", now);
         let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new() };
+        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), run: String::new() };
         let mut results = Vec::with_capacity(queries.len());
         for query in &queries {
             let rows = self.statement(&mut session, query)?;
@@ -312,6 +314,18 @@ impl Simulated {
         if text.starts_with("select length(set_config('firstlight.probes', $1, true))") {
             session.probes = query.params.first().and_then(|probes| serde_json::from_str(probes).ok()).unwrap_or_default();
             return Ok(vec![filled(["t"])]);
+        }
+        if text.starts_with("select length(set_config('firstlight.sql', $1, true)") {
+            session.run = query.params.last().cloned().unwrap_or_default();
+            return Ok(vec![filled(["t"])]);
+        }
+        if text.starts_with("create ") && text.contains(" if not exists firstlight")
+            || text.starts_with("select set_config('statement_timeout'")
+        {
+            return Ok(Vec::new());
+        }
+        if text.starts_with("do $firstlight$") && text.contains("firstlight.after_restore") {
+            return self.prepare(session);
         }
         if text.starts_with("do $firstlight$") {
             return Ok(Vec::new());
@@ -346,6 +360,20 @@ impl Simulated {
         }
         let rows = contents.and_then(|contents| text.split(" union all ").map(|part| digest(contents, part)).collect());
         rows.ok_or_else(|| failure("42601", "the simulation does not know this statement, or a relation in it"))
+    }
+
+    /// What is configured is run, once in a run: a row is written.
+    fn prepare(&mut self, session: &Session) -> Result<Vec<Row>, sql::Answer> {
+        if !session.may_write {
+            return Err(failure("25006", "cannot execute INSERT in a read-only transaction"));
+        }
+        let data = self.model.branch(&session.branch).map(|branch| branch.data.clone());
+        if let Some(data) = data.and_then(|data| self.data.get_mut(&data))
+            && data.prepared_by.insert(session.run.clone())
+        {
+            data.present.write();
+        }
+        Ok(Vec::new())
     }
 
     /// The role gives itself another password; the control plane learns of it, as the compute tells it.
@@ -427,6 +455,8 @@ struct Session {
     password: Option<String>,
     /// What is asked beside the content: the statement, its search path, and how many rows it may return.
     probes: Vec<(String, String, u32)>,
+    /// The run that runs something on staging.
+    run: String,
 }
 
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.

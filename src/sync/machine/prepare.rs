@@ -1,0 +1,169 @@
+//! What is done with staging once it was compared: it is asked what is configured, disarmed or seeded, and looked at as the application sees it.
+//!
+//! Invariants: the configured SQL is run once in a run, and only while staging is a child of this run's backup; a marker in the same
+//! transaction says that it was, also to a tick that has forgotten it.
+
+use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, end, fail, need, probing, writer};
+use crate::config::{AfterRestore, Tenants};
+use crate::id::{BranchId, DatabaseName};
+use crate::neon::sql::{Batch, Rows, SqlError};
+use crate::sync::checkpoint::{RunStatus, Side};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, Probe, ProbeKind, STATEMENT_TIMEOUT_S, judge_tenants, tenants_batch};
+
+/// Attempts to run what is configured where somebody else's marker was in the way, or to look as the application does.
+const ATTEMPTS: u32 = 3;
+
+/// Runs the statements of the setting `firstlight.sql`, unless this run has done so.
+const RUN_ONCE: &str = "do $firstlight$ declare statement text; begin \
+    if exists (select from firstlight.after_restore where run = current_setting('firstlight.run')) then return; end if; \
+    for statement in select value from json_array_elements_text(current_setting('firstlight.sql')::json) loop execute statement; end loop; \
+    insert into firstlight.after_restore(run) values (current_setting('firstlight.run')); end $firstlight$";
+
+/// Decides the next action, or returns `Ok` when everything was done.
+pub(super) fn next(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
+    probing::next_staging(view, Side::Staging)?;
+    run_once(view, backup)?;
+    probing::next_staging(view, Side::Prepared)?;
+    look_as_the_application(view)
+}
+
+/// Returns the database that a setting names, or the first.
+fn database<'a>(view: &'a View<'_>, configured: Option<&'a DatabaseName>) -> Result<&'a DatabaseName, Decision> {
+    let known = &view.checkpoint.databases;
+    let found = configured.map_or_else(|| known.first(), |wanted| known.iter().find(|database| *database == wanted));
+    found.ok_or_else(|| {
+        let wanted = configured.map(DatabaseName::as_str).unwrap_or_default();
+        fail(format!("verification: database {wanted:?} is configured and not one of those that are compared"))
+    })
+}
+
+/// Runs the configured SQL on staging.
+fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
+    let Some(settings) = view.pair.verification.after_restore.as_ref().filter(|_| !view.checkpoint.is_prepared) else { return Ok(()) };
+    let staging = &view.pair.staging_branch;
+    let branches = view.branches()?;
+    if branches.by_id(staging).and_then(|branch| branch.parent_id.as_ref()) != Some(backup) {
+        return Err(end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()));
+    }
+    if view.orders()?.is_cancelled {
+        return Err(end(RunStatus::Cancelled, "somebody cancelled the run before after_restore was run on staging".to_owned()));
+    }
+    let database = database(view, settings.database.as_ref())?.clone();
+    let batch = after_restore_batch(settings, view.checkpoint.run.as_str());
+    Err(super::contents::query(view, staging, &database, Purpose::AfterRestore, batch))
+}
+
+/// Returns the batch that runs the configured SQL once.
+pub fn after_restore_batch(settings: &AfterRestore, run: &str) -> Batch {
+    let sql = serde_json::Value::from(settings.sql.clone()).to_string();
+    let statement = |sql: &str| (sql.to_owned(), Vec::new());
+    let statements = vec![
+        (
+            format!("select set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true), set_config('lock_timeout', '10s', true)"),
+            Vec::new(),
+        ),
+        (
+            "select length(set_config('firstlight.sql', $1, true) || set_config('firstlight.run', $2, true)) > 0".to_owned(),
+            vec![sql, run.to_owned()],
+        ),
+        statement("create schema if not exists firstlight"),
+        statement("create table if not exists firstlight.after_restore(run text primary key, at timestamptz not null default now())"),
+        statement(RUN_ONCE),
+    ];
+    Batch { statements, is_read_only: false }
+}
+
+/// Counts what each tenant sees, logged in as the application.
+fn look_as_the_application(view: &View<'_>) -> Result<(), Decision> {
+    let Some(tenants) = view.pair.verification.tenants.as_ref().filter(|_| !view.checkpoint.is_looked_at) else { return Ok(()) };
+    let database = database(view, tenants.database.as_ref())?;
+    let conclude = |checks: Option<Vec<Check>>| Err(Decision::Conclude(Conclusion::LookedAt(checks.unwrap_or_default())));
+    let nobody = Probe::new(ProbeKind::Guarded, "", String::new());
+    let probe = guarded(view.checkpoint.probes.get(&Side::Prepared).and_then(|probes| probes.get(database))).unwrap_or(&nobody);
+    let Some(batch) = tenants_batch(probe, tenants) else {
+        return conclude(judge_tenants(database, probe, tenants, Err("nothing to count")));
+    };
+    let staging = &view.pair.staging_branch;
+    if !view.has_password(staging, &tenants.role)? {
+        let reason = format!("Neon does not tell the password of role {}", tenants.role);
+        return conclude(judge_tenants(database, probe, tenants, Err(&reason)));
+    }
+    let endpoints = view.endpoints()?;
+    let Some(endpoint) = writer(endpoints, staging) else {
+        return Err(fail(format!("query staging {staging}: it has no enabled read-write endpoint, expected one")));
+    };
+    Err(Decision::Act(Action::Query(Box::new(Query {
+        purpose: Purpose::Tenants,
+        branch: staging.clone(),
+        host: endpoint.host.clone(),
+        database: database.clone(),
+        role: tenants.role.clone(),
+        batch,
+    }))))
+}
+
+fn guarded(probes: Option<&Vec<Probe>>) -> Option<&Probe> {
+    probes?.iter().find(|probe| probe.kind == ProbeKind::Guarded)
+}
+
+/// Takes up what the tenants see; `None` when it makes no sense.
+pub(super) fn take_tenants(run: &mut Run, query: &Query, answer: Result<&[Rows], &str>, tenants: Option<&Tenants>) -> Option<()> {
+    let probes = run.checkpoint.probes.get(&Side::Prepared).and_then(|probes| probes.get(&query.database));
+    let checks = judge_tenants(&query.database, guarded(probes)?, tenants?, answer)?;
+    looked_at(run, checks);
+    Some(())
+}
+
+/// Staging was looked at as the application sees it.
+pub(super) fn looked_at(run: &mut Run, checks: Vec<Check>) {
+    run.checkpoint.checks.extend(checks);
+    run.checkpoint.is_looked_at = true;
+    run.checkpoint.idle_tick_count = 0;
+    run.checkpoint.probes.remove(&Side::Prepared);
+}
+
+/// The configured SQL was run, by this tick or by one before it.
+pub(super) fn was_run(run: &mut Run, database: &DatabaseName, settings: Option<&AfterRestore>) {
+    let count = settings.map_or(0, |settings| settings.sql.len());
+    let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Passed, format!("{count} statements were run"));
+    run.checkpoint.checks.push(check);
+    run.checkpoint.is_prepared = true;
+    run.checkpoint.idle_tick_count = 0;
+    run.wants_save = true;
+}
+
+/// The configured SQL was refused. Returns whether it is worth another attempt.
+pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlError) -> bool {
+    // 23505: another tick of this run was quicker; its marker is seen the next time. Source: PostgreSQL, appendix A, `unique_violation`.
+    let is_overtaken = matches!(error, SqlError::Answered { sqlstate, .. } if sqlstate == "23505") && run.checkpoint.attempt < ATTEMPTS;
+    if error.is_passing() || is_overtaken {
+        return true;
+    }
+    let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Failed, error.to_string());
+    run.checkpoint.checks.push(check);
+    run.checkpoint.is_prepared = true;
+    false
+}
+
+/// The application's role could not look. Returns whether that is worth another attempt.
+pub(super) fn could_not_look(run: &mut Run, query: &Query, error: &SqlError, tenants: Option<&Tenants>) -> bool {
+    if error.is_passing() && run.checkpoint.attempt < ATTEMPTS {
+        return true;
+    }
+    let reason = error.to_string();
+    if take_tenants(run, query, Err(&reason), tenants).is_none() {
+        looked_at(run, Vec::new());
+    }
+    false
+}
+
+/// Returns what is decided when everything that was asked of staging is known: on with the run, or its end.
+pub(super) fn conclude(view: &View<'_>, backup: &BranchId, shortened: impl Fn(&[String]) -> String) -> Decision {
+    need!(next(view, backup));
+    let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
+    if objections.is_empty() {
+        Decision::Conclude(Conclusion::StepDone)
+    } else {
+        fail(format!("verify staging: {}", shortened(&objections)))
+    }
+}
