@@ -8,6 +8,7 @@
 //! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
 
 mod reader;
+mod smoke;
 mod verification;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 
 use self::reader::Fields;
 pub use self::reader::Problem;
+pub use self::smoke::{Capture, SmokeTest};
 pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, Policy, Tenants, Verification};
 use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName};
 use crate::time::{TimeOfDay, Zone};
@@ -134,19 +136,6 @@ pub enum OnMismatch {
     RollBack,
 }
 
-/// One request to the staging application.
-#[derive(Clone, Debug)]
-pub struct SmokeTest {
-    /// Its name, for the report.
-    pub name: String,
-    /// The address that is read.
-    pub url: String,
-    /// The status that counts as good.
-    pub expect_status: u16,
-    /// Whether a failure fails the run; otherwise it is a warning.
-    pub is_fatal: bool,
-}
-
 /// Where notices go.
 #[derive(Clone, Debug)]
 pub struct Channel {
@@ -219,7 +208,8 @@ impl Config {
         let pairs = self.pairs.iter().filter_map(|pair| pair.role_password_secret.clone());
         let channels =
             self.channels.iter().flat_map(|channel| std::iter::once(channel.url_secret.clone()).chain(channel.signing_secret.clone()));
-        always.into_iter().chain(pairs).chain(channels).collect()
+        let smoked = self.pairs.iter().flat_map(|pair| &pair.smoke_tests).flat_map(SmokeTest::secrets).cloned();
+        always.into_iter().chain(pairs).chain(channels).chain(smoked).collect()
     }
 
     /// Returns the pair of a name.
@@ -343,7 +333,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
         let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
         let verification = verification::verification(fields);
-        let smoke_tests = smoke_tests(fields, allow_insecure);
+        let smoke_tests = smoke::smoke_tests(fields, allow_insecure);
         let zone = zone?;
         let [start_at, latest_start, deadline, catch_up_until] = times?;
         Some(Pair {
@@ -438,27 +428,6 @@ fn endpoint_cu(fields: &mut Fields<'_>) -> u32 {
         fields.problem("endpoint_cu", format!("is {text}; allowed is one of {allowed}"));
     }
     found.map_or(25, |(_, hundredths)| *hundredths)
-}
-
-fn smoke_tests(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<SmokeTest> {
-    let mut tests = Vec::new();
-    for (path, map) in fields.objects("smoke_tests") {
-        let mut test = Fields::new(path, map, fields.problems());
-        let name = test.required("name", "\"sign-in page\"");
-        test.need("url", "\"https://staging.example.com/login\"");
-        let url = address(&mut test, "url", allow_insecure);
-        let expect_status = test.number("expect_status", 100, 599).unwrap_or(200);
-        let is_fatal = test.word("on_failure", &[("fail", true), ("warn", false)]).unwrap_or(true);
-        if name.as_deref().is_some_and(|name| tests.iter().any(|other: &SmokeTest| other.name == name)) {
-            test.problem("name", "is used by another smoke test; it must be the test's own");
-        }
-        test.refuse_unknown();
-        if let (Some(name), Some(url)) = (name, url) {
-            let expect_status = u16::try_from(expect_status).unwrap_or(200);
-            tests.push(SmokeTest { name, url, expect_status, is_fatal });
-        }
-    }
-    tests
 }
 
 fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {

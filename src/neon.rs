@@ -245,7 +245,7 @@ impl Call {
     pub fn encode(&self, api: &Api, project: &ProjectId) -> HttpRequest {
         let (method, path) = self.route();
         let mut request = HttpRequest::new(method, format!("{}/projects/{project}{path}", api.base), CALL_TIMEOUT);
-        request.secret_headers.push(("Authorization", Secret::new(format!("Bearer {}", api.key.reveal()))));
+        request.secret_headers.push(("Authorization".to_owned(), Secret::new(format!("Bearer {}", api.key.reveal()))));
         request.headers.push(("Accept".to_owned(), "application/json".to_owned()));
         if let Some(body) = self.body() {
             request.headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
@@ -455,7 +455,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "it stands for what the port returns")]
     fn reply(status: u16, body: &str) -> Result<HttpResponse, HttpFailure> {
-        Ok(HttpResponse { status, retry_after: None, body: body.to_owned() })
+        Ok(HttpResponse { status, body: body.to_owned(), ..HttpResponse::default() })
     }
 
     #[test]

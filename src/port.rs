@@ -126,7 +126,7 @@ pub struct HttpRequest {
     /// The whole address.
     pub url: String,
     /// Headers with secret values.
-    pub secret_headers: Vec<(&'static str, Secret)>,
+    pub secret_headers: Vec<(String, Secret)>,
     /// Headers that may be shown.
     pub headers: Vec<(String, String)>,
     /// The body; empty for none.
@@ -143,12 +143,14 @@ impl HttpRequest {
 }
 
 /// A complete reply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpResponse {
     /// The status code.
     pub status: u16,
     /// The wait that the server asked for (`Retry-After` in seconds), if it did.
     pub retry_after: Option<Duration>,
+    /// The headers, one entry for each value.
+    pub headers: Vec<(String, String)>,
     /// The body, as text.
     pub body: String,
 }

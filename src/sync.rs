@@ -9,5 +9,6 @@ pub mod notice;
 pub mod retention;
 pub mod retry;
 pub mod schedule;
+pub mod smoke;
 pub mod step;
 pub mod verify;

@@ -247,11 +247,12 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
         None => response.headers().get("content-length")?.and_then(|text| text.parse().ok()),
         Some(_) => None,
     };
+    let headers = response.headers().entries().collect();
     let body = response.text().await?;
     if announced.is_some_and(|length| length != body.len()) {
         return Err(worker::Error::RustError("the body was cut".to_owned()));
     }
-    Ok(HttpResponse { status: response.status_code(), retry_after, body })
+    Ok(HttpResponse { status: response.status_code(), retry_after, headers, body })
 }
 
 /// Says what is known of a request that got no complete reply.

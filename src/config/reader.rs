@@ -5,7 +5,7 @@
 //!
 //! Invariants: reading never stops at the first fault; a key that nobody asked for is a fault.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
@@ -140,6 +140,24 @@ impl<'a> Fields<'a> {
             .as_array()
             .and_then(|items| items.iter().map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect());
         texts.or_else(|| self.refuse(key, value, "a list of texts that are not empty"))
+    }
+
+    /// Reads a table of texts or numbers, all as texts.
+    pub(super) fn map(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let Some((path, map)) = self.object(key) else { return BTreeMap::new() };
+        let mut found = BTreeMap::new();
+        for (name, value) in map {
+            match value {
+                Value::String(text) => drop(found.insert(name.clone(), text.clone())),
+                Value::Number(_) | Value::Bool(_) => drop(found.insert(name.clone(), value.to_string())),
+                Value::Null | Value::Array(_) | Value::Object(_) => {
+                    let shown: String = value.to_string().chars().take(60).collect();
+                    self.problems
+                        .push(Problem { path: format!("{path}.{name}"), text: format!("is {shown}; allowed is a text or a number") });
+                }
+            }
+        }
+        found
     }
 
     /// Gives the list of faults to a nested reader.

@@ -149,7 +149,7 @@ impl Batch {
             login.host,
             percent_encode(login.database.as_str()),
         );
-        request.secret_headers.push(("Neon-Connection-String", Secret::new(connection)));
+        request.secret_headers.push(("Neon-Connection-String".to_owned(), Secret::new(connection)));
         let headers = [
             ("Content-Type", "application/json"),
             ("Neon-Raw-Text-Output", "true"),
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn an_error_of_postgres_keeps_its_state_and_message() {
         let body = r#"{"message":"relation \"x\" does not exist","code":"42P01","detail":null}"#;
-        let response = HttpResponse { status: 400, retry_after: None, body: body.into() };
+        let response = HttpResponse { status: 400, body: body.into(), ..HttpResponse::default() };
         let error = batch().decode(&login(), Ok(response)).expect_err("an error");
         assert_eq!(error.to_string(), "query neondb: answered 400 42P01: relation \"x\" does not exist");
         assert!(!error.is_passing());
@@ -273,13 +273,13 @@ mod tests {
 
     #[test]
     fn a_compute_that_is_not_there_may_come_back() {
-        let response = HttpResponse { status: 500, retry_after: None, body: r#"{"msg":"Control plane request failed"}"#.into() };
+        let response = HttpResponse { status: 500, body: r#"{"msg":"Control plane request failed"}"#.into(), ..HttpResponse::default() };
         assert!(batch().decode(&login(), Ok(response)).expect_err("an error").is_passing());
     }
 
     #[test]
     fn a_reply_with_too_few_results_is_not_believed() {
-        let response = HttpResponse { status: 200, retry_after: None, body: r#"{"results":[]}"#.into() };
+        let response = HttpResponse { status: 200, body: r#"{"results":[]}"#.into(), ..HttpResponse::default() };
         assert_eq!(batch().decode(&login(), Ok(response)), Err(SqlError::Undecodable { database: "neondb".into() }));
     }
 }

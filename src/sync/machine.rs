@@ -38,6 +38,7 @@ use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Proje
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
+use crate::sync::smoke::Captured;
 use crate::sync::step::{LONGEST_LOOK, Step};
 use crate::sync::verify::{Baseline, Check, Fingerprint, Piece};
 use crate::time::{Timestamp, between};
@@ -73,6 +74,8 @@ pub struct Seen {
     is_blind: bool,
     prune_plan: Option<prune::Plan>,
     ledger: Option<Ledger>,
+    /// What smoke tests have captured.
+    pub captured: Captured,
     /// The password of the verifying role, when a secret holds it.
     pub configured_password: Option<Secret>,
 }
@@ -201,7 +204,7 @@ pub enum Outcome {
     /// People were told, or these notices wait for their channels.
     Closed(Vec<String>),
     /// How the smoke test went.
-    Smoked(Check),
+    Smoked(Check, Captured),
     /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
     Published(Option<Vec<String>>),
 }

@@ -61,9 +61,6 @@ impl Step {
 /// Source: design §4: "A failed attempt is retried with growing waits as long as the deadline allows".
 pub const ATTEMPTS_PER_STEP: u32 = 12;
 
-/// Calls of one smoke test before it counts: the application may be coming back from losing its connections.
-pub const SMOKE_ATTEMPTS: u32 = 3;
-
 /// Actions of one tick.
 ///
 /// A run of one database takes about 45. A tick that wants 400 is in a loop that no other limit has seen.

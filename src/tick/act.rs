@@ -9,16 +9,14 @@ use crate::config::{Pair, SmokeTest, secret};
 use crate::id::{RunId, Secret};
 use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
-use crate::port::{Clock as _, Http as _, HttpRequest, Level, Method, Store as _, World};
+use crate::port::{Clock as _, Http as _, Level, Store as _, World};
 use crate::record::{self, Compared, Report, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
 use crate::sync::notice::{self, NoticeKind, Outgoing};
+use crate::sync::smoke::{self, Captured};
 use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, between};
-
-/// How long the staging application may take to answer a smoke test.
-const SMOKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// The attempt to store a result after which people are told that it cannot be stored.
 const TELL_DIRECTLY: u32 = 3;
@@ -73,7 +71,10 @@ impl<W: World> Context<'_, W> {
             Action::ReadLedger(runs) => Outcome::Ledger(record::ledger(&self.world, pair, runs).await.ok()),
             Action::Close(closed) => Outcome::Closed(self.close(pair, closed, &run.checkpoint.run).await),
             Action::Smoke(index) => match pair.smoke_tests.get(*index) {
-                Some(test) => Outcome::Smoked(self.smoke(test).await),
+                Some(test) => {
+                    let (check, captured) = self.smoke(test, &run.seen.captured).await;
+                    Outcome::Smoked(check, captured)
+                }
                 None => Outcome::Orders(None),
             },
             Action::Publish => Outcome::Published(self.publish(pair, &run.checkpoint).await),
@@ -142,14 +143,10 @@ impl<W: World> Context<'_, W> {
     }
 
     /// Calls the staging application.
-    async fn smoke(&self, test: &SmokeTest) -> Check {
-        let request = HttpRequest::new(Method::Get, test.url.clone(), SMOKE_TIMEOUT);
-        let check = |outcome: CheckOutcome, detail: String| Check::of_pair(CheckKind::SmokeTest, &test.name, outcome, detail);
-        let failed = if test.is_fatal { CheckOutcome::Failed } else { CheckOutcome::Warned };
-        match self.world.send(request).await {
-            Ok(response) if response.status == test.expect_status => check(CheckOutcome::Passed, format!("answered {}", response.status)),
-            Ok(response) => check(failed, format!("expected {}, answered {}", test.expect_status, response.status)),
-            Err(failure) => check(failed, failure.to_string()),
+    async fn smoke(&self, test: &SmokeTest, captured: &Captured) -> (Check, Captured) {
+        match smoke::request(test, self.secrets, captured) {
+            Ok(request) => smoke::judge(test, &self.world.send(request).await),
+            Err(missing) => (Check::of_pair(CheckKind::SmokeTest, &test.name, CheckOutcome::Failed, missing.to_string()), Captured::new()),
         }
     }
 

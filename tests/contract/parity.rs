@@ -36,7 +36,7 @@ impl Neon for Emulator {
 
     fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)> {
         let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        headers.extend(request.secret_headers.iter().map(|(name, value)| (*name, value.reveal())));
+        headers.extend(request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
         headers.retain(|(name, _)| *name != "Content-Type");
         let answer = harness::http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&request.body))?;
         Ok((answer.status, answer.body))
@@ -200,7 +200,7 @@ impl Protocol<'_> {
         let secret = secret.map(|text| Secret::new(text.to_owned()));
         let request = batch.encode(login, None, secret.as_ref().map(|secret| (0, secret)));
         let (status, body) = self.neon.query(&request)?;
-        match batch.decode(login, Ok(HttpResponse { status, retry_after: None, body })) {
+        match batch.decode(login, Ok(HttpResponse { status, body, ..HttpResponse::default() })) {
             Ok(rows) => {
                 self.note(format!("{what}: answered, {} results", rows.len()));
                 Ok(Some(rows))

@@ -28,7 +28,7 @@ fn looked(emulator: &Emulator) -> Result<Vec<String>> {
         let word = match check.outcome {
             CheckOutcome::Passed => "passed",
             CheckOutcome::Failed => "failed",
-            _ => "not checked",
+            CheckOutcome::Warned | CheckOutcome::Skipped | CheckOutcome::NotChecked => "not checked",
         };
         format!("{} {word}: {}", check.object, check.detail)
     };

@@ -21,10 +21,10 @@ pub(crate) fn send(emulator: &Emulator, role: &str, password: &str, batch: &Batc
     let login = Login { host, database: "neondb".into(), role: role.into(), password: Secret::new(password.to_owned()) };
     let request = batch.encode(&login, Some(&format!("{}/sql", emulator.url)), None);
     let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    headers.extend(request.secret_headers.iter().map(|(name, value)| (*name, value.reveal())));
+    headers.extend(request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
     headers.retain(|(name, _)| *name != "Content-Type");
     let answer = harness::http::send_with("POST", &request.url, None, &headers, Some(&request.body))?;
-    Ok(batch.decode(&login, Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body }))?)
+    Ok(batch.decode(&login, Ok(HttpResponse { status: answer.status, body: answer.body, ..HttpResponse::default() }))?)
 }
 
 /// Reads everything that staging's database holds.

@@ -224,7 +224,7 @@ impl Sim {
 
 fn answer(after: TimeDelta, status: u16, body: String) -> Reply {
     let retry_after = (status == 429).then(|| Duration::from_secs(3));
-    Reply { after, result: Ok(HttpResponse { status, retry_after, body }), seen: None }
+    Reply { after, result: Ok(HttpResponse { status, retry_after, body, ..HttpResponse::default() }), seen: None }
 }
 
 fn error_body(message: &str) -> String {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::prune::Deletion;
 use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, prepare, probing};
-use crate::config::Pair;
+use crate::config::{Pair, SmokeTest};
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus};
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE, SMOKE_ATTEMPTS};
+use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE};
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, sees_all_rows};
 use crate::time::{Timestamp, after};
 
@@ -82,8 +82,9 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             run.seen.ledger.iter_mut().for_each(|ledger| ledger.unfinished.retain(|run| run != closed));
             Ok(())
         }
-        (Action::Smoke(_), Outcome::Smoked(check)) => {
-            smoked(run, check, now);
+        (Action::Smoke(index), Outcome::Smoked(check, captured)) => {
+            run.seen.captured.extend(captured);
+            smoked(run, pair.smoke_tests.get(*index), check, now);
             Ok(())
         }
         (Action::Publish, Outcome::Published(None)) => {
@@ -105,13 +106,15 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
 }
 
 /// Takes up a smoke test; one that went wrong is tried again, because the application may not be back yet.
-fn smoked(run: &mut Run, check: Check, now: Timestamp) {
-    if check.outcome != CheckOutcome::Passed && run.checkpoint.attempt < SMOKE_ATTEMPTS {
+fn smoked(run: &mut Run, test: Option<&SmokeTest>, check: Check, now: Timestamp) {
+    if check.outcome != CheckOutcome::Passed && run.checkpoint.attempt < test.map_or(0, |test| test.attempts) {
         run.checkpoint.not_before = Some(after(now, wait_after(run.checkpoint.attempt, None)));
         run.checkpoint.attempt += 1;
         return;
     }
     run.checkpoint.attempt = 1;
+    // A test is called again where another one needs what it captures and this tick has not seen it.
+    run.checkpoint.checks.retain(|other| other.kind != CheckKind::SmokeTest || other.object != check.object);
     run.checkpoint.checks.push(check);
 }
 

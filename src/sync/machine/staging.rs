@@ -7,6 +7,7 @@ use crate::id::{BranchName, RoleName};
 use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
+use crate::sync::smoke;
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, Fingerprint, TOLD, compare};
 use crate::time::{after, between};
@@ -203,7 +204,12 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
     let smoked = view.checkpoint.checks.iter().filter(|check| check.kind == CheckKind::SmokeTest);
     let done = |name: &str| smoked.clone().any(|check| check.object == name);
     if let Some(index) = view.pair.smoke_tests.iter().position(|test| !done(&test.name)) {
-        return Decision::Act(Action::Smoke(index));
+        let tests = &view.pair.smoke_tests;
+        let first = smoke::needed_first(tests, &tests[index], &view.seen.captured);
+        // What captures a value and failed is no help: the test that needs it fails without it.
+        let first =
+            first.filter(|first| smoked.clone().all(|check| check.object != tests[*first].name || check.outcome == CheckOutcome::Passed));
+        return Decision::Act(Action::Smoke(first.unwrap_or(index)));
     }
     let failed: Vec<String> = smoked.filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if failed.is_empty() { Decision::Conclude(Conclusion::StepDone) } else { fail(failed.join("; ")) }
