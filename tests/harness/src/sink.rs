@@ -10,6 +10,9 @@ use standardwebhooks::Webhook;
 /// The key that notices are signed with.
 pub const SIGNING_SECRET: &str = "whsec_Zmlyc3RsaWdodC10ZXN0LXNlY3JldA==";
 
+/// What the staging application wants to see in the header `x-preview`.
+pub const APP_SECRET: &str = "only for those who may preview";
+
 /// A notice that was received.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -96,8 +99,9 @@ fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, stat
     let is_signed =
         header("webhook-signature").map(|signature| is_signed(&signature, header("webhook-id"), header("webhook-timestamp"), &body));
     let path = request.url().to_owned();
-    // A page of the staging application is there whatever the receiver of notices does.
-    let status = if path.starts_with("/app") { 200 } else { status.load(Ordering::SeqCst) };
+    // The staging application is there whatever the receiver of notices does.
+    let page = path.starts_with("/app").then(|| application(&request, &path, &body));
+    let status = page.as_ref().map_or_else(|| status.load(Ordering::SeqCst), |page| page.status_code().0);
     let id = header("webhook-id");
     lock(received).push(Received { path, id, is_signed, body: serde_json::from_str(&body).unwrap_or(Value::Null), status });
     if status == 0 {
@@ -105,7 +109,33 @@ fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, stat
         unanswered.push(request);
         return;
     }
-    let _ = request.respond(tiny_http::Response::empty(status));
+    let _ = match page {
+        Some(page) => request.respond(page),
+        None => request.respond(tiny_http::Response::empty(status)),
+    };
+}
+
+/// A staging application: a form with a token, a login that checks it and sets two cookies, and a page for who has logged in.
+fn application(request: &tiny_http::Request, path: &str, body: &str) -> tiny_http::ResponseBox {
+    let header = |name: &str| {
+        let found = request.headers().iter().find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name));
+        found.map(|header| header.value.as_str().to_owned()).unwrap_or_default()
+    };
+    let (status, headers, text): (u16, &[&str], &str) = match (request.method().as_str(), path) {
+        ("GET", "/app/form") => (200, &["Content-Type: text/html"], "<input name=\"csrf\" value=\"t0k3n\">"),
+        ("POST", "/app/login") if body == "csrf=t0k3n" && header("x-preview") == APP_SECRET => {
+            (302, &["Location: /app/me", "Set-Cookie: theme=dark; Path=/", "Set-Cookie: session=s3ss10n; HttpOnly"], "")
+        }
+        ("POST", "/app/login") => (403, &[], "who are you?"),
+        ("GET", "/app/me") if header("cookie") == "session=s3ss10n" => (200, &["Content-Type: application/json"], r#"{"user": {"id": 7}}"#),
+        ("GET", "/app/me") => (401, &[], ""),
+        _ => (200, &[], "ok"),
+    };
+    let mut response = tiny_http::Response::from_string(text).with_status_code(status);
+    for header in headers.iter().filter_map(|header| header.parse::<tiny_http::Header>().ok()) {
+        response.add_header(header);
+    }
+    response.boxed()
 }
 
 fn is_signed(signature: &str, id: Option<String>, timestamp: Option<String>, body: &str) -> bool {

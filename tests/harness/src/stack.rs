@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::emulator::{self, API_KEY, Emulator};
-use crate::sink::{SIGNING_SECRET, Sink};
+use crate::sink::{APP_SECRET, SIGNING_SECRET, Sink};
 use crate::worker::{self, ADMIN_TOKEN, READ_TOKEN, Worker};
 
 /// Everything that a run needs, on loopback.
@@ -189,6 +189,7 @@ fn secrets(sink: &Sink) -> Vec<(&'static str, String)> {
         ("READ_TOKEN", READ_TOKEN.to_owned()),
         ("HOOK_URL", format!("{}/webhook", sink.url)),
         ("HOOK_SECRET", SIGNING_SECRET.to_owned()),
+        ("PREVIEW_TOKEN", APP_SECRET.to_owned()),
         ("SLACK_URL", format!("{}/slack", sink.url)),
     ]
 }

@@ -1,0 +1,138 @@
+//! What a run checks beside the copy itself: the built wasm against real PostgreSQL and a staging application.
+
+use anyhow::{Context as _, Result};
+use harness::emulator::Options;
+use harness::sink::APP_SECRET;
+use harness::stack::Stack;
+use serde_json::{Value, json};
+
+use crate::sync::SEED;
+
+/// Tables of two organizations, guarded by row-level security, and an orphan that production has had for years.
+const ORGANIZATIONS: &str = "\
+create table public.projects(id int primary key, org int not null, name text);
+insert into public.projects select g, 1 + g % 2, 'p' || g from generate_series(1, 10) g;
+alter table public.projects enable row level security;
+create policy own on public.projects using (org::text = current_setting('app.org', true));
+grant select on public.projects to app;
+create table public.old(id int primary key, project int);
+insert into public.old values (1, 99);
+alter table public.old add constraint to_project foreign key (project) references public.projects not valid;
+create table public.mails(id int primary key, address text);
+insert into public.mails values (1, 'ann@example.test');
+";
+
+fn stack(verification: &Value) -> Result<Stack> {
+    let options = Options { seed: format!("{SEED}{ORGANIZATIONS}"), ..Options::default() };
+    Stack::start_with(&options, &|settings, _, _| settings["pairs"][0]["verification"] = verification.clone())
+}
+
+/// Returns how a check went and what it says; null where it is not in the report.
+fn told(report: &Value, name: &str) -> (Value, String) {
+    let found = report["checks"].as_array().into_iter().flatten().find(|check| check["name"] == name);
+    found.map(|check| (check["outcome"].clone(), check["detail"].as_str().unwrap_or_default().to_owned())).unwrap_or_default()
+}
+
+#[test]
+fn a_run_with_every_kind_of_check_tells_each_and_runs_what_is_configured_once() -> Result<()> {
+    let stack = stack(&json!({
+        "assertions": [
+            {"name": "users", "sql": "select count(*) from users", "on": "both", "expect": 1000},
+            {"name": "no address", "sql": "select count(*) from mails where address is not null", "on": "after_restore", "expect": 0},
+        ],
+        "tenants": {"role": "app", "setting": "app.org", "column": "org", "values": ["1", "2"]},
+        "after_restore": {"sql": ["update mails set address = null", "create table seeded(id int)"]},
+        "production_counts": "warn",
+    }))?;
+
+    let report = stack.run_to_end(3)?;
+    stack.worker.cron()?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let orphans = "1 have orphans: public.old.to_project (1 rows: {\"id\": 1})";
+    assert_eq!(told(&report, "neondb: foreign keys"), (json!("warned"), orphans.to_owned()));
+    assert_eq!(told(&report, "neondb: constraints that were never validated").0, "warned");
+    assert_eq!(told(&report, "neondb: assertion users on backup"), (json!("passed"), "1000".to_owned()));
+    assert_eq!(told(&report, "neondb: assertion users on staging"), (json!("passed"), "1000".to_owned()));
+    assert_eq!(told(&report, "neondb: assertion no address on staging"), (json!("passed"), "0".to_owned()));
+    assert_eq!(told(&report, "neondb: tenants in public.projects"), (json!("passed"), "2 tenants see 10 rows of their own".to_owned()));
+    assert_eq!(told(&report, "neondb: after_restore"), (json!("passed"), "2 statements were run".to_owned()));
+    assert_eq!(told(&report, "neondb: rows of production as it is").0, "passed");
+    assert_eq!(told(&report, "neondb: what acts by itself"), (json!("passed"), "nothing would".to_owned()));
+    assert_eq!(told(&report, "neondb: rows since the last verified run").0, "not_checked");
+    let rows = stack.emulator.sql(&stack.emulator.staging, &["select count(address)::text from mails"])?;
+    assert_eq!(rows, [[Some("0".to_owned())]]);
+    let rows = stack.emulator.sql(&stack.emulator.production, &["select count(address)::text from mails"])?;
+    assert_eq!(rows, [[Some("1".to_owned())]], "production is as it was");
+    Ok(())
+}
+
+#[test]
+fn what_the_backup_must_not_have_fails_the_run_before_staging_is_touched() -> Result<()> {
+    let stack = stack(&json!({"foreign_keys": "fail"}))?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!((&report["status"], &report["step"]), (&json!("failed"), &json!("verify_backup")), "{report:#}");
+    let reason = report["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("neondb: foreign keys: 1 have orphans: public.old.to_project"), "{reason}");
+    assert_eq!(stack.emulator.count("restoreProjectBranch")?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_tenant_that_sees_what_is_not_its_own_fails_the_run() -> Result<()> {
+    let stack = stack(&json!({"tenants": {"role": "app", "setting": "app.org", "column": "org", "values": ["1", "2"]}}))?;
+    stack.emulator.sql(&stack.emulator.production, &["create policy open on projects using (id = 3)"])?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "failed", "{report:#}");
+    let reason = report["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("tenants in public.projects: 1 rows are seen without a tenant; tenant 1 sees 1 rows that are not its own"), "{reason}");
+    Ok(())
+}
+
+#[test]
+fn a_table_that_lost_its_rows_since_yesterday_is_told_although_both_sides_agree() -> Result<()> {
+    let stack = stack(&json!({}))?;
+    stack.run_to_end(3)?;
+    stack.emulator.sql(&stack.emulator.production, &["delete from users where id > 600"])?;
+
+    let answer = stack.worker.call("POST", "/runs?follow", None)?;
+    let ended = answer.body.lines().rfind(|line| line.starts_with("data: ")).unwrap_or_default();
+    let run = ended.split('"').find(|part| part.len() == 16 && part.ends_with('Z')).context("the run's id")?;
+    let report = stack.worker.report(run)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let (outcome, detail) = told(&report, "neondb: rows since the last verified run");
+    assert_eq!(outcome, "warned");
+    assert!(detail.starts_with("public.users had 1000 rows in ") && detail.ends_with(" and has 600"), "{detail}");
+    Ok(())
+}
+
+#[test]
+fn the_application_is_logged_in_to_and_its_page_is_read_with_the_cookie() -> Result<()> {
+    let options = Options { seed: SEED.to_owned(), ..Options::default() };
+    let stack = Stack::start_with(&options, &|settings, _, sink| {
+        let url = |path: &str| format!("{}/app/{path}", sink.url);
+        settings["pairs"][0]["smoke_tests"] = json!([
+            {"name": "form", "url": url("form"), "expect_headers": {"content-type": "text/html"}, "capture": {"csrf": "between:value=\"|\""}},
+            {"name": "log in", "method": "POST", "url": url("login"), "body": "csrf={{csrf}}", "secret_headers": {"x-preview": "PREVIEW_TOKEN"},
+             "expect_status": 302, "capture": {"session": "cookie:session", "theme": "cookie:theme"}},
+            {"name": "me", "url": url("me"), "headers": {"cookie": "session={{session}}"}, "expect_json": {"/user/id": 7}},
+            {"name": "somebody else", "url": url("me"), "headers": {"cookie": "theme={{theme}}"}, "attempts": 1, "on_failure": "warn"},
+        ]);
+    })?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    assert_eq!(told(&report, "smoke test: me"), (json!("passed"), "answered 200".to_owned()));
+    assert_eq!(told(&report, "smoke test: somebody else"), (json!("warned"), "expected 200, answered 401".to_owned()));
+    let places = [report.to_string(), stack.worker.output(), stack.stored_text()?];
+    for secret in ["s3ss10n", "t0k3n", APP_SECRET] {
+        assert!(places.iter().all(|place| !place.contains(secret)), "{secret} is where everybody may read it");
+    }
+    Ok(())
+}
