@@ -20,7 +20,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
+use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Permission, Project, Role};
 use crate::id::{BranchId, BranchName, EndpointId, Lsn, ProjectId, RoleName, Secret};
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
@@ -59,6 +59,8 @@ pub enum Call {
     RevealPassword(BranchId, RoleName),
     /// Lists the newest operations. Repeatable.
     ListOperations,
+    /// Lists who has been given access to the project. Repeatable.
+    ListPermissions,
     /// Makes a branch. A second call is refused, because the name is taken.
     CreateBranch(CreateBranch),
     /// Gives a branch a read-only endpoint of this size, in hundredths of a compute unit. Not repeatable: a second call makes a second
@@ -153,6 +155,8 @@ pub enum Reply {
     Password(BranchId, RoleName, Secret),
     /// The newest operations.
     Operations(Vec<Operation>),
+    /// Who has been given access.
+    Permissions(Vec<Permission>),
     /// A branch was made; its operations are under way.
     Created(Branch, Vec<Endpoint>, Vec<Operation>),
     /// An endpoint was made; it starts with the first query.
@@ -219,7 +223,8 @@ impl Call {
             | Self::ListDatabases(_)
             | Self::ListRoles(_)
             | Self::RevealPassword(..)
-            | Self::ListOperations => false,
+            | Self::ListOperations
+            | Self::ListPermissions => false,
         }
     }
 
@@ -233,6 +238,7 @@ impl Call {
             Self::ListRoles(branch) => format!("list roles of {branch}"),
             Self::RevealPassword(branch, role) => format!("read the password of role {role} on {branch}"),
             Self::ListOperations => format!("list operations of {project}"),
+            Self::ListPermissions => format!("list the people with access to {project}"),
             Self::CreateBranch(create) => format!("create branch {} from {}", create.name, create.parent),
             Self::CreateEndpoint(branch, _) => format!("create a read-only endpoint on {branch}"),
             Self::RestoreBranch(restore) => format!("restore {} from {}", restore.branch, restore.source),
@@ -265,6 +271,7 @@ impl Call {
                 (Method::Get, format!("/branches/{branch}/roles/{}/reveal_password", percent_encode(role.as_str())))
             }
             Self::ListOperations => (Method::Get, "/operations?limit=100".to_owned()),
+            Self::ListPermissions => (Method::Get, "/permissions".to_owned()),
             Self::CreateBranch(_) => (Method::Post, "/branches".to_owned()),
             Self::CreateEndpoint(..) => (Method::Post, "/endpoints".to_owned()),
             Self::RestoreBranch(restore) => (Method::Post, format!("/branches/{}/restore", restore.branch)),
@@ -325,6 +332,7 @@ impl Call {
                 Reply::Password(branch.clone(), role.clone(), Secret::new(password))
             }
             Self::ListOperations => Reply::Operations(field(body, "operations")?),
+            Self::ListPermissions => Reply::Permissions(field(body, "project_permissions")?),
             Self::CreateBranch(_) => {
                 let created: Created = whole(body)?;
                 Reply::Created(created.branch, created.endpoints, created.operations)

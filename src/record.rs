@@ -15,7 +15,7 @@
 //! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, Deserializer as _, MapAccess, Visitor};
@@ -28,7 +28,7 @@ use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, 
 use crate::sync::machine::{Ledger, backup_name};
 use crate::sync::notice::NoticeKind;
 use crate::sync::step::Step;
-use crate::sync::verify::{Check, Counts};
+use crate::sync::verify::{Check, CheckOutcome, Counts};
 use crate::time::{Timestamp, after, millis};
 
 /// How long a write waits before it is repeated: one key takes one write a second.
@@ -149,7 +149,10 @@ pub struct Report {
     pub steps: Vec<StepRecord>,
     /// What was compared.
     pub compared: Compared,
-    /// Every check.
+    /// How many checks went how.
+    #[serde(default)]
+    pub outcomes: BTreeMap<CheckOutcome, usize>,
+    /// Every check; what did not hold first.
     pub checks: Vec<Check>,
     /// What became of passwords.
     pub passwords: Passwords,
@@ -220,7 +223,8 @@ impl Report {
                 rows: print.row_count(),
                 bytes: print.bytes(),
             }),
-            checks: checkpoint.checks.clone(),
+            outcomes: counted(&checkpoint.checks),
+            checks: sorted(&checkpoint.checks),
             passwords: checkpoint.passwords.clone(),
             warnings: checkpoint.warnings.clone(),
             errors: checkpoint.errors.clone(),
@@ -249,6 +253,7 @@ impl Report {
             hold: None,
             steps: Vec::new(),
             compared: Compared::default(),
+            outcomes: BTreeMap::new(),
             checks: Vec::new(),
             passwords: Passwords::default(),
             warnings: Vec::new(),
@@ -285,6 +290,22 @@ impl Report {
     }
 }
 
+/// Counts checks by their outcome.
+fn counted(checks: &[Check]) -> BTreeMap<CheckOutcome, usize> {
+    let mut counts = BTreeMap::new();
+    for check in checks {
+        *counts.entry(check.outcome).or_default() += 1;
+    }
+    counts
+}
+
+/// Puts what did not hold first, otherwise in the order in which it was checked.
+fn sorted(checks: &[Check]) -> Vec<Check> {
+    let mut checks = checks.to_vec();
+    checks.sort_by_key(|check| check.outcome);
+    checks
+}
+
 /// The record of a backup that was read without objection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedBackup {
@@ -302,6 +323,9 @@ pub struct VerifiedBackup {
     /// The rows of each table, beside which those of the next run are held.
     #[serde(default, skip_serializing_if = "Counts::is_empty")]
     pub counts: Counts,
+    /// The people who had been given access to the project; missing where that was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub people: Option<BTreeSet<String>>,
 }
 
 /// Decodes a record; a format newer than ours is refused.

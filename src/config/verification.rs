@@ -34,6 +34,10 @@ pub struct Verification {
     pub production_counts: Policy,
     /// How many rows of a hundred they may be apart.
     pub production_counts_percent: u32,
+    /// Neon's settings that protect production and not staging.
+    pub posture: Policy,
+    /// People who have been given access to the project, beside those of the last verified run.
+    pub people: Policy,
     /// Tables whose newest row must not be old.
     pub freshness: Vec<Freshness>,
     /// Statements with an expected result.
@@ -178,6 +182,8 @@ pub(super) fn verification(pair: &mut Fields<'_>) -> Verification {
         row_loss_percent: fields.number("row_loss_percent", 1, 100).unwrap_or(30),
         production_counts: fields.word("production_counts", &POLICIES).unwrap_or(Policy::Off),
         production_counts_percent: fields.number("production_counts_percent", 0, 100).unwrap_or(5),
+        posture: fields.word("posture", &POLICIES).unwrap_or(Policy::Warn),
+        people: fields.word("people", &POLICIES).unwrap_or(Policy::Off),
         freshness: freshness(fields),
         assertions: assertions(fields),
         tenants: tenants(fields),

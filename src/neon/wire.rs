@@ -29,6 +29,51 @@ pub struct Project {
     /// The owner, with the plan's limits; missing in some replies.
     #[serde(default)]
     pub owner: Option<Owner>,
+    /// Its settings; missing in some replies.
+    #[serde(default)]
+    pub settings: Option<ProjectSettings>,
+}
+
+/// The settings of a project that say who may connect.
+///
+/// # Source
+///
+/// Neon API v2, `ProjectSettingsData`, read 2026-11-21.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ProjectSettings {
+    /// The addresses that may connect.
+    pub allowed_ips: Option<AllowedIps>,
+    /// Whether connections from the Internet are refused, whatever the list says.
+    pub block_public_connections: bool,
+}
+
+/// The addresses that may connect; an empty list lets everybody in.
+///
+/// # Source
+///
+/// Neon API v2, `AllowedIps`, read 2026-11-21.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AllowedIps {
+    /// Addresses and ranges.
+    pub ips: Vec<String>,
+    /// Whether the list holds for protected branches alone.
+    pub protected_branches_only: bool,
+}
+
+/// Somebody who has been given access to a project.
+///
+/// # Source
+///
+/// Neon API v2, `ProjectPermission`, read 2026-11-21.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Permission {
+    /// Who.
+    pub granted_to_email: String,
+    /// When it was taken back; missing while it holds.
+    #[serde(default)]
+    pub revoked_at: Option<String>,
 }
 
 /// The owner of a project.
@@ -93,6 +138,9 @@ pub struct Endpoint {
     /// Whether connections are refused.
     #[serde(default)]
     pub disabled: bool,
+    /// Whether who has an account of Neon's may connect without a password.
+    #[serde(default)]
+    pub passwordless_access: bool,
     /// When it was made.
     #[serde(with = "millis")]
     pub created_at: Timestamp,

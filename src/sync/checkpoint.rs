@@ -96,6 +96,9 @@ pub struct Checkpoint {
     pub is_restore_in_doubt: bool,
     /// Whether staging was compared with the backup.
     pub is_compared: bool,
+    /// The people who have been given access to the project; missing where that was not asked.
+    #[serde(default)]
+    pub people: Option<BTreeSet<String>>,
     /// Whether the configured SQL was run on staging.
     #[serde(default)]
     pub is_prepared: bool,
@@ -407,6 +410,7 @@ impl Checkpoint {
             intended_name: None,
             is_restore_in_doubt: false,
             is_compared: false,
+            people: None,
             is_prepared: false,
             is_looked_at: false,
             checks: Vec::new(),

@@ -16,6 +16,7 @@ mod differences;
 mod ending;
 mod names;
 mod passwords;
+mod posture;
 mod preflight;
 mod prepare;
 mod probing;
@@ -386,7 +387,9 @@ impl<'a> View<'a> {
         if let Some(orders) = &self.seen.orders {
             return Ok(orders);
         }
-        let wants_baseline = self.pair.verification.row_loss != Policy::Off && !self.checkpoint.probed.contains(&Side::Backup);
+        let settings = &self.pair.verification;
+        let wants_baseline =
+            (settings.row_loss != Policy::Off || settings.people != Policy::Off) && !self.checkpoint.probed.contains(&Side::Backup);
         let runs = if wants_baseline { names::earlier_runs(self.pair, self.branches()?, &self.checkpoint.run) } else { Vec::new() };
         Err(Decision::Act(Action::ReadOrders(runs)))
     }

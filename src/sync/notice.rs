@@ -29,6 +29,9 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters of a text that Slack is given; its limit for a section is 3,000.
 const SLACK_TEXT: usize = 2_900;
 
+/// Checks that a notice tells; the report has all.
+const WARNINGS: usize = 10;
+
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -175,12 +178,12 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
         RunStatus::Succeeded if checkpoint.restore.is_some() => (
             NoticeKind::Succeeded,
             format!("[{label}] Daily sync completed — {date}"),
-            format!("Production → staging sync completed successfully at {time}. Staging data verified."),
+            format!("Production → staging sync completed successfully at {time}. Staging data verified{}", warned_text(checkpoint)),
         ),
         RunStatus::Succeeded => (
             NoticeKind::Succeeded,
             format!("[{label}] Backup verified — {date}"),
-            format!("The backup of production was made and verified at {time}. {}", kept_text(checkpoint, pair)),
+            format!("The backup of production was made and verified at {time}{} {}", warned_text(checkpoint), kept_text(checkpoint, pair)),
         ),
         RunStatus::Cancelled => (
             NoticeKind::Cancelled,
@@ -209,9 +212,28 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
         at: verdict.at,
         subject,
         text,
-        warnings: checkpoint.warnings.clone(),
+        warnings: warnings(checkpoint),
         runbook: verdict.runbook.clone(),
     })
+}
+
+/// Returns what people should know although it stopped nothing, and what did not hold, of which the reason tells only the first.
+fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
+    let mut checks: Vec<_> = checkpoint.checks.iter().filter(|check| check.is_worth_telling()).collect();
+    checks.sort_by_key(|check| check.outcome);
+    let more = checks.len().saturating_sub(WARNINGS);
+    let told = checks.into_iter().take(WARNINGS).map(ToString::to_string);
+    let more = (more > 0).then(|| format!("and {more} more, told by GET /runs/{}", checkpoint.run));
+    checkpoint.warnings.iter().cloned().chain(told).chain(more).collect()
+}
+
+/// Ends a sentence, and says how much there is to look at.
+fn warned_text(checkpoint: &Checkpoint) -> String {
+    match warnings(checkpoint).len() {
+        0 => ".".to_owned(),
+        1 => ". There is one warning.".to_owned(),
+        count => format!(". There are {count} warnings."),
+    }
 }
 
 /// Says why staging was left as it is.

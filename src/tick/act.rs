@@ -137,7 +137,8 @@ impl<W: World> Context<'_, W> {
             let key = record::backup_key(&pair.name, run);
             // A record that cannot be read is one that is not there: it protects nothing.
             let record: VerifiedBackup = record::decode(&key, text(&key)?).ok()?;
-            (!record.counts.is_empty()).then(|| Baseline { run: run.clone(), counts: record.counts })
+            let is_of_use = !record.counts.is_empty() || record.people.is_some();
+            is_of_use.then(|| Baseline { run: run.clone(), counts: record.counts, people: record.people })
         });
         Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.is_in_force(now)), baseline })
     }
@@ -288,6 +289,7 @@ impl<W: World> Context<'_, W> {
             verified_at: self.world.now(),
             compared: Compared { tables: print.table_count(), rows: print.row_count(), bytes: print.bytes() },
             counts: print.counts(),
+            people: checkpoint.people.clone(),
         };
         let key = record::backup_key(&checkpoint.pair, &checkpoint.run);
         if let Err(error) = self.write(&key, &record::encode(&record), None).await {

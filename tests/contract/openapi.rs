@@ -28,17 +28,28 @@ fn unjudged(replies: &[Value]) -> Result<Vec<String>> {
     Ok(all.into_iter().filter(|operation| !replies.iter().any(|reply| reply["operation"] == operation.as_str())).collect())
 }
 
+/// Asks who asks, gives somebody else access to the project, and takes it back.
+fn people(emulator: &Emulator, replies: &mut Vec<Value>, project: &str) -> Result<()> {
+    call(emulator, replies, "getAuthDetails", "GET", "/auth", None)?;
+    call(emulator, replies, "getCurrentUserInfo", "GET", "/users/me", None)?;
+    let path = format!("{project}/permissions");
+    let granted = call(emulator, replies, "grantPermissionToProject", "POST", &path, Some(json!({"email": "ann@example.com"})))?;
+    call(emulator, replies, "listProjectPermissions", "GET", &path, None)?;
+    let granted = granted["id"].as_str().context("the permission's id")?;
+    call(emulator, replies, "revokePermissionFromProject", "DELETE", &format!("{path}/{granted}"), None)?;
+    Ok(())
+}
+
 #[test]
 fn every_reply_matches_neons_openapi_document() -> Result<()> {
     let (folder, emulator) = emulator()?;
     let mut replies = Vec::new();
     let project = format!("/projects/{}", emulator.project);
     let staging = format!("{project}/branches/{}", emulator.staging);
+    people(&emulator, &mut replies, &project)?;
     let mut reply =
         |operation: &str, method: &str, path: &str, body: Option<Value>| call(&emulator, &mut replies, operation, method, path, body);
 
-    reply("getAuthDetails", "GET", "/auth", None)?;
-    reply("getCurrentUserInfo", "GET", "/users/me", None)?;
     reply("getCurrentUserOrganizations", "GET", "/users/me/organizations", None)?;
     reply("listProjects", "GET", "/projects", None)?;
     reply("listSharedProjects", "GET", "/projects/shared", None)?;

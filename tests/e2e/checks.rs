@@ -89,7 +89,10 @@ fn a_tenant_that_sees_what_is_not_its_own_fails_the_run() -> Result<()> {
 
     assert_eq!(report["status"], "failed", "{report:#}");
     let reason = report["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("tenants in public.projects: 1 rows are seen without a tenant; tenant 1 sees 1 rows that are not its own"), "{reason}");
+    assert!(
+        reason.contains("tenants in public.projects: 1 rows are seen without a tenant; tenant 1 sees 1 rows that are not its own"),
+        "{reason}"
+    );
     Ok(())
 }
 

@@ -251,9 +251,9 @@ fn every_smoke_test_is_called_and_one_that_is_not_fatal_warns() {
     };
     let (passed, failed, warned) = (CheckOutcome::Passed, CheckOutcome::Failed, CheckOutcome::Warned);
     assert_eq!(with(&[]), (Some(RunStatus::Succeeded), vec![passed, passed, passed], String::new()));
-    assert_eq!(with(&[2, 3, 4]), (Some(RunStatus::Succeeded), vec![passed, warned, passed], String::new()));
+    assert_eq!(with(&[2, 3, 4]), (Some(RunStatus::Succeeded), vec![warned, passed, passed], String::new()));
     let reason = "smoke test: sign-in: expected 200, answered 500".to_owned();
-    assert_eq!(with(&[3, 4, 5]), (Some(RunStatus::Failed), vec![passed, passed, failed], reason));
+    assert_eq!(with(&[3, 4, 5]), (Some(RunStatus::Failed), vec![failed, passed, passed], reason));
 }
 
 #[test]
@@ -303,4 +303,19 @@ fn what_is_refused_on_staging_fails_the_run() {
     let reason = report(&outcome).reason.unwrap_or_default();
     assert_eq!(outcome.status, Some(RunStatus::Failed));
     assert!(reason.starts_with("verify staging: neondb: after_restore: query neondb: answered 401"), "{reason}");
+}
+
+#[test]
+fn what_a_notice_tells_beside_a_success_is_what_somebody_should_look_at() {
+    let settings = |value: &mut serde_json::Value| {
+        let url = |name: &str| format!("https://staging.example.test/{name}");
+        value["pairs"][0]["smoke_tests"] = json!([{"name": "page", "url": url("page"), "on_failure": "warn", "attempts": 1}]);
+    };
+    let text = |faults: Vec<simulation::plan::Planned>| {
+        let outcome = play(&Script { settings, faults, ..Script::default() });
+        assert_eq!(outcome.status, Some(RunStatus::Succeeded));
+        outcome.told[0].text.clone()
+    };
+    assert!(text(Vec::new()).ends_with(" ET. Staging data verified."), "one line when all is well");
+    assert!(text(vec![planned("smoke", 1, Fault::Refused(500))]).ends_with(" ET. Staging data verified. There is one warning."));
 }

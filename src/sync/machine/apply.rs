@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::prune::Deletion;
-use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, prepare, probing};
-use crate::config::{Pair, SmokeTest};
+use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, posture, prepare, probing};
+use crate::config::{Pair, Policy, SmokeTest};
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{Branch, Endpoint, Operation};
@@ -39,9 +39,9 @@ const LOOKS_INTO_DIFFERENCES: u32 = 3;
 /// [`IllegalTransition`] when the outcome is not one of that action's.
 pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now: Timestamp) -> Result<(), IllegalTransition> {
     match (action, outcome) {
-        (Action::Call(call), Outcome::Replied(reply)) => replied(run, call, *reply, now),
+        (Action::Call(call), Outcome::Replied(reply)) => replied(run, call, *reply, pair, now),
         (Action::Call(call), Outcome::Failed(error)) => {
-            call_failed(run, call, &error, now);
+            call_failed(run, call, &error, pair, now);
             Ok(())
         }
         (Action::Query(query), Outcome::Queried(rows)) => {
@@ -119,7 +119,7 @@ fn smoked(run: &mut Run, test: Option<&SmokeTest>, check: Check, now: Timestamp)
 }
 
 /// Takes up a reply of Neon's.
-fn replied(run: &mut Run, call: &Call, reply: Reply, now: Timestamp) -> Result<(), IllegalTransition> {
+fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp) -> Result<(), IllegalTransition> {
     match reply {
         Reply::Project(project) => run.seen.project = Some(project),
         Reply::Branches(branches) => run.seen.branches = Some(branches),
@@ -130,6 +130,12 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, now: Timestamp) -> Result<(
         }
         Reply::Password(branch, role, password) => {
             run.seen.passwords.insert((branch, role), Some(password));
+        }
+        Reply::Permissions(permissions) => {
+            let before = run.seen.orders.as_ref().and_then(|orders| orders.baseline.as_ref()).and_then(|baseline| baseline.people.as_ref());
+            let (check, people) = posture::judge_people(&permissions, before, pair.verification.people);
+            run.checkpoint.checks.push(check);
+            run.checkpoint.people = Some(people);
         }
         Reply::Operations(operations) => run.seen.operations = Some(operations),
         Reply::Created(branch, endpoints, operations) => created(run, branch, endpoints, &operations, now),
@@ -185,8 +191,14 @@ pub(super) fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Ve
 }
 
 /// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.
-fn call_failed(run: &mut Run, call: &Call, error: &NeonError, now: Timestamp) {
+fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: Timestamp) {
     let meaning = disposition(error, call);
+    let policy = pair.verification.people;
+    if *call == Call::ListPermissions && (policy != Policy::Fail || matches!(meaning, Disposition::Fail(_))) {
+        // A key of one project may not be told; that stops nothing.
+        run.checkpoint.checks.push(posture::unknown_people(&error.to_string(), policy));
+        return;
+    }
     if let (Call::RevealPassword(branch, role), NeonError::Status { status: 404 | 412, .. }) = (call, error) {
         run.seen.passwords.insert((branch.clone(), role.clone()), None);
         return;

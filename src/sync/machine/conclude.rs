@@ -1,7 +1,7 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, prepare, probing};
+use super::{Conclusion, Run, posture, prepare, probing};
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
@@ -131,6 +131,9 @@ fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
         staging: staging.id.clone(),
         staging_name: staging.name.clone(),
     });
+    if let (Some(project), Some(branches), Some(endpoints)) = (&run.seen.project, &run.seen.branches, &run.seen.endpoints) {
+        run.checkpoint.checks.extend(posture::judge(project, branches, endpoints, pair));
+    }
     let listed = run.seen.databases.iter().flatten().map(|database| database.name.clone());
     run.checkpoint.databases = pair.databases.clone().unwrap_or_else(|| listed.collect());
     run.checkpoint.advance(now);

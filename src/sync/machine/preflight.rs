@@ -162,7 +162,8 @@ mod tests {
         let kind = "read_write".to_owned();
         let host = "ep-a-b-c.neon.test".to_owned();
         let branch_id = pair.staging_branch.clone();
-        let mut endpoints = vec![Endpoint { id: "ep-a-b-c".into(), branch_id, host, kind, disabled: false, created_at: now() }];
+        let mut endpoints =
+            vec![Endpoint { id: "ep-a-b-c".into(), branch_id, host, kind, disabled: false, passwordless_access: true, created_at: now() }];
         change(&mut list, &mut endpoints);
         let checkpoint = started();
         let seen = Seen::default();

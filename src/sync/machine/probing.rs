@@ -3,7 +3,7 @@
 //! Invariants: what was answered is in the checkpoint and is not asked again; what cannot be asked is *not checked*, and the policy of each check says
 //! whether that fails the run.
 
-use super::{Conclusion, Decision, Purpose, Run, View, contents};
+use super::{Conclusion, Decision, Purpose, Run, View, contents, posture};
 use crate::config::{Pair, Policy, Verification};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Rows, SqlError};
@@ -40,8 +40,10 @@ pub(super) fn next_backup(view: &View<'_>, backup: &BranchId) -> Result<(), Deci
     }
     ask(view, Side::Backup, backup)?;
     ask(view, Side::Production, &view.pair.production_branch)?;
+    posture::people(view)?;
     let settings = &view.pair.verification;
-    let baseline = if settings.row_loss == Policy::Off { None } else { view.orders()?.baseline.as_ref() };
+    let baseline = if settings.row_loss == Policy::Off { None } else { view.orders()?.baseline.as_ref() }
+        .filter(|baseline| !baseline.counts.is_empty());
     let read = view.checkpoint.prints.get(&Side::Backup).cloned().unwrap_or_default();
     let mut checks: Vec<Check> = Vec::new();
     for database in &view.checkpoint.databases {

@@ -237,6 +237,7 @@ mod tests {
             host: "ep-a-b-c.neon.test".to_owned(),
             kind: "read_only".to_owned(),
             disabled: false,
+            passwordless_access: true,
             created_at: staging.created_at,
         };
         let name = "backup-20261121".into();

@@ -79,6 +79,10 @@ pub enum CheckKind {
     Armed,
     /// What is configured was run on staging.
     AfterRestore,
+    /// Neon's settings that protect production and not staging.
+    Posture,
+    /// Who has been given access to the project.
+    People,
     /// A role of staging logs in.
     LogIn,
     /// The staging application answers.
@@ -105,26 +109,28 @@ impl CheckKind {
             Self::Tenants => format!("tenants in {object}"),
             Self::Armed => "what acts by itself".to_owned(),
             Self::AfterRestore => "after_restore".to_owned(),
+            Self::Posture => "protection of staging".to_owned(),
+            Self::People => "people with access".to_owned(),
             Self::LogIn => format!("staging: role {object} logs in"),
             Self::SmokeTest => format!("smoke test: {object}"),
         }
     }
 }
 
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a check went; what people should look at first comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOutcome {
-    /// It was run and held.
-    Passed,
     /// It was run and did not hold.
     Failed,
+    /// It could not be run.
+    NotChecked,
     /// It was run; somebody should look, nothing is stopped.
     Warned,
     /// There is nothing to check.
     Skipped,
-    /// It could not be run.
-    NotChecked,
+    /// It was run and held.
+    Passed,
 }
 
 impl Check {
@@ -154,6 +160,16 @@ impl Check {
     #[must_use]
     pub fn again(&self, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
         Self { outcome, detail: detail.into(), differences: Vec::new(), findings: Vec::new(), rows: None, ..self.clone() }
+    }
+
+    /// Returns whether people are told of it in a notice. That a database has no `amcheck`, or a first run no run before it, is told in the report
+    /// alone, where it does not come back every morning.
+    pub fn is_worth_telling(&self) -> bool {
+        match self.outcome {
+            CheckOutcome::Failed | CheckOutcome::Warned => true,
+            CheckOutcome::NotChecked => !matches!(self.kind, CheckKind::IndexStructure | CheckKind::RowLoss) || !self.is_optional,
+            CheckOutcome::Passed | CheckOutcome::Skipped => false,
+        }
     }
 
     /// Returns whether it stands in the way of a success.

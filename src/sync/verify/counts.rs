@@ -1,6 +1,6 @@
 //! Whether the numbers of rows make sense, beside those of the last verified run and beside production as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct Baseline {
     pub run: RunId,
     /// What it counted.
     pub counts: Counts,
+    /// The people who had been given access to the project; missing where that was not asked.
+    pub people: Option<BTreeSet<String>>,
 }
 
 impl Fingerprint {
@@ -41,7 +43,7 @@ pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, setting
     }
     let check = |database: &DatabaseName| {
         let none = BTreeMap::new();
-        let Some(Baseline { run, counts }) = baseline else {
+        let Some(Baseline { run, counts, .. }) = baseline else {
             let detail = "no verified run before this one is on record";
             // There is a first run: that it has nothing to be compared with is no defect of it.
             return Check { is_optional: true, ..Check::of(CheckKind::RowLoss, database, "", CheckOutcome::NotChecked, detail) };

@@ -268,6 +268,8 @@ pub struct Endpoint {
     pub suspend_timeout_seconds: i64,
     /// Whether connections are refused.
     pub is_disabled: bool,
+    /// Whether who has an account of Neon's may connect without a password.
+    pub is_passwordless: bool,
     /// A name that somebody gave it.
     pub name: Option<String>,
     /// When it was made.
@@ -299,6 +301,12 @@ pub struct Model {
     pub durations: Durations,
     /// The plan's limits.
     pub limits: Limits,
+    /// The addresses that may connect, and whether that holds for protected branches alone.
+    pub allowed_ips: (Vec<String>, bool),
+    /// Whether connections from the Internet are refused.
+    pub blocks_public: bool,
+    /// Who has been given access: an id, an address, and when.
+    pub permissions: Vec<(String, String, Timestamp)>,
     /// Every branch, oldest first.
     pub branches: Vec<Branch>,
     /// Every endpoint.
@@ -348,6 +356,9 @@ impl Model {
             switches: Switches::default(),
             durations: Durations::default(),
             limits: Limits::default(),
+            allowed_ips: (Vec::new(), false),
+            blocks_public: false,
+            permissions: Vec::new(),
             branches: Vec::new(),
             endpoints: Vec::new(),
             operations: Vec::new(),
@@ -439,6 +450,7 @@ impl Model {
             size: (json!(0.25), json!(0.25)),
             suspend_timeout_seconds: 0,
             is_disabled: false,
+            is_passwordless: true,
             name: None,
             created_at: now,
             updated_at: now,

@@ -130,6 +130,7 @@ impl Model {
         let value = &body["endpoint"];
         if let Some(endpoint) = self.endpoint_mut(id) {
             endpoint.is_disabled = value["disabled"].as_bool().unwrap_or(endpoint.is_disabled);
+            endpoint.is_passwordless = value["passwordless_access"].as_bool().unwrap_or(endpoint.is_passwordless);
             endpoint.suspend_timeout_seconds = value["suspend_timeout_seconds"].as_i64().unwrap_or(endpoint.suspend_timeout_seconds);
             if let Some(name) = value["name"].as_str() {
                 endpoint.name = Some(name.to_owned());

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::render::OperationBody;
-use super::{ApiError, Model, Request, Response, Timestamp, micros};
+use super::{ApiError, Model, Request, Response, Timestamp, micros, seconds};
 
 /// Returns the name of a route, as Neon's OpenAPI document has it; `unknown` for none.
 pub fn route_name(method: &str, path: &str) -> &'static str {
@@ -41,6 +41,9 @@ pub fn route_name(method: &str, path: &str) -> &'static str {
         ("POST", ["projects", _, "endpoints", _, "start"]) => "startProjectEndpoint",
         ("POST", ["projects", _, "endpoints", _, "suspend"]) => "suspendProjectEndpoint",
         ("POST", ["projects", _, "endpoints", _, "restart"]) => "restartProjectEndpoint",
+        ("GET", ["projects", _, "permissions"]) => "listProjectPermissions",
+        ("POST", ["projects", _, "permissions"]) => "grantPermissionToProject",
+        ("DELETE", ["projects", _, "permissions", _]) => "revokePermissionFromProject",
         ("GET", ["projects", _, "connection_uri"]) => "getConnectionURI",
         ("GET", ["projects", _, "operations"]) => "listProjectOperations",
         ("GET", ["projects", _, "operations", _]) => "getProjectOperation",
@@ -94,6 +97,12 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "updateProjectEndpoint" => model.update_endpoint(part(3), body, now),
         "deleteProjectEndpoint" => model.delete_endpoint(part(3), now),
         "startProjectEndpoint" | "suspendProjectEndpoint" | "restartProjectEndpoint" => model.drive_endpoint(part(3), part(4), now),
+        "listProjectPermissions" => {
+            let permissions: Vec<Value> = model.permissions.iter().map(permission).collect();
+            Ok(Response::ok(json!({"project_permissions": permissions})))
+        }
+        "grantPermissionToProject" => grant(model, body, now),
+        "revokePermissionFromProject" => revoke(model, part(3), now),
         "getConnectionURI" => model.connection_uri(request),
         "listProjectOperations" => list_operations(model, request, now),
         "getProjectOperation" => {
@@ -150,6 +159,12 @@ fn update_project(model: &mut Model, body: &Value) -> Response {
     if let Some(seconds) = asked["history_retention_seconds"].as_i64() {
         model.history_seconds = seconds.clamp(0, 2_592_000);
     }
+    let list = &asked["settings"]["allowed_ips"];
+    if let Some(ips) = list["ips"].as_array() {
+        model.allowed_ips.0 = ips.iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
+    }
+    model.allowed_ips.1 = list["protected_branches_only"].as_bool().unwrap_or(model.allowed_ips.1);
+    model.blocks_public = asked["settings"]["block_public_connections"].as_bool().unwrap_or(model.blocks_public);
     Response::ok(json!({"project": model.render_project(), "operations": []}))
 }
 
@@ -157,6 +172,31 @@ fn count(model: &Model, request: &Request) -> Response {
     let search = request.query.get("search").map(String::as_str).unwrap_or_default();
     let count = model.branches.iter().filter(|branch| branch.name.contains(search) || branch.id.contains(search)).count();
     Response::ok(json!({"count": count}))
+}
+
+fn permission((id, email, at): &(String, String, Timestamp)) -> Value {
+    json!({"id": id, "granted_to_email": email, "granted_at": seconds(*at)})
+}
+
+/// Gives somebody access.
+fn grant(model: &mut Model, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+    let email =
+        body["email"].as_str().filter(|email| email.contains('@')).ok_or_else(|| ApiError::new(400, "", "invalid request: email"))?;
+    if model.permissions.iter().any(|(_, other, _)| other == email) {
+        return Err(ApiError::new(409, "", "permission already granted"));
+    }
+    let granted = (format!("permission-{}", model.permissions.len() + 1), email.to_owned(), now);
+    model.permissions.push(granted.clone());
+    Ok(Response::ok(permission(&granted)))
+}
+
+/// Takes access back.
+fn revoke(model: &mut Model, id: &str, now: Timestamp) -> Result<Response, ApiError> {
+    let found =
+        model.permissions.iter().position(|(other, ..)| other == id).ok_or_else(|| ApiError::new(404, "", "permission not found"))?;
+    let mut body = permission(&model.permissions.remove(found));
+    body["revoked_at"] = seconds(now).into();
+    Ok(Response::ok(body))
 }
 
 /// Lists operations, newest first; the cursor is the instant of the last one.
