@@ -135,16 +135,34 @@ fn every_runbook_that_the_code_names_exists() -> Result<()> {
     Ok(())
 }
 
-/// Returns the keys that `config.rs` reads.
+/// Returns the keys that `config.rs` and its parts read.
 fn keys_of_the_code() -> Result<BTreeSet<String>> {
-    let text = read(&root().join("src/config.rs"))?;
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut code = String::new();
+    for file in ["config.rs", "config/smoke.rs", "config/verification.rs"] {
+        let text = read(&root().join("src").join(file))?;
+        code.push_str(text.split("#[cfg(test)]").next().unwrap_or_default());
+    }
     let mut keys = BTreeSet::new();
-    for call in ["text(\"", "required(\"", "parsed(\"", "word(\"", "number(\"", "flag(\"", "objects(\"", "texts(\"", "value(\"", "need(\""]
-    {
+    let calls = [
+        "text(\"",
+        "required(\"",
+        "parsed(\"",
+        "word(\"",
+        "number(\"",
+        "flag(\"",
+        "objects(\"",
+        "texts(\"",
+        "value(\"",
+        "need(\"",
+        "object(\"",
+        "map(\"",
+        "scalar(\"",
+        "float(\"",
+    ];
+    for call in calls {
         keys.extend(code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
     }
-    for (name, call) in [("address", "address(&mut fields, \""), ("address", "address(&mut test, \""), ("id", "id(&mut fields, \"")] {
+    for (name, call) in [("address", "address(&mut fields, \""), ("address", "address(test, \""), ("id", "id(&mut fields, \"")] {
         let found: Vec<String> = code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect();
         assert!(!found.is_empty(), "config.rs does not call {name} as expected");
         keys.extend(found);
@@ -153,15 +171,14 @@ fn keys_of_the_code() -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn the_readmes_table_has_every_key_of_the_configuration_and_no_other() -> Result<()> {
-    let readme = read(&root().join("README.md"))?;
-    let table = readme.split("## Configuration").nth(1).and_then(|rest| rest.split("\n## ").next()).context("find the table")?;
-    let told: BTreeSet<String> = table
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .filter_map(|line| line.split('`').next())
-        .map(|key| key.rsplit('.').next().unwrap_or(key).trim_end_matches("[]").to_owned())
-        .collect();
+fn the_tables_of_the_documents_have_every_key_of_the_configuration_and_no_other() -> Result<()> {
+    let mut told = BTreeSet::new();
+    for page in ["README.md", "runbooks/verification.md"] {
+        let text = read(&root().join(page))?;
+        let table = text.split("## Configuration").nth(1).and_then(|rest| rest.split("\n## ").next()).context("find the table")?;
+        let keys = table.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| line.split('`').next());
+        told.extend(keys.map(|key| key.rsplit('.').next().unwrap_or(key).trim_end_matches("[]").to_owned()));
+    }
     assert_eq!(told, keys_of_the_code()?);
     Ok(())
 }

@@ -24,7 +24,7 @@ fn emulator() -> Result<(TempDir, Emulator)> {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let seed =
         "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
-    let emulator = Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200 })?;
+    let emulator = Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200, ..Options::default() })?;
     Ok((folder, emulator))
 }
 

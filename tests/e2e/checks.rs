@@ -33,6 +33,27 @@ fn told(report: &Value, name: &str) -> (Value, String) {
     found.map(|check| (check["outcome"].clone(), check["detail"].as_str().unwrap_or_default().to_owned())).unwrap_or_default()
 }
 
+/// Holds the report against the tables of `runbooks/verification.md`.
+fn every_field_is_documented(report: &Value) -> Result<()> {
+    let page = std::fs::read_to_string(harness::paths::root().join("runbooks/verification.md"))?;
+    let (_, page) = page.split_once("## The report").context("find the report")?;
+    let (of_run, of_check) = page.split_once("A check:").context("find the check")?;
+    let known = |table: &str| -> Vec<String> {
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    let (run, check) = (known(of_run), known(of_check));
+    let keys = |value: &Value| value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    let unknown: Vec<String> = keys(report).into_iter().filter(|key| !run.contains(key)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} of the report is not documented");
+    let checks = report["checks"].as_array().into_iter().flatten();
+    let unknown: Vec<String> = checks.flat_map(keys).filter(|key| !check.contains(key)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} of a check is not documented");
+    let undone: Vec<&String> = run.iter().filter(|name| !keys(report).contains(name)).collect();
+    assert!(undone.is_empty(), "{undone:?} is documented and not in the report");
+    Ok(())
+}
+
 #[test]
 fn a_run_with_every_kind_of_check_tells_each_and_runs_what_is_configured_once() -> Result<()> {
     let stack = stack(&json!({
@@ -49,6 +70,7 @@ fn a_run_with_every_kind_of_check_tells_each_and_runs_what_is_configured_once() 
     stack.worker.cron()?;
 
     assert_eq!(report["status"], "succeeded", "{report:#}");
+    every_field_is_documented(&report)?;
     let orphans = "1 have orphans: public.old.to_project (1 rows: {\"id\": 1})";
     assert_eq!(told(&report, "neondb: foreign keys"), (json!("warned"), orphans.to_owned()));
     assert_eq!(told(&report, "neondb: constraints that were never validated").0, "warned");

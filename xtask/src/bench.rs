@@ -26,7 +26,7 @@ const TABLES: &str = "do $$ begin for i in 1..100 loop execute format('create ta
 /// Measures and prints.
 pub(crate) fn cost() -> Result<()> {
     say("starting a stack with a production of 100 tables and Neon's usual durations");
-    let stack = Stack::start(&Options { seed: TABLES.to_owned(), create_ms: 3_000, restore_ms: 6_100 })?;
+    let stack = Stack::start(&Options { seed: TABLES.to_owned(), create_ms: 3_000, restore_ms: 6_100, ..Options::default() })?;
     // Each run leaves a backup and a displaced branch, none older than a day.
     stack.emulator.control("PUT", "project", Some(r#"{"branches_limit": 1000}"#))?;
     stack.run_to_end(3)?;

@@ -45,7 +45,7 @@ pub(crate) struct Shown {
 /// Starts emulator, Worker and receiver with the large production.
 fn start() -> Result<Stack> {
     say("starting the Neon emulator with a production of about 200 MB");
-    let options = Options { seed: PRODUCTION.to_owned(), create_ms: 3_000, restore_ms: 6_100 };
+    let options = Options { seed: PRODUCTION.to_owned(), create_ms: 3_000, restore_ms: 6_100, ..Options::default() };
     Stack::start_with(&options, &|settings, _, sink| {
         settings["pairs"][0]["smoke_tests"] = json!([{"name": "sign-in page", "url": format!("{}/app/login", sink.url)}]);
     })

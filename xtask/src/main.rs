@@ -3,6 +3,8 @@
 //! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | check | check-config`. Each sets up what it misses.
 
 mod bench;
+mod bench_refresh;
+mod bench_verify;
 mod check_config;
 mod demo;
 mod setup;
@@ -22,6 +24,8 @@ cargo xtask sim [--seconds N] [--seed S] | --pairs | --replay PLAN | --table | -
                                      run the simulation; see tests/simulation/lib.rs
 cargo xtask mutants [ARGUMENTS]       change one thing at a time and see whether a test notices (an hour and more)
 cargo xtask bench cost                CPU, requests and time of 20 runs and 20 idle ticks
+cargo xtask bench verify [MB]         our comparison beside those of other tools, on a table of so many megabytes (2048)
+cargo xtask bench refresh [MB]        cron to verified staging beside pg_dump and pg_restore, with so many megabytes (100)
 cargo xtask check-config [FILE]      every fault of a wrangler.toml, or the schedule of the next seven days
 cargo xtask check                    formatting, clippy and documentation
 cargo xtask setup                    install what is missing
@@ -47,6 +51,14 @@ fn run(arguments: &[String]) -> Result<()> {
         Some("bench") if words.get(1) == Some(&"cost") => {
             prepare()?;
             bench::cost()
+        }
+        Some("bench") if words.get(1) == Some(&"verify") => {
+            prepare()?;
+            bench_verify::verify(megabytes(words.get(2), 2_048)?)
+        }
+        Some("bench") if words.get(1) == Some(&"refresh") => {
+            prepare()?;
+            bench_refresh::refresh(megabytes(words.get(2), 100)?)
         }
         Some("dev") => {
             prepare()?;
@@ -77,6 +89,17 @@ fn prepare() -> Result<()> {
     setup::all()?;
     setup::build_worker()?;
     shell::quietly(std::process::Command::new("cargo").args(["build", "--package", "neon-emulator"]).current_dir(harness::paths::root()))
+}
+
+/// Reads a number of megabytes.
+fn megabytes(word: Option<&&str>, usual: u64) -> Result<u64> {
+    match word {
+        None => Ok(usual),
+        Some(word) => match word.parse() {
+            Ok(number) if (10..=50_000).contains(&number) => Ok(number),
+            _ => bail!("{word} is no number of megabytes; allowed are 10 to 50000"),
+        },
+    }
 }
 
 fn only(flags: &[&str], known: &[&str]) -> Result<()> {

@@ -23,12 +23,14 @@ pub struct Options {
     pub create_ms: u32,
     /// How long a restore takes, in milliseconds.
     pub restore_ms: u32,
+    /// Where `initdb` and `postgres` are; missing for those that npm has installed.
+    pub postgres_bin: Option<PathBuf>,
 }
 
 impl Default for Options {
     /// Fast operations, for tests that are not about time.
     fn default() -> Self {
-        Self { seed: String::new(), create_ms: 300, restore_ms: 400 }
+        Self { seed: String::new(), create_ms: 300, restore_ms: 400, postgres_bin: None }
     }
 }
 
@@ -67,7 +69,10 @@ impl Emulator {
             .args(["--listen", "127.0.0.1:0", "--staging", "staging", "--until-eof", "--api-key", API_KEY, "--data"])
             .arg(folder.join("neon"))
             .arg("--postgres-bin")
-            .arg(paths::embedded_postgres()?.join("native/bin"))
+            .arg(match &options.postgres_bin {
+                Some(folder) => folder.clone(),
+                None => paths::embedded_postgres()?.join("native/bin"),
+            })
             .args(["--create-ms", &options.create_ms.to_string(), "--restore-ms", &options.restore_ms.to_string()])
             .args(["--other-ms", "100"]);
         if !options.seed.is_empty() {

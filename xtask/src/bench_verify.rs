@@ -1,0 +1,244 @@
+//! `cargo xtask bench verify`: our comparison of two copies beside those of other tools, on the same two servers and the same data.
+//!
+//! PostgreSQL comes from `PATH`, because its tools must fit its server. Every figure is a ratio within one run.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use firstlight::id::Secret;
+use firstlight::neon::sql::{Batch, Login, Rows};
+use firstlight::port::HttpResponse;
+use firstlight::sync::verify::{Catalogue, DatabasePrint, Piece, catalogue_batch, decode_catalogue, pieces};
+use harness::emulator::{Emulator, Options};
+
+use crate::shell::say;
+
+/// Small tables beside the large one.
+const SMALL_TABLES: u32 = 500;
+
+/// Rows of the large table in a megabyte: a row of it takes about 250 bytes.
+const ROWS_PER_MEGABYTE: u64 = 4_000;
+
+/// Rounds; the best of each tool counts.
+const ROUNDS: u32 = 2;
+
+/// One of the two copies.
+pub(crate) struct Copy<'a> {
+    emulator: &'a Emulator,
+    host: String,
+    password: String,
+    /// How other programs connect.
+    pub(crate) address: String,
+}
+
+impl<'a> Copy<'a> {
+    /// Wakes a branch's compute and finds out how to reach it.
+    pub(crate) fn of(emulator: &'a Emulator, branch: &str) -> Result<Self> {
+        emulator.sql(branch, &["select 1"])?;
+        let endpoint = emulator.writer(branch)?;
+        let owner =
+            endpoint["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner").cloned().unwrap_or_default();
+        let password = owner["password"].as_str().context("the owner's password")?.to_owned();
+        let host = endpoint["host"].as_str().context("the host")?.to_owned();
+        let address = format!("postgresql://neondb_owner:{password}@127.0.0.1:{}/neondb", endpoint["port"]);
+        Ok(Self { emulator, host, password, address })
+    }
+
+    /// Sends a batch as the Worker does.
+    fn send(&self, batch: &Batch) -> Result<Vec<Rows>> {
+        let password = Secret::new(self.password.clone());
+        let login = Login { host: self.host.clone(), database: "neondb".into(), role: "neondb_owner".into(), password };
+        let request = batch.encode(&login, Some(&format!("{}/sql", self.emulator.url)), None);
+        let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        headers.extend(request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
+        headers.retain(|(name, _)| *name != "Content-Type");
+        let answer = harness::http::send_with("POST", &request.url, None, &headers, Some(&request.body))?;
+        Ok(batch.decode(&login, Ok(HttpResponse { status: answer.status, body: answer.body, ..HttpResponse::default() }))?)
+    }
+
+    /// Reads everything as the Worker does, pieces at the same time; returns the print and the number of requests.
+    fn read(&self, only: Option<&[String]>, guide: Option<&DatabasePrint>) -> Result<(DatabasePrint, usize)> {
+        let catalogue: Catalogue = decode_catalogue(&self.send(&catalogue_batch(&[], false))?).context("the catalogue makes no sense")?;
+        let (mut print, mut requests) = (catalogue.print.clone(), 1);
+        // Bounded: a piece that takes its time is 3 GB at 200 MB/s.
+        for _ in 0..10_000 {
+            let asked = pieces(&catalogue, &print, guide, only);
+            if asked.is_empty() {
+                return Ok((print, requests));
+            }
+            requests += asked.len();
+            let answers = std::thread::scope(|scope| {
+                let tasks: Vec<_> = asked.iter().map(|(_, batch)| scope.spawn(move || timed(|| self.send(batch)))).collect();
+                tasks.into_iter().map(|task| task.join().expect("a thread panicked")).collect::<Vec<_>>()
+            });
+            for ((piece, _), (took, answer)) in asked.iter().zip(answers) {
+                let piece: &Piece = piece;
+                print.take(piece, &answer?, took).context("the content makes no sense")?;
+            }
+        }
+        bail!("reading does not come to an end")
+    }
+}
+
+/// Does something and says how long it took.
+pub(crate) fn timed<T>(act: impl FnOnce() -> T) -> (Duration, T) {
+    let began = Instant::now();
+    let done = act();
+    (began.elapsed(), done)
+}
+
+/// Returns the folder of the PostgreSQL that is on `PATH`.
+pub(crate) fn postgres_on_path() -> Result<PathBuf> {
+    let config = Command::new("pg_config").arg("--bindir").output();
+    let said =
+        config.ok().filter(|output| output.status.success()).map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let folders = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
+    let link = folders.iter().map(|folder| folder.join("initdb")).find(|file| file.exists());
+    let resolved = link.and_then(|file| std::fs::canonicalize(file).ok()).and_then(|file| Some(file.parent()?.to_path_buf()));
+    let found = resolved.into_iter().chain(said).find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
+    found.context("PostgreSQL's server is needed on PATH. To get it: apt-get install postgresql")
+}
+
+/// Runs a shell command and says how long it took.
+pub(crate) fn shell(command: &str) -> Result<Duration> {
+    let (took, status) = timed(|| Command::new("bash").args(["-o", "pipefail", "-c", command]).stdout(Stdio::null()).status());
+    if !status.context("start bash")?.success() {
+        bail!("{} failed", command.split_whitespace().next().unwrap_or_default());
+    }
+    Ok(took)
+}
+
+/// Returns the best of several rounds.
+fn best(mut act: impl FnMut() -> Result<Duration>) -> Result<Duration> {
+    let mut all = (0..ROUNDS).map(|_| act()).collect::<Result<Vec<_>>>()?;
+    all.sort_unstable();
+    Ok(all[0])
+}
+
+/// Fills production with a large table of mixed types and many small ones.
+fn fill(emulator: &Emulator, megabytes: u64) -> Result<()> {
+    let production = &emulator.production;
+    emulator.sql(
+        production,
+        &["create table public.big(id bigint primary key, at timestamptz, kind text, amount numeric(12, 2), score float8, doc jsonb, tags text[], \
+           flag bool, ref uuid, note varchar(80))"],
+    )?;
+    // In parts, so that no request outlives its time.
+    let rows = megabytes * ROWS_PER_MEGABYTE;
+    let part = rows.min(1_000_000);
+    for from in (0..rows).step_by(usize::try_from(part)?) {
+        let insert = format!(
+            "insert into public.big select g, timestamptz '2026-01-01' + make_interval(secs => g), 'kind ' || g % 17, g * 1.01, g / 7.0, \
+             jsonb_build_object('k', g, 'v', md5(g::text)), array['a' || g % 5, 'b'], g % 2 = 0, md5(g::text)::uuid, repeat('n', (g % 40)::int) \
+             from generate_series({from} + 1, least({from} + {part}, {rows})) g"
+        );
+        emulator.sql(production, &[&insert])?;
+    }
+    let small = format!(
+        "do $$ begin for i in 1..{SMALL_TABLES} loop execute format('create table public.small_%s(id int primary key, v text); \
+         insert into public.small_%s select g, md5(g::text) from generate_series(1, 100) g', i, i); end loop; end $$"
+    );
+    emulator.sql(production, &[&small, "analyze"]).map(drop)
+}
+
+/// Measures and prints.
+pub(crate) fn verify(megabytes: u64) -> Result<()> {
+    let folder = tempfile_in_reach()?;
+    let options = Options { postgres_bin: Some(postgres_on_path()?), ..Options::default() };
+    let emulator = Emulator::start(folder.path(), &options)?;
+    say(&format!("filling production with a table of {megabytes} MB and {SMALL_TABLES} small ones"));
+    fill(&emulator, megabytes)?;
+    say("making staging a physical copy of it");
+    restore_staging(&emulator)?;
+    let (one, other) = (Copy::of(&emulator, &emulator.production)?, Copy::of(&emulator, &emulator.staging)?);
+    let version =
+        emulator.sql(&emulator.production, &["select current_setting('server_version'), pg_size_pretty(pg_table_size('public.big'))"])?;
+    println!("PostgreSQL {}, a table of {}", text(&version, 0), text(&version, 1));
+    let big = ["public.big".to_owned()];
+    // Both caches are filled alike before anything is measured.
+    one.read(None, None)?;
+    other.read(None, None)?;
+    let count = |copy: &Copy<'_>| shell(&format!("psql '{}' -Atc 'select count(*) from public.big'", copy.address));
+    let counting = best(|| count(&one))?;
+    let ours_one = best(|| timed(|| one.read(Some(&big), None)).0.pipe(Ok))?;
+    let ours = best(|| {
+        let (took, prints) = timed(|| -> Result<_> {
+            let (left, _) = one.read(Some(&big), None)?;
+            let (right, _) = other.read(Some(&big), Some(&left))?;
+            Ok((left, right))
+        });
+        let (left, right) = prints?;
+        if left.tables != right.tables || left.tables.len() != 1 {
+            bail!("the copies differ, or were not read");
+        }
+        Ok(took)
+    })?;
+    let copied = best(|| shell(&format!("psql '{}' -c 'copy public.big to stdout' | sha256sum", one.address)))?;
+    // What `pgcopydb compare data` runs on each side, both sides at the same time.
+    let checksum = "select count(1), sum(hashtext(t::text)::bigint) from only public.big as t";
+    let copydb =
+        best(|| shell(&format!("psql '{}' -Atc \"{checksum}\" & psql '{}' -Atc \"{checksum}\"; wait", one.address, other.address)))?;
+    println!("count(*) of one side: {}", shown(counting));
+    println!("our content digest of one side: {}, {} times count(*)", shown(ours_one), ratio(ours_one, counting));
+    println!("COPY … TO STDOUT | sha256sum of one side: {}, {} times as long as ours", shown(copied), ratio(copied, ours_one));
+    println!("our comparison of both sides: {}", shown(ours));
+    println!("the statements of `pgcopydb compare data` on both sides: {}, {} times as long as ours", shown(copydb), ratio(copydb, ours));
+    let reladiff = std::env::var("RELADIFF").unwrap_or_else(|_| "reladiff".to_owned());
+    if Command::new(&reladiff).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        let took = shell(&format!("{reladiff} '{}' big '{}' big -k id -c '%' --threads 4 2> /dev/null", one.address, other.address))?;
+        println!("reladiff on both sides: {}, {} times as long as ours", shown(took), ratio(took, ours));
+    } else {
+        println!("reladiff: not measured; to get it: pip install 'reladiff[postgresql]'");
+    }
+    let (took, all) = timed(|| one.read(None, None));
+    println!("all {} tables of one side: {}, {} requests", all.as_ref().map_or(0, |(print, _)| print.tables.len()), shown(took), all?.1);
+    Ok(())
+}
+
+/// Makes a folder that postgres may look into when it runs as another user.
+pub(crate) fn tempfile_in_reach() -> Result<tempfile::TempDir> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+/// Restores staging from production and waits until that is done.
+pub(crate) fn restore_staging(emulator: &Emulator) -> Result<()> {
+    let body = serde_json::json!({"source_branch_id": emulator.production, "preserve_under_name": "before"}).to_string();
+    let answer = emulator.call("POST", &format!("/branches/{}/restore", emulator.staging), Some(&body))?;
+    if answer.status >= 300 {
+        bail!("restore staging: {} {}", answer.status, answer.body);
+    }
+    let settled = harness::wait_for(Duration::from_mins(10), || {
+        let operations = emulator.call("GET", "/operations", None).ok()?.json();
+        let mut statuses = operations["operations"].as_array()?.iter().map(|operation| operation["status"].clone());
+        statuses.all(|status| status == "finished").then_some(())
+    });
+    settled.context("the restore has not ended")
+}
+
+fn text(rows: &[Vec<Option<String>>], column: usize) -> &str {
+    rows.first().and_then(|row| row.get(column)?.as_deref()).unwrap_or_default()
+}
+
+pub(crate) fn shown(took: Duration) -> String {
+    format!("{}.{:02} s", took.as_secs(), took.subsec_millis() / 10)
+}
+
+/// Returns how many times as long one took as the other, with one decimal.
+pub(crate) fn ratio(one: Duration, other: Duration) -> String {
+    let tenths = one.as_millis() * 10 / other.as_millis().max(1);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// Passes a value on to a function.
+trait Pipe: Sized {
+    fn pipe<T>(self, then: impl FnOnce(Self) -> T) -> T {
+        then(self)
+    }
+}
+
+impl Pipe for Duration {}
