@@ -38,7 +38,7 @@ pub(crate) fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Resu
 }
 
 /// Reads the content of what a catalogue lists.
-fn content(emulator: &Emulator, role: &str, password: &str, catalogue: &Catalogue) -> Result<DatabasePrint> {
+pub(crate) fn content(emulator: &Emulator, role: &str, password: &str, catalogue: &Catalogue) -> Result<DatabasePrint> {
     content_by(emulator, (role, password), catalogue, catalogue.print.clone(), None)
 }
 

@@ -10,7 +10,7 @@ use crate::sync::{SEED, small};
 
 /// Starts a stack whose restore takes long enough to be killed in, and whose ticks are short.
 fn slow_restore() -> Result<Stack> {
-    let options = Options { seed: SEED.to_owned(), create_ms: 300, restore_ms: 8_000 };
+    let options = Options { seed: SEED.to_owned(), create_ms: 300, restore_ms: 8_000, ..Options::default() };
     Stack::start_with(&options, &|settings, _, _| settings["wall_budget_s"] = json!(10))
 }
 

@@ -15,7 +15,7 @@ use crate::sync::SEED;
 
 /// Starts a stack whose ticks are short, and whose application does not answer while the receiver of notices does not.
 fn short_ticks() -> Result<Stack> {
-    let options = Options { seed: SEED.to_owned(), create_ms: 200, restore_ms: 200 };
+    let options = Options { seed: SEED.to_owned(), create_ms: 200, restore_ms: 200, ..Options::default() };
     Stack::start_with(&options, &|settings, _, sink| {
         settings["wall_budget_s"] = json!(10);
         settings["pairs"][0]["smoke_tests"] = json!([{"name": "sign-in", "url": format!("{}/sign-in", sink.url), "expect_status": 204}]);

@@ -120,6 +120,24 @@ fn a_run_of_a_hundred_tables_fits_one_invocation_and_its_count_is_the_journals()
 }
 
 #[test]
+fn five_hundred_tables_cost_at_most_ten_requests_more_than_five() -> Result<()> {
+    let requests = |count: u32| -> Result<usize> {
+        let tables = format!(
+            "do $$ begin for i in 1..{count} loop execute format('create table public.t%s(id serial primary key, up int references public.t%s); \
+             insert into public.t%s(up) values (null), (1)', i, i, i); end loop; end $$;"
+        );
+        let stack = Stack::start(&Options { seed: tables, ..Options::default() })?;
+        stack.emulator.control("DELETE", "journal", None)?;
+        let report = stack.run_to_end(3)?;
+        assert_eq!((&report["status"], &report["compared"]["tables"]), (&json!("succeeded"), &json!(count)), "{report:#}");
+        Ok(stack.emulator.journal()?.len())
+    };
+    let (few, many) = (requests(5)?, requests(500)?);
+    assert!(many <= few + 10, "{few} requests for 5 tables, {many} for 500");
+    Ok(())
+}
+
+#[test]
 fn a_copy_that_is_no_copy_fails_the_run_and_names_the_table() -> Result<()> {
     let stack = small()?;
     let swap = "update users set name = case id when 5 then (select name from users where id = 6) else (select name from users where id = 5) end where id in (5, 6)";

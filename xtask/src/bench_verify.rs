@@ -122,17 +122,17 @@ fn fill(emulator: &Emulator, megabytes: u64) -> Result<()> {
     let production = &emulator.production;
     emulator.sql(
         production,
-        &["create table public.big(id bigint primary key, at timestamptz, kind text, amount numeric(12, 2), score float8, doc jsonb, tags text[], \
-           flag bool, ref uuid, note varchar(80))"],
+        &["create table public.big(id bigint primary key, org int, at timestamptz, changed timestamptz, day date, kind text, mail varchar(80), \
+           amount numeric(12, 2), score float8, doc jsonb, tags text[], flag bool, ref uuid)"],
     )?;
     // In parts, so that no request outlives its time.
     let rows = megabytes * ROWS_PER_MEGABYTE;
     let part = rows.min(1_000_000);
     for from in (0..rows).step_by(usize::try_from(part)?) {
         let insert = format!(
-            "insert into public.big select g, timestamptz '2026-01-01' + make_interval(secs => g), 'kind ' || g % 17, g * 1.01, g / 7.0, \
-             jsonb_build_object('k', g, 'v', md5(g::text)), array['a' || g % 5, 'b'], g % 2 = 0, md5(g::text)::uuid, repeat('n', (g % 40)::int) \
-             from generate_series({from} + 1, least({from} + {part}, {rows})) g"
+            "insert into public.big select g, g % 1000, timestamptz '2026-01-01' + make_interval(secs => g), timestamptz '2026-02-01' + \
+             make_interval(secs => g), date '2026-01-01' + (g % 365)::int, 'kind ' || g % 17, 'user' || g || '@example.com', g * 1.01, g / 7.0, \
+             jsonb_build_object('k', g, 'v', md5(g::text)), array['a' || g % 5, 'b'], g % 2 = 0, md5(g::text)::uuid from generate_series({from} + 1, least({from} + {part}, {rows})) g"
         );
         emulator.sql(production, &[&insert])?;
     }

@@ -3,6 +3,7 @@
 //! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | check | check-config`. Each sets up what it misses.
 
 mod bench;
+mod bench_alarms;
 mod bench_refresh;
 mod bench_verify;
 mod check_config;
@@ -26,6 +27,7 @@ cargo xtask mutants [ARGUMENTS]       change one thing at a time and see whether
 cargo xtask bench cost                CPU, requests and time of 20 runs and 20 idle ticks
 cargo xtask bench verify [MB]         our comparison beside those of other tools, on a table of so many megabytes (2048)
 cargo xtask bench refresh [MB]        cron to verified staging beside pg_dump and pg_restore, with so many megabytes (100)
+cargo xtask bench alarms [COUNT]      so many runs of a staging in use, and as many with a planted change (100)
 cargo xtask check-config [FILE]      every fault of a wrangler.toml, or the schedule of the next seven days
 cargo xtask check                    formatting, clippy and documentation
 cargo xtask setup                    install what is missing
@@ -55,6 +57,10 @@ fn run(arguments: &[String]) -> Result<()> {
         Some("bench") if words.get(1) == Some(&"verify") => {
             prepare()?;
             bench_verify::verify(megabytes(words.get(2), 2_048)?)
+        }
+        Some("bench") if words.get(1) == Some(&"alarms") => {
+            prepare()?;
+            bench_alarms::alarms(words.get(2).map_or(Ok(100), |word| word.parse())?)
         }
         Some("bench") if words.get(1) == Some(&"refresh") => {
             prepare()?;

@@ -149,15 +149,17 @@ impl Pace {
 /// `guide` is the print of the backup: a table that was read in ranges there is read in the same ranges, so that a difference is located, and
 /// what was not read there is not read. Only the relations named in `only` are read where that is given.
 pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>, only: Option<&[String]>) -> Vec<(Piece, Batch)> {
-    let size = print.pace.size();
     let is_wanted = |relation: &&Relation| {
         only.is_none_or(|names| names.contains(&relation.name))
             && !print.has(relation)
             && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name))
     };
+    let wanted: Vec<&Relation> = catalogue.relations.iter().filter(is_wanted).collect();
+    // What is left is shared out, so that the last request does not read alone.
+    let left: u64 = wanted.iter().map(|relation| left_of(relation, print)).sum();
+    let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(BYTES_PER_STATEMENT));
     // The large ones last: where the time is up before the end, most tables were read.
-    let (large, small): (Vec<&Relation>, Vec<&Relation>) =
-        catalogue.relations.iter().filter(is_wanted).partition(|relation| relation.bytes > size);
+    let (large, small): (Vec<&Relation>, Vec<&Relation>) = wanted.into_iter().partition(|relation| relation.bytes > size);
     let parts = small.into_iter().chain(large).flat_map(|relation| parts(relation, print, guide, size));
     let mut pieces: Vec<Piece> = Vec::new();
     let mut is_open = false;
@@ -177,6 +179,13 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
         is_open = !is_alone;
     }
     pieces.into_iter().map(|piece| (piece.clone(), batch(catalogue, &piece))).collect()
+}
+
+/// Returns the bytes of a relation that were not read.
+fn left_of(relation: &Relation, print: &DatabasePrint) -> u64 {
+    let ranges = print.ranges.get(&relation.name).map(Vec::as_slice).unwrap_or_default();
+    let blocks: u64 = gaps(ranges).iter().map(|gap| gap.to.unwrap_or(relation.blocks).saturating_sub(gap.from)).sum();
+    if ranges.is_empty() { relation.bytes } else { share(relation.bytes, blocks, relation.blocks) }
 }
 
 /// Cuts what is left of a relation into parts.
@@ -449,17 +458,20 @@ mod tests {
     }
 
     #[test]
-    fn a_large_table_has_a_statement_of_its_own() {
-        let catalogue = catalogue(&[8192, 200 << 20, 8192]);
-        let asked = pieces(&catalogue, &catalogue.print, None, None);
-        assert_eq!(asked[0].1.statements.len(), 1 + 3);
+    fn what_is_left_is_shared_out_among_the_requests() {
+        let counts = |sizes: &[u64]| -> Vec<usize> {
+            let catalogue = catalogue(sizes);
+            pieces(&catalogue, &catalogue.print, None, None).iter().map(|(piece, _)| piece.parts.len()).collect()
+        };
+        assert_eq!(counts(&[8192, 40 << 20, 8192]), [3], "64 MB are read in one");
+        assert_eq!(counts(&[8192, 200 << 20, 8192]), [2, 1, 1, 1]);
     }
 
     #[test]
     fn requests_grow_with_bytes_more_slowly_than_bytes_do_until_a_piece_takes_its_time() {
         // 100 MB/s: a piece grows to 1.5 GB, which takes fifteen seconds.
         let requests = |gigabytes: u64| read(&catalogue(&[gigabytes << 30]), None, at(100_000)).1;
-        assert_eq!([1, 5, 20, 100].map(requests), [4, 8, 19, 77]);
+        assert_eq!([1, 5, 20, 100].map(requests), [4, 8, 20, 79]);
     }
 
     #[test]

@@ -1,0 +1,271 @@
+//! What verification is given in the worst case, on real PostgreSQL: odd types and values, tables that change while they are read, statements that take
+//! too long, replies that are too large, a compute that falls asleep.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use firstlight::neon::sql::{Batch, SqlError};
+use firstlight::sync::verify::{
+    Catalogue, DatabasePrint, Found, Probe, ProbeKind, catalogue_batch, compare, compare_rows, decode_catalogue, decode_parts, decode_rows,
+    differing_parts, next_probes, parts_batch, pieces, probe_batch, probes_too_slow, rows_batch, rows_fetched, take_probes,
+};
+use firstlight::sync::verify::{Extent, Fingerprint};
+use harness::emulator::Emulator;
+
+use crate::verification::{catalogue, content, owner, send};
+use crate::{emulator, settle};
+
+const OWNER: &str = "neondb_owner";
+
+/// Sends a batch, and returns the error of SQL where there is one.
+fn ask(emulator: &Emulator, password: &str, batch: &Batch) -> Result<Result<Vec<firstlight::neon::sql::Rows>, SqlError>> {
+    match send(emulator, OWNER, password, batch) {
+        Ok(rows) => Ok(Ok(rows)),
+        Err(error) => error.downcast::<SqlError>().map(Err),
+    }
+}
+
+/// Reads what is left to be read, as the machine does: what is refused is told apart from what can be read.
+fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut print: DatabasePrint) -> Result<DatabasePrint> {
+    for _ in 0..100 {
+        let asked = pieces(&catalogue, &print, None, None);
+        if asked.is_empty() {
+            return Ok(print);
+        }
+        for (piece, batch) in asked {
+            match ask(emulator, password, &batch)? {
+                Ok(rows) => print.take(&piece, &rows, Duration::from_millis(10)).context("the content makes no sense")?,
+                Err(error) if error.is_about_the_statement() => {
+                    print.refused(&piece, &error.to_string());
+                    let mut again =
+                        decode_catalogue(&send(emulator, OWNER, password, &catalogue_batch(&[], false))?).context("a catalogue")?;
+                    print = std::mem::take(&mut again.print).going_on(print, &again);
+                    catalogue = again;
+                    break;
+                }
+                Err(error) => bail!("{error}"),
+            }
+        }
+    }
+    bail!("reading does not come to an end")
+}
+
+#[test]
+fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create collation public.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+            "create type public.pair as (a int, b text)",
+            "create domain public.tags as text[]",
+            "create type public.span as range (subtype = numeric)",
+            "create table public.odd(id int primary key, f float8, n numeric, l text collate public.loose, p public.pair, t public.tags, s public.span, \
+             o oid, ts tsvector, ip inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j jsonb, nested public.pair[])",
+            "insert into public.odd(id) select generate_series(1, 20)",
+        ],
+    )?;
+    // Each pair of values is one that some hash, or some `=`, takes for the same.
+    let pairs = [
+        ("f", "'NaN'", "'Infinity'"),
+        ("f", "'-0'", "'0'"),
+        ("f", "'-Infinity'", "null"),
+        ("n", "'NaN'", "'Infinity'"),
+        ("n", "1.0", "1.00"),
+        ("l", "'Straße'", "'STRASSE'"),
+        ("p", "row(1, null)", "row(1, '')"),
+        ("p", "row(null, null)", "null"),
+        ("t", "'{a,NULL}'", "'{a,\"NULL\"}'"),
+        ("t", "'[2:3]={a,b}'", "'{a,b}'"),
+        ("s", "'[1.0,2.0)'", "'[1.00,2.0)'"),
+        ("o", "4294967295", "0"),
+        ("ts", "'a:1'", "'a:1A'"),
+        ("ip", "'10.0.0.1/8'", "'10.0.0.1'"),
+        ("m", "'08:00:2b:01:02:03:04:05'", "'08:00:2b:01:02:03:04:06'"),
+        ("y", "'{[1,3)}'", "'{[1,2),[2,4)}'"),
+        ("i", "'24 h'", "'1 day'"),
+        ("tt", "'00:00+00'", "'01:00+01'"),
+        ("c", "'a'", "'b'"),
+        ("z", "'1'", "'2'"),
+        ("j", "'1.0'", "'1.00'"),
+        ("nested", "array[row(1, 'a')::public.pair]", "array[row(1, 'a')::public.pair, null]"),
+    ];
+    for (column, one, other) in pairs {
+        let digest = |value: &str| -> Result<_> {
+            emulator.sql(&emulator.staging, &[&format!("update public.odd set {column} = {value} where id = 7")])?;
+            let catalogue = catalogue(&emulator, OWNER, &password)?;
+            Ok(content(&emulator, OWNER, &password, &catalogue)?.tables["public.odd"].clone())
+        };
+        assert_ne!(digest(one)?, digest(other)?, "{column}: {one} and {other} are taken for the same");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_document_of_many_megabytes_and_a_table_of_many_columns_are_read() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let columns: Vec<String> = (0..1_500).map(|number| format!("c{number} int default {number}")).collect();
+    emulator.sql(
+        &emulator.staging,
+        &[
+            &format!("create table public.wide({})", columns.join(", ")),
+            "insert into public.wide default values",
+            "create table public.deep(id int primary key, doc jsonb)",
+            "insert into public.deep select 1, jsonb_object_agg('k' || g, md5(g::text)) from generate_series(1, 300000) g",
+        ],
+    )?;
+    let read = || -> Result<DatabasePrint> {
+        let catalogue = catalogue(&emulator, OWNER, &password)?;
+        content(&emulator, OWNER, &password, &catalogue)
+    };
+    let before = read()?;
+    emulator.sql(&emulator.staging, &["update public.deep set doc = doc || '{\"k299999\": \"\"}'", "update public.wide set c1499 = 0"])?;
+    let after = read()?;
+    for table in ["public.wide", "public.deep"] {
+        assert_ne!(before.tables[table], after.tables[table], "{table}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_of_a_table_without_a_key_are_counted_and_a_reply_that_is_too_large_is_an_error_that_names_itself() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let tables = ["public.one", "public.two"].map(str::to_owned);
+    for table in &tables {
+        emulator.sql(
+            &emulator.staging,
+            &[&format!("create table {table}(v text)"), &format!("insert into {table} values ('a'), ('a'), ('b')")],
+        )?;
+    }
+    emulator.sql(&emulator.staging, &["delete from public.two where v = 'b'", "insert into public.two values ('a'), ('c')"])?;
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let parts = send(&emulator, OWNER, &password, &parts_batch(&known, &tables, &[]))?;
+    let parts: Vec<_> = parts[1..].iter().map(decode_parts).collect::<Option<_>>().context("the parts make no sense")?;
+    let differing = differing_parts(&parts[0], &parts[1]);
+    let rows = send(&emulator, OWNER, &password, &rows_batch(&known, &tables, &[], &[differing.clone(), differing.clone()]))?;
+    let rows: Vec<_> = rows[1..].iter().map(decode_rows).collect::<Option<_>>().context("the rows make no sense")?;
+    let extent = Extent { ranges: 1, parts: differing.len(), limit: rows_fetched(2) };
+    let found = compare_rows(false, extent, &rows[0], &rows[1]);
+    assert_eq!(found.to_string(), "1 missing (no primary key); 2 extra (no primary key)");
+
+    // Keys of a kilobyte: sixteen parts of them are more than Neon answers with.
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create table public.long(k text primary key)",
+            "insert into public.long select repeat(md5(g::text), 30) || g from generate_series(1, 1000000) g where hashtextextended(jsonb_build_object('k', repeat(md5(g::text), 30) || g)::text, 1) & 1023 < 16",
+        ],
+    )?;
+    let long = ["public.long".to_owned()];
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let all: Vec<u32> = (0..16).collect();
+    let refused = ask(&emulator, &password, &rows_batch(&known, &long, &[], &[all]))?;
+    let error = refused.err().context("it was answered")?;
+    assert!(error.to_string().contains("507"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_table_that_is_dropped_or_altered_while_it_is_read_leaves_the_others() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &["create table public.dropped(id int)", "create table public.altered(id int, v text)", "create table public.kept(id int)"],
+    )?;
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let print = known.print.clone();
+    // Between the catalogue and the content.
+    emulator.sql(&emulator.staging, &["drop table public.dropped", "alter table public.altered drop column v"])?;
+    let print = go_on(&emulator, &password, known, print)?;
+    assert!(
+        print.tables.contains_key("public.kept")
+            && print.tables.contains_key("public.users")
+            && print.tables.contains_key("public.altered")
+    );
+    assert!(!print.tables.contains_key("public.dropped") && !print.not_checked.contains_key("public.dropped"), "it is not there any more");
+    Ok(())
+}
+
+#[test]
+fn a_table_whose_pages_are_damaged_is_not_checked_and_the_others_are_read() -> Result<()> {
+    let (_folder, emulator) = crate::schema::with_a_superuser()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create extension pg_surgery",
+            "create table public.damaged(id int primary key, v text)",
+            "alter table public.damaged alter v set storage external",
+            "insert into public.damaged values (1, repeat('x', 10000)), (2, 'short')",
+            // The value that is stored out of line is lost, as by a bad disk.
+            "do $$ declare toast text; begin select relname into toast from pg_class where oid = \
+             (select reltoastrelid from pg_class where oid = 'public.damaged'::regclass); \
+             execute format('select heap_force_kill(%L::regclass, array(select ctid from pg_toast.%I))', 'pg_toast.' || toast, toast); end $$",
+        ],
+    )?;
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let print = known.print.clone();
+    let print = go_on(&emulator, &password, known, print)?;
+    let reason = print.not_checked.get("public.damaged").context("it is told")?;
+    assert!(reason.contains("missing chunk number 0 for toast value"), "{reason}");
+    assert!(print.tables.contains_key("public.users"));
+    let side = |print: &DatabasePrint| Fingerprint { databases: [("neondb".into(), print.clone())].into() };
+    let objections = compare(&side(&print), &side(&print), false).iter().filter(|check| check.is_objection()).count();
+    assert_eq!(objections, 1, "what was not read is not equal to itself");
+    Ok(())
+}
+
+#[test]
+fn a_statement_that_is_cancelled_is_asked_again_alone_and_the_others_are_answered() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let probe = |name: &str, sql: &str| Probe { is_configured: true, ..Probe::new(ProbeKind::Assertion, name, sql.to_owned()) };
+    let mut probes = [probe("quick", "select 1"), probe("slow", "select pg_sleep(600)")];
+    let chosen = next_probes(&probes);
+    let batch = probe_batch(&probes, &chosen);
+    let answer = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&emulator, &password, &batch));
+        // As the server's own timer does: 57014.
+        let cancel = "select count(pg_cancel_backend(pid))::text from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid() \
+                      or query like 'do $firstlight$%' and state = 'active' and pid <> pg_backend_pid()";
+        let cancelled = harness::wait_for(Duration::from_secs(30), || {
+            let count = emulator.sql(&emulator.staging, &[cancel]).ok()?.first()?.first()?.clone()?;
+            (count != "0").then_some(())
+        });
+        cancelled.context("nothing was cancelled")?;
+        waiting.join().expect("a thread panicked")
+    })?;
+    let error = answer.err().context("it was answered")?;
+    assert!(error.is_timeout() && error.is_passing(), "{error}");
+    probes_too_slow(&mut probes, &chosen);
+    for _ in 0..2 {
+        let chosen = next_probes(&probes);
+        if probes[chosen[0]].object == "slow" {
+            probes_too_slow(&mut probes, &chosen);
+            continue;
+        }
+        let answer = send(&emulator, OWNER, &password, &probe_batch(&probes, &chosen))?;
+        take_probes(&mut probes, &chosen, &answer).context("the answer makes no sense")?;
+    }
+    assert_eq!(probes[0].found, Some(Found::Rows(vec![vec![Some("1".to_owned())]])));
+    assert_eq!(probes[1].found, Some(Found::NotRun("took longer than 120 s".to_owned())));
+    Ok(())
+}
+
+#[test]
+fn a_compute_that_falls_asleep_between_two_questions_is_woken_by_the_next() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let endpoint = emulator.writer(&emulator.staging)?["id"].as_str().context("the endpoint's id")?.to_owned();
+    let answer = emulator.call("POST", &format!("/endpoints/{endpoint}/suspend"), None)?;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    settle(&emulator)?;
+    let print = content(&emulator, OWNER, &password, &known)?;
+    assert_eq!(print.tables["public.users"].count, 2);
+    Ok(())
+}
