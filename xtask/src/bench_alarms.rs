@@ -37,7 +37,10 @@ const PLANTED: [&str; 4] = [
 /// Does `count` runs of each kind, and prints how they went.
 pub(crate) fn alarms(count: u64) -> Result<()> {
     let options = Options { seed: SEED.to_owned(), create_ms: 100, restore_ms: 100, ..Options::default() };
-    let stack = Stack::start_with(&options, &|settings, _, _| settings["pairs"][0]["keep_last"] = json!(2))?;
+    let stack = Stack::start_with(&options, &|settings, _, _| {
+        settings["pairs"][0]["keep_last"] = json!(2);
+        settings["subrequest_budget"] = json!(1_000);
+    })?;
     stack.emulator.control("PUT", "project", Some(r#"{"branches_limit": 10000}"#))?;
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let counted = std::thread::scope(|scope| {
@@ -84,8 +87,8 @@ fn both(stack: &Stack, count: u64) -> Result<(u64, u64, u64)> {
 /// Does a manual run and returns its report.
 fn run(stack: &Stack) -> Result<Value> {
     let answer = stack.worker.call("POST", "/runs?follow", None)?;
-    let ended = answer.body.lines().rfind(|line| line.starts_with("data: ")).unwrap_or_default();
-    let id = ended.split('"').find(|part| part.len() == 16 && part.ends_with('Z')).context("find the run's id")?.to_owned();
+    let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z') && part.as_bytes()[8] == b'T';
+    let id = answer.body.split('"').find(is_id).with_context(|| format!("find the run's id in {}", answer.body))?.to_owned();
     for _ in 0..5 {
         let report = stack.worker.report(&id)?;
         if report["status"] != "running" && !report["prune"].is_null() {
