@@ -9,7 +9,7 @@
 //!
 //! From the top: `worker` (entry points and ports on Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save),
 //! [`record`] (KV keys and formats), [`sync`] (the machine and its policies: `machine::next`, `machine::apply`, `retry::disposition`,
-//! `verify::compare`, `retention::plan`, `notice::of_run`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
+//! `verify::pieces` reads, `verify::compare` compares, `verify::judge_backup` judges, `retention::plan`, `notice::of_run`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
 //! (the four ports), [`time`] and [`id`] (values). A module uses lower ones only.
 //!
 //! # Who owns what
@@ -24,6 +24,9 @@
 //!   `a_restore_that_was_applied_and_lost_is_not_repeated`).
 //! - A success is told only while the last look at staging, in the tick that tells it, shows the copy (simulation:
 //!   `a_success_that_was_not_told_at_once_is_looked_at_again_before_it_is_told`).
+//! - What is configured is run on staging once in a run (simulation: `what_is_configured_is_run_on_staging_once_whatever_happens_to_the_request`; contract:
+//!   `what_is_run_on_staging_is_run_once_in_a_run_and_all_of_it_or_nothing`).
+//! - What was read is not read again by the next tick (simulation: `a_production_that_one_invocation_cannot_read_is_read_by_several_and_nothing_twice`).
 //! - Nothing waits for an instant that is further away than any of ours (simulation: `a_clock_that_was_ahead_holds_nobody_up`).
 //! - Secrets have no `Debug`, `Display` or `Serialize` (`id::Secret`).
 

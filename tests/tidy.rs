@@ -219,3 +219,18 @@ fn nothing_is_left_to_be_mended_and_no_path_of_a_machine_is_written_down() -> Re
     }
     Ok(())
 }
+
+#[test]
+fn the_example_of_the_runbook_is_a_configuration() -> Result<()> {
+    let page = read(&root().join("runbooks/verification.md"))?;
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).context("find the example")?;
+    let pair = "[[vars.FIRSTLIGHT.pairs]]\nname = \"hub\"\nproject = \"old-violet-32930710\"\nproduction_branch = \"br-noisy-breeze-a5e59rrb\"\n\
+                staging_branch = \"br-calm-river-a5x0q1zz\"\nrole = \"neondb_owner\"\ntimezone = \"America/New_York\"\nstart_at = \"05:00\"\n\
+                latest_start = \"05:30\"\ndeadline = \"06:00\"\nkeep_last = 7\nkeep_displaced = 1\n\n";
+    let value: serde_json::Value = toml::from_str(&format!("{pair}{example}"))?;
+    let config = firstlight::config::Config::from_value(&value["vars"]["FIRSTLIGHT"])?;
+    let pair = config.pair("hub").context("the pair")?;
+    assert_eq!((pair.smoke_tests.len(), pair.verification.freshness.len(), pair.verification.tenants.is_some()), (2, 1, true));
+    assert!(config.secret_names().contains("STAGING_LOGIN_FORM"));
+    Ok(())
+}

@@ -13,6 +13,7 @@ mod check;
 mod compare;
 mod counts;
 mod judge;
+mod pace;
 mod probe;
 mod questions;
 mod reading;
@@ -30,12 +31,13 @@ pub use self::check::{Check, CheckKind, CheckOutcome};
 pub use self::compare::{compare, compare_positions};
 pub use self::counts::{Baseline, Counts, judge_production, judge_row_loss};
 pub use self::judge::{judge_backup, judge_staging, outcome_of, policy};
+pub use self::pace::Pace;
 pub use self::probe::{Found, Probe, ProbeKind, end_probes, next_probes, probe_batch, probes_too_slow, take_probes};
 pub use self::questions::{
     armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes, production_probes, staging_probes,
 };
 use self::reading::OUT_OF_TIME;
-pub use self::reading::{Blocks, Pace, Part, Piece, Range, STATEMENT_TIMEOUT_S, pieces};
+pub use self::reading::{Blocks, Part, Piece, Range, STATEMENT_TIMEOUT_S, pieces};
 pub use self::rows::{
     Extent, KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts,
     differing_ranges, parts_batch, rows_batch, rows_fetched,

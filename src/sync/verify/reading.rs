@@ -14,26 +14,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Catalogue, Relation, settings, text};
+use super::pace::{SMALLEST_PIECE, share};
 use super::{DatabasePrint, Digest, Position};
 use crate::neon::sql::{Batch, Rows};
 
 /// Seconds that one statement may take: eight times what a piece is to take, and two of them stay inside the five minutes of a cron interval.
 pub const STATEMENT_TIMEOUT_S: u32 = 120;
-
-/// What a piece is to take. A tick hands over between pieces, so this is how far it overshoots its time.
-const PIECE_TIME: Duration = Duration::from_secs(15);
-
-/// Bytes of the first pieces: 1.3 s at 200 MB/s, and within a statement's time at 2 MB/s.
-const FIRST_PIECE: u64 = 256 << 20;
-
-/// Bytes of the smallest piece: one block.
-const SMALLEST_PIECE: u64 = 8192;
-
-/// How much larger or smaller a piece may be than the one before.
-const PACE_STEP: u64 = 4;
-
-/// How much smaller the pieces are after one that took too long.
-const SLOWER: u64 = 8;
 
 /// Pieces that are asked at the same time.
 ///
@@ -108,40 +94,6 @@ pub struct Part {
     /// `None` for a whole table.
     blocks: Option<Blocks>,
     bytes: u64,
-}
-
-/// How fast a database is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pace {
-    /// Bytes of the next piece; 0 before the first.
-    piece_bytes: u64,
-    spent_ms: u64,
-    /// Tables that were in a piece that failed; each is read alone.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    suspects: BTreeSet<String>,
-}
-
-impl Pace {
-    /// Returns how long was read so far.
-    pub fn spent(&self) -> Duration {
-        Duration::from_millis(self.spent_ms)
-    }
-
-    fn size(&self) -> u64 {
-        if self.piece_bytes == 0 { FIRST_PIECE } else { self.piece_bytes }
-    }
-
-    /// Learns from a piece. One that was much smaller than it might have been says little.
-    fn learn(&mut self, bytes: u64, took: Duration) {
-        let size = self.size();
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
-        if bytes < size / 2 && took < PIECE_TIME {
-            return;
-        }
-        let target_ms = u64::try_from(PIECE_TIME.as_millis()).unwrap_or(u64::MAX);
-        let wanted = share(bytes, target_ms, took_ms);
-        self.piece_bytes = wanted.clamp(size / PACE_STEP, size.saturating_mul(PACE_STEP)).max(SMALLEST_PIECE);
-    }
 }
 
 /// Returns what is to be asked next, at most four requests at once; none when everything that the catalogue lists was read.
@@ -226,12 +178,6 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
         }
     }
     found
-}
-
-/// Returns `whole × part ÷ of`.
-fn share(whole: u64, part: u64, of: u64) -> u64 {
-    let share = u128::from(whole) * u128::from(part) / u128::from(of.max(1));
-    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 /// Returns the blocks of a table that are in none of the ranges.
@@ -335,7 +281,7 @@ impl DatabasePrint {
                 Some(blocks) => self.take_range(name, Range { blocks, digest })?,
             }
         }
-        self.pace.spent_ms += u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.pace.spend(took);
         self.pace.learn(piece.bytes, took);
         Some(())
     }
@@ -357,7 +303,7 @@ impl DatabasePrint {
 
     /// A piece took too long: the next ones are smaller. Where it cannot be made smaller, its only table is not checked.
     pub fn too_slow(&mut self, piece: &Piece) {
-        self.pace.spent_ms += u64::from(STATEMENT_TIMEOUT_S) * 1_000;
+        self.pace.spend(Duration::from_secs(STATEMENT_TIMEOUT_S.into()));
         let is_smallest = matches!(piece.parts.as_slice(), [part] if part.blocks.map_or(part.bytes <= SMALLEST_PIECE, |blocks| {
             blocks.to.is_some_and(|to| to <= blocks.from + 1)
         }));
@@ -365,8 +311,7 @@ impl DatabasePrint {
             self.give_up(piece, &format!("a block of it cannot be digested in {STATEMENT_TIMEOUT_S} s"));
             return;
         }
-        let size = self.pace.size().min(piece.bytes.max(SMALLEST_PIECE));
-        self.pace.piece_bytes = (size / SLOWER).max(SMALLEST_PIECE);
+        self.pace.slow_down(piece.bytes);
     }
 
     /// A piece could not be read, and would not be the next time: its tables are read alone, and one that was alone is not checked.
