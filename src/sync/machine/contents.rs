@@ -190,6 +190,10 @@ fn question(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose
         if *branch == view.pair.staging_branch {
             return Err(fail(format!("query staging {branch}: it has no enabled read-write endpoint, expected one")));
         }
+        // Nothing is made on production, whatever is asked of it.
+        if *branch == view.pair.production_branch {
+            return Err(fail(format!("query production {branch}: it has no enabled endpoint, expected one")));
+        }
         return Err(act(Call::CreateEndpoint(branch.clone(), view.pair.endpoint_cu_hundredths)));
     };
     Ok(Query {
@@ -318,6 +322,22 @@ mod tests {
         let (piece, _) = asked(&run, side).remove(0);
         assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Err(error("42P01")), Duration::ZERO))], &pair()), None);
         assert!(!run.seen.looked[&database()].catalogues.contains_key(&side));
+    }
+
+    #[test]
+    fn an_endpoint_is_made_on_the_backup_and_never_on_production_or_staging() {
+        use crate::id::Secret;
+        use crate::sync::machine::Seen;
+
+        let (pair, checkpoint) = (pair(), started());
+        let configured_password = Some(Secret::new("x".to_owned()));
+        let seen = Seen { endpoints: Some(Vec::new()), configured_password, ..Seen::default() };
+        let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: checkpoint.started_at };
+        let asked = |branch: &BranchId| query(&view, branch, &database(), Purpose::Catalogue(Side::Backup), catalogue_batch(&[], false));
+        assert!(matches!(asked(&"br-back-up-1".into()), Decision::Act(Action::Call(Call::CreateEndpoint(..)))));
+        for branch in [&pair.production_branch, &pair.staging_branch] {
+            assert!(matches!(asked(branch), Decision::Conclude(Conclusion::End(_))), "{branch}");
+        }
     }
 
     #[test]

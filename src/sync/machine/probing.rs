@@ -39,7 +39,10 @@ pub(super) fn next_backup(view: &View<'_>, backup: &BranchId) -> Result<(), Deci
         return Ok(());
     }
     ask(view, Side::Backup, backup)?;
-    ask(view, Side::Production, &view.pair.production_branch)?;
+    // A production that has no endpoint is not counted, and nothing is made on it for that.
+    if view.checkpoint.probes.contains_key(&Side::Production) && super::reader(view.endpoints()?, &view.pair.production_branch).is_some() {
+        ask(view, Side::Production, &view.pair.production_branch)?;
+    }
     posture::people(view)?;
     let settings = &view.pair.verification;
     let baseline = if settings.row_loss == Policy::Off { None } else { view.orders()?.baseline.as_ref() }

@@ -88,7 +88,7 @@ pub fn judge_production(database: &DatabaseName, backup: &Fingerprint, probes: &
             Some(Found::Defect | Found::Count(_)) | None => None,
         };
         let Some(seen) = seen else {
-            unchecked.push(table.clone());
+            unchecked.push(format!("{table} (production has no endpoint)"));
             continue;
         };
         let difference = expected.abs_diff(seen);
