@@ -119,6 +119,15 @@ impl SqlError {
         }
     }
 
+    /// Returns whether a table, a column or a function is not there, or not as it was.
+    ///
+    /// # Source
+    ///
+    /// PostgreSQL, appendix A: 42P01 `undefined_table`, 42703 `undefined_column`, 42883 `undefined_function`, 3F000 `invalid_schema_name`.
+    pub fn is_about_what_is_there(&self) -> bool {
+        matches!(self, Self::Answered { sqlstate, .. } if matches!(sqlstate.as_str(), "42P01" | "42703" | "42883" | "3F000"))
+    }
+
     /// Returns whether the error is about what was asked, and not about who asked or whether anybody was there.
     ///
     /// # Source

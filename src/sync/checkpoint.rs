@@ -96,6 +96,9 @@ pub struct Checkpoint {
     pub is_restore_in_doubt: bool,
     /// Whether staging was compared with the backup.
     pub is_compared: bool,
+    /// Questions beside the content that were refused, one after the other.
+    #[serde(default)]
+    pub refusals: u32,
     /// The people who have been given access to the project; missing where that was not asked.
     #[serde(default)]
     pub people: Option<BTreeSet<String>>,
@@ -260,8 +263,11 @@ pub struct CheckBranch {
     pub is_ready: bool,
     /// Why Neon would not make it.
     pub refusal: Option<String>,
-    /// The tables that are compared again.
+    /// The tables and sequences that are compared again.
     pub tables: Vec<String>,
+    /// How often it was looked into what differs, by every tick.
+    #[serde(default)]
+    pub looks: u32,
 }
 
 /// An error as it is remembered.
@@ -410,6 +416,7 @@ impl Checkpoint {
             intended_name: None,
             is_restore_in_doubt: false,
             is_compared: false,
+            refusals: 0,
             people: None,
             is_prepared: false,
             is_looked_at: false,

@@ -133,13 +133,19 @@ impl<W: World> Context<'_, W> {
             None => None,
         };
         let now = self.world.now();
-        let baseline = earlier.iter().find_map(|run| {
-            let key = record::backup_key(&pair.name, run);
-            // A record that cannot be read is one that is not there: it protects nothing.
-            let record: VerifiedBackup = record::decode(&key, text(&key)?).ok()?;
-            let is_of_use = !record.counts.is_empty() || record.people.is_some();
-            is_of_use.then(|| Baseline { run: run.clone(), counts: record.counts, people: record.people })
-        });
+        let records: Vec<(&RunId, VerifiedBackup)> = earlier
+            .iter()
+            .filter_map(|run| {
+                let key = record::backup_key(&pair.name, run);
+                // A record that cannot be read is one that is not there: it protects nothing.
+                Some((run, record::decode(&key, text(&key)?).ok()?))
+            })
+            .collect();
+        // Each from the newest that has it: a run that could not list the people must not make the next one forget them.
+        let counted = records.iter().find(|(_, record)| !record.counts.is_empty());
+        let people = records.iter().find_map(|(_, record)| record.people.clone());
+        let baseline =
+            counted.or(records.first()).map(|(run, record)| Baseline { run: (*run).clone(), counts: record.counts.clone(), people });
         Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.is_in_force(now)), baseline })
     }
 

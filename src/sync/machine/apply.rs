@@ -29,6 +29,9 @@ pub struct IllegalTransition;
 /// Attempts to give a role its password back, when the error is not one that passes.
 const ATTEMPTS_TO_GIVE: u32 = 3;
 
+/// Looks at what differs, by every tick of a run: six of them look into a database.
+const LOOKS: u32 = 60;
+
 /// Attempts to find out what differs: that something does is known by then.
 const LOOKS_INTO_DIFFERENCES: u32 = 3;
 
@@ -113,6 +116,7 @@ fn smoked(run: &mut Run, test: Option<&SmokeTest>, check: Check, now: Timestamp)
         return;
     }
     run.checkpoint.attempt = 1;
+    run.checkpoint.idle_tick_count = 0;
     // A test is called again where another one needs what it captures and this tick has not seen it.
     run.checkpoint.checks.retain(|other| other.kind != CheckKind::SmokeTest || other.object != check.object);
     run.checkpoint.checks.push(check);
@@ -335,7 +339,16 @@ fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<(
         // Content is asked for by `Action::Read` alone.
         Purpose::Content(..) => return None,
         Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
-            run.seen.looked.entry(query.database.clone()).or_default().take(&query.purpose, rows)?;
+            let looked = run.seen.looked.entry(query.database.clone()).or_default();
+            looked.take(&query.purpose, rows)?;
+            // What a tick has seen is forgotten with it; ticks that never see all of it must not go on for ever.
+            let looks = run.checkpoint.check.as_mut().map_or(0, |check| {
+                check.looks += 1;
+                check.looks
+            });
+            if looks >= LOOKS {
+                looked.failure = Some(format!("it was looked {LOOKS} times"));
+            }
         }
         Purpose::GivePassword(displaced) => {
             let old = run.seen.passwords.get(&(displaced.clone(), query.role.clone())).cloned()?;

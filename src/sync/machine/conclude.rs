@@ -110,7 +110,8 @@ fn restore_progress(run: &mut Run, conclusion: Conclusion) {
 /// The branch on which tables are compared again has come further.
 fn check_progress(run: &mut Run, conclusion: Conclusion) {
     if let Conclusion::CheckNeeded(name, tables) = conclusion {
-        run.checkpoint.check = Some(CheckBranch { name, id: None, operations: Vec::new(), is_ready: false, refusal: None, tables });
+        run.checkpoint.check =
+            Some(CheckBranch { name, id: None, operations: Vec::new(), is_ready: false, refusal: None, tables, looks: 0 });
         run.seen.forget();
         return;
     }

@@ -1,5 +1,7 @@
 //! Reads what one side holds, database by database. Step 3 uses it for the backup, step 5 for staging.
 
+use std::time::Duration;
+
 use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need, probing, staging};
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, DatabaseName};
@@ -87,9 +89,10 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
     let looked = run.seen.looked.entry(database.clone()).or_default();
     looked.catalogues.insert(side, catalogue);
     let catalogue = &looked.catalogues[&side];
-    // A look at what differs needs the catalogue of a backup that was read long ago.
+    // A look at what differs needs the catalogue of a side that was read before.
+    let is_done = run.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
     let is_read = run.checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
-    if side == Side::Backup && is_read {
+    if is_done || side == Side::Backup && is_read {
         return Some(());
     }
     if side == Side::Backup {
@@ -127,7 +130,9 @@ pub(super) fn take_pieces(
 ) -> Option<SqlError> {
     let print = run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database))?;
     let (mut first, mut is_refused) = (None, false);
+    let (mut longest, mut too_slow) = (Duration::ZERO, None);
     for (piece, (result, took)) in answers {
+        longest = longest.max(took);
         match result {
             Ok(rows) if print.take(piece, &rows, took).is_some() => run.checkpoint.idle_tick_count = 0,
             Ok(_) => first = first.or(Some(SqlError::Undecodable { database: database.clone() })),
@@ -135,9 +140,14 @@ pub(super) fn take_pieces(
                 let is_lost = matches!(error, SqlError::NoReply { .. }) && !piece.is_large();
                 if error.is_timeout() && !is_lost {
                     print.too_slow(piece);
+                    too_slow = too_slow.max(Some(piece.bytes()));
                 }
                 if error.is_about_the_statement() {
-                    print.refused(piece, &error.to_string());
+                    // A table of staging may have been altered or dropped while it was read: what is listed again may be read.
+                    let is_listed_again = side == Side::Staging && error.is_about_what_is_there() && print.relist();
+                    if !is_listed_again {
+                        print.refused(piece, &error.to_string());
+                    }
                     is_refused = true;
                 } else {
                     first = first.or(Some(error));
@@ -145,8 +155,11 @@ pub(super) fn take_pieces(
             }
         }
     }
+    print.spend(longest);
+    if let Some(bytes) = too_slow {
+        print.slow_down(bytes);
+    }
     if is_refused && side == Side::Staging {
-        // A table of staging may have been altered or dropped while it was read.
         run.seen.looked.entry(database.clone()).or_default().catalogues.remove(&side);
     } else {
         settle(run, side, database, pair);
@@ -208,8 +221,6 @@ fn question(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::sync::checkpoint::CheckBranch;
     use crate::sync::checkpoint::tests::started;
@@ -239,6 +250,7 @@ mod tests {
             is_ready: true,
             refusal: None,
             tables: vec!["public.b".to_owned()],
+            looks: 0,
         };
         let mut run = Run::new(Checkpoint { check: Some(check), ..started() }, None);
         take_catalogue(&mut run, side, &database(), &two_tables(bytes), pair).expect("a catalogue");

@@ -212,7 +212,9 @@ impl Different<'_> {
     /// Judges a sequence by where it stood when it was restored.
     fn judge_sequence(&self, check: &Check, database: &DatabaseName) -> Check {
         let of = |print: &Fingerprint| print.databases.get(database).and_then(|print| print.sequences.get(&check.object)).copied();
+        let unread = self.undisturbed.databases.get(database).and_then(|print| print.not_checked.get(&check.object));
         let (outcome, detail) = match (of(self.expected), of(self.undisturbed)) {
+            _ if unread.is_some() => (CheckOutcome::NotChecked, format!("as restored: {}", unread.map(String::as_str).unwrap_or_default())),
             (Some(backup), Some(staging)) if backup == staging => {
                 (CheckOutcome::Passed, format!("at {} as restored; drift: it has been set or dropped on staging since", backup.last_value))
             }

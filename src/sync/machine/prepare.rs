@@ -128,6 +128,7 @@ pub(super) fn was_run(run: &mut Run, database: &DatabaseName, settings: Option<&
     let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Passed, format!("{count} statements were run"));
     run.checkpoint.checks.push(check);
     run.checkpoint.is_prepared = true;
+    run.checkpoint.refusals = 0;
     run.checkpoint.idle_tick_count = 0;
     run.wants_save = true;
 }
@@ -135,8 +136,14 @@ pub(super) fn was_run(run: &mut Run, database: &DatabaseName, settings: Option<&
 /// The configured SQL was refused. Returns whether it is worth another attempt.
 pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlError) -> bool {
     // 23505: another tick of this run was quicker; its marker is seen the next time. Source: PostgreSQL, appendix A, `unique_violation`.
-    let is_overtaken = matches!(error, SqlError::Answered { sqlstate, .. } if sqlstate == "23505") && run.checkpoint.attempt < ATTEMPTS;
-    if error.is_passing() || is_overtaken {
+    let is_overtaken = matches!(error, SqlError::Answered { sqlstate, .. } if sqlstate == "23505");
+    // What took too long takes as long again, and holds its locks meanwhile.
+    let is_limited = is_overtaken || error.is_timeout();
+    run.checkpoint.refusals += 1;
+    if (error.is_passing() || is_overtaken) && !(is_limited && run.checkpoint.refusals >= ATTEMPTS) {
+        // Staging may be another run's by the next attempt, and somebody may have cancelled this one.
+        run.seen.forget();
+        run.seen.orders = None;
         return true;
     }
     let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Failed, error.to_string());
@@ -147,7 +154,8 @@ pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlErr
 
 /// The application's role could not look. Returns whether that is worth another attempt.
 pub(super) fn could_not_look(run: &mut Run, query: &Query, error: &SqlError, tenants: Option<&Tenants>) -> bool {
-    if error.is_passing() && run.checkpoint.attempt < ATTEMPTS {
+    run.checkpoint.refusals += 1;
+    if error.is_passing() && run.checkpoint.refusals < ATTEMPTS {
         return true;
     }
     let reason = error.to_string();

@@ -9,7 +9,7 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, Side};
 use crate::sync::verify::{
-    Check, Found, Probe, ProbeKind, end_probes, judge_backup, judge_production, judge_row_loss, judge_staging, next_probes, policy,
+    Check, Probe, ProbeKind, end_probes, judge_backup, judge_production, judge_row_loss, judge_staging, next_probes, policy,
     prepared_probes, probe_batch, probes_too_slow, staging_probes, take_probes,
 };
 
@@ -91,18 +91,22 @@ pub(super) fn take(run: &mut Run, side: Side, database: &DatabaseName, chosen: &
     let probes = run.checkpoint.probes.get_mut(&side)?.get_mut(database)?;
     take_probes(probes, chosen, rows)?;
     run.checkpoint.idle_tick_count = 0;
+    run.checkpoint.refusals = 0;
     Some(())
 }
 
 /// Some probes could not be asked. Returns whether they are worth another attempt.
 pub(super) fn failed(run: &mut Run, side: Side, database: &DatabaseName, chosen: &[usize], error: &SqlError, pair: &Pair) -> bool {
-    let attempt = run.checkpoint.attempt;
+    run.checkpoint.refusals += 1;
+    let refusals = run.checkpoint.refusals;
     let Some(probes) = run.checkpoint.probes.get_mut(&side).and_then(|probes| probes.get_mut(database)) else { return false };
     if error.is_timeout() {
+        // What is asked alone from now on is no repetition.
         probes_too_slow(probes, chosen);
+        run.checkpoint.refusals = 0;
     }
     let is_needed = probes.iter().filter(|probe| probe.found.is_none()).any(|probe| policy(probe.kind, &pair.verification) == Policy::Fail);
-    if error.is_passing() && (is_needed || attempt < ATTEMPTS) {
+    if error.is_passing() && (is_needed || refusals < ATTEMPTS) {
         return true;
     }
     end_probes(probes, &error.to_string());
@@ -114,12 +118,9 @@ pub(super) fn probed(checkpoint: &mut Checkpoint, side: Side, checks: Vec<Check>
     checkpoint.checks.extend(checks);
     checkpoint.probed.insert(side);
     checkpoint.probes.remove(&Side::Production);
-    let is_compared_later = |probe: &Probe| {
-        let is_answered = side == Side::Backup && matches!(probe.found, Some(Found::Rows(_)));
-        probe.kind == ProbeKind::Guarded || probe.kind == ProbeKind::Assertion && is_answered
-    };
+    let is_needed_later = |probe: &Probe| probe.kind == ProbeKind::Guarded || probe.kind == ProbeKind::Assertion && side == Side::Backup;
     let asked = checkpoint.probes.entry(side).or_default();
     for probes in asked.values_mut() {
-        probes.retain(is_compared_later);
+        probes.retain(is_needed_later);
     }
 }

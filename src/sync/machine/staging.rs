@@ -106,7 +106,9 @@ fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, m
     let different = Different { check: id, expected, undisturbed: &undisturbed };
     need!(different.look(view, checks.iter().filter(|check| is_worth_another_look(check))));
     for check in checks.iter_mut().filter(|other| is_worth_another_look(other) && is_compared_again(check, other)) {
-        *check = different.judge(view, check);
+        let judged = different.judge(view, check);
+        let is_optional = judged.outcome == CheckOutcome::NotChecked && !view.pair.verification.is_not_checked_fatal;
+        *check = Check { is_optional, ..judged };
     }
     Decision::Conclude(Conclusion::Compared(checks))
 }
@@ -276,6 +278,7 @@ mod tests {
             is_ready: true,
             refusal: None,
             tables: vec!["public.a".to_owned()],
+            looks: 0,
         };
         let is_judged = |kind: CheckKind, object: &str, outcome: CheckOutcome| {
             let check = Check::of(kind, &"neondb".into(), object, outcome, "");

@@ -62,12 +62,13 @@ impl Comparison<'_> {
             content(name, CheckOutcome::Warned, "is excluded by the configuration and is not there".to_owned());
         }
         let mut sequence = |object: &String, outcome: CheckOutcome, detail: String| {
-            checks.push(Check::of(CheckKind::Sequence, database, object, outcome, detail));
+            let check = Check::of(CheckKind::Sequence, database, object, outcome, detail);
+            checks.push(Check { is_optional: *is_optional && outcome == CheckOutcome::NotChecked, ..check });
         };
         for (name, expected) in &backup.sequences {
             let (outcome, detail) = match staging.sequences.get(name) {
                 Some(seen) => compare_positions(*expected, *seen),
-                None => (CheckOutcome::Failed, absent(staging, name)),
+                None => (self.outcome_of_absence(name), absent(staging, name)),
             };
             sequence(name, outcome, detail);
         }

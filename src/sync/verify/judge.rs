@@ -97,7 +97,9 @@ fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&s
                 defects.extend(told_rows(probe.kind, object, rows));
             }
             // Source: PostgreSQL, appendix A: XX001 `data_corrupted`, XX002 `index_corrupted`.
-            Some(Found::Error(state, message)) if state.starts_with("XX00") => defects.push(format!("{object} ({state}: {message})")),
+            Some(Found::Error(state, message)) if matches!(state.as_str(), "XX001" | "XX002") => {
+                defects.push(format!("{object} ({state}: {message})"));
+            }
             Some(Found::Error(state, _)) if absent.contains(&state.as_str()) => {}
             Some(Found::Error(state, message)) => unchecked.push(format!("{object} ({state}: {message})")),
             Some(Found::NotRun(reason)) => unchecked.push(format!("{object} ({reason})")),

@@ -12,7 +12,7 @@ const PIECE_TIME: Duration = Duration::from_secs(15);
 const FIRST_PIECE: u64 = 256 << 20;
 
 /// Bytes of the smallest piece: one block.
-pub(super) const SMALLEST_PIECE: u64 = 8192;
+const SMALLEST_PIECE: u64 = 8192;
 
 /// How much larger or smaller a piece may be than the one before.
 const PACE_STEP: u64 = 4;
@@ -26,7 +26,16 @@ pub struct Pace {
     /// Bytes of the next piece; 0 before the first.
     piece_bytes: u64,
     spent_ms: u64,
-    /// Tables that were in a piece that failed; each is read alone.
+    /// Whether a piece took too long: ranges of the backup are then cut, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_slow: bool,
+    /// How often staging was listed again because a table was not as it was.
+    #[serde(default)]
+    pub(super) relisted: u32,
+    /// How many suspects share a piece; halved with each that fails.
+    #[serde(default)]
+    pub(super) suspects_at_once: usize,
+    /// Tables that were in a piece that failed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) suspects: BTreeSet<String>,
 }
@@ -63,6 +72,7 @@ impl Pace {
     pub(super) fn slow_down(&mut self, bytes: u64) {
         let size = self.size().min(bytes.max(SMALLEST_PIECE));
         self.piece_bytes = (size / SLOWER).max(SMALLEST_PIECE);
+        self.is_slow = true;
     }
 }
 

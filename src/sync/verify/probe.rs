@@ -22,7 +22,13 @@ const BYTES_PER_REQUEST: u64 = 1 << 30;
 const PROBES_PER_REQUEST: usize = 500;
 
 /// Rows of an answer that are fetched.
-const ROWS: u32 = 100;
+const ROWS: usize = 100;
+
+/// Relations that row-level security concerns that are fetched.
+pub(super) const GUARDED: usize = 5_000;
+
+/// How often a statement is asked again whose error was about the moment.
+const TRIES: u32 = 3;
 
 /// Characters of an error that are kept.
 const ERROR: usize = 200;
@@ -60,6 +66,9 @@ pub struct Probe {
     /// Whether it is asked alone, because it was in a request that took too long.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_alone: bool,
+    /// How often its answer was an error that was about the moment.
+    #[serde(default)]
+    pub tries: u32,
     /// What was found; missing while it was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
@@ -110,7 +119,12 @@ pub enum Found {
 impl Probe {
     /// Returns a question that was not asked yet.
     pub fn new(kind: ProbeKind, object: impl Into<String>, sql: String) -> Self {
-        Self { kind, object: object.into(), sql, is_configured: false, bytes: 0, is_alone: false, found: None }
+        Self { kind, object: object.into(), sql, is_configured: false, bytes: 0, is_alone: false, tries: 0, found: None }
+    }
+
+    /// Returns how many rows are fetched at most.
+    fn rows(&self) -> usize {
+        if self.kind == ProbeKind::Guarded { GUARDED } else { ROWS }
     }
 
     fn answer(&mut self, found: Found) {
@@ -139,7 +153,7 @@ pub fn next_probes(probes: &[Probe]) -> Vec<usize> {
 /// Returns the batch that asks some of the probes.
 pub fn probe_batch(probes: &[Probe], chosen: &[usize]) -> Batch {
     let asked = chosen.iter().filter_map(|index| probes.get(*index));
-    let asked: Vec<_> = asked.map(|probe| serde_json::json!([probe.sql, PATHS[usize::from(probe.is_configured)], ROWS])).collect();
+    let asked: Vec<_> = asked.map(|probe| serde_json::json!([probe.sql, PATHS[usize::from(probe.is_configured)], probe.rows()])).collect();
     let statements = vec![
         settings(),
         ("select length(set_config('firstlight.probes', $1, true)) > 0".to_owned(), vec![serde_json::Value::from(asked).to_string()]),
@@ -163,11 +177,17 @@ pub fn take_probes(probes: &mut [Probe], chosen: &[usize], results: &[Rows]) -> 
         return None;
     }
     for (index, answer) in chosen.iter().zip(answers) {
+        let probe = probes.get_mut(*index)?;
         let found = match answer {
+            // Source: PostgreSQL, appendix A: classes 40, 53, 55, 57 and 58 are about the moment.
+            Answer::Error { error, .. } if matches!(error.get(..2), Some("40" | "53" | "55" | "57" | "58")) && probe.tries < TRIES => {
+                probe.tries += 1;
+                continue;
+            }
             Answer::Rows { rows } => Found::Rows(rows),
             Answer::Error { error, message } => Found::Error(error, message.chars().take(ERROR).collect()),
         };
-        probes.get_mut(*index)?.answer(found);
+        probe.answer(found);
     }
     Some(())
 }

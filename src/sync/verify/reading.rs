@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Catalogue, Relation, settings, text};
-use super::pace::{SMALLEST_PIECE, share};
+use super::pace::share;
 use super::{DatabasePrint, Digest, Position};
 use crate::neon::sql::{Batch, Rows};
 
@@ -33,6 +33,9 @@ const PARTS_PER_STATEMENT: usize = 50;
 
 /// Bytes of tables that one statement digests when it digests several.
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
+
+/// How often staging is listed again because a table of it was altered or dropped while it was read.
+const RELISTED: u32 = 3;
 
 /// How the reason begins that a table was not read because the time was up.
 pub(super) const OUT_OF_TIME: &str = "did not fit the time budget";
@@ -59,6 +62,16 @@ impl Blocks {
     /// The whole table.
     pub(super) const ALL: Self = Self { from: 0, to: None };
 
+    /// Returns the blocks that are in both; `None` where there are none.
+    fn and(self, other: Self) -> Option<Self> {
+        let from = self.from.max(other.from);
+        let to = match (self.to, other.to) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        to.is_none_or(|to| to > from).then_some(Self { from, to })
+    }
+
     /// Returns the condition that a row is in them; empty for all.
     pub(super) fn condition(self) -> String {
         let Self { from, to } = self;
@@ -83,6 +96,11 @@ impl Piece {
     pub fn is_large(&self) -> bool {
         self.bytes > BYTES_PER_STATEMENT
     }
+
+    /// Returns the bytes of its tables.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// A table, a range of one, or a sequence.
@@ -94,6 +112,8 @@ pub struct Part {
     /// `None` for a whole table.
     blocks: Option<Blocks>,
     bytes: u64,
+    /// Whether it cannot be cut.
+    is_smallest: bool,
 }
 
 /// Returns what is to be asked next, at most four requests at once; none when everything that the catalogue lists was read.
@@ -114,21 +134,24 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
     let (large, small): (Vec<&Relation>, Vec<&Relation>) = wanted.into_iter().partition(|relation| relation.bytes > size);
     let parts = small.into_iter().chain(large).flat_map(|relation| parts(relation, print, guide, size));
     let mut pieces: Vec<Piece> = Vec::new();
-    let mut is_open = false;
+    // Suspects are read apart from the others, fewer at once each time.
+    let mut is_of_suspects = false;
     for part in parts {
-        let is_alone = print.pace.suspects.contains(&part.name);
-        let fits = pieces.last().is_some_and(|piece| is_open && !is_alone && piece.bytes + part.bytes <= size);
+        let is_suspect = print.pace.suspects.contains(&part.name);
+        let most = if is_suspect { print.pace.suspects_at_once.max(1) } else { usize::MAX };
+        let fits =
+            pieces.last().is_some_and(|piece| is_suspect == is_of_suspects && piece.parts.len() < most && piece.bytes + part.bytes <= size);
         if !fits && pieces.len() == AT_ONCE {
             break;
         }
         if !fits {
             pieces.push(Piece::default());
         }
+        is_of_suspects = is_suspect;
         if let Some(piece) = pieces.last_mut() {
             piece.bytes += part.bytes;
             piece.parts.push(part);
         }
-        is_open = !is_alone;
     }
     pieces.into_iter().map(|piece| (piece.clone(), batch(catalogue, &piece))).collect()
 }
@@ -149,31 +172,33 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
         is_descending,
         blocks,
         bytes,
+        is_smallest: blocks.map_or(relation.blocks, |blocks| blocks.to.unwrap_or(relation.blocks).saturating_sub(blocks.from)) < 2,
     };
     let read = print.ranges.get(&relation.name);
     let guiding = guide.and_then(|guide| guide.ranges.get(&relation.name));
     if read.is_none() && guiding.is_none() && (relation.bytes <= size || relation.blocks < 2) {
         return vec![part(None, relation.bytes)];
     }
-    let bytes_of = |blocks: u64| share(relation.bytes, blocks, relation.blocks);
-    let ends = |blocks: Blocks| blocks.to.unwrap_or(relation.blocks).max(blocks.from);
-    if let Some(guiding) = guiding {
-        let is_read = |range: &&Range| read.is_none_or(|read| !read.iter().any(|other| other.blocks == range.blocks));
-        let blocks = guiding.iter().filter(is_read).map(|range| range.blocks);
-        return blocks.map(|blocks| part(Some(blocks), bytes_of(ends(blocks) - blocks.from))).collect();
-    }
+    let bytes_of =
+        |blocks: Blocks| share(relation.bytes, blocks.to.unwrap_or(relation.blocks).saturating_sub(blocks.from), relation.blocks);
     let step = share(relation.blocks, size, relation.bytes).max(1);
+    let whole = [Range { blocks: Blocks::ALL, digest: Digest::none() }];
+    let ranges: &[Range] = guiding.map_or(&whole, Vec::as_slice);
+    let gaps = gaps(read.map(Vec::as_slice).unwrap_or_default());
     let mut found = Vec::new();
-    for gap in gaps(read.map(Vec::as_slice).unwrap_or_default()) {
-        let mut from = gap.from;
+    for blocks in gaps.iter().flat_map(|gap| ranges.iter().filter_map(|range| gap.and(range.blocks))) {
+        let is_kept = guiding.is_some() && !(print.pace.is_slow && bytes_of(blocks) > size);
+        let mut from = blocks.from;
         // No more are asked for at once than this.
-        while found.len() < AT_ONCE {
+        while found.len() < AT_ONCE * PARTS_PER_STATEMENT {
             let to = from.saturating_add(step);
-            if to >= ends(gap) {
-                found.push(part(Some(Blocks { from, to: gap.to }), bytes_of(ends(gap).saturating_sub(from))));
+            if is_kept || to >= blocks.to.unwrap_or(relation.blocks) {
+                let rest = Blocks { from, to: blocks.to };
+                found.push(part(Some(rest), bytes_of(rest)));
                 break;
             }
-            found.push(part(Some(Blocks { from, to: Some(to) }), bytes_of(step)));
+            let next = Blocks { from, to: Some(to) };
+            found.push(part(Some(next), bytes_of(next)));
             from = to;
         }
     }
@@ -255,6 +280,22 @@ impl DatabasePrint {
         self
     }
 
+    /// Counts time that was spent reading, at the same time as whatever was read in it.
+    pub fn spend(&mut self, took: Duration) {
+        self.pace.spend(took);
+    }
+
+    /// Pieces of which the largest has so many bytes took too long: the next ones are smaller.
+    pub fn slow_down(&mut self, bytes: u64) {
+        self.pace.slow_down(bytes);
+    }
+
+    /// Returns whether it is worth listing the tables again, because one of them was not as it was.
+    pub fn relist(&mut self) -> bool {
+        self.pace.relisted += 1;
+        self.pace.relisted <= RELISTED
+    }
+
     /// Takes up the answer to a piece; `None` when it makes no sense.
     pub fn take(&mut self, piece: &Piece, results: &[Rows], took: Duration) -> Option<()> {
         let (_, statements) = results.split_first()?;
@@ -281,7 +322,6 @@ impl DatabasePrint {
                 Some(blocks) => self.take_range(name, Range { blocks, digest })?,
             }
         }
-        self.pace.spend(took);
         self.pace.learn(piece.bytes, took);
         Some(())
     }
@@ -301,24 +341,22 @@ impl DatabasePrint {
         Some(())
     }
 
-    /// A piece took too long: the next ones are smaller. Where it cannot be made smaller, its only table is not checked.
+    /// A piece took too long. Where it cannot be made smaller, its only table is not checked.
     pub fn too_slow(&mut self, piece: &Piece) {
-        self.pace.spend(Duration::from_secs(STATEMENT_TIMEOUT_S.into()));
-        let is_smallest = matches!(piece.parts.as_slice(), [part] if part.blocks.map_or(part.bytes <= SMALLEST_PIECE, |blocks| {
-            blocks.to.is_some_and(|to| to <= blocks.from + 1)
-        }));
-        if is_smallest {
+        if matches!(piece.parts.as_slice(), [part] if part.is_smallest) {
             self.give_up(piece, &format!("a block of it cannot be digested in {STATEMENT_TIMEOUT_S} s"));
-            return;
         }
-        self.pace.slow_down(piece.bytes);
     }
 
-    /// A piece could not be read, and would not be the next time: its tables are read alone, and one that was alone is not checked.
+    /// A piece could not be read, and would not be the next time: its tables are read in smaller and smaller company, and one that was alone is not
+    /// checked.
     pub fn refused(&mut self, piece: &Piece, reason: &str) {
         match piece.parts.as_slice() {
             [_] => self.give_up(piece, reason),
-            parts => self.pace.suspects.extend(parts.iter().map(|part| part.name.clone())),
+            parts => {
+                self.pace.suspects.extend(parts.iter().map(|part| part.name.clone()));
+                self.pace.suspects_at_once = (parts.len() / 2).max(1);
+            }
         }
     }
 
@@ -345,173 +383,4 @@ impl DatabasePrint {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn catalogue(sizes: &[u64]) -> Catalogue {
-        let relation = |(index, bytes): (usize, &u64)| Relation {
-            name: format!("public.t{index}"),
-            is_sequence: false,
-            row: "ROW(id)".into(),
-            bytes: *bytes,
-            blocks: bytes / 8192,
-            key: None,
-        };
-        Catalogue { print: DatabasePrint::new(), relations: sizes.iter().enumerate().map(relation).collect() }
-    }
-
-    /// Answers a piece: a row in each block, of which each digests to its number.
-    fn answer(catalogue: &Catalogue, piece: &Piece) -> Vec<Rows> {
-        let row = |(index, part): (usize, &Part)| {
-            let relation = catalogue.relations.iter().find(|relation| relation.name == part.name).expect("it is listed");
-            let blocks = part.blocks.unwrap_or(Blocks::ALL);
-            let all = blocks.from..blocks.to.unwrap_or(relation.blocks);
-            let total: i128 = all.clone().map(i128::from).sum();
-            [index.to_string(), all.count().to_string(), total.to_string()].map(Some).to_vec()
-        };
-        vec![Rows::default(), Rows { rows: piece.parts.iter().enumerate().map(row).collect() }]
-    }
-
-    /// Reads everything, each piece in the given time; returns the print and the number of requests.
-    fn read(catalogue: &Catalogue, guide: Option<&DatabasePrint>, took: impl Fn(u64) -> Duration) -> (DatabasePrint, usize) {
-        let (mut print, mut requests) = (catalogue.print.clone(), 0);
-        for _ in 0..10_000 {
-            let asked = pieces(catalogue, &print, guide, None);
-            if asked.is_empty() {
-                return (print, requests);
-            }
-            assert!(asked.len() <= AT_ONCE);
-            requests += asked.len();
-            for (piece, _) in asked {
-                print.take(&piece, &answer(catalogue, &piece), took(piece.bytes)).expect("a complete answer");
-            }
-        }
-        panic!("reading does not come to an end");
-    }
-
-    /// At so many bytes a millisecond.
-    fn at(pace: u64) -> impl Fn(u64) -> Duration {
-        move |bytes| Duration::from_millis(20 + bytes / pace)
-    }
-
-    #[test]
-    fn many_small_tables_share_one_request() {
-        let catalogue = catalogue(&[8192; 500]);
-        let asked = pieces(&catalogue, &catalogue.print, None, None);
-        assert_eq!((asked.len(), asked[0].1.statements.len()), (1, 1 + 10));
-        assert_eq!(read(&catalogue, None, at(100_000)).1, 1);
-    }
-
-    #[test]
-    fn what_is_left_is_shared_out_among_the_requests() {
-        let counts = |sizes: &[u64]| -> Vec<usize> {
-            let catalogue = catalogue(sizes);
-            pieces(&catalogue, &catalogue.print, None, None).iter().map(|(piece, _)| piece.parts.len()).collect()
-        };
-        assert_eq!(counts(&[8192, 40 << 20, 8192]), [3], "64 MB are read in one");
-        assert_eq!(counts(&[8192, 200 << 20, 8192]), [2, 1, 1, 1]);
-    }
-
-    #[test]
-    fn requests_grow_with_bytes_more_slowly_than_bytes_do_until_a_piece_takes_its_time() {
-        // 100 MB/s: a piece grows to 1.5 GB, which takes fifteen seconds.
-        let requests = |gigabytes: u64| read(&catalogue(&[gigabytes << 30]), None, at(100_000)).1;
-        assert_eq!([1, 5, 20, 100].map(requests), [4, 8, 20, 79]);
-    }
-
-    #[test]
-    fn the_digest_of_a_table_does_not_depend_on_how_it_was_cut() {
-        let catalogue = catalogue(&[3 << 30, 8192]);
-        let (quick, slow) = (read(&catalogue, None, at(1_000_000)).0, read(&catalogue, None, at(2_000)).0);
-        let blocks = (3_u64 << 30) / 8192;
-        let expected = Digest { count: blocks, digest: (u128::from(blocks) * u128::from(blocks - 1) / 2).to_string() };
-        assert_eq!((&quick.tables["public.t0"], &slow.tables["public.t0"]), (&expected, &expected));
-        assert!(slow.ranges["public.t0"].len() > quick.ranges["public.t0"].len());
-        let last = slow.ranges["public.t0"].last().expect("a range");
-        assert_eq!(last.blocks.to, None, "the last range is open: the table may grow");
-    }
-
-    #[test]
-    fn a_copy_is_read_in_the_ranges_of_the_backup() {
-        let catalogue = catalogue(&[3 << 30, 8192]);
-        let backup = read(&catalogue, None, at(20_000)).0;
-        let (copy, _) = read(&catalogue, Some(&backup), at(1_000_000));
-        assert_eq!((&copy.ranges, &copy.tables), (&backup.ranges, &backup.tables));
-    }
-
-    #[test]
-    fn reading_goes_on_where_it_stopped() {
-        let catalogue = catalogue(&[3 << 30, 8192]);
-        let asked = pieces(&catalogue, &catalogue.print, None, None);
-        let mut print = catalogue.print.clone();
-        // The second and the fourth of them were answered.
-        for (piece, _) in [&asked[1], &asked[3]] {
-            print.take(piece, &answer(&catalogue, piece), Duration::from_secs(1)).expect("a complete answer");
-        }
-        let stored = serde_json::to_string(&print).expect("plain data");
-        let mut print = catalogue.print.clone().going_on(serde_json::from_str(&stored).expect("our own"), &catalogue);
-        for _ in 0..100 {
-            for (piece, _) in pieces(&catalogue, &print, None, None) {
-                assert!(!piece.parts.iter().any(|part| asked[1].0.parts.contains(part) || asked[3].0.parts.contains(part)), "read twice");
-                print.take(&piece, &answer(&catalogue, &piece), Duration::from_secs(1)).expect("a complete answer");
-            }
-        }
-        assert_eq!(print.tables, read(&catalogue, None, at(100_000)).0.tables);
-    }
-
-    #[test]
-    fn a_piece_that_takes_too_long_is_asked_again_in_smaller_ones_down_to_a_block() {
-        let catalogue = catalogue(&[64 << 10]);
-        let mut print = catalogue.print.clone();
-        let mut asked = Vec::new();
-        for _ in 0..12 {
-            let Some((piece, _)) = pieces(&catalogue, &print, None, None).into_iter().next() else { break };
-            asked.push(piece.parts[0].blocks.map_or(8, |blocks| blocks.to.unwrap_or(8) - blocks.from));
-            print.too_slow(&piece);
-        }
-        assert_eq!(asked, [8, 1]);
-        assert_eq!(print.not_checked["public.t0"], "a block of it cannot be digested in 120 s");
-    }
-
-    #[test]
-    fn a_table_that_cannot_be_read_is_found_among_others_and_they_are_read() {
-        let catalogue = catalogue(&[8192; 10]);
-        let mut print = catalogue.print.clone();
-        for _ in 0..20 {
-            for (piece, _) in pieces(&catalogue, &print, None, None) {
-                if piece.parts.iter().any(|part| part.name == "public.t7") {
-                    print.refused(&piece, "XX001: invalid page");
-                } else {
-                    print.take(&piece, &answer(&catalogue, &piece), Duration::ZERO).expect("a complete answer");
-                }
-            }
-        }
-        assert_eq!(print.tables.len(), 9);
-        assert_eq!(print.not_checked, [("public.t7".to_owned(), "XX001: invalid page".to_owned())].into());
-    }
-
-    #[test]
-    fn what_does_not_fit_the_time_budget_is_not_checked_and_the_small_tables_were_read_first() {
-        let catalogue = catalogue(&[3 << 30, 8192, 8192]);
-        let mut print = catalogue.print.clone();
-        for (piece, _) in pieces(&catalogue, &print, None, None) {
-            print.take(&piece, &answer(&catalogue, &piece), Duration::from_mins(1)).expect("a complete answer");
-        }
-        print.out_of_time(&catalogue, None, None, Duration::from_mins(1));
-        assert_eq!(print.tables.keys().collect::<Vec<_>>(), ["public.t1", "public.t2"]);
-        assert_eq!(print.not_checked["public.t0"], "did not fit the time budget of 60 s");
-        assert!(pieces(&catalogue, &print, None, None).is_empty());
-    }
-
-    #[test]
-    fn an_answer_that_leaves_out_a_table_is_none() {
-        let catalogue = catalogue(&[8192, 8192]);
-        let (piece, _) = pieces(&catalogue, &catalogue.print, None, None).remove(0);
-        let mut answered = answer(&catalogue, &piece);
-        answered[1].rows.pop();
-        assert_eq!(catalogue.print.clone().take(&piece, &answered, Duration::ZERO), None);
-        let again = answered[1].rows[0].clone();
-        answered[1].rows.push(again);
-        assert_eq!(catalogue.print.clone().take(&piece, &answered, Duration::ZERO), None, "the first one twice");
-    }
-}
+mod tests;

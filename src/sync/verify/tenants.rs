@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::catalogue::text;
 use super::judge::outcome_of;
-use super::probe::{Found, Probe, ProbeKind};
+use super::probe::{Found, GUARDED, Probe, ProbeKind};
 use super::questions::quoted;
 use super::{Check, CheckKind, CheckOutcome, STATEMENT_TIMEOUT_S};
 use crate::config::{Policy, Tenants};
@@ -112,6 +112,9 @@ pub fn judge_tenants(database: &DatabaseName, probe: &Probe, tenants: &Tenants, 
     };
     let mut checks: Vec<Check> =
         without.iter().map(|relation| not_checked(relation, &format!("it has no column {}", tenants.column))).collect();
+    if counted.len() + without.len() >= GUARDED {
+        checks.push(not_checked("every other table", &format!("{role} may read more than {GUARDED} that row-level security concerns")));
+    }
     if counted.is_empty() && without.is_empty() {
         checks.push(not_checked("every table", &format!("{role} may read no table with row-level security")));
     }
