@@ -119,6 +119,15 @@ impl SqlError {
         }
     }
 
+    /// Returns whether the server had no room for what was asked: memory, or locks.
+    ///
+    /// # Source
+    ///
+    /// PostgreSQL, appendix A: 53200 `out_of_memory`, also "out of shared memory": too many locks.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Answered { sqlstate, .. } if sqlstate == "53200")
+    }
+
     /// Returns whether a table, a column or a function is not there, or not as it was.
     ///
     /// # Source

@@ -61,8 +61,10 @@ fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
             "create type public.pair as (a int, b text)",
             "create domain public.tags as text[]",
             "create type public.span as range (subtype = numeric)",
+            "create type public.mood as enum ('glad', 'sad')",
+            "create domain public.mood_too as public.mood",
             "create table public.odd(id int primary key, f float8, n numeric, l text collate public.loose, p public.pair, t public.tags, s public.span, \
-             o oid, ts tsvector, ip inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j jsonb, nested public.pair[])",
+             o oid, b bigint, t1 timestamptz, dm public.mood_too, rc refcursor, ts tsvector, ip inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j jsonb, nested public.pair[])",
             "insert into public.odd(id) select generate_series(1, 20)",
         ],
     )?;
@@ -80,6 +82,11 @@ fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
         ("t", "'[2:3]={a,b}'", "'{a,b}'"),
         ("s", "'[1.0,2.0)'", "'[1.00,2.0)'"),
         ("o", "4294967295", "0"),
+        ("b", "-1", "4294967295"),
+        ("b", "1", "4294967296"),
+        ("t1", "'2024-01-01 00:00+00'", "'2023-12-31 22:48:25.032705+00'"),
+        ("dm", "'glad'", "'sad'"),
+        ("rc", "'one'", "'two'"),
         ("ts", "'a:1'", "'a:1A'"),
         ("ip", "'10.0.0.1/8'", "'10.0.0.1'"),
         ("m", "'08:00:2b:01:02:03:04:05'", "'08:00:2b:01:02:03:04:06'"),

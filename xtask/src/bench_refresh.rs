@@ -59,7 +59,7 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
     let folder = crate::bench_verify::tempfile_in_reach()?;
     let file = folder.path().join("production.dump");
     let (dump, restore) = (bin.join("pg_dump"), bin.join("pg_restore"));
-    let dumped = shell(&format!("'{}' -Fc -f '{}' '{}'", dump.display(), file.display(), production.address))?;
+    let dumped = shell(&format!("'{}' -Fc -N neon -f '{}' '{}'", dump.display(), file.display(), production.address))?;
     let restored =
         shell(&format!("'{}' --clean --if-exists --no-owner --no-acl -d '{}' '{}'", restore.display(), staging.address, file.display()))?;
     let count = |address: &str| shell(&format!("psql '{address}' -Atc \"{COUNTS}\" | psql '{address}' -At"));

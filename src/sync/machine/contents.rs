@@ -142,6 +142,9 @@ pub(super) fn take_pieces(
                     print.too_slow(piece);
                     too_slow = too_slow.max(Some(piece.bytes()));
                 }
+                if error.is_out_of_memory() && piece.can_be_split() {
+                    print.refused(piece, &error.to_string());
+                }
                 if error.is_about_the_statement() {
                     // A table of staging may have been altered or dropped while it was read: what is listed again may be read.
                     let is_listed_again = side == Side::Staging && error.is_about_what_is_there() && print.relist();
@@ -325,6 +328,21 @@ mod tests {
         let (piece, _) = asked(&run, side).remove(0);
         let refused = || Err(error("28P01"));
         assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (refused(), Duration::ZERO))], &pair()), Some(error("28P01")));
+    }
+
+    #[test]
+    fn a_server_that_has_no_room_for_the_locks_of_a_piece_is_asked_for_fewer_tables() {
+        let side = Side::Backup;
+        let mut run = with_two_tables(side, 8192, &pair());
+        let (piece, _) = asked(&run, side).remove(0);
+        let full = || Err(error("53200"));
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (full(), Duration::ZERO))], &pair()), Some(error("53200")));
+        let alone = asked(&run, side);
+        assert_eq!(alone.iter().map(|(piece, _)| piece.parts.len()).collect::<Vec<_>>(), [1, 1]);
+        // Alone it is a matter of the moment, and nothing is given up.
+        let (piece, _) = &alone[0];
+        assert_eq!(take_pieces(&mut run, side, &database(), vec![(piece, (full(), Duration::ZERO))], &pair()), Some(error("53200")));
+        assert!(run.checkpoint.prints[&side].databases[&database()].not_checked.is_empty());
     }
 
     #[test]

@@ -2,23 +2,34 @@
 --
 -- A row is a kind, an object, a statement that returns a row for each defect, the bytes it reads, and why it is not checked. Without a statement and a
 -- reason the object itself is the defect; the object `#` counts those that were looked at.
-with ns as (
+with recursive ns as (
   select n.oid, n.nspname from pg_namespace n
   where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'neon', 'neon_migration')),
+-- Not `pg_partition_tree`, which keeps a lock on each partition: thousands of them fill the server's table of locks.
+below(oid, leaf) as (
+  select oid, oid from pg_class where relkind = 'p'
+  union all select below.oid, i.inhrelid from pg_inherits i join below on i.inhparent = below.leaf),
 rel as (
   select c.oid, c.relkind, format('%I.%I', ns.nspname, c.relname) as name,
-    coalesce((select sum(pg_table_size(t.relid)) from pg_partition_tree(c.oid) as t), pg_table_size(c.oid)) as bytes,
+    case when c.relkind = 'p' then (select sum(pg_table_size(leaf)) from below where below.oid = c.oid) else pg_table_size(c.oid) end as bytes,
     has_schema_privilege(ns.oid, 'usage') and case when c.relkind = 'S' then has_sequence_privilege(c.oid, 'select')
       when c.relkind in ('r', 'p', 'm') then has_table_privilege(c.oid, 'select') else true end as is_readable
   from pg_class c join ns on ns.oid = c.relnamespace
-  where c.relowner not in (select oid from pg_roles where rolname = 'cloud_admin') and c.relkind in ('r', 'p', 'm', 'S', 'i', 'I')),
+  where c.relowner not in (select oid from pg_roles where rolname = 'cloud_admin') and c.relkind in ('r', 'p', 'm', 'S', 'i', 'I')
+  -- What is unlogged cannot be read on a standby, and no backup holds it.
+  and c.relpersistence = 'p'),
 fk as (
   select k.oid, k.conname, f.name as referencing, p.name as referenced, f.bytes + p.bytes as bytes,
     case when f.relkind = 'p' then '' else 'only ' end as only_referencing, case when p.relkind = 'p' then '' else 'only ' end as only_referenced,
     case when not coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) then 'it is not enforced'
       when coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) then 'it is a PERIOD key'
       when not (f.is_readable and p.is_readable) then 'the role may not read it' end as reason,
-    (select string_agg(format('pk.%I operator(%I.%s) fk.%I%s', pa.attname, opn.nspname, op.oprname, fa.attname,
+    (select string_agg(format('pk.%I%s operator(%I.%s) fk.%I%s%s', pa.attname,
+        -- As PostgreSQL's own query does: without the cast another operator may be chosen.
+        (select format('::%I.%I', tn.nspname, y.typname) from pg_type y join pg_namespace tn on tn.oid = y.typnamespace
+          where y.oid = op.oprleft and op.oprleft <> pa.atttypid), opn.nspname, op.oprname, fa.attname,
+        (select format('::%I.%I', tn.nspname, y.typname) from pg_type y join pg_namespace tn on tn.oid = y.typnamespace
+          where y.oid = op.oprright and op.oprright <> fa.atttypid),
         (select format(' collate %I.%I', ln.nspname, l.collname) from pg_collation l join pg_namespace ln on ln.oid = l.collnamespace
           where l.oid = pa.attcollation and pa.attcollation <> fa.attcollation)), ' and ' order by u.place)
       from unnest(k.conkey, k.confkey, k.conpfeqop) with ordinality as u(own, other, operator, place)
@@ -36,12 +47,14 @@ fk as (
   from pg_constraint k join rel f on f.oid = k.conrelid join rel p on p.oid = k.confrelid
   where k.contype = 'f' and k.conparentid = 0),
 used as (
+  -- Those of identity columns, and those that a default is the next value of and nothing else: others number something of their own.
   select d.objid as sequence, d.refobjid as relation, d.refobjsubid as attnum from pg_depend d
-    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i') and d.refobjsubid > 0
+    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype = 'i' and d.refobjsubid > 0
   union select d.refobjid, ad.adrelid, ad.adnum from pg_depend d join pg_attrdef ad on d.classid = 'pg_attrdef'::regclass and d.objid = ad.oid
-    where d.refclassid = 'pg_class'::regclass),
+    where d.refclassid = 'pg_class'::regclass and pg_get_expr(ad.adbin, ad.adrelid) ~ '^nextval\(''.*''::regclass\)$'),
 numbered as (
-  select s.name as sequence, t.name || '.' || quote_ident(a.attname) as "column", quote_ident(a.attname) as attname, t.name as relation, q.seqincrement,
+  select s.name as sequence, t.name || '.' || quote_ident(a.attname) as "column", quote_ident(a.attname) as attname,
+    case when t.relkind = 'p' then '' else 'only ' end || t.name as relation, q.seqincrement,
     case when exists (select from pg_index i where i.indrelid = t.oid and i.indkey[0] = a.attnum and i.indisvalid and i.indpred is null) then 0
       else t.bytes end as bytes,
     case when q.seqcycle then 'it starts again by itself' when not (s.is_readable and t.is_readable) then 'the role may not read it' end as reason
@@ -69,7 +82,7 @@ select 'indexes', name, null, '0', null from idx where not is_good
 union all
 select 'indexes', '#', null, count(*)::text, null from idx
 union all
-select 'constraints', format('%s.%I', coalesce(rel.name, k.contypid::regtype::text), k.conname), null, '0', null
+select 'constraints', format('%s.%I', coalesce(rel.name, nullif(k.conrelid, 0)::regclass::text, k.contypid::regtype::text), k.conname), null, '0', null
 from pg_constraint k left join rel on rel.oid = k.conrelid join ns on ns.oid = k.connamespace
 where not k.convalidated and coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) and k.conparentid = 0
 union all

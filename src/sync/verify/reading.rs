@@ -31,6 +31,10 @@ const AT_ONCE: usize = 4;
 /// Each costs about 400 bytes of SQL; 50 keep a statement readable in a log and the plan short.
 const PARTS_PER_STATEMENT: usize = 50;
 
+/// Tables and ranges that one request reads: each table and each of its indexes is locked until the request ends, and a server has room for 6,400 locks and
+/// more (64 for each of 100 connections). Four requests of 300 tables with three indexes take 4,800.
+const PARTS_PER_PIECE: usize = 300;
+
 /// Bytes of tables that one statement digests when it digests several.
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
 
@@ -97,6 +101,11 @@ impl Piece {
         self.bytes > BYTES_PER_STATEMENT
     }
 
+    /// Returns whether it can be asked in smaller pieces.
+    pub fn can_be_split(&self) -> bool {
+        self.parts.len() > 1
+    }
+
     /// Returns the bytes of its tables.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -138,7 +147,7 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
     let mut is_of_suspects = false;
     for part in parts {
         let is_suspect = print.pace.suspects.contains(&part.name);
-        let most = if is_suspect { print.pace.suspects_at_once.max(1) } else { usize::MAX };
+        let most = if is_suspect { print.pace.suspects_at_once.max(1) } else { PARTS_PER_PIECE };
         let fits =
             pieces.last().is_some_and(|piece| is_suspect == is_of_suspects && piece.parts.len() < most && piece.bytes + part.bytes <= size);
         if !fits && pieces.len() == AT_ONCE {

@@ -1,8 +1,10 @@
 -- Every table, materialized view and sequence that is not the system's, with the expression that digests a row of it.
 --
--- Exact columns are those whose equality is equality of bytes and that have an extended hash; all others go through the function that sends their
--- type, each by itself: one `record_send` of them all takes a quarter longer. A type without a binary form is cast to text. `$1` is a JSON array of
--- names that are left out: a schema, a table or a column, quoted as Postgres quotes them.
+-- Exact columns are those whose equality is equality of bytes and whose extended hash takes all of them; all others go through the function that
+-- sends their type, each by itself: one `record_send` of them all takes a quarter longer. `hashint8extended` folds its 64 bits to 32 and takes -1 for
+-- 4294967295, so bigint and the times that are stored as one are sent. A type that cannot be sent is cast to text: without a binary form, an array or a
+-- composite of such, a domain over an enum, which `enum_send` does not take, and refcursor. `$1` is a JSON array of names that are left out: a
+-- schema, a table or a column, quoted as Postgres quotes them.
 with r as (
   select c.oid, c.relkind, c.relpersistence, c.relispopulated, c.relnamespace, n.nspname, format('%I.%I', n.nspname, c.relname) as name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -12,9 +14,13 @@ ex as (select name from jsonb_array_elements_text($1::jsonb) as e(name)),
 a as (
   select a.attrelid, a.attnum, quote_ident(a.attname) as name,
     exists (select from ex where ex.name = format('%s.%I', r.name, a.attname)) as is_left_out,
-    t.typtype = 'e' or (t.oid in (16, 17, 20, 21, 23, 25, 26, 1043, 1082, 1083, 1114, 1184, 1266, 2950)
+    t.typtype = 'e' or (t.oid in (16, 17, 21, 23, 25, 26, 1043, 1082, 2950)
       and (a.attcollation = 0 or l.collisdeterministic)) as is_exact,
-    t.typsend = 0 or (t.typcategory = 'A' and e.typsend = 0) as is_text_only, t.typsend::regproc::text as sender
+    t.typsend = 0 or t.oid = 1790 or (t.typcategory = 'A' and e.typsend = 0) or (t.typtype = 'd' and t.typsend = 'enum_send'::regproc)
+      or exists (select from pg_type b join pg_type m on m.oid = b.typelem where b.oid = t.typbasetype and b.typcategory = 'A' and m.typsend = 0)
+      or exists (select from pg_attribute m join pg_type mt on mt.oid = m.atttypid
+        where m.attrelid = nullif(t.typrelid, 0) and m.attnum > 0 and not m.attisdropped and mt.typsend = 0) as is_text_only,
+    t.typsend::regproc::text as sender
   from pg_attribute a join r on r.oid = a.attrelid join pg_type t on t.oid = a.atttypid
   left join pg_type e on e.oid = t.typelem
   left join pg_collation l on l.oid = a.attcollation

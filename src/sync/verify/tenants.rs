@@ -21,7 +21,7 @@ const COUNT: &str = "do $firstlight$ declare asked json := current_setting('firs
     found json[] := '{}'; begin for tenant in select value from json_array_elements(asked -> 'tenants') loop \
     if json_typeof(tenant) <> 'null' then perform set_config(asked ->> 'setting', tenant #>> '{}', true); end if; \
     for relation in select value from json_array_elements_text(asked -> 'relations') loop begin \
-    execute format('select count(*), count(*) filter (where (%s)::text is distinct from %L) from %s', asked ->> 'column', tenant #>> '{}', relation) into total, other; \
+    execute format('select count(*), count(*) filter (where %s is distinct from %L) from %s', asked ->> 'column', tenant #>> '{}', relation) into total, other; \
     found := found || json_build_object('total', total, 'other', other); \
     exception when others then found := found || json_build_object('error', sqlstate, 'message', left(sqlerrm, 200)); end; end loop; end loop; \
     perform set_config('firstlight.found', array_to_json(found)::text, true); end $firstlight$";
@@ -36,14 +36,13 @@ fn guarded_statement(tenants: &Tenants) -> String {
              select i.inhrelid from pg_catalog.pg_inherits i where i.inhparent = r.oid \
              union all select w.ev_class from pg_catalog.pg_depend d join pg_catalog.pg_rewrite w on w.oid = d.objid join pg_catalog.pg_class v on v.oid = w.ev_class \
              where d.refobjid = r.oid and d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
-             and v.oid <> r.oid and v.relkind in ('v', 'm') \
-             and not coalesce('security_invoker=true' = any (v.reloptions) or 'security_invoker=on' = any (v.reloptions) \
-               or 'security_invoker=1' = any (v.reloptions), false)) as x(oid)) \
+             and v.oid <> r.oid and v.relkind in ('v', 'm')) as x(oid)) \
          select pg_catalog.format('%I.%I', n.nspname, c.relname), exists (select from pg_catalog.pg_attribute a \
            where a.attrelid = c.oid and a.attname = {column} and not a.attisdropped)::text \
          from (select distinct oid from reached) as r join pg_catalog.pg_class c on c.oid = r.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-         where pg_catalog.has_table_privilege({role}, c.oid, 'select') and pg_catalog.has_schema_privilege({role}, n.oid, 'usage') \
-         and n.nspname !~ '^pg_' order by 1",
+         where pg_catalog.has_any_column_privilege({role}, c.oid, 'select') and pg_catalog.has_schema_privilege({role}, n.oid, 'usage') \
+         and n.nspname !~ '^pg_' and not (c.relkind = 'v' and coalesce('security_invoker=true' = any (c.reloptions) \
+           or 'security_invoker=on' = any (c.reloptions) or 'security_invoker=1' = any (c.reloptions), false)) order by 1",
         column = literal(&tenants.column),
         role = literal(tenants.role.as_str()),
     )

@@ -308,7 +308,7 @@ impl Simulated {
                 .map(|contents| if is_digest { contents.schema_digests() } else { contents.schema_items(&query.params) })
                 .unwrap_or_default());
         }
-        if text.starts_with("with ns as (") && text.contains("amcheck") {
+        if text.starts_with("with recursive ns as (") && text.contains("amcheck") {
             return Ok(integrity());
         }
         if text.starts_with("select length(set_config('firstlight.probes', $1, true))") {

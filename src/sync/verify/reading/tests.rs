@@ -49,11 +49,14 @@ fn at(pace: u64) -> impl Fn(u64) -> Duration {
 }
 
 #[test]
-fn many_small_tables_share_one_request() {
-    let catalogue = catalogue(&[8192; 500]);
-    let asked = pieces(&catalogue, &catalogue.print, None, None);
-    assert_eq!((asked.len(), asked[0].1.statements.len()), (1, 1 + 10));
-    assert_eq!(read(&catalogue, None, at(100_000)).1, 1);
+fn many_small_tables_share_a_request_but_no_more_than_a_server_has_locks_for() {
+    let requests = |count: usize| -> Vec<usize> {
+        let catalogue = catalogue(&vec![8192; count]);
+        pieces(&catalogue, &catalogue.print, None, None).iter().map(|(piece, _)| piece.parts.len()).collect()
+    };
+    assert_eq!((requests(100), requests(500)), (vec![100], vec![300, 200]));
+    let (piece, batch) = pieces(&catalogue(&[8192; 100]), &DatabasePrint::new(), None, None).remove(0);
+    assert_eq!((piece.parts.len(), batch.statements.len()), (100, 1 + 2));
 }
 
 #[test]
