@@ -161,3 +161,26 @@ fn the_application_is_logged_in_to_and_its_page_is_read_with_the_cookie() -> Res
     }
     Ok(())
 }
+
+#[test]
+fn people_with_access_are_listed_and_a_new_one_is_told() -> Result<()> {
+    let stack = stack(&json!({"people": "warn"}))?;
+    let grant = |email: &str| -> Result<()> {
+        let answer = stack.emulator.call("POST", "/permissions", Some(&json!({"email": email}).to_string()))?;
+        anyhow::ensure!(answer.status == 200, "{}", answer.body);
+        Ok(())
+    };
+    grant("ann@example.com")?;
+    let report = stack.run_to_end(3)?;
+    assert_eq!(told(&report, "people with access").0, "passed", "{report:#}");
+    grant("eve@example.com")?;
+
+    let answer = stack.worker.call("POST", "/runs?follow", None)?;
+    let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z');
+    let run = answer.body.split('"').find(is_id).context("the run's id")?;
+    let report = stack.worker.report(run)?;
+
+    let expected = "2 people have access to the project; new: eve@example.com";
+    assert_eq!(told(&report, "people with access"), (json!("warned"), expected.to_owned()));
+    Ok(())
+}

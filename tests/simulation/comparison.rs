@@ -1,7 +1,7 @@
 //! Passwords, the comparison with the backup, and what follows from it.
 
 use firstlight::sync::checkpoint::RunStatus;
-use firstlight::sync::verify::CheckOutcome;
+use firstlight::sync::verify::{CheckKind, CheckOutcome};
 use neon_emulator::model::Switches;
 use serde_json::json;
 use simulation::faults::Fault;
@@ -318,4 +318,39 @@ fn what_a_notice_tells_beside_a_success_is_what_somebody_should_look_at() {
     };
     assert!(text(Vec::new()).ends_with(" ET. Staging data verified."), "one line when all is well");
     assert!(text(vec![planned("smoke", 1, Fault::Refused(500))]).ends_with(" ET. Staging data verified. There is one warning."));
+}
+
+#[test]
+fn people_who_may_not_be_listed_stop_nothing_unless_that_is_configured() {
+    let with = |settings: simulation::script::Settings, faults: Vec<simulation::plan::Planned>| {
+        let outcome = play(&Script { settings, faults, ..Script::default() });
+        let report = report(&outcome);
+        let people = report.checks.iter().find(|check| check.kind == CheckKind::People).map(|check| check.outcome);
+        (outcome.status, people)
+    };
+    let warn: simulation::script::Settings = |value| value["pairs"][0]["verification"] = json!({"people": "warn"});
+    let fail: simulation::script::Settings = |value| value["pairs"][0]["verification"] = json!({"people": "fail"});
+    let refused = || vec![planned("listProjectPermissions", 1, Fault::Refused(404))];
+    let (good, bad, unknown) = (Some(RunStatus::Succeeded), Some(RunStatus::Failed), Some(CheckOutcome::NotChecked));
+    assert_eq!(with(warn, Vec::new()), (good, Some(CheckOutcome::Passed)));
+    assert_eq!(with(warn, refused()), (good, unknown));
+    assert_eq!(with(fail, refused()), (bad, unknown));
+    // What passes is asked again where it matters.
+    assert_eq!(with(fail, vec![planned("listProjectPermissions", 1, Fault::Refused(503))]), (good, Some(CheckOutcome::Passed)));
+}
+
+#[test]
+fn a_question_that_fails_is_asked_again_and_given_up_where_it_stops_nothing() {
+    let outcome = |faults: &[u32], settings: simulation::script::Settings| {
+        let faults = faults.iter().map(|nth| planned("probes", *nth, Fault::Refused(503))).collect();
+        let outcome = play(&Script { settings, faults, ..Script::default() });
+        let report = report(&outcome);
+        let check = report.checks.iter().find(|check| check.kind == CheckKind::ForeignKeys).expect("it is in the report").clone();
+        (outcome.status, check.outcome, count(&outcome, "probes"))
+    };
+    let succeeded = Some(RunStatus::Succeeded);
+    assert_eq!(outcome(&[1, 2], |_| {}), (succeeded, CheckOutcome::Passed, 3));
+    assert_eq!(outcome(&[1, 2, 3], |_| {}), (succeeded, CheckOutcome::NotChecked, 3));
+    let strict: simulation::script::Settings = |value| value["pairs"][0]["verification"] = json!({"foreign_keys": "fail"});
+    assert_eq!(outcome(&[1, 2, 3, 4], strict), (succeeded, CheckOutcome::Passed, 5), "what must hold is asked until the deadline");
 }
