@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const PIECE_TIME: Duration = Duration::from_secs(15);
 
 /// Bytes of the first pieces: 1.3 s at 200 MB/s, and within a statement's time at 2 MB/s.
-const FIRST_PIECE: u64 = 256 << 20;
+pub(super) const FIRST_PIECE: u64 = 256 << 20;
 
 /// Bytes of the smallest piece: one block.
 const SMALLEST_PIECE: u64 = 8192;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Catalogue, Relation, settings, text};
-use super::pace::share;
+use super::pace::{FIRST_PIECE, share};
 use super::{DatabasePrint, Digest, Position};
 use crate::neon::sql::{Batch, Rows};
 
@@ -136,9 +136,9 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
             && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name))
     };
     let wanted: Vec<&Relation> = catalogue.relations.iter().filter(is_wanted).collect();
-    // What is left is shared out, so that the last request does not read alone.
+    // What is left is shared out, so that the last request does not read alone; a database that one request can read costs no more than one.
     let left: u64 = wanted.iter().map(|relation| left_of(relation, print)).sum();
-    let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(BYTES_PER_STATEMENT));
+    let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(FIRST_PIECE));
     // The large ones last: where the time is up before the end, most tables were read.
     let (large, small): (Vec<&Relation>, Vec<&Relation>) = wanted.into_iter().partition(|relation| relation.bytes > size);
     let parts = small.into_iter().chain(large).flat_map(|relation| parts(relation, print, guide, size));
