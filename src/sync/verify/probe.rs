@@ -19,8 +19,8 @@ use crate::neon::sql::{Batch, Rows};
 const BYTES_PER_REQUEST: u64 = 1 << 30;
 
 /// Probes of one request: each costs up to a kilobyte of SQL, and locks two tables and their indexes until the request ends. With three indexes these are
-/// 1,600 of the 6,400 locks and more that a server has room for.
-const PROBES_PER_REQUEST: usize = 200;
+/// 4,000 of the 6,400 locks and more that a server has room for.
+const PROBES_PER_REQUEST: usize = 500;
 
 /// Rows of an answer that are fetched.
 const ROWS: usize = 100;

@@ -31,9 +31,12 @@ const AT_ONCE: usize = 4;
 /// Each costs about 400 bytes of SQL; 50 keep a statement readable in a log and the plan short.
 const PARTS_PER_STATEMENT: usize = 50;
 
-/// Tables and ranges that one request reads: each table and each of its indexes is locked until the request ends, and a server has room for 6,400 locks and
-/// more (64 for each of 100 connections). Four requests of 300 tables with three indexes take 4,800.
-const PARTS_PER_PIECE: usize = 300;
+/// Locks that a table takes until its request ends: its own, and those of three indexes.
+const LOCKS_OF_A_TABLE: usize = 4;
+
+/// Locks that one request takes; those that are asked at the same time take twice as many at most. A server has room for 6,400 and more (64 for each
+/// of 100 connections); one that has not is asked for fewer tables at once.
+const LOCKS_PER_PIECE: usize = 3_000;
 
 /// Bytes of tables that one statement digests when it digests several.
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
@@ -145,17 +148,26 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
     let mut pieces: Vec<Piece> = Vec::new();
     // Suspects are read apart from the others, fewer at once each time.
     let mut is_of_suspects = false;
+    let (mut locks, mut locks_before) = (0, 0);
     for part in parts {
         let is_suspect = print.pace.suspects.contains(&part.name);
-        let most = if is_suspect { print.pace.suspects_at_once.max(1) } else { PARTS_PER_PIECE };
-        let fits =
-            pieces.last().is_some_and(|piece| is_suspect == is_of_suspects && piece.parts.len() < most && piece.bytes + part.bytes <= size);
+        let most = if is_suspect { print.pace.suspects_at_once.max(1) } else { usize::MAX };
+        let locks_more = if part.is_sequence { 1 } else { LOCKS_OF_A_TABLE };
+        let fits = pieces.last().is_some_and(|piece| {
+            let has_room = piece.parts.len() < most && piece.bytes + part.bytes <= size && locks + locks_more <= LOCKS_PER_PIECE;
+            is_suspect == is_of_suspects && has_room
+        });
+        if !fits && locks_before + locks + locks_more > 2 * LOCKS_PER_PIECE && !pieces.is_empty() {
+            break;
+        }
         if !fits && pieces.len() == AT_ONCE {
             break;
         }
         if !fits {
             pieces.push(Piece::default());
+            locks_before += std::mem::take(&mut locks);
         }
+        locks += locks_more;
         is_of_suspects = is_suspect;
         if let Some(piece) = pieces.last_mut() {
             piece.bytes += part.bytes;

@@ -54,7 +54,7 @@ fn many_small_tables_share_a_request_but_no_more_than_a_server_has_locks_for() {
         let catalogue = catalogue(&vec![8192; count]);
         pieces(&catalogue, &catalogue.print, None, None).iter().map(|(piece, _)| piece.parts.len()).collect()
     };
-    assert_eq!((requests(100), requests(500)), (vec![100], vec![300, 200]));
+    assert_eq!((requests(500), requests(1_000), requests(9_000)), (vec![500], vec![750, 250], vec![750, 750]));
     let (piece, batch) = pieces(&catalogue(&[8192; 100]), &DatabasePrint::new(), None, None).remove(0);
     assert_eq!((piece.parts.len(), batch.statements.len()), (100, 1 + 2));
 }
