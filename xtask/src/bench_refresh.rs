@@ -17,7 +17,7 @@ use crate::shell::say;
 const ROWS_PER_MEGABYTE: u64 = 4_000;
 
 /// The statement that counts every table, as the manual procedure does.
-const COUNTS: &str = "select format('select %L, count(*) from %I.%I', relname, nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
+const COUNTS: &str = "select format('select %L, count(*) from %I.%I;', relname, nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
      where relkind = 'r' and nspname = 'public'";
 
 /// Measures and prints.
