@@ -208,16 +208,17 @@ fn freshness(fields: &mut Fields<'_>) -> Vec<Freshness> {
         let database = one.text("database").map(DatabaseName::from);
         let schema = one.text("schema").unwrap_or_else(|| "public".to_owned());
         let policy = on_failure(&mut one);
-        let (Some(table), Some(column), Some(hours)) = (table, column, max_age) else {
-            one.refuse_unknown();
-            continue;
-        };
-        let freshness = Freshness { database, schema, table, column, max_age: Duration::from_hours(hours.into()), policy };
-        if found.iter().any(|other| other.name() == freshness.name() && other.database == freshness.database) {
+        let given = table.zip(column).zip(max_age);
+        let freshness = given.map(|((table, column), hours)| {
+            let max_age = Duration::from_hours(hours.into());
+            Freshness { database, schema, table, column, max_age, policy }
+        });
+        let is_twin = |other: &Freshness, one: &Freshness| other.name() == one.name() && other.database == one.database;
+        if freshness.as_ref().is_some_and(|one| found.iter().any(|other| is_twin(other, one))) {
             one.problem("column", "is looked at by another entry; one is enough");
         }
         one.refuse_unknown();
-        found.push(freshness);
+        found.extend(freshness);
     }
     found
 }

@@ -41,7 +41,7 @@ use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::smoke::Captured;
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Baseline, Check, Fingerprint, Piece};
+use crate::sync::verify::{Baseline, Check, Fingerprint, Piece, TOLD};
 use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
@@ -296,8 +296,13 @@ impl Run {
 impl Seen {
     /// Forgets what a writing call may have changed.
     fn forget(&mut self) {
-        self.branches = None;
+        self.forget_all_but_endpoints();
         self.endpoints = None;
+    }
+
+    /// Forgets what a writing call may have changed that makes, changes and deletes no endpoint but those that it tells of.
+    fn forget_all_but_endpoints(&mut self) {
+        self.branches = None;
         self.operations = None;
         self.look_at = None;
         self.looks = 0;
@@ -370,6 +375,13 @@ impl<'a> View<'a> {
     /// Returns whether a look is to be waited for. One that is further away than any of ours was written by a clock that was ahead.
     fn is_ahead(&self, look_at: Timestamp) -> bool {
         look_at > self.now && between(self.now, look_at) <= LONGEST_LOOK
+    }
+
+    /// Tells a few of the checks that stand in the way of a success, and how many more there are: a notice has room for no more, the record has
+    /// all. `None` when there is none.
+    fn objections(&self) -> Option<String> {
+        let all: Vec<String> = self.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| shortened(&all))
     }
 
     /// Returns every endpoint, or the call that reads them.
@@ -455,6 +467,15 @@ impl<'a> View<'a> {
     }
 }
 
+/// Tells a few of a list and how many more there are.
+fn shortened(list: &[String]) -> String {
+    let shown = list.iter().take(TOLD).cloned().collect::<Vec<_>>().join("; ");
+    match list.len().saturating_sub(TOLD) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
 /// Returns the read-only endpoint of a branch.
 fn reader<'a>(endpoints: &'a [Endpoint], branch: &BranchId) -> Option<&'a Endpoint> {
     endpoints.iter().find(|endpoint| endpoint.branch_id == *branch && !endpoint.disabled)
@@ -475,3 +496,15 @@ macro_rules! need {
     };
 }
 use need;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_objections_are_told_and_the_others_counted() {
+        let objections: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+        let told: Vec<String> = (1..=5).map(|count| shortened(&objections[..count])).collect();
+        assert_eq!(told, ["a", "a; b", "a; b; c", "a; b; c; and 1 more", "a; b; c; and 2 more"]);
+    }
+}

@@ -37,7 +37,7 @@ pub use self::questions::{
     armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes, production_probes, staging_probes,
 };
 use self::reading::OUT_OF_TIME;
-pub use self::reading::{Blocks, Part, Piece, Range, STATEMENT_TIMEOUT_S, pieces};
+pub use self::reading::{Blocks, Part, Piece, Range, STATEMENT_TIMEOUT_S, is_read, pieces};
 pub use self::rows::{
     Extent, KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts,
     differing_ranges, parts_batch, rows_batch, rows_fetched,
@@ -123,6 +123,12 @@ impl Digest {
     pub fn none() -> Self {
         Self { count: 0, digest: "0".to_owned() }
     }
+}
+
+/// Tells a few of what was found, and how many more there are.
+fn told(list: &[String]) -> String {
+    let more = if list.len() > TOLD { format!(", and {} more", list.len() - TOLD) } else { String::new() };
+    format!("{}{more}", list.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", "))
 }
 
 /// Returns the keys under which two sides do not hold the same: those of the backup first, then those that only staging has.

@@ -173,12 +173,10 @@ fn ids(operations: &[Operation]) -> Vec<OperationId> {
 /// A branch was made: the backup, or the one on which tables are compared again.
 fn created(run: &mut Run, branch: Branch, endpoints: Vec<Endpoint>, operations: &[Operation], now: Timestamp) {
     let operations = ids(operations);
-    let known = run.seen.endpoints.take();
-    run.seen.forget();
-    run.seen.endpoints = known.map(|mut known| {
+    run.seen.forget_all_but_endpoints();
+    if let Some(known) = run.seen.endpoints.as_mut() {
         known.extend(endpoints);
-        known
-    });
+    }
     if let Some(check) = run.checkpoint.check.as_mut() {
         check.id = Some(branch.id);
         check.operations = operations;
@@ -287,9 +285,10 @@ pub(super) fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &st
     let ending = Ending { status, reason, runbook: runbook.to_owned() };
     run.checkpoint.ending = Some(ending);
     // Whatever was seen before is not what staging holds at the end; the endpoints are those that are pruned.
-    let endpoints = run.seen.endpoints.take().filter(|_| status == RunStatus::Succeeded);
-    run.seen.forget();
-    run.seen.endpoints = endpoints;
+    run.seen.forget_all_but_endpoints();
+    if status != RunStatus::Succeeded {
+        run.seen.endpoints = None;
+    }
     run.checkpoint.attempt = 1;
     run.checkpoint.not_before = None;
 }

@@ -89,9 +89,7 @@ fn compared(run: &mut Run, checks: Vec<Check>, pair: &Pair) {
     probing::prepare_staging(&mut run.checkpoint, pair);
     run.checkpoint.prints.clear();
     // It is asked through the endpoint that was just used; where that is gone, the query fails and it is looked for.
-    let endpoints = run.seen.endpoints.take();
-    run.seen.forget();
-    run.seen.endpoints = endpoints;
+    run.seen.forget_all_but_endpoints();
     // What people have asked for is read again before staging is written to.
     run.seen.orders = None;
 }

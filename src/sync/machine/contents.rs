@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need, probing, staging};
+use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need, probing};
 use crate::config::{Pair, Policy};
-use crate::id::{BranchId, DatabaseName};
+use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::Call;
 use crate::neon::sql::{Batch, Rows, SqlError};
-use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
+use crate::sync::checkpoint::{CheckBranch, Checkpoint, RunStatus, Side};
 use crate::sync::verify::{
-    DatabasePrint, Fingerprint, Piece, backup_probes, catalogue_batch, decode_catalogue, integrity_probes, looks_for_defects, pieces,
-    production_probes,
+    DatabasePrint, Fingerprint, Piece, backup_probes, catalogue_batch, decode_catalogue, integrity_probes, is_read, looks_for_defects,
+    pieces, production_probes,
 };
 
 /// Decides the next action of step 3.
@@ -25,7 +25,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
         return fail(format!("read {}: there is no database to read", backup.name));
     }
     let print = need!(read(view, Side::Backup, &backup.id));
-    need!(probing::next_backup(view, &backup.id));
+    need!(probing::next_backup(view, &backup.id, &print));
     let not_checked: Vec<String> = print
         .databases
         .iter()
@@ -34,9 +34,8 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     if !not_checked.is_empty() && view.pair.verification.is_not_checked_fatal {
         return fail(format!("read every table of {}: not checked: {}", backup.name, not_checked.join(", ")));
     }
-    let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
-    if !objections.is_empty() {
-        return fail(format!("verify {}: {}", backup.name, staging::shortened(&objections)));
+    if let Some(objections) = view.objections() {
+        return fail(format!("verify {}: {objections}", backup.name));
     }
     if need!(view.orders()).is_cancelled {
         return end(RunStatus::Cancelled, "somebody cancelled the run after the backup was read".to_owned());
@@ -61,10 +60,10 @@ fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &Data
     let (Some(catalogue), Some(print)) = (catalogue, print.filter(|print| print.is_current())) else {
         return query(view, branch, database, Purpose::Catalogue(side), asks_for(view, side));
     };
-    let (guide, only) = limits(view.checkpoint, side, database);
+    let (guide, only) = limits(view.checkpoint.fingerprint.as_ref(), view.checkpoint.check.as_ref(), side, database);
     let mut queries = Vec::new();
     for (piece, batch) in pieces(catalogue, print, guide, only) {
-        queries.push(need!(question(view, branch, database, Purpose::Content(side, piece), batch)));
+        queries.push(need!(question(view, &view.pair.role, branch, database, Purpose::Content(side, piece), batch)));
     }
     Decision::Act(Action::Read(queries))
 }
@@ -76,9 +75,14 @@ fn asks_for(view: &View<'_>, side: Side) -> Batch {
 }
 
 /// Returns the print that guides the reading of a side, and the names of what is read of it where that is not all.
-fn limits<'a>(checkpoint: &'a Checkpoint, side: Side, database: &DatabaseName) -> (Option<&'a DatabasePrint>, Option<&'a [String]>) {
-    let guide = checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).filter(|_| side != Side::Backup);
-    let only = checkpoint.check.as_ref().filter(|_| side == Side::Check).map(|check| check.tables.as_slice());
+fn limits<'a>(
+    backup: Option<&'a Fingerprint>,
+    check: Option<&'a CheckBranch>,
+    side: Side,
+    database: &DatabaseName,
+) -> (Option<&'a DatabasePrint>, Option<&'a [String]>) {
+    let guide = backup.and_then(|print| print.databases.get(database)).filter(|_| side != Side::Backup);
+    let only = check.filter(|_| side == Side::Check).map(|check| check.tables.as_slice());
     (guide, only)
 }
 
@@ -91,16 +95,18 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
     let catalogue = &looked.catalogues[&side];
     // A look at what differs needs the catalogue of a side that was read before.
     let is_done = run.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
-    let is_read = run.checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
-    if is_done || side == Side::Backup && is_read {
+    let is_known = run.checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
+    if is_done || side == Side::Backup && is_known {
         return Some(());
     }
     if side == Side::Backup {
         prepare_probes(&mut run.checkpoint, database, rows, pair)?;
     }
     let prints = &mut run.checkpoint.prints.entry(side).or_default().databases;
-    let earlier = prints.remove(database).filter(|print| print.is_current() && !print.is_complete);
-    let print = earlier.map_or(print.clone(), |earlier| print.going_on(earlier, catalogue));
+    let print = match prints.remove(database) {
+        Some(earlier) if earlier.is_current() && !earlier.is_complete => print.going_on(earlier, catalogue),
+        Some(_) | None => print,
+    };
     prints.insert(database.clone(), print);
     settle(run, side, database, pair);
     Some(())
@@ -147,7 +153,7 @@ pub(super) fn take_pieces(
                 }
                 if error.is_about_the_statement() {
                     // A table of staging may have been altered or dropped while it was read: what is listed again may be read.
-                    let is_listed_again = side == Side::Staging && error.is_about_what_is_there() && print.relist();
+                    let is_listed_again = side == Side::Staging && error.is_about_what_is_there() && print.pace.relist();
                     if !is_listed_again {
                         print.refused(piece, &error.to_string());
                     }
@@ -158,9 +164,9 @@ pub(super) fn take_pieces(
             }
         }
     }
-    print.spend(longest);
+    print.pace.spend(longest);
     if let Some(bytes) = too_slow {
-        print.slow_down(bytes);
+        print.pace.slow_down(bytes);
     }
     if is_refused && side == Side::Staging {
         run.seen.looked.entry(database.clone()).or_default().catalogues.remove(&side);
@@ -173,32 +179,52 @@ pub(super) fn take_pieces(
 /// Closes a print that has everything there is to read, or for which there is no more time.
 fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
     let Some(catalogue) = run.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side)) else { return };
-    let (guide, only) = limits(&run.checkpoint, side, database);
-    let (guide, only) = (guide.cloned(), only.map(<[String]>::to_vec));
-    let spent = run.checkpoint.prints.get(&side).map(Fingerprint::spent).unwrap_or_default();
-    let Some(print) = run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database)) else { return };
+    let Checkpoint { prints, fingerprint, check, probes, idle_tick_count, .. } = &mut run.checkpoint;
+    let (guide, only) = limits(fingerprint.as_ref(), check.as_ref(), side, database);
+    let Some(of_side) = prints.get_mut(&side) else { return };
+    let spent = of_side.spent();
+    let Some(print) = of_side.databases.get_mut(database) else { return };
     if let Some(budget) = pair.verification.time_budget.filter(|budget| spent >= *budget) {
-        print.out_of_time(catalogue, guide.as_ref(), only.as_deref(), budget);
+        print.out_of_time(catalogue, guide, only, budget);
     }
-    if pieces(catalogue, print, guide.as_ref(), only.as_deref()).is_empty() {
+    if is_read(catalogue, print, guide, only) {
         print.is_complete = true;
-        run.checkpoint.idle_tick_count = 0;
+        *idle_tick_count = 0;
         if side == Side::Backup && pair.verification.production_counts != Policy::Off {
-            let probes = production_probes(print, |table| catalogue.bytes_of(table));
-            run.checkpoint.probes.entry(Side::Production).or_default().insert(database.clone(), probes);
+            let counts = production_probes(print, |table| catalogue.bytes_of(table));
+            probes.entry(Side::Production).or_default().insert(database.clone(), counts);
         }
     }
 }
 
 /// Asks a branch, as the verifying role.
 pub(super) fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
-    Decision::Act(Action::Query(Box::new(need!(question(view, branch, database, purpose, batch)))))
+    query_as(view, &view.pair.role, branch, database, purpose, batch)
+}
+
+/// Asks a branch, as a role.
+pub(super) fn query_as(
+    view: &View<'_>,
+    role: &RoleName,
+    branch: &BranchId,
+    database: &DatabaseName,
+    purpose: Purpose,
+    batch: Batch,
+) -> Decision {
+    Decision::Act(Action::Query(Box::new(need!(question(view, role, branch, database, purpose, batch)))))
 }
 
 /// Returns the question to a branch, or what has to be done before it can be asked.
-fn question(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Result<Query, Decision> {
-    if !view.has_password(branch, &view.pair.role)? {
-        return Err(fail(format!("log in to {branch} as {}: Neon has no password to tell and none is configured", view.pair.role)));
+fn question(
+    view: &View<'_>,
+    role: &RoleName,
+    branch: &BranchId,
+    database: &DatabaseName,
+    purpose: Purpose,
+    batch: Batch,
+) -> Result<Query, Decision> {
+    if !view.has_password(branch, role)? {
+        return Err(fail(format!("log in to {branch} as {role}: Neon has no password to tell and none is configured")));
     }
     let endpoints = view.endpoints()?;
     let endpoint = if *branch == view.pair.staging_branch { super::writer(endpoints, branch) } else { super::reader(endpoints, branch) };
@@ -212,20 +238,12 @@ fn question(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose
         }
         return Err(act(Call::CreateEndpoint(branch.clone(), view.pair.endpoint_cu_hundredths)));
     };
-    Ok(Query {
-        purpose,
-        branch: branch.clone(),
-        host: endpoint.host.clone(),
-        database: database.clone(),
-        role: view.pair.role.clone(),
-        batch,
-    })
+    Ok(Query { purpose, branch: branch.clone(), host: endpoint.host.clone(), database: database.clone(), role: role.clone(), batch })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::checkpoint::CheckBranch;
     use crate::sync::checkpoint::tests::started;
     use crate::sync::schedule::tests::pair;
 
@@ -263,7 +281,7 @@ mod tests {
     /// Returns what is to be asked.
     fn asked(run: &Run, side: Side) -> Vec<(Piece, Batch)> {
         let catalogue = &run.seen.looked[&database()].catalogues[&side];
-        let (guide, only) = limits(&run.checkpoint, side, &database());
+        let (guide, only) = limits(run.checkpoint.fingerprint.as_ref(), run.checkpoint.check.as_ref(), side, &database());
         pieces(catalogue, &run.checkpoint.prints[&side].databases[&database()], guide, only)
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: the configured SQL is run once in a run, and only while staging is a child of this run's backup; a marker in the same
 //! transaction says that it was, also to a tick that has forgotten it.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, end, fail, need, probing, writer};
+use super::{Conclusion, Decision, Purpose, Query, Run, View, contents, end, fail, need, probing};
 use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows, SqlError};
@@ -50,7 +50,7 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
     }
     let database = database(view, settings.database.as_ref())?.clone();
     let batch = after_restore_batch(settings, view.checkpoint.run.as_str());
-    Err(super::contents::query(view, staging, &database, Purpose::AfterRestore, batch))
+    Err(contents::query(view, staging, &database, Purpose::AfterRestore, batch))
 }
 
 /// Returns the batch that runs the configured SQL once.
@@ -88,18 +88,7 @@ fn look_as_the_application(view: &View<'_>) -> Result<(), Decision> {
         let reason = format!("Neon does not tell the password of role {}", tenants.role);
         return conclude(judge_tenants(database, probe, tenants, Err(&reason)));
     }
-    let endpoints = view.endpoints()?;
-    let Some(endpoint) = writer(endpoints, staging) else {
-        return Err(fail(format!("query staging {staging}: it has no enabled read-write endpoint, expected one")));
-    };
-    Err(Decision::Act(Action::Query(Box::new(Query {
-        purpose: Purpose::Tenants,
-        branch: staging.clone(),
-        host: endpoint.host.clone(),
-        database: database.clone(),
-        role: tenants.role.clone(),
-        batch,
-    }))))
+    Err(contents::query_as(view, &tenants.role, staging, database, Purpose::Tenants, batch))
 }
 
 fn guarded(probes: Option<&Vec<Probe>>) -> Option<&Probe> {
@@ -166,12 +155,10 @@ pub(super) fn could_not_look(run: &mut Run, query: &Query, error: &SqlError, ten
 }
 
 /// Returns what is decided when everything that was asked of staging is known: on with the run, or its end.
-pub(super) fn conclude(view: &View<'_>, backup: &BranchId, shortened: impl Fn(&[String]) -> String) -> Decision {
+pub(super) fn conclude(view: &View<'_>, backup: &BranchId) -> Decision {
     need!(next(view, backup));
-    let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
-    if objections.is_empty() {
-        Decision::Conclude(Conclusion::StepDone)
-    } else {
-        fail(format!("verify staging: {}", shortened(&objections)))
+    match view.objections() {
+        None => Decision::Conclude(Conclusion::StepDone),
+        Some(objections) => fail(format!("verify staging: {objections}")),
     }
 }

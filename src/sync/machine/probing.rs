@@ -9,7 +9,7 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, Side};
 use crate::sync::verify::{
-    Check, Probe, ProbeKind, end_probes, judge_backup, judge_production, judge_row_loss, judge_staging, next_probes, policy,
+    Check, Fingerprint, Probe, ProbeKind, end_probes, judge_backup, judge_production, judge_row_loss, judge_staging, next_probes, policy,
     prepared_probes, probe_batch, probes_too_slow, staging_probes, take_probes,
 };
 
@@ -17,7 +17,7 @@ use crate::sync::verify::{
 const ATTEMPTS: u32 = 3;
 
 /// Asks every probe of a side, or returns how to go on; `Ok` when all were asked.
-pub(super) fn ask(view: &View<'_>, side: Side, branch: &BranchId) -> Result<(), Decision> {
+fn ask(view: &View<'_>, side: Side, branch: &BranchId) -> Result<(), Decision> {
     for database in &view.checkpoint.databases {
         let probes = of(view.checkpoint, side, database);
         let chosen = next_probes(probes);
@@ -34,7 +34,7 @@ fn of<'a>(checkpoint: &'a Checkpoint, side: Side, database: &DatabaseName) -> &'
 }
 
 /// Asks the backup, and production where that is configured; then says what follows.
-pub(super) fn next_backup(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
+pub(super) fn next_backup(view: &View<'_>, backup: &BranchId, read: &Fingerprint) -> Result<(), Decision> {
     if view.checkpoint.probed.contains(&Side::Backup) {
         return Ok(());
     }
@@ -47,15 +47,14 @@ pub(super) fn next_backup(view: &View<'_>, backup: &BranchId) -> Result<(), Deci
     let settings = &view.pair.verification;
     let baseline = if settings.row_loss == Policy::Off { None } else { view.orders()?.baseline.as_ref() }
         .filter(|baseline| !baseline.counts.is_empty());
-    let read = view.checkpoint.prints.get(&Side::Backup).cloned().unwrap_or_default();
     let mut checks: Vec<Check> = Vec::new();
     for database in &view.checkpoint.databases {
         checks.extend(judge_backup(database, of(view.checkpoint, Side::Backup, database), view.pair));
         if settings.production_counts != Policy::Off {
-            checks.push(judge_production(database, &read, of(view.checkpoint, Side::Production, database), settings));
+            checks.push(judge_production(database, read, of(view.checkpoint, Side::Production, database), settings));
         }
     }
-    checks.extend(judge_row_loss(&read, baseline, settings));
+    checks.extend(judge_row_loss(read, baseline, settings));
     Err(Decision::Conclude(Conclusion::Probed(Side::Backup, checks)))
 }
 

@@ -9,7 +9,7 @@ use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
 use crate::sync::smoke;
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, Fingerprint, TOLD, compare};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, Fingerprint, compare};
 use crate::time::{after, between};
 
 /// Decides the next action of step 5.
@@ -139,28 +139,14 @@ fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
 
 /// Goes on when all was equal; otherwise does what `on_mismatch` says and ends the run.
 fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
-    let objections: Vec<String> = view.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
-    if objections.is_empty() {
-        return prepare::conclude(view, &backup.id, shortened);
-    }
-    if view.checkpoint.probed.contains(&Side::Staging) {
-        // The copy was good: what objects was found out about it since.
-        return prepare::conclude(view, &backup.id, shortened);
-    }
-    let reason = format!("staging differs from {}: {}", backup.name, shortened(&objections));
+    // Once staging was asked more, the copy was good: what objects was found out about it since.
+    let objections = view.objections().filter(|_| !view.checkpoint.probed.contains(&Side::Staging));
+    let Some(objections) = objections else { return prepare::conclude(view, &backup.id) };
+    let reason = format!("staging differs from {}: {objections}", backup.name);
     if view.pair.on_mismatch == OnMismatch::Keep {
         return fail(reason);
     }
     roll_back(view, backup, reason)
-}
-
-/// Tells a few of the objections and how many more there are: a notice has room for no more, the record has all.
-pub(super) fn shortened(objections: &[String]) -> String {
-    let shown = objections.iter().take(TOLD).cloned().collect::<Vec<_>>().join("; ");
-    match objections.len().saturating_sub(TOLD) {
-        0 => shown,
-        more => format!("{shown}; and {more} more"),
-    }
 }
 
 /// Rolls staging back to the state that this run displaced, if this checkpoint itself saw the restore being accepted just now.
@@ -288,12 +274,5 @@ mod tests {
         assert!(is_judged(CheckKind::Content, "public.a", failed) && is_judged(CheckKind::Schema, "triggers", failed));
         assert!(!is_judged(CheckKind::Content, "public.b", failed), "it has come to differ since");
         assert!(!is_judged(CheckKind::Content, "public.a", passed) && !is_judged(CheckKind::LogIn, "public.a", failed));
-    }
-
-    #[test]
-    fn three_objections_are_told_and_the_others_counted() {
-        let objections: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
-        let told: Vec<String> = (1..=5).map(|count| shortened(&objections[..count])).collect();
-        assert_eq!(told, ["a", "a; b", "a; b; c", "a; b; c; and 1 more", "a; b; c; and 2 more"]);
     }
 }

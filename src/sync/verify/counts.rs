@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::outcome_of;
 use super::probe::{Found, Probe};
-use super::questions::told;
-use super::{Check, CheckKind, CheckOutcome, Fingerprint, NAMED};
+use super::{Check, CheckKind, CheckOutcome, Fingerprint, NAMED, told};
 use crate::config::{Policy, Verification};
 use crate::id::{DatabaseName, RunId};
 
@@ -77,18 +76,11 @@ pub fn judge_production(database: &DatabaseName, backup: &Fingerprint, probes: &
         let expected = backup.table(database.as_str(), table).map_or(0, |digest| digest.count);
         let seen = match &probe.found {
             Some(Found::Rows(rows)) => rows.first().and_then(|row| row.first()?.as_ref()?.parse::<u64>().ok()),
-            Some(Found::Error(state, message)) => {
-                unchecked.push(format!("{table} ({state}: {message})"));
-                continue;
-            }
-            Some(Found::NotRun(reason)) => {
-                unchecked.push(format!("{table} ({reason})"));
-                continue;
-            }
-            Some(Found::Defect | Found::Count(_)) | None => None,
+            Some(Found::Error(..) | Found::NotRun(_) | Found::Defect | Found::Count(_)) | None => None,
         };
         let Some(seen) = seen else {
-            unchecked.push(format!("{table} (production has no endpoint)"));
+            let reason = if probe.found.is_none() { "production has no endpoint".to_owned() } else { probe.failure() };
+            unchecked.push(format!("{table} ({reason})"));
             continue;
         };
         let difference = expected.abs_diff(seen);

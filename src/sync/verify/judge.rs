@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use super::probe::{Found, Probe, ProbeKind, kinds};
-use super::questions::told;
-use super::{Check, CheckKind, CheckOutcome, NAMED, TOLD};
+use super::{Check, CheckKind, CheckOutcome, NAMED, TOLD, told};
 use crate::config::{AssertedOn, Assertion, Expected, Freshness, Pair, Policy, Verification};
 use crate::id::DatabaseName;
 
@@ -101,9 +100,7 @@ fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&s
                 defects.push(format!("{object} ({state}: {message})"));
             }
             Some(Found::Error(state, _)) if absent.contains(&state.as_str()) => {}
-            Some(Found::Error(state, message)) => unchecked.push(format!("{object} ({state}: {message})")),
-            Some(Found::NotRun(reason)) => unchecked.push(format!("{object} ({reason})")),
-            None => unchecked.push(format!("{object} (the run ended before)")),
+            Some(Found::Error(..) | Found::NotRun(_)) | None => unchecked.push(format!("{object} ({})", probe.failure())),
         }
     }
     let not_checked = if unchecked.is_empty() { String::new() } else { format!("not checked: {}", told(&unchecked)) };
@@ -171,9 +168,7 @@ fn single(probe: &Probe) -> Result<Option<String>, String> {
             [row] if row.len() == 1 => Ok(row[0].clone()),
             rows => Err(format!("expected one row of one column, it returned {} rows of {}", rows.len(), rows.first().map_or(0, Vec::len))),
         },
-        Some(Found::Error(state, message)) => Err(format!("{state}: {message}")),
-        Some(Found::NotRun(reason)) => Err(reason.clone()),
-        Some(Found::Defect | Found::Count(_)) | None => Err("the run ended before".to_owned()),
+        Some(Found::Error(..) | Found::NotRun(_) | Found::Defect | Found::Count(_)) | None => Err(probe.failure()),
     }
 }
 

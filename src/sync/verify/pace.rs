@@ -20,6 +20,9 @@ const PACE_STEP: u64 = 4;
 /// How much smaller the pieces are after one that took too long.
 const SLOWER: u64 = 8;
 
+/// How often staging is listed again because a table of it was altered or dropped while it was read.
+const RELISTED: u32 = 3;
+
 /// How fast a database is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
@@ -31,7 +34,7 @@ pub struct Pace {
     pub(super) is_slow: bool,
     /// How often staging was listed again because a table was not as it was.
     #[serde(default)]
-    pub(super) relisted: u32,
+    relisted: u32,
     /// How many suspects share a piece; halved with each that fails.
     #[serde(default)]
     pub(super) suspects_at_once: usize,
@@ -63,13 +66,19 @@ impl Pace {
         self.piece_bytes = wanted.clamp(size / PACE_STEP, size.saturating_mul(PACE_STEP)).max(SMALLEST_PIECE);
     }
 
-    /// Counts time that reading took.
-    pub(super) fn spend(&mut self, took: Duration) {
+    /// Returns whether it is worth listing the tables again, because one of them was not as it was.
+    pub fn relist(&mut self) -> bool {
+        self.relisted += 1;
+        self.relisted <= RELISTED
+    }
+
+    /// Counts time that was spent reading, once for pieces that were read at the same time.
+    pub fn spend(&mut self, took: Duration) {
         self.spent_ms += u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// A piece of so many bytes took too long: the next ones are smaller.
-    pub(super) fn slow_down(&mut self, bytes: u64) {
+    /// Pieces of which the largest has so many bytes took too long: the next ones are smaller.
+    pub fn slow_down(&mut self, bytes: u64) {
         let size = self.size().min(bytes.max(SMALLEST_PIECE));
         self.piece_bytes = (size / SLOWER).max(SMALLEST_PIECE);
         self.is_slow = true;

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::STATEMENT_TIMEOUT_S;
@@ -123,6 +124,15 @@ impl Probe {
         Self { kind, object: object.into(), sql, is_configured: false, bytes: 0, is_alone: false, tries: 0, found: None }
     }
 
+    /// Says why there are no rows.
+    pub(super) fn failure(&self) -> String {
+        match &self.found {
+            Some(Found::Error(state, message)) => format!("{state}: {message}"),
+            Some(Found::NotRun(reason)) => reason.clone(),
+            Some(Found::Rows(_) | Found::Defect | Found::Count(_)) | None => "the run ended before".to_owned(),
+        }
+    }
+
     /// Returns how many rows are fetched at most.
     fn rows(&self) -> usize {
         if self.kind == ProbeKind::Guarded { GUARDED } else { ROWS }
@@ -155,13 +165,7 @@ pub fn next_probes(probes: &[Probe]) -> Vec<usize> {
 pub fn probe_batch(probes: &[Probe], chosen: &[usize]) -> Batch {
     let asked = chosen.iter().filter_map(|index| probes.get(*index));
     let asked: Vec<_> = asked.map(|probe| serde_json::json!([probe.sql, PATHS[usize::from(probe.is_configured)], probe.rows()])).collect();
-    let statements = vec![
-        settings(),
-        ("select length(set_config('firstlight.probes', $1, true)) > 0".to_owned(), vec![serde_json::Value::from(asked).to_string()]),
-        (EXECUTE.to_owned(), Vec::new()),
-        ("select current_setting('firstlight.found')".to_owned(), Vec::new()),
-    ];
-    Batch { statements, is_read_only: true }
+    batch_of(settings(), "probes", &asked.into(), EXECUTE)
 }
 
 #[derive(Deserialize)]
@@ -171,9 +175,25 @@ enum Answer {
     Error { error: String, message: String },
 }
 
+/// Returns the batch that gives a `do` block its input, runs it and reads what it has found; `settings` comes before.
+pub(super) fn batch_of(settings: (String, Vec<String>), name: &str, input: &serde_json::Value, block: &str) -> Batch {
+    let statements = vec![
+        settings,
+        (format!("select length(set_config('firstlight.{name}', $1, true)) > 0"), vec![input.to_string()]),
+        (block.to_owned(), Vec::new()),
+        ("select current_setting('firstlight.found')".to_owned(), Vec::new()),
+    ];
+    Batch { statements, is_read_only: true }
+}
+
+/// Reads what a `do` block has found; `None` when it makes no sense.
+pub(super) fn found<T: DeserializeOwned>(results: &[Rows]) -> Option<Vec<T>> {
+    serde_json::from_str(text(results.last()?.rows.first()?, 0)?).ok()
+}
+
 /// Takes up the answer to [`probe_batch`]; `None` when it makes no sense.
 pub fn take_probes(probes: &mut [Probe], chosen: &[usize], results: &[Rows]) -> Option<()> {
-    let answers: Vec<Answer> = serde_json::from_str(text(results.last()?.rows.first()?, 0)?).ok()?;
+    let answers: Vec<Answer> = found(results)?;
     if answers.len() != chosen.len() {
         return None;
     }

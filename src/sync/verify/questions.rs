@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
+use super::DatabasePrint;
 use super::catalogue::in_one_line;
 use super::judge::policy;
 use super::probe::{Probe, ProbeKind, decode_probes};
 use super::tenants::guarded_probe;
-use super::{DatabasePrint, TOLD};
-use crate::config::{AssertedOn, Policy, Verification};
+use crate::config::{AssertedOn, Assertion, Policy, Verification};
 use crate::id::DatabaseName;
 use crate::neon::sql::Rows;
 
@@ -56,15 +56,14 @@ pub fn backup_probes(database: &DatabaseName, is_first: bool, settings: &Verific
 
 /// Returns the probes of staging.
 pub fn staging_probes(database: &DatabaseName, is_first: bool, settings: &Verification) -> Vec<Probe> {
-    assertions(database, is_first, settings, AssertedOn::Staging).collect()
+    assertions(database, is_first, settings, AssertedOn::Staging)
 }
 
 /// Returns the probes of staging once what is configured was run on it.
 pub fn prepared_probes(database: &DatabaseName, is_first: bool, settings: &Verification) -> Vec<Probe> {
     let armed = if settings.after_restore.is_some() { armed_probes(settings) } else { Vec::new() };
-    let is_here = |of: Option<&DatabaseName>| of.map_or(is_first, |of| of == database);
-    let tenants = settings.tenants.as_ref().filter(|tenants| is_here(tenants.database.as_ref())).map(guarded_probe);
-    assertions(database, is_first, settings, AssertedOn::AfterRestore).chain(armed).chain(tenants).collect()
+    let tenants = settings.tenants.as_ref().filter(|tenants| is_here(tenants.database.as_ref(), database, is_first)).map(guarded_probe);
+    assertions(database, is_first, settings, AssertedOn::AfterRestore).into_iter().chain(armed).chain(tenants).collect()
 }
 
 /// Returns the probes for what would act by itself.
@@ -73,16 +72,19 @@ pub fn armed_probes(settings: &Verification) -> Vec<Probe> {
     asked.map(|sql| Probe::new(ProbeKind::Armed, "", (*sql).to_owned())).collect()
 }
 
-fn assertions(database: &DatabaseName, is_first: bool, settings: &Verification, side: AssertedOn) -> impl Iterator<Item = Probe> {
-    let is_here = |of: Option<&DatabaseName>| of.map_or(is_first, |of| of == database);
+fn assertions(database: &DatabaseName, is_first: bool, settings: &Verification, side: AssertedOn) -> Vec<Probe> {
     let is_on = |on: AssertedOn| on == side || (on == AssertedOn::Both && side != AssertedOn::AfterRestore);
-    let wanted: Vec<Probe> = settings
-        .assertions
-        .iter()
-        .filter(|assertion| is_here(assertion.database.as_ref()) && is_on(assertion.on))
-        .map(|assertion| Probe { is_configured: true, ..Probe::new(ProbeKind::Assertion, assertion.name.as_str(), assertion.sql.clone()) })
-        .collect();
-    wanted.into_iter()
+    let is_wanted = |assertion: &&Assertion| is_here(assertion.database.as_ref(), database, is_first) && is_on(assertion.on);
+    let probe = |assertion: &Assertion| Probe {
+        is_configured: true,
+        ..Probe::new(ProbeKind::Assertion, assertion.name.as_str(), assertion.sql.clone())
+    };
+    settings.assertions.iter().filter(is_wanted).map(probe).collect()
+}
+
+/// Returns whether a setting is for this database: the one that it names, or the first.
+fn is_here(named: Option<&DatabaseName>, database: &DatabaseName, is_first: bool) -> bool {
+    named.map_or(is_first, |named| named == database)
 }
 
 /// Returns the probes that count the rows of production, one for each table of the backup that was read.
@@ -98,10 +100,4 @@ pub fn production_probes(print: &DatabasePrint, bytes: impl Fn(&str) -> u64) -> 
 /// Quotes a name as it is called.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Tells a few of what was found, and how many more there are.
-pub(super) fn told(list: &[String]) -> String {
-    let more = if list.len() > TOLD { format!(", and {} more", list.len() - TOLD) } else { String::new() };
-    format!("{}{more}", list.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", "))
 }

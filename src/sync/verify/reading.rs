@@ -41,9 +41,6 @@ const LOCKS_PER_PIECE: usize = 3_000;
 /// Bytes of tables that one statement digests when it digests several.
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
 
-/// How often staging is listed again because a table of it was altered or dropped while it was read.
-const RELISTED: u32 = 3;
-
 /// How the reason begins that a table was not read because the time was up.
 pub(super) const OUT_OF_TIME: &str = "did not fit the time budget";
 
@@ -68,6 +65,11 @@ pub struct Blocks {
 impl Blocks {
     /// The whole table.
     pub(super) const ALL: Self = Self { from: 0, to: None };
+
+    /// Returns how many they are in a table of so many blocks.
+    fn count(self, all: u64) -> u64 {
+        self.to.unwrap_or(all).saturating_sub(self.from)
+    }
 
     /// Returns the blocks that are in both; `None` where there are none.
     fn and(self, other: Self) -> Option<Self> {
@@ -133,12 +135,7 @@ pub struct Part {
 /// `guide` is the print of the backup: a table that was read in ranges there is read in the same ranges, so that a difference is located, and
 /// what was not read there is not read. Only the relations named in `only` are read where that is given.
 pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>, only: Option<&[String]>) -> Vec<(Piece, Batch)> {
-    let is_wanted = |relation: &&Relation| {
-        only.is_none_or(|names| names.contains(&relation.name))
-            && !print.has(relation)
-            && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name))
-    };
-    let wanted: Vec<&Relation> = catalogue.relations.iter().filter(is_wanted).collect();
+    let wanted: Vec<&Relation> = wanted(catalogue, print, guide, only).collect();
     // What is left is shared out, so that the last request does not read alone; a database that one request can read costs no more than one.
     let left: u64 = wanted.iter().map(|relation| left_of(relation, print)).sum();
     let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(FIRST_PIECE));
@@ -177,10 +174,29 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
     pieces.into_iter().map(|piece| (piece.clone(), batch(catalogue, &piece))).collect()
 }
 
+/// Returns the relations that are to be read and were not, or not completely.
+fn wanted<'a>(
+    catalogue: &'a Catalogue,
+    print: &DatabasePrint,
+    guide: Option<&DatabasePrint>,
+    only: Option<&[String]>,
+) -> impl Iterator<Item = &'a Relation> {
+    catalogue.relations.iter().filter(move |relation| {
+        only.is_none_or(|names| names.contains(&relation.name))
+            && !print.has(relation)
+            && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name))
+    })
+}
+
+/// Returns whether everything was read that the catalogue lists; see [`pieces`].
+pub fn is_read(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>, only: Option<&[String]>) -> bool {
+    wanted(catalogue, print, guide, only).next().is_none()
+}
+
 /// Returns the bytes of a relation that were not read.
 fn left_of(relation: &Relation, print: &DatabasePrint) -> u64 {
     let ranges = print.ranges.get(&relation.name).map(Vec::as_slice).unwrap_or_default();
-    let blocks: u64 = gaps(ranges).iter().map(|gap| gap.to.unwrap_or(relation.blocks).saturating_sub(gap.from)).sum();
+    let blocks: u64 = gaps(ranges).iter().map(|gap| gap.count(relation.blocks)).sum();
     if ranges.is_empty() { relation.bytes } else { share(relation.bytes, blocks, relation.blocks) }
 }
 
@@ -193,15 +209,14 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
         is_descending,
         blocks,
         bytes,
-        is_smallest: blocks.map_or(relation.blocks, |blocks| blocks.to.unwrap_or(relation.blocks).saturating_sub(blocks.from)) < 2,
+        is_smallest: blocks.unwrap_or(Blocks::ALL).count(relation.blocks) < 2,
     };
     let read = print.ranges.get(&relation.name);
     let guiding = guide.and_then(|guide| guide.ranges.get(&relation.name));
     if read.is_none() && guiding.is_none() && (relation.bytes <= size || relation.blocks < 2) {
         return vec![part(None, relation.bytes)];
     }
-    let bytes_of =
-        |blocks: Blocks| share(relation.bytes, blocks.to.unwrap_or(relation.blocks).saturating_sub(blocks.from), relation.blocks);
+    let bytes_of = |blocks: Blocks| share(relation.bytes, blocks.count(relation.blocks), relation.blocks);
     let step = share(relation.blocks, size, relation.bytes).max(1);
     let whole = [Range { blocks: Blocks::ALL, digest: Digest::none() }];
     let ranges: &[Range] = guiding.map_or(&whole, Vec::as_slice);
@@ -301,22 +316,6 @@ impl DatabasePrint {
         self
     }
 
-    /// Counts time that was spent reading, at the same time as whatever was read in it.
-    pub fn spend(&mut self, took: Duration) {
-        self.pace.spend(took);
-    }
-
-    /// Pieces of which the largest has so many bytes took too long: the next ones are smaller.
-    pub fn slow_down(&mut self, bytes: u64) {
-        self.pace.slow_down(bytes);
-    }
-
-    /// Returns whether it is worth listing the tables again, because one of them was not as it was.
-    pub fn relist(&mut self) -> bool {
-        self.pace.relisted += 1;
-        self.pace.relisted <= RELISTED
-    }
-
     /// Takes up the answer to a piece; `None` when it makes no sense.
     pub fn take(&mut self, piece: &Piece, results: &[Rows], took: Duration) -> Option<()> {
         let (_, statements) = results.split_first()?;
@@ -349,6 +348,8 @@ impl DatabasePrint {
 
     /// Adds a range; a table of which nothing is left is read.
     fn take_range(&mut self, name: String, range: Range) -> Option<()> {
+        // A digest that is no number would be found out only when all of them are added.
+        range.digest.digest.parse::<i128>().ok()?;
         let ranges = self.ranges.entry(name.clone()).or_default();
         if ranges.iter().any(|other| other.blocks == range.blocks) {
             return Some(());
@@ -364,8 +365,10 @@ impl DatabasePrint {
 
     /// A piece took too long. Where it cannot be made smaller, its only table is not checked.
     pub fn too_slow(&mut self, piece: &Piece) {
-        if matches!(piece.parts.as_slice(), [part] if part.is_smallest) {
-            self.give_up(piece, &format!("a block of it cannot be digested in {STATEMENT_TIMEOUT_S} s"));
+        if let [part] = piece.parts.as_slice()
+            && part.is_smallest
+        {
+            self.give_up(&part.name, &format!("a block of it cannot be digested in {STATEMENT_TIMEOUT_S} s"));
         }
     }
 
@@ -373,7 +376,7 @@ impl DatabasePrint {
     /// checked.
     pub fn refused(&mut self, piece: &Piece, reason: &str) {
         match piece.parts.as_slice() {
-            [_] => self.give_up(piece, reason),
+            [part] => self.give_up(&part.name, reason),
             parts => {
                 self.pace.suspects.extend(parts.iter().map(|part| part.name.clone()));
                 self.pace.suspects_at_once = (parts.len() / 2).max(1);
@@ -381,24 +384,17 @@ impl DatabasePrint {
         }
     }
 
-    fn give_up(&mut self, piece: &Piece, reason: &str) {
-        for part in &piece.parts {
-            self.ranges.remove(&part.name);
-            self.not_checked.insert(part.name.clone(), reason.to_owned());
-        }
+    fn give_up(&mut self, name: &str, reason: &str) {
+        self.ranges.remove(name);
+        self.not_checked.insert(name.to_owned(), reason.to_owned());
     }
 
     /// Nothing more is read, because the time is up.
     pub fn out_of_time(&mut self, catalogue: &Catalogue, guide: Option<&Self>, only: Option<&[String]>, budget: Duration) {
         let reason = format!("{OUT_OF_TIME} of {} s", budget.as_secs());
-        loop {
-            let left = pieces(catalogue, self, guide, only);
-            if left.is_empty() {
-                return;
-            }
-            for (piece, _) in &left {
-                self.give_up(piece, &reason);
-            }
+        let left: Vec<&Relation> = wanted(catalogue, self, guide, only).collect();
+        for relation in left {
+            self.give_up(&relation.name, &reason);
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::catalogue::text;
 use super::judge::outcome_of;
-use super::probe::{Found, GUARDED, Probe, ProbeKind};
+use super::probe::{Found, GUARDED, Probe, ProbeKind, batch_of, found};
 use super::questions::quoted;
 use super::{Check, CheckKind, CheckOutcome, STATEMENT_TIMEOUT_S};
 use crate::config::{Policy, Tenants};
@@ -77,13 +77,8 @@ pub fn tenants_batch(probe: &Probe, tenants: &Tenants) -> Option<Batch> {
     let asked = serde_json::json!({
         "setting": tenants.setting, "column": quoted(&tenants.column), "tenants": states.collect::<Vec<_>>(), "relations": relations,
     });
-    let statements = vec![
-        (format!("select set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true)"), Vec::new()),
-        ("select length(set_config('firstlight.tenants', $1, true)) > 0".to_owned(), vec![asked.to_string()]),
-        (COUNT.to_owned(), Vec::new()),
-        ("select current_setting('firstlight.found')".to_owned(), Vec::new()),
-    ];
-    Some(Batch { statements, is_read_only: true })
+    let settings = (format!("select set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true)"), Vec::new());
+    Some(batch_of(settings, "tenants", &asked, COUNT))
 }
 
 #[derive(Deserialize)]
@@ -102,12 +97,7 @@ pub fn judge_tenants(database: &DatabaseName, probe: &Probe, tenants: &Tenants, 
     };
     let role = &tenants.role;
     let Some((counted, without)) = relations(probe) else {
-        let reason = match &probe.found {
-            Some(Found::Error(state, message)) => format!("{state}: {message}"),
-            Some(Found::NotRun(reason)) => reason.clone(),
-            Some(Found::Rows(_) | Found::Defect | Found::Count(_)) | None => "the run ended before".to_owned(),
-        };
-        return Some(vec![not_checked("every table", &reason)]);
+        return Some(vec![not_checked("every table", &probe.failure())]);
     };
     let mut checks: Vec<Check> =
         without.iter().map(|relation| not_checked(relation, &format!("it has no column {}", tenants.column))).collect();
@@ -124,7 +114,7 @@ pub fn judge_tenants(database: &DatabaseName, probe: &Probe, tenants: &Tenants, 
             return Some(checks);
         }
     };
-    let found: Vec<Counted> = serde_json::from_str(text(rows.last()?.rows.first()?, 0)?).ok()?;
+    let found: Vec<Counted> = found(rows)?;
     if found.len() != counted.len() * (tenants.values.len() + 2) {
         return None;
     }

@@ -126,7 +126,7 @@ fn a_piece_that_takes_too_long_is_asked_again_in_smaller_ones_down_to_a_block() 
         let Some((piece, _)) = pieces(&catalogue, &print, None, None).into_iter().next() else { break };
         asked.push(piece.parts[0].blocks.map_or(8, |blocks| blocks.to.unwrap_or(8) - blocks.from));
         print.too_slow(&piece);
-        print.slow_down(piece.bytes());
+        print.pace.slow_down(piece.bytes());
     }
     assert_eq!(asked, [8, 1]);
     assert_eq!(print.not_checked["public.t0"], "a block of it cannot be digested in 120 s");
@@ -139,7 +139,7 @@ fn a_range_of_the_backup_that_staging_cannot_read_in_time_is_cut_and_one_block_i
     let mut print = catalogue.print.clone();
     let largest = |print: &DatabasePrint| pieces(&catalogue, print, Some(&backup), None).iter().map(|(piece, _)| piece.bytes).max();
     let before = largest(&print).expect("something is left");
-    print.slow_down(before);
+    print.pace.slow_down(before);
     assert!(largest(&print).is_some_and(|after| after <= before / 4), "it is asked for in smaller ranges");
     let whole = |mut print: DatabasePrint| {
         for _ in 0..10_000 {
@@ -192,7 +192,7 @@ fn what_does_not_fit_the_time_budget_is_not_checked_and_the_small_tables_were_re
     for (piece, _) in pieces(&catalogue, &print, None, None) {
         print.take(&piece, &answer(&catalogue, &piece), Duration::from_mins(1)).expect("a complete answer");
     }
-    print.spend(Duration::from_mins(1));
+    print.pace.spend(Duration::from_mins(1));
     print.out_of_time(&catalogue, None, None, Duration::from_mins(1));
     assert_eq!(print.tables.keys().collect::<Vec<_>>(), ["public.t1", "public.t2"]);
     assert_eq!(print.not_checked["public.t0"], "did not fit the time budget of 60 s");
