@@ -124,10 +124,7 @@ fn a_table_that_lost_its_rows_since_yesterday_is_told_although_both_sides_agree(
     stack.run_to_end(3)?;
     stack.emulator.sql(&stack.emulator.production, &["delete from users where id > 600"])?;
 
-    let answer = stack.worker.call("POST", "/runs?follow", None)?;
-    let ended = answer.body.lines().rfind(|line| line.starts_with("data: ")).unwrap_or_default();
-    let run = ended.split('"').find(|part| part.len() == 16 && part.ends_with('Z')).context("the run's id")?;
-    let report = stack.worker.report(run)?;
+    let report = stack.worker.report(&stack.worker.run_now()?)?;
 
     assert_eq!(report["status"], "succeeded", "{report:#}");
     let (outcome, detail) = told(&report, "neondb: rows since the last verified run");
@@ -175,10 +172,7 @@ fn people_with_access_are_listed_and_a_new_one_is_told() -> Result<()> {
     assert_eq!(told(&report, "people with access").0, "passed", "{report:#}");
     grant("eve@example.com")?;
 
-    let answer = stack.worker.call("POST", "/runs?follow", None)?;
-    let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z');
-    let run = answer.body.split('"').find(is_id).context("the run's id")?;
-    let report = stack.worker.report(run)?;
+    let report = stack.worker.report(&stack.worker.run_now()?)?;
 
     let expected = "2 people have access to the project; new: eve@example.com";
     assert_eq!(told(&report, "people with access"), (json!("warned"), expected.to_owned()));

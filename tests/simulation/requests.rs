@@ -265,13 +265,13 @@ fn contains(text: &str, part: &str) -> bool {
 
 fn query_of(body: &str) -> &'static str {
     match body {
-        body if contains(body, "as is_exact") => "catalogue",
+        body if contains(body, "as is_left_out") => "catalogue",
         body if contains(body, "firstlight.probes") => "probes",
         body if contains(body, "firstlight.after_restore") => "after_restore",
         body if contains(body, "items(kind, name, definition) as (") => "items",
         body if contains(body, "select k, h::text") => "rows",
         body if contains(body, " as k, ") => "parts",
-        body if contains(body, "hash_record_extended") => "content",
+        body if contains(body, "hashint4extended(1, ") => "content",
         body if contains(body, "rolbypassrls") => "sees_all_rows",
         body if contains(body, "alter role") => "give_password",
         _ => "log_in",

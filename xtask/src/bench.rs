@@ -57,9 +57,7 @@ pub(crate) fn cost() -> Result<()> {
 /// Does a manual run, and returns the share of its time that is ours, in percent, and its subrequests.
 fn run(stack: &Stack) -> Result<(u64, u64)> {
     stack.emulator.control("DELETE", "journal", None)?;
-    let answer = stack.worker.call("POST", "/runs?follow", None)?;
-    let ended = answer.body.lines().rfind(|line| line.starts_with("data: ")).unwrap_or_default().to_owned();
-    let id = ended.split('"').find(|part| part.len() == 16 && part.ends_with('Z')).context("find the run's id")?.to_owned();
+    let id = stack.worker.run_now()?;
     // What was left to the next tick, if anything, belongs to the run.
     for _ in 0..3 {
         if !stack.worker.report(&id)?["prune"].is_null() {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use harness::emulator::Options;
 use harness::stack::Stack;
 use serde_json::{Value, json};
@@ -86,9 +86,7 @@ fn both(stack: &Stack, count: u64) -> Result<(u64, u64, u64)> {
 
 /// Does a manual run and returns its report.
 fn run(stack: &Stack) -> Result<Value> {
-    let answer = stack.worker.call("POST", "/runs?follow", None)?;
-    let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z') && part.as_bytes()[8] == b'T';
-    let id = answer.body.split('"').find(is_id).with_context(|| format!("find the run's id in {}", answer.body))?.to_owned();
+    let id = stack.worker.run_now()?;
     for _ in 0..5 {
         let report = stack.worker.report(&id)?;
         if report["status"] != "running" && !report["prune"].is_null() {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use harness::emulator::Options;
 use harness::stack::Stack;
 
-use crate::bench_verify::{Copy, postgres_on_path, ratio, shell, shown, timed};
+use crate::bench_verify::{Copy, insert, postgres_on_path, ratio, shell, shown, timed};
 use crate::demo::neon_time;
 use crate::shell::say;
 
@@ -30,15 +30,12 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
     let create =
         "create table public.events(id bigint primary key, at timestamptz, kind text, amount numeric(12, 2), doc jsonb, note text)";
     emulator.sql(&emulator.production, &[create, "create table public.users(id int primary key, name text)"])?;
-    let rows = megabytes * ROWS_PER_MEGABYTE;
-    let part = rows.min(1_000_000);
-    for from in (0..rows).step_by(usize::try_from(part)?) {
-        let insert = format!(
-            "insert into public.events select g, timestamptz '2026-01-01' + make_interval(secs => g), 'kind ' || g % 17, g * 1.01, \
-             jsonb_build_object('k', g, 'v', md5(g::text)), repeat(md5(g::text), 3) from generate_series({from} + 1, least({from} + {part}, {rows})) g"
-        );
-        emulator.sql(&emulator.production, &[&insert])?;
-    }
+    insert(
+        emulator,
+        "insert into public.events select g, timestamptz '2026-01-01' + make_interval(secs => g), 'kind ' || g % 17, g * 1.01, \
+         jsonb_build_object('k', g, 'v', md5(g::text)), repeat(md5(g::text), 3)",
+        megabytes * ROWS_PER_MEGABYTE,
+    )?;
     let size = emulator.sql(
         &emulator.production,
         &["create index on public.events(at)", "analyze", "select pg_size_pretty(pg_database_size('neondb'))"],

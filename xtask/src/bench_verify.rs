@@ -117,6 +117,16 @@ fn best(mut act: impl FnMut() -> Result<Duration>) -> Result<Duration> {
     Ok(all[0])
 }
 
+/// Inserts so many rows into production, of which `statement` makes one from the number `g`; in parts, so that no request outlives its time.
+pub(crate) fn insert(emulator: &Emulator, statement: &str, rows: u64) -> Result<()> {
+    let part = rows.min(1_000_000);
+    for from in (0..rows).step_by(usize::try_from(part)?) {
+        let to = rows.min(from + part);
+        emulator.sql(&emulator.production, &[&format!("{statement} from generate_series({from} + 1, {to}) g")])?;
+    }
+    Ok(())
+}
+
 /// Fills production with a large table of mixed types and many small ones.
 fn fill(emulator: &Emulator, megabytes: u64) -> Result<()> {
     let production = &emulator.production;
@@ -125,17 +135,13 @@ fn fill(emulator: &Emulator, megabytes: u64) -> Result<()> {
         &["create table public.big(id bigint primary key, org int, at timestamptz, changed timestamptz, day date, kind text, mail varchar(80), \
            amount numeric(12, 2), score float8, doc jsonb, tags text[], flag bool, ref uuid)"],
     )?;
-    // In parts, so that no request outlives its time.
-    let rows = megabytes * ROWS_PER_MEGABYTE;
-    let part = rows.min(1_000_000);
-    for from in (0..rows).step_by(usize::try_from(part)?) {
-        let insert = format!(
-            "insert into public.big select g, g % 1000, timestamptz '2026-01-01' + make_interval(secs => g), timestamptz '2026-02-01' + \
-             make_interval(secs => g), date '2026-01-01' + (g % 365)::int, 'kind ' || g % 17, 'user' || g || '@example.com', g * 1.01, g / 7.0, \
-             jsonb_build_object('k', g, 'v', md5(g::text)), array['a' || g % 5, 'b'], g % 2 = 0, md5(g::text)::uuid from generate_series({from} + 1, least({from} + {part}, {rows})) g"
-        );
-        emulator.sql(production, &[&insert])?;
-    }
+    insert(
+        emulator,
+        "insert into public.big select g, g % 1000, timestamptz '2026-01-01' + make_interval(secs => g), timestamptz '2026-02-01' + \
+         make_interval(secs => g), date '2026-01-01' + (g % 365)::int, 'kind ' || g % 17, 'user' || g || '@example.com', g * 1.01, g / 7.0, \
+         jsonb_build_object('k', g, 'v', md5(g::text)), array['a' || g % 5, 'b'], g % 2 = 0, md5(g::text)::uuid",
+        megabytes * ROWS_PER_MEGABYTE,
+    )?;
     let small = format!(
         "do $$ begin for i in 1..{SMALL_TABLES} loop execute format('create table public.small_%s(id int primary key, v text); \
          insert into public.small_%s select g, md5(g::text) from generate_series(1, 100) g', i, i); end loop; end $$"
@@ -162,7 +168,10 @@ pub(crate) fn verify(megabytes: u64) -> Result<()> {
     other.read(None, None)?;
     let count = |copy: &Copy<'_>| shell(&format!("psql '{}' -Atc 'select count(*) from public.big'", copy.address));
     let counting = best(|| count(&one))?;
-    let ours_one = best(|| timed(|| one.read(Some(&big), None)).0.pipe(Ok))?;
+    let ours_one = best(|| {
+        let (took, read) = timed(|| one.read(Some(&big), None));
+        read.map(|_| took)
+    })?;
     let ours = best(|| {
         let (took, prints) = timed(|| -> Result<_> {
             let (left, _) = one.read(Some(&big), None)?;
@@ -233,12 +242,3 @@ pub(crate) fn ratio(one: Duration, other: Duration) -> String {
     let tenths = one.as_millis() * 10 / other.as_millis().max(1);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
-
-/// Passes a value on to a function.
-trait Pipe: Sized {
-    fn pipe<T>(self, then: impl FnOnce(Self) -> T) -> T {
-        then(self)
-    }
-}
-
-impl Pipe for Duration {}

@@ -73,7 +73,7 @@ pub(super) struct Relation {
     /// Its qualified name, quoted; [`LARGE_OBJECTS`] is none.
     pub(super) name: String,
     pub(super) is_sequence: bool,
-    /// The expression of a row.
+    /// The expression of a row, 64 bits.
     pub(super) row: String,
     /// Bytes, with what it stores out of line.
     pub(super) bytes: u64,
@@ -94,10 +94,10 @@ impl Relation {
 
     /// Returns the expression that digests a row.
     ///
-    /// The outer hash ties the values of a row together: a plain sum of the columns' hashes misses values that were swapped between
-    /// rows. Seed 0 takes NULL for 0.0, so the seed is 1.
+    /// The outer hash, whose seed is what the columns give together, ties the values of a row to each other: a plain sum of the columns' hashes
+    /// misses values that were swapped between rows.
     pub(super) fn digest(&self) -> String {
-        format!("pg_catalog.hashtextextended(pg_catalog.hash_record_extended({}, 1)::text, 1)", self.row)
+        format!("hashint4extended(1, {})", self.row)
     }
 }
 
@@ -124,7 +124,7 @@ pub fn decode_catalogue(results: &[Rows]) -> Option<Catalogue> {
             let (bytes, blocks) = (text(row, 3)?.parse().ok()?, text(row, 6)?.parse().ok()?);
             // A table without columns has rows all the same; they are counted.
             let key = row.get(5)?.clone();
-            let row = row.get(2)?.clone().unwrap_or_else(|| "ROW()".to_owned());
+            let row = row.get(2)?.clone().unwrap_or_else(|| "0".to_owned());
             catalogue.relations.push(Relation { name, is_sequence, row, bytes, blocks, key });
         }
     }

@@ -1,10 +1,12 @@
--- Every table, materialized view and sequence that is not the system's, with the expression that digests a row of it.
+-- Every table, materialized view and sequence that is not the system's, with an expression that takes a row of it for 64 bits.
 --
--- Exact columns are those whose equality is equality of bytes and whose extended hash takes all of them; all others go through the function that
--- sends their type, each by itself: one `record_send` of them all takes a quarter longer. `hashint8extended` folds its 64 bits to 32 and takes -1 for
--- 4294967295, so bigint and the times that are stored as one are sent. A type that cannot be sent is cast to text: without a binary form, an array or a
--- composite of such, a domain over an enum, which `enum_send` does not take, and refcursor. `$1` is a JSON array of names that are left out: a
--- schema, a table or a column, quoted as Postgres quotes them.
+-- Each column has a hash of its own, seeded with its number; they are tied together by what asks. A value is hashed as it is where the extended hash of its
+-- type takes all of it and equal values have equal bytes. The traps: 64 bits are folded to 32, so that bigint takes -1 for 4294967295 and the time types do
+-- alike, therefore their upper half is hashed, too (the second half of a hash is seeded with the first; `date_bin` by 2^32 microseconds rounds the lower half
+-- away, which the first hour of 4714 BC does not take); 0.0 and -0.0 are equal; a date that is not finite has no number. Of numeric, json and jsonb the text
+-- is exact. All other types go through the function that sends them, gathered in one array, whose hash is cheaper than a row's. A type that cannot be sent
+-- is cast to text: without a binary form, an array or a composite of such, a domain over an enum, which `enum_send` does not take, and refcursor. `$1` is a
+-- JSON array of names that are left out: a schema, a table or a column, quoted as Postgres quotes them.
 with r as (
   select c.oid, c.relkind, c.relpersistence, c.relispopulated, c.relnamespace, n.nspname, format('%I.%I', n.nspname, c.relname) as name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -14,22 +16,36 @@ ex as (select name from jsonb_array_elements_text($1::jsonb) as e(name)),
 a as (
   select a.attrelid, a.attnum, quote_ident(a.attname) as name,
     exists (select from ex where ex.name = format('%s.%I', r.name, a.attname)) as is_left_out,
-    t.typtype = 'e' or (t.oid in (16, 17, 21, 23, 25, 26, 1043, 1082, 2950)
-      and (a.attcollation = 0 or l.collisdeterministic)) as is_exact,
-    t.typsend = 0 or t.oid = 1790 or (t.typcategory = 'A' and e.typsend = 0) or (t.typtype = 'd' and t.typsend = 'enum_send'::regproc)
-      or exists (select from pg_type b join pg_type m on m.oid = b.typelem where b.oid = t.typbasetype and b.typcategory = 'A' and m.typsend = 0)
-      or exists (select from pg_attribute m join pg_type mt on mt.oid = m.atttypid
-        where m.attrelid = nullif(t.typrelid, 0) and m.attnum > 0 and not m.attisdropped and mt.typsend = 0) as is_text_only,
-    t.typsend::regproc::text as sender
+    case when t.typtype = 'e' then 'hashenumextended(%1$s, %2$s)'
+      when t.oid in (16, 21, 23, 26) then 'hashint4extended(%1$s::int4, %2$s)'
+      when t.oid = 20 then 'hashint8extended(%1$s >> 32, hashint8extended(%1$s, %2$s))'
+      when t.oid in (25, 1043) and l.collisdeterministic then 'hashtextextended(%1$s, %2$s)'
+      when t.oid = 2950 then 'uuid_hash_extended(%1$s, %2$s)'
+      when t.oid in (700, 701) then 'hashfloat8extended(%1$s, %2$s) # case when %1$s = 0 then hashtextextended(%1$s::text, %2$s) else 0 end'
+      when t.oid = 1082 then 'case when isfinite(%1$s) then hashint4extended(%1$s - date ''2000-01-01'', %2$s) else hashtextextended(%1$s::text, %2$s) end'
+      when t.oid in (114, 1700, 3802) or t.typsend = 0 or t.oid = 1790 or (t.typcategory = 'A' and e.typsend = 0)
+        or (t.typtype = 'd' and t.typsend = 'enum_send'::regproc)
+        or exists (select from pg_type b join pg_type m on m.oid = b.typelem where b.oid = t.typbasetype and b.typcategory = 'A' and m.typsend = 0)
+        or exists (select from pg_attribute m join pg_type mt on mt.oid = m.atttypid
+          where m.attrelid = nullif(t.typrelid, 0) and m.attnum > 0 and not m.attisdropped and mt.typsend = 0) then 'hashtextextended(%1$s::text, %2$s)'
+      end as hash,
+    case when t.oid in (1114, 1184) then '%1$s, case when %1$s > ''-infinity'' and %1$s < ''4714-11-24 00:53:22.37568 BC'' then null'
+        || ' else date_bin(''4294.967296 s'', %1$s, ''2000-01-01'') end'
+      when t.oid = 17 then '%1$s' else '%3$s(%1$s)' end as element,
+    case when t.oid in (1114, 1184) then t.oid::int else 17 end as array_of, t.typsend::regproc::text as sender
   from pg_attribute a join r on r.oid = a.attrelid join pg_type t on t.oid = a.atttypid
   left join pg_type e on e.oid = t.typelem
   left join pg_collation l on l.oid = a.attcollation
   where a.attnum > 0 and not a.attisdropped),
-x as (
-  select attrelid, string_agg(case when is_exact then name when is_text_only then name || '::text' else format('%s(%s)', sender, name) end, ', '
-      order by attnum) filter (where not is_left_out) as columns,
-    string_agg(name, ', ' order by attnum) filter (where is_left_out) as left_out
-  from a group by attrelid),
+h as (
+  select attrelid, 'coalesce(' || format(hash, name, attnum) || ', ' || attnum || ')' as hash, attnum / 50 as part
+  from a where hash is not null and not is_left_out
+  union all
+  select attrelid, format('hash_array_extended(ARRAY[%s], -%s)', string_agg(format(element, name, attnum, sender), ', ' order by attnum), array_of), -1
+  from a where hash is null and not is_left_out group by attrelid, array_of),
+p as (select attrelid, string_agg(hash, ' # ' order by hash) as hash from h group by attrelid, part),
+x as (select attrelid, '(' || string_agg(hash, ') # (' order by hash) || ')' as hash from p group by attrelid),
+o as (select attrelid, string_agg(name, ', ' order by attnum) as left_out from a where is_left_out group by attrelid),
 k as (
   select i.indrelid, format('pg_catalog.jsonb_build_object(%s)::text',
     string_agg(format('%L, %I', a.attname, a.attname), ', ' order by u.place)) as key
@@ -37,7 +53,7 @@ k as (
   join pg_attribute a on a.attrelid = i.indrelid and a.attnum = u.attnum
   where i.indisprimary and u.place <= i.indnkeyatts and i.indrelid in (select oid from r) group by i.indrelid)
 select r.relkind::text, r.name,
-  format('ROW(%s)', case when r.relkind <> 'S' then x.columns end),
+  coalesce(x.hash, '0'),
   case when r.relkind = 'S' then 0 else pg_table_size(r.oid) end::text,
   case when exists (select from ex where ex.name in (r.name, quote_ident(r.nspname))
       or ex.name in (select format('%I.%I', n.nspname, c.relname) from pg_partition_ancestors(r.oid) as p(relid)
@@ -51,10 +67,10 @@ select r.relkind::text, r.name,
     else '' end,
   case when r.relkind = 'S' then (select 'down' from pg_sequence where seqrelid = r.oid and seqincrement < 0) else k.key end,
   case when r.relkind = 'S' then 0 else pg_relation_size(r.oid) / current_setting('block_size')::int end::text,
-  x.left_out
-from r left join x on x.attrelid = r.oid left join k on k.indrelid = r.oid
+  o.left_out
+from r left join x on x.attrelid = r.oid left join o on o.attrelid = r.oid left join k on k.indrelid = r.oid
 union all
-select 'r', 'large objects', 'ROW(oid, pg_catalog.lo_get(oid))', pg_table_size('pg_largeobject')::text,
+select 'r', 'large objects', 'hashint4extended(oid::int4, 1) # hash_array_extended(ARRAY[lo_get(oid)], 2)', pg_table_size('pg_largeobject')::text,
   case when bool_and(is_readable) then '' else format('not checked: the role may not read %s of %s', count(*) filter (where not is_readable), count(*)) end,
   'pg_catalog.jsonb_build_object(''oid'', oid)::text',
   (pg_relation_size('pg_largeobject_metadata') / current_setting('block_size')::int)::text, null

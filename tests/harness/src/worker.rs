@@ -76,6 +76,18 @@ impl Worker {
         http::send(method, &format!("{}{path}", self.url), Some(ADMIN_TOKEN), body)
     }
 
+    /// Starts a manual run, follows it until its tick ends, and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// When the Worker does not answer, or its answer names no run.
+    pub fn run_now(&self) -> Result<String> {
+        let answer = self.call("POST", "/runs?follow", None)?;
+        let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z') && part.as_bytes()[8] == b'T';
+        let id = answer.body.split('"').find(is_id).with_context(|| format!("find the run's id in {}", answer.body))?;
+        Ok(id.to_owned())
+    }
+
     /// Returns a run's report.
     ///
     /// # Errors
