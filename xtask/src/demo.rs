@@ -265,11 +265,20 @@ pub(crate) fn neon_time(emulator: &Emulator) -> Result<(u64, u64)> {
     }
     let live = emulator.writer(&emulator.production)?["id"].clone();
     // The writer's own queries are not the run's.
-    let sql = journal
-        .iter()
-        .filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live)
-        .filter_map(|entry| entry["duration_ms"].as_u64())
-        .sum();
+    let asked = journal.iter().filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live);
+    let mut spans: Vec<(i64, i64)> = asked
+        .filter_map(|entry| {
+            let began = entry["at"].as_str()?.parse::<firstlight::time::Timestamp>().ok()?.timestamp_millis();
+            Some((began, began + entry["duration_ms"].as_i64()?))
+        })
+        .collect();
+    spans.sort_unstable();
+    // Statements that ran at the same time are counted once.
+    let (mut sql, mut until) = (0, i64::MIN);
+    for (began, ended) in spans {
+        sql += u64::try_from(ended - began.max(until)).unwrap_or(0);
+        until = until.max(ended);
+    }
     Ok((operations, sql))
 }
 
