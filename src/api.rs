@@ -7,6 +7,7 @@
 //!
 //! Source: RFC 9457 for errors; draft-ietf-httpapi-idempotency-key-header for `Idempotency-Key`.
 
+mod backups;
 mod hold;
 mod problem;
 mod runs;
@@ -21,9 +22,13 @@ use crate::port::{Method, World};
 use crate::record;
 use crate::sync::checkpoint::Checkpoint;
 use crate::tick::Secrets;
+use crate::time::Timestamp;
 
 /// Bytes of a body that are read. The largest body that means something has about 300.
 pub const BODY_LIMIT: usize = 4_096;
+
+/// Characters of a reason: with four bytes each, it fits the 1,024 that a listing of the store shows of a key.
+const REASON_LENGTH: usize = 200;
 
 /// A request.
 #[derive(Clone)]
@@ -141,8 +146,22 @@ async fn respond<W: World>(
             let pair = config.pair(name).ok_or_else(|| unknown_pair(config, name))?;
             hold::change(world, pair, request).await.map(Answer::from)
         }
-        _ => Err(Problem::new(404, "There is no such address").with_detail(format!("{} is not known", request.path))),
+        ["backups", rest @ ..] if rest.len() < 3 => {
+            let asked = backups::Asked { world, config, secrets, pair: pair(config, request)? };
+            match rest {
+                [] => allow(request, &[Method::Get]).map(|()| asked)?.list().await,
+                ["plan"] => allow(request, &[Method::Get]).map(|()| asked)?.plan(request).await,
+                [name, "pin"] => allow(request, &[Method::Put, Method::Delete]).map(|()| asked)?.pin(name, request).await,
+                _ => Err(unknown_address(request)),
+            }
+            .map(Answer::from)
+        }
+        _ => Err(unknown_address(request)),
     }
+}
+
+fn unknown_address(request: &ApiRequest) -> Problem {
+    Problem::new(404, "There is no such address").with_detail(format!("{} is not known", request.path))
 }
 
 /// Refuses other methods than the allowed ones.
@@ -226,6 +245,26 @@ fn body(request: &ApiRequest, keys: &[&str]) -> Result<serde_json::Map<String, V
         return Err(bad(format!("{key}: is not known here; allowed is {}", keys.join(", "))));
     }
     Ok(map)
+}
+
+/// Reads why something is wanted, and until when; without an end, until it is released.
+fn reason_and_end(fields: &serde_json::Map<String, Value>, now: Timestamp) -> Result<(String, Option<Timestamp>), Problem> {
+    let bad = |detail: String| Problem::new(400, "The body cannot be used").with_detail(detail);
+    let reason = match fields.get("reason") {
+        Some(Value::String(reason)) if !reason.trim().is_empty() && reason.chars().count() <= REASON_LENGTH => {
+            reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+        }
+        _ => return Err(bad(format!("reason: expected a text of 1 to {REASON_LENGTH} characters"))),
+    };
+    let until = match fields.get("until") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            let instant: Option<Timestamp> = value.as_str().and_then(|text| text.parse().ok());
+            let future = instant.filter(|until| *until > now);
+            Some(future.ok_or_else(|| bad("until: expected an instant in the future, such as \"2026-11-22T12:00:00Z\"".to_owned()))?)
+        }
+    };
+    Ok((reason, until))
 }
 
 /// Writes a record, where no budget of subrequests is near.

@@ -7,6 +7,7 @@
 //!
 //! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
 
+mod keep;
 mod reader;
 mod smoke;
 mod verification;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub use self::keep::{KeepRules, Span};
 use self::reader::Fields;
 pub use self::reader::Problem;
 pub use self::smoke::{Capture, SmokeTest};
@@ -25,11 +27,6 @@ use crate::time::{TimeOfDay, Zone};
 
 /// The variables that are read: this one, and all that begin with it and an underscore.
 pub const VARIABLE: &str = "FIRSTLIGHT";
-
-/// Backups that a rule may keep.
-///
-/// Which of them are verified is one KV read of at most 100 keys; ten are left for those that are about to go.
-const MOST_KEPT: u32 = 90;
 
 /// Channels that a notice may go to.
 ///
@@ -111,12 +108,8 @@ pub struct Pair {
     pub catch_up_until: TimeOfDay,
     /// Backups are named `<prefix>-<run>`.
     pub backup_prefix: String,
-    /// The newest verified backups that are kept.
-    pub keep_last: u32,
-    /// The newest displaced branches that are kept.
-    pub keep_displaced: u32,
-    /// Verified backups that no rule may delete.
-    pub keep_at_least: u32,
+    /// What is kept.
+    pub keep: KeepRules,
     /// What to do when staging differs from the backup.
     pub on_mismatch: OnMismatch,
     /// Whether staging's roles keep their passwords.
@@ -317,10 +310,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     let zone = zone(&mut fields);
     let times = times(&mut fields);
     let backup_prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
-    fields.need("keep_last", "7");
-    fields.need("keep_displaced", "1");
-    let keep_last = fields.number("keep_last", 1, MOST_KEPT);
-    let keep_displaced = fields.number("keep_displaced", 1, 100);
+    let keep = keep::keep_rules(&mut fields);
     let pair = (|fields: &mut Fields<'_>| {
         let role_password_secret = fields.text("role_password_secret");
         let databases = fields.texts("databases");
@@ -329,7 +319,6 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         }
         let endpoint_cu_hundredths = endpoint_cu(fields);
         let zone_label = fields.text("zone_label");
-        let keep_at_least = fields.number("keep_at_least", 1, MOST_KEPT).unwrap_or(3);
         let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
         let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
         let verification = verification::verification(fields);
@@ -352,9 +341,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
             deadline,
             catch_up_until,
             backup_prefix,
-            keep_last: keep_last?,
-            keep_displaced: keep_displaced?,
-            keep_at_least,
+            keep: keep?,
             on_mismatch: on_mismatch.unwrap_or(OnMismatch::Keep),
             keep_passwords,
             verification,

@@ -189,6 +189,9 @@ pub struct Metadata {
     pub started_at: String,
     /// When it ended, RFC 3339.
     pub ended_at: String,
+    /// Why a backup is pinned.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// One page of a listing.

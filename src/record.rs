@@ -6,6 +6,7 @@
 //! | `result/<pair>/<run>` | the tick that ends the run | every tick, `GET /runs` | a run that is over is taken up, finds its backup and restore, and ends again |
 //! | `notice/<pair>/<run>/<kind>` | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
 //! | `backup/<pair>/<run>` | the tick that verified the backup | pruning; the next run | a backup is kept that might have gone; lost rows are not noticed |
+//! | `backup/<pair>/<run>/pin` | `PUT` and `DELETE …/pin` | pruning, `GET /backups` | within the minute, a backup goes that was just pinned |
 //! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
 //! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
@@ -25,8 +26,9 @@ use crate::config::Pair;
 use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
 use crate::port::{Clock, Metadata, Store, StoreFailure};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
-use crate::sync::machine::{Ledger, backup_name};
+use crate::sync::machine::Ledger;
 use crate::sync::notice::NoticeKind;
+use crate::sync::retention::{Known, Pin, Records};
 use crate::sync::step::Step;
 use crate::sync::verify::{Check, CheckOutcome, Counts};
 use crate::time::{Timestamp, after, millis};
@@ -40,6 +42,9 @@ const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_millis(1_100)
 ///
 /// Source: Workers KV, limits, 2026-09-05: "bulk get ≤ 100 keys".
 pub const KEYS_PER_READ: usize = 100;
+
+/// Pages of the listing of backups: with a record and a pin for each, a page of 1,000 keys is a year and a half at least.
+const PAGES_OF_BACKUPS: u32 = 5;
 
 /// A record could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +88,19 @@ pub fn notice_key(id: &str) -> String {
 /// Returns the key of a backup's record.
 pub fn backup_key(pair: &PairName, run: &RunId) -> String {
     format!("backup/{pair}/{run}")
+}
+
+/// How the key of a pin ends, after that of the backup's record.
+const PIN: &str = "/pin";
+
+/// Returns what the keys of all records of a pair's backups begin with.
+fn backup_prefix(pair: &PairName) -> String {
+    format!("backup/{pair}/")
+}
+
+/// Returns the key of a pin.
+pub fn pin_key(pair: &PairName, run: &RunId) -> String {
+    format!("{}{PIN}", backup_key(pair, run))
 }
 
 /// Returns the key of what a run pruned.
@@ -286,6 +304,7 @@ impl Report {
             status: self.status.as_str().to_owned(),
             started_at: crate::time::render(self.started_at),
             ended_at: self.ended_at.map(crate::time::render).unwrap_or_default(),
+            reason: String::new(),
         }
     }
 }
@@ -402,20 +421,82 @@ pub async fn write<W: Store + Clock>(
     }
 }
 
-/// Reads which of these runs' backups have a record of being verified, and which manual runs were accepted and are not struck off.
+/// Reads what is on record of a pair's backups, and which manual runs were accepted and are not struck off.
 ///
 /// # Errors
 ///
 /// When the store did not answer.
-pub async fn ledger<W: Store>(world: &W, pair: &Pair, runs: &[RunId]) -> Result<Ledger, StoreFailure> {
+pub async fn ledger<W: Store>(world: &W, pair: &Pair) -> Result<Ledger, StoreFailure> {
     let prefix = accepted_key(&pair.name, "");
     let accepted = world.list(&prefix, None).await?;
     let unfinished = accepted.keys.iter().filter_map(|(key, _)| RunId::decode(key.strip_prefix(&prefix)?)).collect();
-    let keys: Vec<String> = runs.iter().take(KEYS_PER_READ).map(|run| backup_key(&pair.name, run)).collect();
-    let found = if keys.is_empty() { BTreeMap::new() } else { world.read(&keys).await? };
-    let is_verified = |run: &&RunId| found.get(&backup_key(&pair.name, run)).is_some_and(Option::is_some);
-    let verified = runs.iter().filter(is_verified).map(|run| backup_name(pair, run)).collect();
-    Ok(Ledger { verified, unfinished })
+    Ok(Ledger { records: backups(world, &pair.name).await?, unfinished, is_complete: false })
+}
+
+/// Reads what is on record of a pair's backups, in one request for each 1,000 records and pins.
+///
+/// # Errors
+///
+/// When the store did not answer.
+pub async fn backups<W: Store>(world: &W, pair: &PairName) -> Result<Records, StoreFailure> {
+    let prefix = backup_prefix(pair);
+    let mut records = Records::default();
+    let mut cursor = None;
+    for _ in 0..PAGES_OF_BACKUPS {
+        let page = world.list(&prefix, cursor).await?;
+        for (key, facts) in page.keys {
+            let Some(rest) = key.strip_prefix(&prefix) else { continue };
+            match rest.strip_suffix(PIN) {
+                Some(run) => records.pins.extend(RunId::decode(run).zip(facts.map(pin))),
+                None => records.known.extend(RunId::decode(rest).map(|run| (run, Known::Verified))),
+            }
+        }
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(records)
+}
+
+/// Reads from the results of runs what became of their backups; nothing of a run whose result is not there.
+///
+/// # Errors
+///
+/// When the store did not answer.
+pub async fn endings<W: Store>(world: &W, pair: &PairName, runs: &[RunId]) -> Result<BTreeMap<RunId, Known>, StoreFailure> {
+    let keys: Vec<String> = runs.iter().take(KEYS_PER_READ).map(|run| result_key(pair, run)).collect();
+    let found = world.read(&keys).await?;
+    let endings = found.into_iter().filter_map(|(key, text)| decode::<EndedRun>(&key, &text?).ok());
+    let known = |ended: EndedRun| {
+        let is_verified = ended.backup?.is_verified;
+        Some((ended.run, if is_verified { Known::Verified } else { Known::Unverified }))
+    };
+    Ok(endings.filter_map(known).collect())
+}
+
+/// Returns the facts of a pin, which a listing shows.
+pub fn facts_of_pin(pin: &Pin, now: Timestamp) -> Metadata {
+    let until = pin.until.map(crate::time::render).unwrap_or_default();
+    Metadata { status: "pinned".to_owned(), started_at: crate::time::render(now), ended_at: until, reason: pin.reason.clone() }
+}
+
+/// Reads the facts of a pin. One whose end makes no sense has none.
+fn pin(facts: Metadata) -> Pin {
+    Pin { reason: facts.reason, until: facts.ended_at.parse().ok() }
+}
+
+/// Of a result, what it says of the backup.
+#[derive(Deserialize)]
+struct EndedRun {
+    run: RunId,
+    backup: Option<EndedBackup>,
+}
+
+/// Whether the backup was read without objection.
+#[derive(Deserialize)]
+struct EndedBackup {
+    is_verified: bool,
 }
 
 /// Returns the keys of what may have been told of a run.

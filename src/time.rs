@@ -213,6 +213,15 @@ impl Zone {
         DateTime::from_timestamp_millis(instant.as_millisecond()).expect("within chrono's range")
     }
 
+    /// Returns the instant that lies a span of the calendar before another: years, months and days of the zone's calendar, then hours.
+    pub fn earlier(&self, at: Timestamp, years: u32, months: u32, days: u32, hours: u32) -> Timestamp {
+        let span = jiff::Span::new().try_years(years).and_then(|span| span.try_months(months));
+        let span = span.and_then(|span| span.try_days(days)).and_then(|span| span.try_hours(hours));
+        let before = span.and_then(|span| to_jiff(at).to_zoned(self.rules.clone()).checked_sub(span));
+        // A span that reaches back further than the calendar reaches everything.
+        before.map_or(DateTime::UNIX_EPOCH, |before| DateTime::from_timestamp(before.timestamp().as_second(), 0).unwrap_or_default())
+    }
+
     /// Renders the local time of day as people read it in the morning: `5:02 AM`.
     pub fn clock_time(&self, at: Timestamp) -> String {
         let local = self.rules.to_datetime(to_jiff(at));

@@ -10,6 +10,17 @@ use crate::time::Timestamp;
 #[derive(Default)]
 struct Memory {
     values: RefCell<BTreeMap<String, String>>,
+    facts: RefCell<BTreeMap<String, Metadata>>,
+    /// The branches that Neon lists; without any, it does not answer.
+    branches: Option<Value>,
+    /// Requests and calls of the store.
+    asked: std::cell::Cell<u32>,
+}
+
+impl Memory {
+    fn count(&self) {
+        self.asked.set(self.asked.get() + 1);
+    }
 }
 
 impl Clock for Memory {
@@ -21,17 +32,22 @@ impl Clock for Memory {
 }
 
 impl Http for Memory {
-    async fn send(&self, _request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
-        Err(HttpFailure::Disconnected)
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
+        self.count();
+        let Some(branches) = &self.branches else { return Err(HttpFailure::Disconnected) };
+        let body = if request.url.contains("/endpoints") { json!({"endpoints": []}) } else { branches.clone() };
+        Ok(HttpResponse { status: 200, body: body.to_string(), ..HttpResponse::default() })
     }
 }
 
 impl Store for Memory {
     async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+        self.count();
         Ok(keys.iter().map(|key| (key.clone(), self.values.borrow().get(key).cloned())).collect())
     }
 
-    async fn write(&self, key: &str, value: &str, _metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+        self.facts.borrow_mut().extend(metadata.map(|facts| (key.to_owned(), facts)));
         self.values.borrow_mut().insert(key.to_owned(), value.to_owned());
         Ok(())
     }
@@ -41,8 +57,11 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn list(&self, _prefix: &str, _cursor: Option<String>) -> Result<Page, StoreFailure> {
-        Ok(Page::default())
+    async fn list(&self, prefix: &str, _cursor: Option<String>) -> Result<Page, StoreFailure> {
+        self.count();
+        let (values, facts) = (self.values.borrow(), self.facts.borrow());
+        let keys = values.keys().filter(|key| key.starts_with(prefix)).map(|key| (key.clone(), facts.get(key).cloned())).collect();
+        Ok(Page { keys, cursor: None })
     }
 }
 
@@ -76,8 +95,9 @@ fn request(method: Method, path: &str, token: Option<&str>, body: &str) -> ApiRe
 }
 
 fn ask(memory: &Memory, request: &ApiRequest) -> (u16, Value, bool) {
-    let secrets: Secrets =
-        [("ADMIN_TOKEN", "admin"), ("READ_TOKEN", "reader")].map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into();
+    let secrets: Secrets = [("ADMIN_TOKEN", "admin"), ("READ_TOKEN", "reader"), ("NEON_API_KEY", "napi")]
+        .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
+        .into();
     let config = config();
     let mut future = Box::pin(answer(memory, Ok(&config), &secrets, request));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -169,4 +189,103 @@ fn other_methods_and_addresses_are_refused() {
     let memory = Memory::default();
     assert_eq!(ask(&memory, &request(Method::Delete, "/runs", Some("admin"), "")).0, 405);
     assert_eq!(ask(&memory, &request(Method::Get, "/dashboard", Some("admin"), "")).0, 404);
+}
+
+/// A pair with a backup for each of the last days; those of the first `verified` days are on record.
+fn with_backups(days: i64, verified: i64) -> Memory {
+    let (mut branches, mut annotations) = (Vec::new(), serde_json::Map::new());
+    let now = Memory::default().now();
+    let mut add = |id: &str, name: &str, parent: Option<&str>, at: Timestamp| {
+        branches.push(json!({
+            "id": id, "name": name, "parent_id": parent, "current_state": "ready", "default": parent.is_none(), "protected": false,
+            "created_at": crate::time::render(at),
+        }));
+    };
+    add("br-noisy-breeze-a5e59rrb", "production", None, now - chrono::TimeDelta::days(400));
+    add("br-calm-river-a5x0q1zz", "staging", Some("br-backup-0"), now - chrono::TimeDelta::days(300));
+    let memory = Memory::default();
+    for day in 0..days {
+        let at = now - chrono::TimeDelta::days(day) - chrono::TimeDelta::hours(4);
+        let (id, run) = (format!("br-backup-{day}"), at.format("%Y%m%d").to_string());
+        add(&id, &format!("backup-{run}"), Some("br-noisy-breeze-a5e59rrb"), at);
+        annotations.insert(id, json!({"value": {"firstlight": "hub", "run": run}}));
+        if day < verified {
+            memory.values.borrow_mut().insert(format!("backup/hub/{run}"), "{}".to_owned());
+        }
+    }
+    Memory { branches: Some(json!({"branches": branches, "annotations": annotations})), ..memory }
+}
+
+#[test]
+fn a_hundred_branches_are_listed_with_their_reasons_in_three_requests() {
+    let memory = with_backups(98, 90);
+    memory.values.borrow_mut().insert("result/hub/20260817".to_owned(), r#"{"run":"20260817","backup":{"is_verified":false}}"#.to_owned());
+    let (status, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
+    assert_eq!((status, memory.asked.get()), (200, 3), "{body}");
+    let backups = body["backups"].as_array().expect("a list");
+    let told = |name: &str| {
+        let backup = backups.iter().find(|backup| backup["name"] == name).expect("it is listed");
+        (backup["state"].clone(), backup["kept"].clone(), backup["reasons"][0].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(backups.len(), 98);
+    assert_eq!(told("backup-20261121"), (json!("verified"), json!(true), "keep_last: number 1 of 7".to_owned()));
+    assert_eq!(told("backup-20261101"), (json!("verified"), json!(false), "older than every keep rule".to_owned()));
+    let endless = "not verified: kept until somebody deletes it, because keep_failed is not set";
+    assert_eq!(told("backup-20260817"), (json!("unverified"), json!(true), endless.to_owned()));
+    assert_eq!(told("backup-20260818").0, "unknown");
+}
+
+#[test]
+fn the_plan_is_shown_by_other_rules_and_a_rule_that_makes_no_sense_is_refused_by_name() {
+    let memory = with_backups(12, 12);
+    let plan = |query: &str| ask(&memory, &request(Method::Get, &format!("/backups/plan{query}"), Some("reader"), ""));
+    let names = |body: &Value| body["delete"].as_array().map(|list| list.iter().map(|entry| entry["name"].clone()).collect::<Vec<_>>());
+    let expected = |days: &[u32]| Some(days.iter().map(|day| json!(format!("backup-202611{day:02}"))).collect::<Vec<_>>());
+    assert_eq!(names(&plan("").1), expected(&[14, 13, 12, 11, 10]));
+    let (_, weekly, _) = plan("?keep_weekly=1&keep_at_least=9");
+    assert_eq!((names(&weekly), &weekly["rules"]["keep_last"]), (expected(&[12, 11, 10]), &Value::Null));
+    for (query, expected) in [
+        ("?keep_daily=0", "keep_daily: is 0; allowed is a whole number from 1 to 1000"),
+        ("?keep_last=1000000", "keep_last: is 1000000; allowed is a whole number from 1 to 1000"),
+        ("?keep_within=later", "keep_within: is \"later\"; allowed is a span such as \"14d\", \"1y6m\" or \"36h\""),
+        ("?colour=blue", "colour: is not known here; allowed are pair and keep rules"),
+    ] {
+        let (status, body, _) = plan(query);
+        assert_eq!((status, body["detail"].as_str()), (400, Some(expected)), "{query}");
+    }
+}
+
+#[test]
+fn a_backup_is_pinned_once_it_is_known_and_released_again() {
+    let memory = with_backups(12, 12);
+    let pin = |method: Method, name: &str, body: &str| ask(&memory, &request(method, &format!("/backups/{name}/pin"), Some("admin"), body));
+    let shown = || {
+        let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
+        let backups = body["backups"].as_array().cloned().unwrap_or_default();
+        let backup = backups.into_iter().find(|backup| backup["name"] == "backup-20261111").expect("it is listed");
+        (backup["kept"] == true, backup["reasons"][0].as_str().unwrap_or_default().to_owned())
+    };
+    assert!(!shown().0);
+    let (status, body, _) = pin(Method::Put, "backup-20261111", r#"{"reason":"audit","until":"2026-12-01T00:00:00Z"}"#);
+    assert_eq!((status, &body["pin"]["reason"]), (200, &json!("audit")));
+    assert_eq!(shown(), (true, "pinned until 2026-12-01T00:00:00.000Z: audit".to_owned()));
+    assert_eq!(pin(Method::Delete, "backup-20261111", "").0, 200);
+    assert!(!shown().0);
+    let refused = |name: &str, body: &str| {
+        let (status, body, _) = pin(Method::Put, name, body);
+        (status, body["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    let unknown = (404, "backup-20250101 is no backup of pair hub; GET /backups lists them".to_owned());
+    assert_eq!(refused("backup-20250101", r#"{"reason":"audit"}"#), unknown);
+    assert_eq!(refused("production", r#"{"reason":"audit"}"#).0, 404);
+    assert_eq!(refused("backup-20261111", "{}"), (400, "reason: expected a text of 1 to 200 characters".to_owned()));
+    assert_eq!(refused("backup-20261111", r#"{"reason":"x","until":"2020-01-01T00:00:00Z"}"#).0, 400);
+    assert_eq!(ask(&memory, &request(Method::Put, "/backups/backup-20261111/pin", Some("reader"), "{}")).0, 403);
+}
+
+#[test]
+fn backups_are_not_shown_where_neon_does_not_answer() {
+    let memory = Memory::default();
+    let (status, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
+    assert_eq!((status, body["title"].as_str()), (502, Some("Neon does not answer")));
 }

@@ -30,7 +30,7 @@ fn faults(change: impl Fn(&mut Value)) -> Vec<String> {
 fn a_complete_configuration_is_read() {
     let config = Config::from_value(&good()).expect("the configuration is complete");
     let pair = config.pair("hub").expect("the pair is there");
-    assert_eq!(pair.keep_at_least, 3);
+    assert_eq!(pair.keep.at_least, 3);
     assert_eq!(pair.catch_up_until, pair.deadline);
     assert_eq!(pair.endpoint_cu_hundredths, 25);
     assert!(pair.keep_passwords);
@@ -97,5 +97,5 @@ fn settings_under_which_nothing_would_be_checked_are_refused() {
     let twice = faults(|value| value["pairs"][0]["smoke_tests"] = json!([test, test]));
     assert_eq!(twice, ["pairs[0].smoke_tests[1].name: is used by another smoke test; it must be the test's own"]);
     let millions = faults(|value| value["pairs"][0]["keep_last"] = json!(1_000_000));
-    assert_eq!(millions, ["pairs[0].keep_last: is 1000000; allowed is a whole number from 1 to 90"]);
+    assert_eq!(millions, ["pairs[0].keep_last: is 1000000; allowed is a whole number from 1 to 1000"]);
 }

@@ -38,6 +38,7 @@ use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
+use crate::sync::retention::{Known, Records};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::smoke::Captured;
 use crate::sync::step::{LONGEST_LOOK, Step};
@@ -132,8 +133,10 @@ pub enum Action {
     Read(Vec<Query>),
     /// Read whether somebody has cancelled the run or holds staging, and what the first of these runs counted that is on record.
     ReadOrders(Vec<RunId>),
-    /// Read which of these backups have a record of being verified, and which manual runs never ended.
-    ReadLedger(Vec<RunId>),
+    /// Read what is on record of backups, and which manual runs never ended.
+    ReadLedger,
+    /// Read how these runs ended, of whose backups nothing else is on record.
+    ReadEndings(Vec<RunId>),
     /// See that people are told how a manual run ended whose place this run took.
     Close(RunId),
     /// Call the staging application: the n-th configured test.
@@ -202,6 +205,8 @@ pub enum Outcome {
     Orders(Option<Orders>),
     /// What is on record; `None` when the store did not answer.
     Ledger(Option<Ledger>),
+    /// What became of backups; `None` when the store did not answer.
+    Endings(Option<BTreeMap<RunId, Known>>),
     /// People were told, or these notices wait for their channels.
     Closed(Vec<String>),
     /// How the smoke test went.
@@ -216,10 +221,12 @@ pub type Answer = (Result<Vec<Rows>, SqlError>, Duration);
 /// What is on record of backups and of manual runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// The names of backups that were read without objection.
-    pub verified: Vec<BranchName>,
+    /// What is on record of backups.
+    pub records: Records,
     /// Manual runs that were accepted, and of which it is not known that people were told how they ended.
     pub unfinished: Vec<RunId>,
+    /// Whether the results were asked, too, of whose backups nothing else is on record.
+    pub is_complete: bool,
 }
 
 /// A change of the run that needs nothing from outside.

@@ -1,21 +1,27 @@
 //! Decides what is deleted.
 //!
-//! In: every branch and endpoint, the names of verified backups, the keep rules, `now`. Out: a [`PrunePlan`] that gives everything of
+//! In: every branch and endpoint, what is on record of backups, the keep rules, `now`. Out: a [`PrunePlan`] that gives everything of
 //! ours a reason to stay or to go.
 //!
-//! Invariants: only what is ours by name *and* by annotation or place in the tree is ever in the plan; the newest `keep_at_least`
-//! verified backups never are; nothing of a run younger than 24 hours is; children come before their parents.
+//! Invariants: only what is ours by name *and* by annotation or place in the tree ever goes; the newest `keep_at_least` verified backups never do, nor does
+//! anything of a run younger than 24 hours; only verified backups count towards a rule; a backup of which nothing is on record, because the store lost it, is
+//! treated as if it were verified where that keeps it, and as if it were not where that keeps another; children go before their parents.
 //!
 //! Nothing here deletes; `sync::machine` turns the plan into calls.
 
-use std::collections::BTreeSet;
+mod order;
+mod ours;
+mod rules;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::Pair;
-use crate::id::{BranchId, BranchName, EndpointId, RunId};
+use self::ours::{Standing, is_our_displaced, is_our_endpoint, standing};
+use crate::config::{KeepRules, Pair};
+use crate::id::{BranchId, EndpointId, RunId};
 use crate::neon::wire::{Branch, BranchList, Endpoint};
 use crate::sync::machine::{is_our_backup, run_of_backup};
-use crate::time::{Timestamp, between};
+use crate::time::{Timestamp, after, between, render};
 
 /// Nothing of a run younger than this is deleted.
 ///
@@ -32,308 +38,337 @@ const ENDPOINT_OF_RUN: Duration = Duration::from_hours(2);
 /// Neon writes both times with seconds, one after the other.
 const ENDPOINT_OF_CALL: Duration = Duration::from_secs(5);
 
+/// Results that are read because nothing else is on record of a backup. A result is large, and reading it is CPU.
+const ENDINGS_READ: usize = 10;
+
 /// What there is.
 pub struct Inventory<'a> {
     /// Every branch of the project.
     pub branches: &'a BranchList,
     /// Every endpoint of the project.
     pub endpoints: &'a [Endpoint],
-    /// The names of backups with a record of being verified.
-    pub verified: &'a [BranchName],
+    /// What is on record.
+    pub records: &'a Records,
+}
+
+/// What is on record of a pair's backups, by their runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// What is known of them; nothing of one whose record is lost.
+    pub known: BTreeMap<RunId, Known>,
+    /// Those that somebody wants kept.
+    pub pins: BTreeMap<RunId, Pin>,
+}
+
+/// What is known of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It was read without objection.
+    Verified,
+    /// Its run ended without that.
+    Unverified,
+}
+
+/// Somebody wants a backup kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Why.
+    pub reason: String,
+    /// Until when; `None` until it is released.
+    pub until: Option<Timestamp>,
+}
+
+/// What an entry of a plan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A backup, and what is known of it.
+    Backup(Option<Known>),
+    /// What staging held before a restore.
+    Displaced,
+    /// A branch that tables were compared on.
+    Check,
+    /// An endpoint of a backup.
+    Endpoint,
+}
+
+/// Something of ours, or with a name like ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Its id in Neon.
+    pub id: String,
+    /// Its name; an endpoint's id.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Whether it stays.
+    pub is_kept: bool,
+    /// Why it stays, or goes.
+    pub reasons: Vec<String>,
 }
 
 /// What will be deleted, and what is kept, each with its reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrunePlan {
-    /// Endpoints of backups that no run reads any more.
-    pub endpoints: Vec<EndpointId>,
-    /// Branches, in the order of deletion.
-    pub delete: Vec<(BranchId, String, &'static str)>,
-    /// What stays.
-    pub kept: Vec<(String, String)>,
+    /// Everything, the branches as Neon lists them.
+    pub entries: Vec<Entry>,
+    /// The branches that go, in the order of deletion: places in `entries`.
+    pub order: Vec<usize>,
 }
 
-/// Makes the plan.
-pub fn plan(inventory: &Inventory<'_>, pair: &Pair, run: &RunId, now: Timestamp) -> PrunePlan {
-    let mut plan = PrunePlan::default();
-    let mut candidates: Vec<(&Branch, &'static str)> = Vec::new();
-    judge_backups(inventory, pair, run, now, &mut candidates, &mut plan);
-    judge_displaced(inventory, pair, now, &mut candidates, &mut plan);
-    judge_checks(inventory, pair, run, now, &mut candidates);
-    candidates.retain(|(branch, _)| {
-        let reason = match (branch.protected, branch.default) {
-            (true, _) => "protected in Neon",
-            (false, true) => "the project's default branch",
-            (false, false) => return true,
-        };
-        plan.kept.push((branch.name.to_string(), reason.to_owned()));
-        false
-    });
-    drop_pinned(inventory.branches, &mut candidates, &mut plan);
-    plan.delete = children_first(candidates);
-    plan.endpoints = endpoints(inventory, pair, run, now);
-    plan
-}
-
-fn is_young(branch: &Branch, now: Timestamp) -> bool {
-    between(branch.created_at, now) < YOUNG
-}
-
-fn judge_backups<'a>(
-    inventory: &Inventory<'a>,
-    pair: &Pair,
-    run: &RunId,
-    now: Timestamp,
-    candidates: &mut Vec<(&'a Branch, &'static str)>,
-    plan: &mut PrunePlan,
-) {
-    let named = inventory.branches.branches.iter().filter(|branch| run_of_backup(pair, &branch.name).is_some());
-    let (mut ours, foreign): (Vec<&Branch>, Vec<&Branch>) = named.partition(|branch| is_our_backup(pair, inventory.branches, branch));
-    for branch in foreign {
-        plan.kept.push((branch.name.to_string(), "foreign: has a backup's name but was not made by this pair".to_owned()));
+impl PrunePlan {
+    /// Returns the endpoints that go.
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
+        self.entries.iter().filter(|entry| entry.kind == Kind::Endpoint && !entry.is_kept).map(|entry| entry.id.as_str().into())
     }
-    ours.sort_by_key(|branch| std::cmp::Reverse((branch.created_at, branch.name.clone())));
-    let mut verified_before = 0_u32;
-    for branch in ours {
-        let is_verified = inventory.verified.contains(&branch.name);
-        let rank = verified_before;
-        verified_before += u32::from(is_verified);
-        let reason = if run_of_backup(pair, &branch.name).as_ref() == Some(run) {
-            "backup of this run".to_owned()
-        } else if !is_verified {
-            "unverified: kept and reported".to_owned()
-        } else if rank < pair.keep_last {
-            format!("keep_last: number {} of {}", rank + 1, pair.keep_last)
-        } else if rank < pair.keep_at_least {
-            format!("keep_at_least: number {} of {}", rank + 1, pair.keep_at_least)
-        } else if branch.created_at > now || is_young(branch, now) {
-            "younger than 24 hours".to_owned()
-        } else {
-            candidates.push((branch, "older than every keep rule"));
-            continue;
-        };
-        plan.kept.push((branch.name.to_string(), reason));
+
+    /// Returns the branches that go, in the order of deletion.
+    pub fn branches(&self) -> impl Iterator<Item = &Entry> {
+        self.order.iter().filter_map(|index| self.entries.get(*index))
+    }
+
+    /// Returns the branches that stay, with the reasons.
+    pub fn kept(&self) -> Vec<(String, String)> {
+        let kept = self.entries.iter().filter(|entry| entry.is_kept && entry.kind != Kind::Endpoint);
+        kept.map(|entry| (entry.name.clone(), entry.reasons.join("; "))).collect()
     }
 }
 
-fn judge_displaced<'a>(
-    inventory: &Inventory<'a>,
-    pair: &Pair,
+/// Returns the oldest runs of whose backups nothing is on record.
+pub fn unknown(pair: &Pair, branches: &BranchList, records: &Records) -> Vec<RunId> {
+    let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
+    let mut unknown: Vec<RunId> =
+        ours.filter_map(|branch| run_of_backup(pair, &branch.name)).filter(|run| !records.known.contains_key(run)).collect();
+    unknown.sort_unstable();
+    unknown.truncate(ENDINGS_READ);
+    unknown
+}
+
+/// Makes the plan. `run` is the run that asks, whose check branches and endpoints are not needed any more.
+pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, now: Timestamp) -> PrunePlan {
+    let mut judge = Judge { inventory, pair, rules, run, now, judged: Vec::new(), endpoints: BTreeMap::new() };
+    for endpoint in inventory.endpoints {
+        judge.endpoints.entry(&endpoint.branch_id).or_default().push(endpoint);
+    }
+    judge.backups();
+    judge.displaced();
+    judge.checks();
+    judge.keep_what_others_need();
+    let children = order::children(&inventory.branches.branches);
+    let going = judge.judged.iter().filter(|judged| judged.reasons.is_empty());
+    let mut going: BTreeMap<&BranchId, &Branch> = going.map(|judged| (&judged.branch.id, judged.branch)).collect();
+    for (branch, child) in order::drop_pinned(&mut going, &children) {
+        let reason = format!("has the child {}, and Neon deletes no branch with children", child.name);
+        judge.judged.iter_mut().filter(|judged| judged.branch.id == branch.id).for_each(|judged| judged.reasons.push(reason.clone()));
+    }
+    let places: BTreeMap<&BranchId, usize> = judge.judged.iter().enumerate().map(|(place, judged)| (&judged.branch.id, place)).collect();
+    let order = order::children_first(&going, &children).into_iter().filter_map(|branch| places.get(&branch.id).copied()).collect();
+    let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
+    entries.extend(judge.endpoints());
+    PrunePlan { entries, order }
+}
+
+/// A branch, and why it stays.
+struct Judged<'a> {
+    branch: &'a Branch,
+    kind: Kind,
+    reasons: Vec<String>,
+    /// Why it goes where there is no reason to stay.
+    otherwise: &'static str,
+}
+
+impl Judged<'_> {
+    fn entry(&self) -> Entry {
+        let is_kept = !self.reasons.is_empty();
+        let reasons = if is_kept { self.reasons.clone() } else { vec![self.otherwise.to_owned()] };
+        let (id, name) = (self.branch.id.to_string(), self.branch.name.to_string());
+        Entry { kind: self.kind, id, name, created_at: self.branch.created_at, is_kept, reasons }
+    }
+}
+
+/// Judges one kind after the other.
+struct Judge<'a> {
+    inventory: &'a Inventory<'a>,
+    pair: &'a Pair,
+    rules: &'a KeepRules,
+    run: Option<&'a RunId>,
     now: Timestamp,
-    candidates: &mut Vec<(&'a Branch, &'static str)>,
-    plan: &mut PrunePlan,
-) {
-    let Some(staging) = inventory.branches.by_id(&pair.staging_branch) else { return };
-    let stem = format!("{}-of-", staging.name);
-    let mut displaced: Vec<&Branch> = Vec::new();
-    for branch in inventory.branches.branches.iter().filter(|branch| branch.name.as_str().starts_with(&stem)) {
-        if is_our_displaced(inventory.branches, pair, &stem, branch) {
-            displaced.push(branch);
-        } else {
-            plan.kept.push((branch.name.to_string(), "foreign: has a displaced branch's name but not its place".to_owned()));
+    judged: Vec<Judged<'a>>,
+    endpoints: BTreeMap<&'a BranchId, Vec<&'a Endpoint>>,
+}
+
+impl<'a> Judge<'a> {
+    fn is_young(&self, branch: &Branch) -> bool {
+        between(branch.created_at, self.now) < YOUNG
+    }
+
+    fn judge(&mut self, branch: &'a Branch, kind: Kind, mut reasons: Vec<String>, otherwise: &'static str) {
+        if reasons.is_empty() && (branch.created_at > self.now || self.is_young(branch)) {
+            reasons.push("younger than 24 hours".to_owned());
+        }
+        self.judged.push(Judged { branch, kind, reasons, otherwise });
+    }
+
+    /// Backups: those that count, newest first, then those that are kept whatever the rules say.
+    fn backups(&mut self) {
+        let (mut ours, mut odd) = (Vec::new(), Vec::new());
+        for branch in &self.inventory.branches.branches {
+            match standing(self.pair, self.inventory.branches, branch) {
+                Standing::Backup(run) if branch.created_at > self.now && self.run != Some(&run) => {
+                    odd.push((branch, format!("made in the future, at {}", render(branch.created_at))));
+                }
+                Standing::Backup(run) => ours.push((branch, run)),
+                Standing::Odd(reason) => odd.push((branch, reason)),
+                Standing::Other => {}
+            }
+        }
+        ours.sort_by(|(left, _), (right, _)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
+        let known: Vec<Option<Known>> = ours.iter().map(|(_, run)| self.inventory.records.known.get(run).copied()).collect();
+        let by_rules = |counts: &dyn Fn(Option<Known>) -> bool| {
+            let places: Vec<usize> = (0..ours.len()).filter(|place| counts(known[*place])).collect();
+            let made: Vec<Timestamp> = places.iter().map(|place| ours[*place].0.created_at).collect();
+            places.into_iter().zip(rules::reasons(self.rules, &self.pair.zone, &made)).collect::<BTreeMap<usize, Vec<String>>>()
+        };
+        let sure = by_rules(&|known| known == Some(Known::Verified));
+        let perhaps = by_rules(&|known| known != Some(Known::Unverified));
+        let mut verified = 0;
+        for (place, (branch, run)) in ours.into_iter().enumerate() {
+            let mut reasons = self.asked_for(&run);
+            match known[place] {
+                Some(Known::Verified) => {
+                    reasons.extend(sure.get(&place).cloned().unwrap_or_default());
+                    verified += 1;
+                    if reasons.is_empty() && verified <= self.rules.at_least {
+                        reasons.push(format!("keep_at_least: number {verified} of {}", self.rules.at_least));
+                    }
+                }
+                Some(Known::Unverified) => reasons.extend(self.inspection(branch)),
+                None => {
+                    let lost =
+                        perhaps.get(&place).into_iter().flatten().map(|reason| format!("its record is lost, it may be verified: {reason}"));
+                    reasons.extend(lost);
+                    if reasons.is_empty() && verified < self.rules.at_least {
+                        reasons.push("keep_at_least: its record is lost, it may be verified, and too few newer ones are".to_owned());
+                    }
+                    reasons.extend(self.inspection(branch));
+                }
+            }
+            let otherwise = match known[place] {
+                Some(Known::Verified) => "older than every keep rule",
+                Some(Known::Unverified) | None => "not verified, and older than keep_failed",
+            };
+            self.judge(branch, Kind::Backup(known[place]), reasons, otherwise);
+        }
+        for (branch, reason) in odd {
+            self.judge(branch, Kind::Backup(None), vec![reason], "");
         }
     }
-    displaced.sort_by_key(|branch| std::cmp::Reverse((branch.created_at, branch.name.clone())));
-    for (rank, branch) in displaced.into_iter().enumerate() {
-        let reason = if rank < pair.keep_displaced as usize {
-            format!("keep_displaced: number {} of {}", rank + 1, pair.keep_displaced)
-        } else if branch.created_at > now || is_young(branch, now) {
-            "younger than 24 hours".to_owned()
-        } else {
-            candidates.push((branch, "displaced longer ago than keep_displaced"));
-            continue;
+
+    /// Returns why a backup is wanted, whatever the rules say.
+    fn asked_for(&self, run: &RunId) -> Vec<String> {
+        let of_run = (self.run == Some(run)).then(|| "backup of this run".to_owned());
+        let pin = self.inventory.records.pins.get(run).filter(|pin| pin.until.is_none_or(|until| until > self.now));
+        let pin = pin.map(|pin| match pin.until {
+            Some(until) => format!("pinned until {}: {}", render(until), pin.reason),
+            None => format!("pinned: {}", pin.reason),
+        });
+        of_run.into_iter().chain(pin).collect()
+    }
+
+    /// Returns why a backup that was not verified is kept, as far as that goes.
+    fn inspection(&self, branch: &Branch) -> Option<String> {
+        let Some(days) = self.rules.failed_days else {
+            return Some("not verified: kept until somebody deletes it, because keep_failed is not set".to_owned());
         };
-        plan.kept.push((branch.name.to_string(), reason));
+        let until = after(branch.created_at, Duration::from_hours(24) * days);
+        (until > self.now).then(|| format!("not verified: kept for {days} days by keep_failed, until {}", self.pair.zone.date(until)))
     }
-}
 
-/// Returns whether the name of a displaced branch agrees with its place in the tree: it keeps the parent that staging had.
-fn is_our_displaced(branches: &BranchList, pair: &Pair, stem: &str, branch: &Branch) -> bool {
-    let Some(rest) = branch.name.as_str().strip_prefix(stem) else { return false };
-    let Some(parent) = branch.parent_id.as_ref() else { return false };
-    // A second displacement of the same state ends in `-2`, `-3`, ….
-    let expected = |base: &str| {
-        rest == base
-            || rest
-                .strip_prefix(base)
-                .and_then(|tail| tail.strip_prefix('-'))
-                .is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number >= 2))
-    };
-    let backup = branches.by_id(parent).filter(|parent| is_our_backup(pair, branches, parent));
-    if let Some(run) = backup.and_then(|parent| run_of_backup(pair, &parent.name)) {
-        expected(run.as_str())
-    } else {
-        let lsn = branch.parent_lsn.map_or_else(|| "0".to_owned(), |lsn| lsn.to_string().replace('/', "-"));
-        expected(&format!("{}-{lsn}", parent.tail()))
-    }
-}
-
-fn judge_checks<'a>(inventory: &Inventory<'a>, pair: &Pair, run: &RunId, now: Timestamp, candidates: &mut Vec<(&'a Branch, &'static str)>) {
-    let Some(staging) = inventory.branches.by_id(&pair.staging_branch) else { return };
-    let stem = format!("{}-check-", staging.name);
-    for branch in &inventory.branches.branches {
-        let Some(of) = branch.name.as_str().strip_prefix(&stem).and_then(RunId::decode) else { continue };
-        let is_ours = inventory.branches.annotation(&branch.id, "firstlight") == Some(pair.name.as_str())
-            && inventory.branches.annotation(&branch.id, "run") == Some(of.as_str());
-        if is_ours && (of == *run || !is_young(branch, now)) {
-            candidates.push((branch, "check branch of a run that is over"));
+    /// Displaced branches, newest first.
+    fn displaced(&mut self) {
+        let branches = self.inventory.branches;
+        let Some(staging) = branches.by_id(&self.pair.staging_branch) else { return };
+        let stem = format!("{}-of-", staging.name);
+        let named = branches.branches.iter().filter(|branch| branch.name.as_str().starts_with(&stem));
+        let (mut ours, foreign): (Vec<&Branch>, Vec<&Branch>) =
+            named.partition(|branch| is_our_displaced(branches, self.pair, &stem, branch));
+        ours.sort_by(|left, right| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
+        for (rank, branch) in ours.into_iter().enumerate() {
+            let most = self.rules.displaced;
+            let reason = (rank < most as usize).then(|| format!("keep_displaced: number {} of {most}", rank + 1));
+            self.judge(branch, Kind::Displaced, reason.into_iter().collect(), "displaced longer ago than keep_displaced");
+        }
+        for branch in foreign {
+            self.judge(branch, Kind::Displaced, vec!["foreign: has a displaced branch's name but not its place".to_owned()], "");
         }
     }
-}
 
-/// Takes out of the plan what has a child that stays; what that frees is looked at again.
-fn drop_pinned(branches: &BranchList, candidates: &mut Vec<(&Branch, &'static str)>, plan: &mut PrunePlan) {
-    loop {
-        let going: BTreeSet<&BranchId> = candidates.iter().map(|(branch, _)| &branch.id).collect();
-        let pinned = candidates.iter().position(|(branch, _)| branches.children(&branch.id).any(|child| !going.contains(&child.id)));
-        let Some(index) = pinned else { return };
-        let (branch, _) = candidates.remove(index);
-        let child = branches.children(&branch.id).map(|child| child.name.to_string()).next().unwrap_or_default();
-        plan.kept.push((branch.name.to_string(), format!("has the child {child}, and Neon deletes no branch with children")));
+    /// Check branches, which a run needs only itself.
+    fn checks(&mut self) {
+        let branches = self.inventory.branches;
+        let Some(staging) = branches.by_id(&self.pair.staging_branch) else { return };
+        let stem = format!("{}-check-", staging.name);
+        for branch in &branches.branches {
+            let Some(of) = branch.name.as_str().strip_prefix(&stem).and_then(RunId::decode) else { continue };
+            let is_ours = branches.annotation(&branch.id, "firstlight") == Some(self.pair.name.as_str())
+                && branches.annotation(&branch.id, "run") == Some(of.as_str());
+            if !is_ours {
+                self.judge(branch, Kind::Check, vec!["foreign: has a check branch's name but was not made by this pair".to_owned()], "");
+            } else if self.run == Some(&of) {
+                self.judged.push(Judged { branch, kind: Kind::Check, reasons: Vec::new(), otherwise: "check branch of this run" });
+            } else {
+                self.judge(branch, Kind::Check, Vec::new(), "check branch of a run that is over");
+            }
+        }
     }
-}
 
-/// Orders deletions: children before parents, newest first, so that an abort leaves a usable set.
-fn children_first(candidates: Vec<(&Branch, &'static str)>) -> Vec<(BranchId, String, &'static str)> {
-    let mut left = candidates;
-    left.sort_by_key(|(branch, _)| std::cmp::Reverse((branch.created_at, branch.name.clone())));
-    let mut ordered = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let leaf = left.iter().position(|(branch, _)| !left.iter().any(|(other, _)| other.parent_id.as_ref() == Some(&branch.id)));
-        // A tree always has a leaf; should Neon ever answer with a circle, nothing of it is deleted.
-        let Some(index) = leaf else { break };
-        let (branch, reason) = left.remove(index);
-        ordered.push((branch.id.clone(), branch.name.to_string(), reason));
+    /// Keeps what Neon or somebody else holds on to.
+    fn keep_what_others_need(&mut self) {
+        for judged in &mut self.judged {
+            if judged.branch.protected {
+                judged.reasons.push("protected in Neon".to_owned());
+            } else if judged.branch.default {
+                judged.reasons.push("the project's default branch".to_owned());
+            }
+            let is_ours = |endpoint: &&&Endpoint| match judged.kind {
+                Kind::Backup(_) => is_our_endpoint(judged.branch, endpoint),
+                Kind::Displaced => false,
+                Kind::Check | Kind::Endpoint => true,
+            };
+            let foreign = self.endpoints.get(&judged.branch.id).into_iter().flatten().find(|endpoint| !is_ours(endpoint));
+            judged.reasons.extend(foreign.map(|endpoint| format!("has the endpoint {}, which Firstlight did not make", endpoint.id)));
+        }
     }
-    ordered
-}
 
-/// Returns the endpoints of backups that were made with them: this run's, and those of runs that are long over.
-fn endpoints(inventory: &Inventory<'_>, pair: &Pair, run: &RunId, now: Timestamp) -> Vec<EndpointId> {
-    let is_due = |branch: &Branch, endpoint: &Endpoint| {
-        let of = run_of_backup(pair, &branch.name);
-        is_our_backup(pair, inventory.branches, branch)
-            && (of.as_ref() == Some(run) || !is_young(branch, now))
-            && between(branch.created_at, endpoint.created_at) < if endpoint.is_read_write() { ENDPOINT_OF_CALL } else { ENDPOINT_OF_RUN }
-    };
-    inventory
-        .endpoints
-        .iter()
-        .filter(|endpoint| inventory.branches.by_id(&endpoint.branch_id).is_some_and(|branch| is_due(branch, endpoint)))
-        .map(|endpoint| endpoint.id.clone())
-        .collect()
+    /// Endpoints of backups: those that were made with them go once their run is over.
+    fn endpoints(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for (branch, endpoints) in &self.endpoints {
+            let Some(judged) = self.judged.iter().find(|judged| judged.branch.id == **branch && matches!(judged.kind, Kind::Backup(_)))
+            else {
+                continue;
+            };
+            let branch = judged.branch;
+            let Some(of) = run_of_backup(self.pair, &branch.name).filter(|_| is_our_backup(self.pair, self.inventory.branches, branch))
+            else {
+                continue;
+            };
+            let is_over = self.run == Some(&of) || !self.is_young(branch);
+            for endpoint in endpoints {
+                let (is_kept, reason) = match (is_our_endpoint(branch, endpoint), is_over) {
+                    (false, _) => (true, "not made by Firstlight"),
+                    (true, false) => (true, "its run is younger than 24 hours"),
+                    (true, true) => (false, "no run reads it any more"),
+                };
+                let (id, name) = (endpoint.id.to_string(), endpoint.id.to_string());
+                let reasons = vec![format!("{reason}; of {}", branch.name)];
+                entries.push(Entry { kind: Kind::Endpoint, id, name, created_at: endpoint.created_at, is_kept, reasons });
+            }
+        }
+        entries
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::TimeDelta;
-
-    use super::*;
-    use crate::neon::wire::Annotation;
-    use crate::sync::schedule::tests::pair;
-
-    struct World {
-        branches: BranchList,
-        verified: Vec<BranchName>,
-    }
-
-    fn now() -> Timestamp {
-        "2026-11-21T10:10:00Z".parse().expect("an instant")
-    }
-
-    fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
-        Branch {
-            id: id.into(),
-            name: name.into(),
-            parent_id: parent.map(BranchId::from),
-            parent_lsn: Some(crate::id::Lsn(256)),
-            current_state: "ready".into(),
-            default: false,
-            protected: false,
-            created_at: now() - TimeDelta::days(days_old),
-            expires_at: None,
-        }
-    }
-
-    /// Production, staging as a child of today's backup, and a verified backup for each of the last days.
-    fn world(days: i64) -> World {
-        let pair = pair();
-        let production = pair.production_branch.as_str();
-        let mut branches =
-            vec![branch(production, "production", None, 400), branch(pair.staging_branch.as_str(), "staging", Some("br-backup-0"), 300)];
-        let mut annotations = std::collections::BTreeMap::new();
-        for day in 0..days {
-            let date = pair.zone.date(now() - TimeDelta::days(day));
-            let run = RunId::scheduled(date);
-            let id = format!("br-backup-{day}");
-            branches.push(branch(&id, &format!("backup-{run}"), Some(production), day));
-            let value = [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_string())].into();
-            annotations.insert(BranchId::from(id.as_str()), Annotation { value });
-        }
-        let verified = branches.iter().map(|branch| branch.name.clone()).collect();
-        World { branches: BranchList { branches, annotations }, verified }
-    }
-
-    fn planned(world: &World) -> PrunePlan {
-        let inventory = Inventory { branches: &world.branches, endpoints: &[], verified: &world.verified };
-        plan(&inventory, &pair(), &RunId::decode("20261121").expect("a date"), now())
-    }
-
-    fn deleted(world: &World) -> Vec<String> {
-        planned(world).delete.into_iter().map(|(_, name, _)| name).collect()
-    }
-
-    #[test]
-    fn the_newest_verified_backups_stay_and_older_ones_go() {
-        assert_eq!(deleted(&world(4)), ["backup-20261119", "backup-20261118"]);
-    }
-
-    #[test]
-    fn an_unverified_backup_neither_goes_nor_displaces_a_good_one() {
-        let mut world = world(4);
-        world.verified.retain(|name| name.as_str() != "backup-20261120");
-        assert_eq!(deleted(&world), ["backup-20261118"]);
-    }
-
-    #[test]
-    fn a_backup_without_our_annotation_is_foreign() {
-        let mut world = world(4);
-        world.branches.annotations.remove(&BranchId::from("br-backup-3"));
-        assert_eq!(deleted(&world), ["backup-20261119"]);
-        assert!(planned(&world).kept.iter().any(|(name, why)| name == "backup-20261118" && why.starts_with("foreign")));
-    }
-
-    #[test]
-    fn a_backup_with_a_child_that_stays_is_kept_and_the_child_named() {
-        let mut world = world(4);
-        world.branches.branches.push(branch("br-inspect", "inspect", Some("br-backup-3"), 1));
-        assert_eq!(deleted(&world), ["backup-20261119"]);
-        let plan = planned(&world);
-        let (_, why) = plan.kept.iter().find(|(name, _)| name == "backup-20261118").expect("kept");
-        assert!(why.contains("inspect"), "{why}");
-    }
-
-    #[test]
-    fn a_displaced_branch_goes_before_the_backup_it_pins() {
-        let mut world = world(4);
-        world.branches.branches.push(branch("br-displaced-2", "staging-of-20261119", Some("br-backup-2"), 2));
-        world.branches.branches.push(branch("br-displaced-1", "staging-of-20261120", Some("br-backup-1"), 1));
-        assert_eq!(deleted(&world), ["staging-of-20261119", "backup-20261119", "backup-20261118"]);
-    }
-
-    #[test]
-    fn a_branch_with_a_displaced_name_in_another_place_is_foreign() {
-        let mut world = world(2);
-        world.branches.branches.push(branch("br-other", "staging-of-20261119", Some("br-backup-1"), 9));
-        world.branches.branches.push(branch("br-newer", "staging-of-20261120", Some("br-backup-1"), 8));
-        assert!(deleted(&world).is_empty());
-        assert!(planned(&world).kept.iter().any(|(name, why)| name == "staging-of-20261119" && why.starts_with("foreign")));
-    }
-
-    #[test]
-    fn a_protected_backup_stays() {
-        let mut world = world(4);
-        world.branches.branches.iter_mut().filter(|branch| branch.id.as_str() == "br-backup-3").for_each(|branch| branch.protected = true);
-        assert_eq!(deleted(&world), ["backup-20261119"]);
-    }
-}
+mod tests;

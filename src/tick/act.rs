@@ -24,14 +24,14 @@ const TELL_DIRECTLY: u32 = 3;
 /// Returns the subrequests that an action may take.
 pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 {
     match action {
-        // The intent is saved before the call; a listing comes before a read.
-        Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger(_) => 2,
+        // The intent is saved before the call; backups and manual runs are listed apart.
+        Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger => 2,
         // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
         Action::Publish => 4 + channel_count + u32::from(is_manual),
         // What is known of it, the notice twice, the result, the mark; one request for each channel.
         Action::Close(_) => 5 + channel_count,
         Action::Read(queries) => u32::try_from(queries.len()).unwrap_or(u32::MAX),
-        Action::Call(_) | Action::Query(_) | Action::ReadOrders(_) | Action::Smoke(_) => 1,
+        Action::Call(_) | Action::Query(_) | Action::ReadOrders(_) | Action::ReadEndings(_) | Action::Smoke(_) => 1,
     }
 }
 
@@ -68,7 +68,8 @@ impl<W: World> Context<'_, W> {
                 Outcome::Read(futures_util::future::join_all(answers).await)
             }
             Action::ReadOrders(earlier) => Outcome::Orders(self.orders(pair, &run.checkpoint.run, earlier).await),
-            Action::ReadLedger(runs) => Outcome::Ledger(record::ledger(&self.world, pair, runs).await.ok()),
+            Action::ReadLedger => Outcome::Ledger(record::ledger(&self.world, pair).await.ok()),
+            Action::ReadEndings(runs) => Outcome::Endings(record::endings(&self.world, &pair.name, runs).await.ok()),
             Action::Close(closed) => Outcome::Closed(self.close(pair, closed, &run.checkpoint.run).await),
             Action::Smoke(index) => match pair.smoke_tests.get(*index) {
                 Some(test) => {
@@ -360,7 +361,8 @@ mod tests {
             (cost(&Action::Call(Call::RestoreBranch(restore)), 2, false), 2),
             (cost(&Action::ReadOrders(Vec::new()), 2, false), 1),
             (cost(&Action::Smoke(0), 2, false), 1),
-            (cost(&Action::ReadLedger(Vec::new()), 2, false), 2),
+            (cost(&Action::ReadLedger, 2, false), 2),
+            (cost(&Action::ReadEndings(Vec::new()), 2, false), 1),
             (cost(&Action::Publish, 0, false), 4),
             (cost(&Action::Publish, 3, false), 7),
             (cost(&Action::Publish, 3, true), 8),

@@ -24,6 +24,8 @@
 //! - `cargo xtask sim --replay 'plain/restoreProjectBranch#1=lost/no_crash/fresh/one_tick'` tells one scenario action by action;
 //! - `cargo xtask sim --table` writes `outcomes.md`, the table *fault × step → outcome*.
 //!
+//! [`histories`] is apart: it needs no morning, only the plan of what is deleted, for 100,000 random histories of a pair.
+//!
 //! A failure prints the command that replays it.
 //!
 //! # Adding a scenario
@@ -33,6 +35,7 @@
 
 pub mod faults;
 pub mod grid;
+pub mod histories;
 mod kv;
 mod oracle;
 pub mod outcomes;

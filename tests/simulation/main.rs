@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use simulation::grid::{self, Next, Pairs, Tally};
-use simulation::outcomes;
 use simulation::plan::Plan;
 use simulation::run::{TABLES, TICKS_TO_END};
 use simulation::scene::Scene;
+use simulation::{histories, outcomes};
 
 const USAGE: &str = "\
-sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds
+sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds, and histories
+sim --histories N [--seed S]    so many histories of backups, from this one
 sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
 sim --pairs                     every pair of faults
 sim --replay PLAN               one scenario, action by action
@@ -18,6 +19,8 @@ sim --table                     the table fault × step → outcome";
 
 /// Pairs of faults in the exhaustive part.
 const PAIRS_SAMPLED: usize = 3_000;
+/// Histories of backups in the exhaustive part.
+const HISTORIES: u64 = 100_000;
 /// Seeds in the exhaustive part.
 const SEEDS_SAMPLED: usize = 3_000;
 
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
     } else if has("--table") {
         print(&outcomes::render(&Scene::new()));
         Ok(true)
+    } else if has("--histories") {
+        number("--histories", HISTORIES).and_then(|count| Ok(judge_histories(number("--seed", 0)?, count)))
     } else if has("--exhaustive") {
         Ok(exhaustive())
     } else if has("--pairs") {
@@ -95,7 +100,18 @@ fn exhaustive() -> bool {
     let is_good = tell(&format!("two faults, a sample of {} pairs", pairs.len()), &sampled, started) && is_good;
     let started = Instant::now();
     let seeds = grid::run_all(&|index| if index < SEEDS_SAMPLED { Next::Run(Plan::Seed(index as u64)) } else { Next::End });
-    tell("seeds", &seeds, started) && is_good
+    let is_good = tell("seeds", &seeds, started) && is_good;
+    judge_histories(0, HISTORIES) && is_good
+}
+
+/// Judges the plan of what is deleted.
+fn judge_histories(seed: u64, count: u64) -> bool {
+    let started = Instant::now();
+    let faults = histories::judge_all(&(seed..seed.saturating_add(count)));
+    let seconds = started.elapsed().as_millis();
+    print(&format!("{count} histories of backups from {seed} in {}.{} s: {} wrong", seconds / 1_000, seconds % 1_000 / 100, faults.len()));
+    faults.iter().take(10).for_each(|fault| print(&format!("  {fault}")));
+    faults.is_empty()
 }
 
 /// Every pair of faults.

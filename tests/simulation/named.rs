@@ -355,3 +355,9 @@ fn the_table_of_outcomes_is_what_the_simulation_makes() {
         "tests/simulation/outcomes.md is old; run `cargo xtask sim --table > tests/simulation/outcomes.md`"
     );
 }
+
+#[test]
+fn the_plan_of_a_history_keeps_what_a_second_reading_of_the_rules_keeps() {
+    let faults = simulation::histories::judge_all(&(0..3_000));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::prune::Deletion;
-use super::{Action, Answer, Outcome, Purpose, Query, RoleSight, Run, contents, posture, prepare, probing};
+use super::{Action, Answer, Ledger, Outcome, Purpose, Query, RoleSight, Run, contents, posture, prepare, probing};
 use crate::config::{Pair, Policy, SmokeTest};
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
@@ -68,16 +68,16 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             run.seen.orders = orders;
             Ok(())
         }
-        (Action::ReadLedger(_), Outcome::Ledger(ledger)) => {
-            if ledger.is_none() && run.checkpoint.verdict.is_none() {
-                retry(run, "read which backups are verified: the store did not answer", None, now);
-                return Ok(());
+        (Action::ReadEndings(_), Outcome::Endings(known)) => {
+            if let Some(ledger) = &mut run.seen.ledger {
+                // Without an answer they stay unknown, and are kept as long as they may be verified.
+                ledger.records.known.extend(known.unwrap_or_default());
+                ledger.is_complete = true;
             }
-            if ledger.is_none() {
-                run.checkpoint.warn("pruning: the store did not say which backups are verified; nothing was deleted".to_owned());
-                run.seen.is_blind = true;
-            }
-            run.seen.ledger = Some(ledger.unwrap_or_default());
+            Ok(())
+        }
+        (Action::ReadLedger, Outcome::Ledger(found)) => {
+            ledger(run, found, now);
             Ok(())
         }
         (Action::Close(closed), Outcome::Closed(waiting)) => {
@@ -106,6 +106,18 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         _ => Err(IllegalTransition),
     }
+}
+
+/// Takes up what is on record of backups.
+fn ledger(run: &mut Run, found: Option<Ledger>, now: Timestamp) {
+    if found.is_none() && run.checkpoint.verdict.is_none() {
+        return retry(run, "read which backups are verified: the store did not answer", None, now);
+    }
+    if found.is_none() {
+        run.checkpoint.warn("pruning: the store did not say which backups are verified; nothing was deleted".to_owned());
+        run.seen.is_blind = true;
+    }
+    run.seen.ledger = Some(found.unwrap_or_default());
 }
 
 /// Takes up a smoke test; one that went wrong is tried again, because the application may not be back yet.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Conclusion, Decision, View, act, need, run_of_backup};
+use super::{Action, Conclusion, Decision, View, act, need};
 use crate::id::{BranchId, EndpointId};
 use crate::neon::Call;
-use crate::sync::retention::{self, Inventory};
+use crate::sync::retention::{self, Inventory, Known};
 use crate::time::after;
 
 /// The time after which nobody drives a manual run whose place in the store another run has taken.
@@ -65,22 +65,27 @@ fn close(view: &View<'_>) -> Decision {
 fn plan(view: &View<'_>) -> Decision {
     if view.seen.is_blind {
         // Nothing is deleted without having looked; people are told all the same.
-        return if view.seen.ledger.is_some() { close(view) } else { Decision::Act(Action::ReadLedger(Vec::new())) };
+        return if view.seen.ledger.is_some() { close(view) } else { Decision::Act(Action::ReadLedger) };
     }
     let branches = need!(view.branches());
     let endpoints = need!(view.endpoints());
-    let Some(ledger) = &view.seen.ledger else {
-        // One bulk read takes 100 keys; the oldest are decided first in any case.
-        let mut runs: Vec<_> = branches.branches.iter().filter_map(|branch| run_of_backup(view.pair, &branch.name)).collect();
-        runs.sort();
-        runs.truncate(100);
-        return Decision::Act(Action::ReadLedger(runs));
-    };
-    let inventory = Inventory { branches, endpoints, verified: &ledger.verified };
-    let plan = retention::plan(&inventory, view.pair, &view.checkpoint.run, view.now);
-    let endpoints = plan.endpoints.into_iter().map(Deletion::Endpoint);
-    let branches = plan.delete.into_iter().map(|(id, name, _)| Deletion::Branch(id, name));
+    let Some(ledger) = &view.seen.ledger else { return Decision::Act(Action::ReadLedger) };
+    let mut unknown = retention::unknown(view.pair, branches, &ledger.records);
+    unknown.retain(|run| *run != view.checkpoint.run);
+    if !ledger.is_complete && !unknown.is_empty() {
+        return Decision::Act(Action::ReadEndings(unknown));
+    }
+    let mut records = ledger.records.clone();
+    if let Some(backup) = &view.checkpoint.backup {
+        // The listing may be older than what this run has stored.
+        let known = if backup.is_verified { Known::Verified } else { Known::Unverified };
+        records.known.insert(view.checkpoint.run.clone(), known);
+    }
+    let inventory = Inventory { branches, endpoints, records: &records };
+    let plan = retention::plan(&inventory, view.pair, &view.pair.keep, Some(&view.checkpoint.run), view.now);
+    let endpoints = plan.endpoints().map(Deletion::Endpoint);
+    let branches = plan.branches().map(|entry| Deletion::Branch(entry.id.as_str().into(), entry.name.clone()));
     let mut left: Vec<Deletion> = endpoints.chain(branches).collect();
     left.reverse();
-    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept }))
+    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept() }))
 }

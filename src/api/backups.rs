@@ -1,0 +1,162 @@
+//! `/backups`: what is kept and why, what would be deleted, and pins.
+//!
+//! Invariants: nothing here deletes; what is shown is what the next run would do, as far as it can be known now.
+
+use serde_json::{Value, json};
+
+use super::{ApiRequest, ApiResponse, Problem, body, reason_and_end, unavailable};
+use crate::config::{Config, KeepRules, Pair, secret};
+use crate::id::{BranchName, RunId, Secret};
+use crate::neon::wire::{BranchList, Endpoint};
+use crate::neon::{Api, Call, Reply};
+use crate::port::{Method, World};
+use crate::record;
+use crate::sync::machine::{is_our_backup, run_of_backup};
+use crate::sync::retention::{self, Entry, Inventory, Kind, Known, Pin, Records};
+use crate::tick::Secrets;
+use crate::time::render;
+
+/// What an answer about a pair's backups is made from.
+pub(super) struct Asked<'a, W> {
+    pub(super) world: &'a W,
+    pub(super) config: &'a Config,
+    pub(super) secrets: &'a Secrets,
+    pub(super) pair: &'a Pair,
+}
+
+impl<W: World> Asked<'_, W> {
+    /// Shows every backup and every branch with a name like ours, each with the reasons to stay or to go.
+    pub(super) async fn list(&self) -> Result<ApiResponse, Problem> {
+        let branches = self.branches().await?;
+        let records = self.records(&branches).await?;
+        let inventory = Inventory { branches: &branches, endpoints: &[], records: &records };
+        let plan = retention::plan(&inventory, self.pair, &self.pair.keep, None, self.world.now());
+        let (backups, others): (Vec<&Entry>, Vec<&Entry>) = plan.entries.iter().partition(|entry| matches!(entry.kind, Kind::Backup(_)));
+        let shown = |entries: &[&Entry]| entries.iter().map(|entry| self.shown(entry, &records)).collect::<Vec<Value>>();
+        let value = json!({
+            "pair": self.pair.name, "rules": rules(&self.pair.keep), "backups": shown(&backups), "others": shown(&others),
+        });
+        Ok(ApiResponse::json(200, &value))
+    }
+
+    /// Shows what the next run would delete, in this order, and what it would keep; by other rules where the query names them.
+    pub(super) async fn plan(&self, request: &ApiRequest) -> Result<ApiResponse, Problem> {
+        let known = |key: &&String| key.starts_with("keep_") || *key == "pair";
+        if let Some(key) = request.query.keys().find(|key| !known(key)) {
+            let key: String = key.chars().take(60).collect();
+            return Err(Problem::new(400, "The query cannot be used")
+                .with_detail(format!("{key}: is not known here; allowed are pair and keep rules")));
+        }
+        let asked = self.pair.keep.asked(&request.query).map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Problem::new(400, "The rules cannot be used").with_detail(problems.join("; "))
+        })?;
+        let branches = self.branches().await?;
+        let endpoints = self.endpoints().await?;
+        let records = self.records(&branches).await?;
+        let inventory = Inventory { branches: &branches, endpoints: &endpoints, records: &records };
+        let plan = retention::plan(&inventory, self.pair, &asked, None, self.world.now());
+        let endpoints = plan.entries.iter().filter(|entry| entry.kind == Kind::Endpoint && !entry.is_kept);
+        let delete: Vec<Value> = endpoints.chain(plan.branches()).map(|entry| self.shown(entry, &records)).collect();
+        let keep: Vec<Value> = plan.entries.iter().filter(|entry| entry.is_kept).map(|entry| self.shown(entry, &records)).collect();
+        Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "rules": rules(&asked), "delete": delete, "keep": keep})))
+    }
+
+    /// Pins a backup, or releases it. Pinning again replaces reason and end; releasing what is not pinned is no error.
+    pub(super) async fn pin(&self, name: &str, request: &ApiRequest) -> Result<ApiResponse, Problem> {
+        let run = run_of_backup(self.pair, &BranchName::from(name)).ok_or_else(|| {
+            let name: String = name.chars().take(60).collect();
+            let prefix = &self.pair.backup_prefix;
+            Problem::new(404, "There is no such backup")
+                .with_detail(format!("{name:?}: a backup is named {prefix}-20261121 or {prefix}-20261121T143000Z"))
+        })?;
+        let key = record::pin_key(&self.pair.name, &run);
+        if request.method == Method::Delete {
+            self.world.remove(&key).await.map_err(|error| unavailable(&error.into()))?;
+            return Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "backup": name, "pin": null})));
+        }
+        let now = self.world.now();
+        let (reason, until) = reason_and_end(&body(request, &["reason", "until"])?, now)?;
+        let branches = self.branches().await?;
+        let found = branches.by_name(&BranchName::from(name)).filter(|branch| is_our_backup(self.pair, &branches, branch));
+        let Some(backup) = found else {
+            let detail = format!("{name} is no backup of pair {}; GET /backups lists them", self.pair.name);
+            return Err(Problem::new(404, "There is no such backup").with_detail(detail));
+        };
+        let pin = Pin { reason, until };
+        let value = json!({"format": 1, "id": backup.id, "reason": pin.reason, "until": pin.until.map(render)}).to_string();
+        let facts = record::facts_of_pin(&pin, now);
+        let stored = record::write(self.world, &key, &value, Some(facts), || true).await;
+        stored.map_err(|error| unavailable(&error.into()))?;
+        let shown = json!({"reason": pin.reason, "until": pin.until.map(render)});
+        Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "backup": name, "pin": shown})))
+    }
+
+    fn shown(&self, entry: &Entry, records: &Records) -> Value {
+        let kind = match entry.kind {
+            Kind::Backup(_) => "backup",
+            Kind::Displaced => "displaced",
+            Kind::Check => "check",
+            Kind::Endpoint => "endpoint",
+        };
+        let mut value = json!({
+            "name": entry.name, "id": entry.id, "kind": kind, "created_at": render(entry.created_at), "kept": entry.is_kept, "reasons": entry.reasons,
+        });
+        if let Kind::Backup(known) = entry.kind {
+            value["state"] = json!(match known {
+                Some(Known::Verified) => "verified",
+                Some(Known::Unverified) => "unverified",
+                None => "unknown",
+            });
+            let run: Option<RunId> = run_of_backup(self.pair, &BranchName::from(entry.name.as_str()));
+            if let Some(pin) = run.and_then(|run| records.pins.get(&run)) {
+                value["pin"] = json!({"reason": pin.reason, "until": pin.until.map(render)});
+            }
+        }
+        value
+    }
+
+    async fn branches(&self) -> Result<BranchList, Problem> {
+        let Reply::Branches(branches) = self.call(&Call::ListBranches).await? else { return Err(senseless()) };
+        Ok(branches)
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Problem> {
+        let Reply::Endpoints(endpoints) = self.call(&Call::ListEndpoints).await? else { return Err(senseless()) };
+        Ok(endpoints)
+    }
+
+    /// Reads what is on record, with the endings of runs of whose backups nothing else is.
+    async fn records(&self, branches: &BranchList) -> Result<Records, Problem> {
+        let fail = |error: crate::port::StoreFailure| unavailable(&error.into());
+        let mut records = record::backups(self.world, &self.pair.name).await.map_err(fail)?;
+        let unknown = retention::unknown(self.pair, branches, &records);
+        if !unknown.is_empty() {
+            records.known.extend(record::endings(self.world, &self.pair.name, &unknown).await.map_err(fail)?);
+        }
+        Ok(records)
+    }
+
+    async fn call(&self, call: &Call) -> Result<Reply, Problem> {
+        let Some(key) = self.secrets.get(secret::NEON_API_KEY) else {
+            let detail = format!("secret {} is not set; set it with `wrangler secret put`", secret::NEON_API_KEY);
+            return Err(Problem::new(500, "A secret is missing").with_detail(detail));
+        };
+        let api = Api { base: self.config.neon_api_base.clone(), key: Secret::new(key.reveal().to_owned()) };
+        let result = self.world.send(call.encode(&api, &self.pair.project)).await;
+        call.decode(&self.pair.project, result).map_err(|error| Problem::new(502, "Neon does not answer").with_detail(error.to_string()))
+    }
+}
+
+fn senseless() -> Problem {
+    Problem::new(502, "Neon's answer makes no sense")
+}
+
+fn rules(rules: &KeepRules) -> Value {
+    let number = |number: u32| if number == 0 { Value::Null } else { number.into() };
+    json!({
+        "keep_last": number(rules.last), "keep_daily": number(rules.daily), "keep_weekly": number(rules.weekly), "keep_monthly": number(rules.monthly),
+        "keep_yearly": number(rules.yearly), "keep_within": rules.within.map(|span| span.to_string()), "keep_at_least": rules.at_least,
+        "keep_failed": rules.failed_days, "keep_displaced": rules.displaced,
+    })
+}

@@ -1,0 +1,51 @@
+//! Why a backup stays: the keep rules, one after the other.
+//!
+//! In: when backups were made, newest first. Out: for each the reasons to keep it; none where no rule does.
+//!
+//! Invariants: the rules add up; a day, week, month or year counts only when it has a backup, and its newest is the one that stays. Unlike restic's, the
+//! oldest backup is not kept beside them while a rule is not filled: what a rule keeps does not depend on what is deleted later.
+
+use std::collections::BTreeSet;
+
+use chrono::{Datelike as _, NaiveDate};
+
+use crate::config::KeepRules;
+use crate::time::{Timestamp, Zone};
+
+/// Names the day, week, month or year of a date.
+type Period = fn(NaiveDate) -> String;
+
+/// Returns why each backup stays.
+pub(super) fn reasons(rules: &KeepRules, zone: &Zone, newest_first: &[Timestamp]) -> Vec<Vec<String>> {
+    let mut reasons = vec![Vec::new(); newest_first.len()];
+    for (index, reasons) in reasons.iter_mut().enumerate().take(rules.last as usize) {
+        reasons.push(format!("keep_last: number {} of {}", index + 1, rules.last));
+    }
+    if let Some((span, newest)) = rules.within.zip(newest_first.first()) {
+        let since = zone.earlier(*newest, span.years, span.months, span.days, span.hours);
+        for (_, reasons) in newest_first.iter().zip(&mut reasons).take_while(|(at, _)| **at >= since) {
+            reasons.push(format!("keep_within: {span} before the newest"));
+        }
+    }
+    let dates: Vec<NaiveDate> = newest_first.iter().map(|at| zone.date(*at)).collect();
+    let periods: [(&str, u32, Period); 4] = [
+        ("keep_daily", rules.daily, |date| date.to_string()),
+        ("keep_weekly", rules.weekly, |date| format!("{}-W{:02}", date.iso_week().year(), date.iso_week().week())),
+        ("keep_monthly", rules.monthly, |date| format!("{}-{:02}", date.year(), date.month())),
+        ("keep_yearly", rules.yearly, |date| date.year().to_string()),
+    ];
+    for (key, count, period) in periods {
+        // A set, because a zone that moves to the other side of the date line has a date twice, with another between.
+        let mut seen = BTreeSet::new();
+        for (date, reasons) in dates.iter().zip(&mut reasons) {
+            if seen.len() == count as usize {
+                break;
+            }
+            let name = period(*date);
+            if seen.insert(name.clone()) {
+                reasons.push(format!("{key}: {name}"));
+            }
+        }
+    }
+    reasons
+}
