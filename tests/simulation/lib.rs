@@ -46,6 +46,7 @@ mod requests;
 pub mod run;
 pub mod scene;
 pub mod script;
+pub mod season;
 mod store;
 mod world;
 

@@ -7,18 +7,22 @@ use simulation::grid::{self, Next, Pairs, Tally};
 use simulation::plan::Plan;
 use simulation::run::{TABLES, TICKS_TO_END};
 use simulation::scene::Scene;
-use simulation::{histories, outcomes};
+use simulation::{histories, outcomes, season};
 
 const USAGE: &str = "\
 sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds, and histories
 sim --histories N [--seed S]    so many histories of backups, from this one
 sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
+sim --season DAYS [--seed S]    so many days, one after the other
 sim --pairs                     every pair of faults
 sim --replay PLAN               one scenario, action by action
 sim --table                     the table fault × step → outcome";
 
 /// Pairs of faults in the exhaustive part.
 const PAIRS_SAMPLED: usize = 3_000;
+/// Seasons in the exhaustive part, and the days of each.
+const SEASONS: u64 = 8;
+const SEASON: u64 = 400;
 /// Histories of backups in the exhaustive part.
 const HISTORIES: u64 = 100_000;
 /// Seeds in the exhaustive part.
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
         Ok(true)
     } else if has("--histories") {
         number("--histories", HISTORIES).and_then(|count| Ok(judge_histories(number("--seed", 0)?, count)))
+    } else if has("--season") {
+        number("--season", SEASON).and_then(|days| Ok(live(number("--seed", 0)?, days)))
     } else if has("--exhaustive") {
         Ok(exhaustive())
     } else if has("--pairs") {
@@ -101,7 +107,25 @@ fn exhaustive() -> bool {
     let started = Instant::now();
     let seeds = grid::run_all(&|index| if index < SEEDS_SAMPLED { Next::Run(Plan::Seed(index as u64)) } else { Next::End });
     let is_good = tell("seeds", &seeds, started) && is_good;
-    judge_histories(0, HISTORIES) && is_good
+    let is_good = judge_histories(0, HISTORIES) && is_good;
+    (1..=SEASONS).fold(is_good, |is_good, seed| live(seed, SEASON) && is_good)
+}
+
+/// Many days, one after the other.
+fn live(seed: u64, days: u64) -> bool {
+    let started = Instant::now();
+    let season = season::run(&Scene::new(), u32::try_from(days).unwrap_or(u32::MAX), seed);
+    let seconds = started.elapsed().as_millis();
+    print(&format!(
+        "{days} days from seed {seed} in {}.{} s: {} succeeded, at most {} branches beside those of the rules, {} violations",
+        seconds / 1_000,
+        seconds % 1_000 / 100,
+        season.good_days,
+        season.most_beside,
+        season.violations.len()
+    ));
+    season.violations.iter().take(20).for_each(|violation| print(&format!("  {violation}")));
+    season.violations.is_empty()
 }
 
 /// Judges the plan of what is deleted.

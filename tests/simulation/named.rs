@@ -361,3 +361,10 @@ fn the_plan_of_a_history_keeps_what_a_second_reading_of_the_rules_keeps() {
     let faults = simulation::histories::judge_all(&(0..3_000));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+#[test]
+fn sixty_mornings_with_faults_leave_what_the_rules_give_and_three_more_at_most() {
+    let season = simulation::season::run(&Scene::new(), 60, 4);
+    assert!(season.violations.is_empty(), "{:#?}", season.violations);
+    assert!(season.good_days > 45, "{} days succeeded", season.good_days);
+}

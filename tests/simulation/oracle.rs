@@ -73,6 +73,10 @@ pub(crate) struct Oracle {
     pub(crate) locks_lost: u32,
     /// Branches that somebody else deleted since the last listing: nobody of us can know.
     deleted_unseen: BTreeSet<String>,
+    /// Whether only what staging was restored from counts as verified: a backup may have been read, and its run have ended before it could say so.
+    pub(crate) is_strict: bool,
+    /// Backups that staging was restored from.
+    used: BTreeSet<String>,
     /// Whether the store has lost what people were told: nobody can know that it was contradicted.
     pub(crate) is_memory_lost: bool,
     /// What went wrong.
@@ -99,6 +103,8 @@ impl Oracle {
             arrived: Vec::new(),
             locks_lost: 0,
             deleted_unseen: BTreeSet::new(),
+            is_strict: false,
+            used: BTreeSet::new(),
             is_memory_lost: false,
             violations: Vec::new(),
         }
@@ -205,7 +211,16 @@ impl Oracle {
             }
             Some(_) => {}
         }
+        self.used.insert(source.to_owned());
         Some(backup.run)
+    }
+
+    /// Returns the branches of ours that are there: backups that staging was restored from, other backups with their age, and all others.
+    pub(crate) fn present(&self, model: &Model, now: Timestamp) -> (usize, Vec<TimeDelta>, usize) {
+        let present = self.made.iter().filter(|(id, _)| model.branch(id).is_some());
+        let (backups, others): (Vec<_>, Vec<_>) = present.partition(|(_, made)| made.purpose == Purpose::Backup);
+        let unused = backups.iter().filter(|(id, _)| !self.used.contains(*id)).map(|(_, made)| now - made.at);
+        (backups.iter().filter(|(id, _)| self.used.contains(*id)).count(), unused.collect(), others.len())
     }
 
     /// Staging was rolled back to what this run displaced, once, while it was still what this run had made of it.
@@ -235,7 +250,8 @@ impl Oracle {
         let mut verified: Vec<&Made> = self
             .made
             .iter()
-            .filter(|(id, made)| made.purpose == Purpose::Backup && !made.tables_read.is_empty() && is_there(id))
+            .filter(|(id, made)| made.purpose == Purpose::Backup && is_there(id))
+            .filter(|(id, made)| if self.is_strict { self.used.contains(*id) } else { !made.tables_read.is_empty() })
             .map(|(_, made)| made)
             .collect();
         verified.sort_by_key(|made| std::cmp::Reverse(made.at));

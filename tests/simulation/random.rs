@@ -38,7 +38,7 @@ const ACTIONS: &[(&str, u32, Kind)] = &[
 ];
 
 /// Draws a fault. Those that no run can survive are drawn less often.
-fn fault(random: &mut fastrand::Rng) -> Planned {
+pub(crate) fn fault(random: &mut fastrand::Rng) -> Planned {
     let (action, count, kind) = ACTIONS[random.usize(..ACTIONS.len())];
     let faults = kind.faults();
     let is_fatal = |fault: Fault| {

@@ -368,6 +368,18 @@ impl<'a> Simulation<'a> {
         oracle.end(&neon.model);
     }
 
+    /// Lets the day come to its end.
+    pub(crate) fn pass(&mut self) {
+        let last = self.sim.borrow().events.iter().map(|(at, _)| *at).max();
+        self.settle();
+        if let Some(last) = last {
+            self.advance(last);
+            self.settle();
+        }
+        let mut sim = self.sim.borrow_mut();
+        sim.kv.settle();
+    }
+
     /// Lets the day come to its end, and judges it.
     pub(crate) fn finish(mut self) -> Outcome {
         let last = self.sim.borrow().events.iter().map(|(at, _)| *at).max();

@@ -184,6 +184,18 @@ impl Scene {
         simulation.finish()
     }
 
+    /// Returns a simulation with another configuration.
+    pub(crate) fn configured(&self, sim: Sim, config: &Rc<Config>) -> Simulation<'_> {
+        let mut simulation = self.simulation(sim, Day::Plain);
+        simulation.config = Rc::clone(config);
+        simulation
+    }
+
+    /// Returns the plain configuration, changed.
+    pub(crate) fn config(&self, change: &dyn Fn(&mut Value)) -> Rc<Config> {
+        config(&self.pair, change)
+    }
+
     /// Returns the world at the beginning of the day.
     pub(crate) fn base(&self) -> Sim {
         self.base.clone()

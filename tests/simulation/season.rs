@@ -1,0 +1,138 @@
+//! Many mornings, one after the other, with faults: what is left of each must not add up.
+//!
+//! Every day has a scheduled run, sometimes a manual one, and on half of the days something goes wrong, as [`crate::faults`] tells it. Left out is what
+//! somebody else does to staging or to a backup, and an operation that never ends: what a project cannot recover from by itself ends every run after it.
+
+use chrono::{TimeDelta, TimeZone as _, Utc};
+use serde_json::json;
+
+use crate::faults::Fault;
+use crate::plan::{Crash, Memory, Planned};
+use crate::random;
+use crate::run::any_view;
+use crate::scene::Scene;
+use crate::script::Happening;
+
+/// Days without a fault at the end, after which nothing may be left but what the rules give.
+const QUIET_DAYS: u32 = 5;
+
+/// Backups that the rules give at most: five days, three weeks, two months, and one more of each week and month that is also a day of another.
+const BY_RULES: usize = 5 + 3 + 2;
+
+/// Displaced branches that are kept.
+const DISPLACED: usize = 1;
+
+/// Days for which a backup that was not verified is kept.
+const KEEP_FAILED: i64 = 3;
+
+/// Backups that somebody else's branch hangs on, which Neon does not delete: the scene has one.
+const PINNED: usize = 1;
+
+/// Branches beside those that the rules give: what a run of today has made and not yet given up.
+const MORE: usize = 3;
+
+/// What came of a season.
+pub struct Season {
+    /// The most branches beside those that the rules give.
+    pub most_beside: usize,
+    /// Days on which the scheduled run succeeded.
+    pub good_days: u32,
+    /// What must not have happened.
+    pub violations: Vec<String>,
+}
+
+/// Runs so many days from a seed.
+///
+/// # Panics
+///
+/// Never: the configuration and the dates are literals.
+pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
+    let config = scene.config(&|value| {
+        let pair = &mut value["pairs"][0];
+        pair["keep_last"] = json!(1);
+        for (key, number) in [("keep_daily", 5), ("keep_weekly", 3), ("keep_monthly", 2)] {
+            pair[key] = json!(number);
+        }
+        pair["keep_failed"] = json!(KEEP_FAILED);
+    });
+    let mut draw = fastrand::Rng::with_seed(seed);
+    let mut sim = scene.base();
+    sim.oracle.is_strict = true;
+    let mut season = Season { most_beside: 0, good_days: 0, violations: Vec::new() };
+    let first = Utc.with_ymd_and_hms(2026, 11, 21, 10, 5, 0).single().expect("an instant");
+    let zone = config.pairs[0].zone.clone();
+    for day in 0..days {
+        let date = zone.date(first + TimeDelta::days(day.into()));
+        let morning = zone.instant(date, "05:05".parse().expect("a time of day"));
+        sim.heal();
+        sim.events.clear();
+        sim.neon_out_until = None;
+        sim.store_out_until = None;
+        sim.faulty_until = morning;
+        sim.is_jittery = true;
+        let is_quiet = day + QUIET_DAYS >= days;
+        if !is_quiet && draw.bool() {
+            sim.view = any_view(&mut draw);
+            sim.plan = (0..draw.usize(1..3)).map(|_| fault(&mut draw)).collect();
+            sim.crash = if draw.u8(..3) == 0 { Crash::ALL[draw.usize(..4)] } else { Crash::Never };
+            sim.memory = if draw.u32(..40) == 0 { Memory::Empty } else { Memory::Fresh };
+            sim.damages = draw.u8(..20) == 0;
+            sim.is_in_use = draw.u8(..5) == 0;
+        } else {
+            (sim.crash, sim.memory, sim.is_in_use) = (Crash::Never, Memory::Fresh, false);
+        }
+        if !is_quiet && draw.u8(..10) == 0 {
+            sim.events.push((morning + TimeDelta::hours(6), Happening::Start.event()));
+        }
+        sim.random = fastrand::Rng::with_seed(draw.u64(..));
+        let mut simulation = scene.configured(sim, &config);
+        simulation.jump(morning);
+        simulation.cron();
+        simulation.pass();
+        sim = simulation.into_sim();
+        let name = date.format("%Y%m%d").to_string();
+        season.good_days += u32::from(sim.oracle.story(&name).iter().any(|kind| kind == "succeeded"));
+        judge(&sim, &name, is_quiet && day + 1 == days, &mut season);
+        season.violations.extend(sim.oracle.violations.drain(..).map(|violation| format!("{name}: {violation}")));
+    }
+    season
+}
+
+/// Draws a fault that a project recovers from by itself.
+fn fault(draw: &mut fastrand::Rng) -> Planned {
+    loop {
+        let planned = random::fault(draw);
+        let is_lasting = matches!(
+            planned.fault,
+            Fault::BackupDeleted
+                | Fault::BackupRenamed
+                | Fault::BackupExpires
+                | Fault::ReaderDeleted
+                | Fault::DisplacedDeleted
+                | Fault::StagingRenamed
+                | Fault::StagingProtected
+                | Fault::StagingDeleted
+                | Fault::StagingRestored
+                | Fault::QuotaReached
+                | Fault::Deployed
+                | Fault::OperationHangs
+        );
+        if !is_lasting {
+            return planned;
+        }
+    }
+}
+
+/// Counts what is left of a day.
+fn judge(sim: &crate::world::Sim, day: &str, is_last: bool, season: &mut Season) {
+    let (used, unused, others) = sim.oracle.present(&sim.neon.model, sim.now);
+    let inspected = unused.iter().filter(|age| **age < TimeDelta::days(KEEP_FAILED + 1)).count();
+    let beside = (used + unused.len() + others).saturating_sub(BY_RULES + PINNED + inspected + DISPLACED);
+    season.most_beside = season.most_beside.max(beside);
+    if beside > MORE {
+        season.violations.push(format!("{day}: {used} backups that were used, {} others, {others} branches beside", unused.len()));
+    }
+    if is_last && others > DISPLACED {
+        season.violations.push(format!("{day}: {others} branches are left that are no backups"));
+    }
+}
