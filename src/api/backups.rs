@@ -59,7 +59,20 @@ impl<W: World> Asked<'_, W> {
         let endpoints = plan.entries.iter().filter(|entry| entry.kind == Kind::Endpoint && !entry.is_kept);
         let delete: Vec<Value> = endpoints.chain(plan.branches()).map(|entry| self.shown(entry, &records)).collect();
         let keep: Vec<Value> = plan.entries.iter().filter(|entry| entry.is_kept).map(|entry| self.shown(entry, &records)).collect();
-        Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "rules": rules(&asked), "delete": delete, "keep": keep})))
+        let room = self.room(&inventory, &asked).await?;
+        Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "rules": rules(&asked), "delete": delete, "keep": keep, "room": room})))
+    }
+
+    /// Looks whether the next mornings find room; nothing where the project names no limit.
+    async fn room(&self, inventory: &Inventory<'_>, asked: &KeepRules) -> Result<Value, Problem> {
+        let Reply::Project(project) = self.call(&Call::GetProject).await? else { return Err(senseless()) };
+        let limit = project.owner.and_then(|owner| usize::try_from(owner.branches_limit).ok()).filter(|limit| *limit > 0);
+        let Some(limit) = limit else { return Ok(Value::Null) };
+        let forecast = retention::forecast(inventory, self.pair, asked, limit, self.world.now());
+        Ok(json!({
+            "branches": inventory.branches.branches.len(), "limit": limit, "most": forecast.most, "most_on": forecast.most_on,
+            "blocked_on": forecast.blocked_on, "warning": forecast.warning(),
+        }))
     }
 
     /// Pins a backup, or releases it. Pinning again replaces reason and end; releasing what is not pinned is no error.

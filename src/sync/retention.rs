@@ -9,6 +9,7 @@
 //!
 //! Nothing here deletes; `sync::machine` turns the plan into calls.
 
+mod forecast;
 mod order;
 mod ours;
 mod rules;
@@ -16,6 +17,8 @@ mod rules;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use self::forecast::{BRANCHES_OF_A_RUN, Forecast, forecast};
+use self::order::Tree;
 use self::ours::{Standing, is_our_displaced, is_our_endpoint, standing};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, EndpointId, RunId};
@@ -155,23 +158,33 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
     judge.displaced();
     judge.checks();
     judge.keep_what_others_need();
-    let children = order::children(&inventory.branches.branches);
-    let going = judge.judged.iter().filter(|judged| judged.reasons.is_empty());
-    let mut going: BTreeMap<&BranchId, &Branch> = going.map(|judged| (&judged.branch.id, judged.branch)).collect();
-    for (branch, child) in order::drop_pinned(&mut going, &children) {
-        let reason = format!("has the child {}, and Neon deletes no branch with children", child.name);
-        judge.judged.iter_mut().filter(|judged| judged.branch.id == branch.id).for_each(|judged| judged.reasons.push(reason.clone()));
+    let tree = Tree::new(&inventory.branches.branches);
+    let mut judged_at = vec![None; inventory.branches.branches.len()];
+    let mut goes = vec![false; inventory.branches.branches.len()];
+    for (index, judged) in judge.judged.iter().enumerate() {
+        judged_at[judged.place] = Some(index);
+        goes[judged.place] = judged.reasons.is_empty();
     }
-    let places: BTreeMap<&BranchId, usize> = judge.judged.iter().enumerate().map(|(place, judged)| (&judged.branch.id, place)).collect();
-    let order = order::children_first(&going, &children).into_iter().filter_map(|branch| places.get(&branch.id).copied()).collect();
+    for (place, child) in tree.drop_pinned(&mut goes) {
+        let child = &inventory.branches.branches[child].name;
+        if let Some(judged) = judged_at[place].and_then(|index| judge.judged.get_mut(index)) {
+            judged.reasons.push(format!("has the child {child}, and Neon deletes no branch with children"));
+        }
+    }
+    let order = tree.children_first(&goes).into_iter().filter_map(|place| judged_at[place]).collect();
     let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
     entries.extend(judge.endpoints());
     PrunePlan { entries, order }
 }
 
+/// A branch, after its place in Neon's listing.
+type Placed<'a> = (usize, &'a Branch);
+
 /// A branch, and why it stays.
 struct Judged<'a> {
     branch: &'a Branch,
+    /// Where Neon lists it.
+    place: usize,
     kind: Kind,
     reasons: Vec<String>,
     /// Why it goes where there is no reason to stay.
@@ -203,41 +216,41 @@ impl<'a> Judge<'a> {
         between(branch.created_at, self.now) < YOUNG
     }
 
-    fn judge(&mut self, branch: &'a Branch, kind: Kind, mut reasons: Vec<String>, otherwise: &'static str) {
+    fn judge(&mut self, (place, branch): Placed<'a>, kind: Kind, mut reasons: Vec<String>, otherwise: &'static str) {
         if reasons.is_empty() && (branch.created_at > self.now || self.is_young(branch)) {
             reasons.push("younger than 24 hours".to_owned());
         }
-        self.judged.push(Judged { branch, kind, reasons, otherwise });
+        self.judged.push(Judged { branch, place, kind, reasons, otherwise });
     }
 
     /// Backups: those that count, newest first, then those that are kept whatever the rules say.
     fn backups(&mut self) {
         let (mut ours, mut odd) = (Vec::new(), Vec::new());
-        for branch in &self.inventory.branches.branches {
+        for (place, branch) in self.inventory.branches.branches.iter().enumerate() {
             match standing(self.pair, self.inventory.branches, branch) {
                 Standing::Backup(run) if branch.created_at > self.now && self.run != Some(&run) => {
-                    odd.push((branch, format!("made in the future, at {}", render(branch.created_at))));
+                    odd.push(((place, branch), format!("made in the future, at {}", render(branch.created_at))));
                 }
-                Standing::Backup(run) => ours.push((branch, run)),
-                Standing::Odd(reason) => odd.push((branch, reason)),
+                Standing::Backup(run) => ours.push(((place, branch), run)),
+                Standing::Odd(reason) => odd.push(((place, branch), reason)),
                 Standing::Other => {}
             }
         }
-        ours.sort_by(|(left, _), (right, _)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
+        ours.sort_by(|((_, left), _), ((_, right), _)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
         let known: Vec<Option<Known>> = ours.iter().map(|(_, run)| self.inventory.records.known.get(run).copied()).collect();
         let by_rules = |counts: &dyn Fn(Option<Known>) -> bool| {
             let places: Vec<usize> = (0..ours.len()).filter(|place| counts(known[*place])).collect();
-            let made: Vec<Timestamp> = places.iter().map(|place| ours[*place].0.created_at).collect();
+            let made: Vec<Timestamp> = places.iter().map(|place| ours[*place].0.1.created_at).collect();
             places.into_iter().zip(rules::reasons(self.rules, &self.pair.zone, &made)).collect::<BTreeMap<usize, Vec<String>>>()
         };
         let sure = by_rules(&|known| known == Some(Known::Verified));
         let perhaps = by_rules(&|known| known != Some(Known::Unverified));
         let mut verified = 0;
-        for (place, (branch, run)) in ours.into_iter().enumerate() {
+        for (rank, ((place, branch), run)) in ours.into_iter().enumerate() {
             let mut reasons = self.asked_for(&run);
-            match known[place] {
+            match known[rank] {
                 Some(Known::Verified) => {
-                    reasons.extend(sure.get(&place).cloned().unwrap_or_default());
+                    reasons.extend(sure.get(&rank).cloned().unwrap_or_default());
                     verified += 1;
                     if reasons.is_empty() && verified <= self.rules.at_least {
                         reasons.push(format!("keep_at_least: number {verified} of {}", self.rules.at_least));
@@ -246,7 +259,7 @@ impl<'a> Judge<'a> {
                 Some(Known::Unverified) => reasons.extend(self.inspection(branch)),
                 None => {
                     let lost =
-                        perhaps.get(&place).into_iter().flatten().map(|reason| format!("its record is lost, it may be verified: {reason}"));
+                        perhaps.get(&rank).into_iter().flatten().map(|reason| format!("its record is lost, it may be verified: {reason}"));
                     reasons.extend(lost);
                     if reasons.is_empty() && verified < self.rules.at_least {
                         reasons.push("keep_at_least: its record is lost, it may be verified, and too few newer ones are".to_owned());
@@ -254,11 +267,11 @@ impl<'a> Judge<'a> {
                     reasons.extend(self.inspection(branch));
                 }
             }
-            let otherwise = match known[place] {
+            let otherwise = match known[rank] {
                 Some(Known::Verified) => "older than every keep rule",
                 Some(Known::Unverified) | None => "not verified, and older than keep_failed",
             };
-            self.judge(branch, Kind::Backup(known[place]), reasons, otherwise);
+            self.judge((place, branch), Kind::Backup(known[rank]), reasons, otherwise);
         }
         for (branch, reason) in odd {
             self.judge(branch, Kind::Backup(None), vec![reason], "");
@@ -290,10 +303,10 @@ impl<'a> Judge<'a> {
         let branches = self.inventory.branches;
         let Some(staging) = branches.by_id(&self.pair.staging_branch) else { return };
         let stem = format!("{}-of-", staging.name);
-        let named = branches.branches.iter().filter(|branch| branch.name.as_str().starts_with(&stem));
-        let (mut ours, foreign): (Vec<&Branch>, Vec<&Branch>) =
-            named.partition(|branch| is_our_displaced(branches, self.pair, &stem, branch));
-        ours.sort_by(|left, right| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
+        let named = branches.branches.iter().enumerate().filter(|(_, branch)| branch.name.as_str().starts_with(&stem));
+        let (mut ours, foreign): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
+            named.partition(|(_, branch)| is_our_displaced(branches, self.pair, &stem, branch));
+        ours.sort_by(|(_, left), (_, right)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
         for (rank, branch) in ours.into_iter().enumerate() {
             let most = self.rules.displaced;
             let reason = (rank < most as usize).then(|| format!("keep_displaced: number {} of {most}", rank + 1));
@@ -309,16 +322,21 @@ impl<'a> Judge<'a> {
         let branches = self.inventory.branches;
         let Some(staging) = branches.by_id(&self.pair.staging_branch) else { return };
         let stem = format!("{}-check-", staging.name);
-        for branch in &branches.branches {
+        for (place, branch) in branches.branches.iter().enumerate() {
             let Some(of) = branch.name.as_str().strip_prefix(&stem).and_then(RunId::decode) else { continue };
             let is_ours = branches.annotation(&branch.id, "firstlight") == Some(self.pair.name.as_str())
                 && branches.annotation(&branch.id, "run") == Some(of.as_str());
             if !is_ours {
-                self.judge(branch, Kind::Check, vec!["foreign: has a check branch's name but was not made by this pair".to_owned()], "");
+                self.judge(
+                    (place, branch),
+                    Kind::Check,
+                    vec!["foreign: has a check branch's name but was not made by this pair".to_owned()],
+                    "",
+                );
             } else if self.run == Some(&of) {
-                self.judged.push(Judged { branch, kind: Kind::Check, reasons: Vec::new(), otherwise: "check branch of this run" });
+                self.judged.push(Judged { branch, place, kind: Kind::Check, reasons: Vec::new(), otherwise: "check branch of this run" });
             } else {
-                self.judge(branch, Kind::Check, Vec::new(), "check branch of a run that is over");
+                self.judge((place, branch), Kind::Check, Vec::new(), "check branch of a run that is over");
             }
         }
     }

@@ -93,3 +93,39 @@ fn the_commands_of_the_page_for_failed_runs_work() -> Result<()> {
     paste(&stack, &run, hold, &[])?;
     Ok(())
 }
+
+#[test]
+fn the_commands_of_the_page_for_backups_that_stay_work() -> Result<()> {
+    let stack = small()?;
+    let report = stack.run_to_end(3)?;
+    let backup = report["backup"]["name"].as_str().context("the backup")?.to_owned();
+    let displaced = report["displaced"].as_str().context("the displaced branch")?.to_owned();
+    let more = [("BACKUP", backup.as_str()), ("BRANCH", displaced.as_str())];
+    let blocks = blocks("retention-blocked.md")?;
+    let [list, plan, by_other_rules, pin, release, delete] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
+    let told = |command: &str| paste(&stack, "20261121", command, &more);
+    let reasons = || -> Result<serde_json::Value> {
+        let listed: serde_json::Value = serde_json::from_str(&told(list)?)?;
+        let found = listed["backups"].as_array().and_then(|backups| backups.iter().find(|entry| entry["name"] == backup.as_str()).cloned());
+        found.with_context(|| format!("find {backup} in {listed:#}"))
+    };
+
+    let listed = reasons()?;
+    assert_eq!((&listed["state"], &listed["kept"]), (&serde_json::json!("verified"), &serde_json::json!(true)), "{listed:#}");
+    assert!(told(plan)?.contains("\"delete\":[]"), "nothing is older than a day");
+    assert!(told(by_other_rules)?.contains("\"keep_daily\":7"));
+    assert!(told(pin)?.contains("\"reason\":\"audit 2026\""));
+    let pinned = harness::wait_for(std::time::Duration::from_mins(1), || {
+        reasons().ok().filter(|listed| listed["reasons"][0] == "pinned: audit 2026").map(drop)
+    });
+    pinned.context("the pin is not in force")?;
+    assert!(told(release)?.contains("\"pin\":null"));
+    told(delete)?;
+    let gone = harness::wait_for(std::time::Duration::from_secs(30), || {
+        let branches = stack.emulator.branches().ok()?;
+        (!branches.iter().any(|branch| branch["name"] == displaced.as_str())).then_some(())
+    });
+    gone.context("the branch is still there")
+}

@@ -179,6 +179,40 @@ fn kept_by_days(rules: &KeepRules, zone: &Zone, backups: &[&Backup]) -> BTreeSet
     kept
 }
 
+/// A project with many backups, all verified, six hours apart.
+pub struct Large(History);
+
+impl Large {
+    /// Makes one with so many.
+    ///
+    /// # Panics
+    ///
+    /// Never: the zone is in the database.
+    pub fn new(count: usize) -> Self {
+        let zone = Zone::get("America/New_York").expect("a zone");
+        let mut history = History { now: "2026-11-21T10:00:00Z".parse().expect("an instant"), ..history(0, std::slice::from_ref(&zone)) };
+        history.rules = KeepRules { last: 7, daily: 30, weekly: 12, monthly: 24, yearly: 5, at_least: 3, displaced: 1, ..history.rules };
+        (history.branches, history.records) = (BranchList::default(), Records::default());
+        let production = history.pair.production_branch.clone();
+        for number in 0..count {
+            let at = history.now - TimeDelta::hours(6 * i64::try_from(number).unwrap_or(0));
+            let (id, run) = (BranchId::from(format!("br-backup-{number}").as_str()), RunId::manual(at));
+            push(&mut history, &id, &format!("backup-{run}"), Some(&production), at);
+            let value = [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_string())].into();
+            history.branches.annotations.insert(id, Annotation { value });
+            history.records.known.insert(run, Known::Verified);
+        }
+        Self(history)
+    }
+
+    /// Plans what is deleted, and returns how many that are.
+    pub fn plan(&self) -> usize {
+        let Self(history) = self;
+        let inventory = Inventory { branches: &history.branches, endpoints: &[], records: &history.records };
+        plan(&inventory, &history.pair, &history.rules, None, history.now).order.len()
+    }
+}
+
 /// Judges histories, on all cores, and returns what is wrong with them.
 pub fn judge_all(seeds: &Range<u64>) -> Vec<String> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);

@@ -23,6 +23,8 @@ const PAIRS_SAMPLED: usize = 3_000;
 /// Seasons in the exhaustive part, and the days of each.
 const SEASONS: u64 = 8;
 const SEASON: u64 = 400;
+/// Backups of the plan whose time is told.
+const LARGE: usize = 10_000;
 /// Histories of backups in the exhaustive part.
 const HISTORIES: u64 = 100_000;
 /// Seeds in the exhaustive part.
@@ -135,6 +137,14 @@ fn judge_histories(seed: u64, count: u64) -> bool {
     let seconds = started.elapsed().as_millis();
     print(&format!("{count} histories of backups from {seed} in {}.{} s: {} wrong", seconds / 1_000, seconds % 1_000 / 100, faults.len()));
     faults.iter().take(10).for_each(|fault| print(&format!("  {fault}")));
+    let large = histories::Large::new(LARGE);
+    let plans = (0..5).map(|_| {
+        let started = Instant::now();
+        let deleted = large.plan();
+        (started.elapsed().as_micros(), deleted)
+    });
+    let (micros, deleted) = plans.min().unwrap_or_default();
+    print(&format!("the plan for {LARGE} backups, {deleted} of which go: {}.{} ms (best of 5)", micros / 1_000, micros % 1_000 / 100));
     faults.is_empty()
 }
 

@@ -1,10 +1,11 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, posture, prepare, probing};
+use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_backup};
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
+use crate::sync::retention::{Inventory, Known, Records, forecast};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
 use crate::sync::verify::Check;
@@ -133,9 +134,30 @@ fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
     if let (Some(project), Some(branches), Some(endpoints)) = (&run.seen.project, &run.seen.branches, &run.seen.endpoints) {
         run.checkpoint.checks.extend(posture::judge(project, branches, endpoints, pair));
     }
+    look_ahead(run, pair, now);
     let listed = run.seen.databases.iter().flatten().map(|database| database.name.clone());
     run.checkpoint.databases = pair.databases.clone().unwrap_or_else(|| listed.collect());
     run.checkpoint.advance(now);
+}
+
+/// Branches that the mornings looked ahead make, if none of them went.
+const MANY_MORNINGS: usize = 62;
+
+/// Warns before the day on which there will be no room for a backup.
+fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
+    let limit = run.seen.project.as_ref().and_then(|project| usize::try_from(project.owner.as_ref()?.branches_limit).ok());
+    let (Some(limit), Some(branches)) = (limit.filter(|limit| *limit > 0), &run.seen.branches) else { return };
+    if branches.branches.len() + MANY_MORNINGS <= limit {
+        return;
+    }
+    // Which backups are verified is not asked for this: those that are not take a place for a few days only.
+    let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
+    let known = ours.filter_map(|branch| run_of_backup(pair, &branch.name)).map(|run| (run, Known::Verified)).collect();
+    let inventory = Inventory { branches, endpoints: &[], records: &Records { known, ..Records::default() } };
+    let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
+    if let Some(warning) = forecast(&inventory, pair, &pair.keep, limit, begin).warning() {
+        run.checkpoint.warn(warning);
+    }
 }
 
 fn backup_ready(run: &mut Run, now: Timestamp) {

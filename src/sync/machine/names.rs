@@ -2,7 +2,7 @@
 
 use crate::config::Pair;
 use crate::id::{BranchId, BranchName, Lsn, RunId};
-use crate::neon::wire::{Branch, BranchList};
+use crate::neon::wire::{Annotation, Branch, BranchList};
 
 /// Returns the name of a run's backup.
 pub fn backup_name(pair: &Pair, run: &RunId) -> BranchName {
@@ -36,9 +36,11 @@ pub(super) fn renamed_backup<'a>(pair: &Pair, branches: &'a BranchList, run: &Ru
 
 /// Returns whether a branch of production is marked as the backup of a run.
 fn is_marked(pair: &Pair, branches: &BranchList, branch: &Branch, run: &RunId) -> bool {
-    branches.annotation(&branch.id, "firstlight") == Some(pair.name.as_str())
-        && branches.annotation(&branch.id, "run") == Some(run.as_str())
-        && branch.parent_id.as_ref() == Some(&pair.production_branch)
+    let written = |annotation: &Annotation| {
+        let is = |key: &str, value: &str| annotation.value.get(key).is_some_and(|found| found == value);
+        is("firstlight", pair.name.as_str()) && is("run", run.as_str())
+    };
+    branch.parent_id.as_ref() == Some(&pair.production_branch) && branches.annotations.get(&branch.id).is_some_and(written)
 }
 
 /// Returns whether a branch with the name of a check branch is one of ours: annotation and parent agree.
@@ -81,7 +83,6 @@ pub(super) fn free_name(branches: &BranchList, stem: &str) -> BranchName {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::neon::wire::Annotation;
     use crate::sync::schedule::tests::pair;
 
     /// Returns a branch that is ready and was made at ten.

@@ -130,7 +130,7 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<i64>) -> Opti
     }
     Some(fail(format!(
         "make room for {wanted} branches: the project has {used} of {limit}, and no keep rule allows to delete enough; \
-         lower keep_last or keep_displaced, or delete a branch"
+         lower a rule or delete a branch; GET /backups tells why each is kept"
     )))
 }
 

@@ -12,8 +12,8 @@ use chrono::{Datelike as _, NaiveDate};
 use crate::config::KeepRules;
 use crate::time::{Timestamp, Zone};
 
-/// Names the day, week, month or year of a date.
-type Period = fn(NaiveDate) -> String;
+/// Numbers the day, week, month or year of a date, and names it.
+type Period = (fn(NaiveDate) -> (i32, u32), fn(NaiveDate) -> String);
 
 /// Returns why each backup stays.
 pub(super) fn reasons(rules: &KeepRules, zone: &Zone, newest_first: &[Timestamp]) -> Vec<Vec<String>> {
@@ -29,21 +29,20 @@ pub(super) fn reasons(rules: &KeepRules, zone: &Zone, newest_first: &[Timestamp]
     }
     let dates: Vec<NaiveDate> = newest_first.iter().map(|at| zone.date(*at)).collect();
     let periods: [(&str, u32, Period); 4] = [
-        ("keep_daily", rules.daily, |date| date.to_string()),
-        ("keep_weekly", rules.weekly, |date| format!("{}-W{:02}", date.iso_week().year(), date.iso_week().week())),
-        ("keep_monthly", rules.monthly, |date| format!("{}-{:02}", date.year(), date.month())),
-        ("keep_yearly", rules.yearly, |date| date.year().to_string()),
+        ("keep_daily", rules.daily, (|date| (date.year(), date.ordinal()), |date| date.to_string())),
+        ("keep_weekly", rules.weekly, (|date| (date.iso_week().year(), date.iso_week().week()), |date| date.format("%G-W%V").to_string())),
+        ("keep_monthly", rules.monthly, (|date| (date.year(), date.month()), |date| date.format("%Y-%m").to_string())),
+        ("keep_yearly", rules.yearly, (|date| (date.year(), 0), |date| date.year().to_string())),
     ];
-    for (key, count, period) in periods {
+    for (key, count, (number, name)) in periods {
         // A set, because a zone that moves to the other side of the date line has a date twice, with another between.
         let mut seen = BTreeSet::new();
         for (date, reasons) in dates.iter().zip(&mut reasons) {
             if seen.len() == count as usize {
                 break;
             }
-            let name = period(*date);
-            if seen.insert(name.clone()) {
-                reasons.push(format!("{key}: {name}"));
+            if seen.insert(number(*date)) {
+                reasons.push(format!("{key}: {}", name(*date)));
             }
         }
     }

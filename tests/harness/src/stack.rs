@@ -173,7 +173,7 @@ fn settings(emulator: &Emulator) -> Value {
         "pairs": [{
             "name": "hub", "project": emulator.project, "production_branch": emulator.production, "staging_branch": emulator.staging,
             "role": "neondb_owner", "timezone": "UTC", "zone_label": "UTC", "start_at": "00:00", "latest_start": "23:58",
-            "deadline": "23:59", "keep_last": 7, "keep_displaced": 1,
+            "deadline": "23:59", "keep_last": 5, "keep_displaced": 1,
         }],
         "channels": [
             {"name": "hook", "kind": "webhook", "url_secret": "HOOK_URL", "signing_secret": "HOOK_SECRET"},
