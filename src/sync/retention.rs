@@ -162,8 +162,9 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
     let mut judged_at = vec![None; inventory.branches.branches.len()];
     let mut goes = vec![false; inventory.branches.branches.len()];
     for (index, judged) in judge.judged.iter().enumerate() {
-        judged_at[judged.place] = Some(index);
-        goes[judged.place] = judged.reasons.is_empty();
+        // A branch that is two things by its name goes only where both say so.
+        let is_new = judged_at[judged.place].replace(index).is_none();
+        goes[judged.place] = judged.reasons.is_empty() && (is_new || goes[judged.place]);
     }
     for (place, child) in tree.drop_pinned(&mut goes) {
         let child = &inventory.branches.branches[child].name;

@@ -243,3 +243,16 @@ fn a_backup_that_somebody_has_given_an_endpoint_stays_and_ours_goes() {
     assert_eq!(why, "has the endpoint ep-theirs, which Firstlight did not make");
     assert_eq!(plan.endpoints().collect::<Vec<_>>(), ["ep-of-run".into(), "ep-ours".into()]);
 }
+
+#[test]
+fn a_branch_that_is_a_backup_and_a_check_branch_by_its_name_goes_only_where_both_say_so() {
+    let mut world = world(4);
+    let mut pair = pair();
+    pair.backup_prefix = "staging-check".to_owned();
+    world.branches.branches.iter_mut().filter(|branch| branch.name.as_str().starts_with("backup-")).for_each(|branch| {
+        branch.name = branch.name.as_str().replace("backup-", "staging-check-").as_str().into();
+    });
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], records: &world.records };
+    let rules = KeepRules { last: 9, ..rules() };
+    assert_eq!(plan(&inventory, &pair, &rules, Some(&run(0)), now()).branches().count(), 0);
+}
