@@ -105,10 +105,11 @@ impl<'a, W: World> Context<'a, W> {
             self.correct(&memory, now).await;
             self.tell_lateness(pair, &mut memory, now).await;
             if let Some(checkpoint) = self.candidate(pair, &memory, now).await {
-                candidates.push((memory.day.deadline, pair, checkpoint));
+                // Pruning once more waits for every run.
+                candidates.push(((checkpoint.prune.swept_at.is_some(), memory.day.deadline), pair, checkpoint));
             }
         }
-        candidates.sort_by_key(|(deadline, ..)| *deadline);
+        candidates.sort_by_key(|(order, ..)| *order);
         if let Some((_, pair, checkpoint)) = candidates.into_iter().next() {
             let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
             summary.driven = Some((checkpoint.run.clone(), checkpoint.status()));
@@ -157,10 +158,10 @@ impl<'a, W: World> Context<'a, W> {
         let run = &memory.day.run;
         let is_done = memory.is_ended || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
         if is_done {
-            return None;
+            return self.swept(memory, now);
         }
         match memory.day.due(now) {
-            Due::Later { .. } => None,
+            Due::Later { .. } => self.swept(memory, now),
             Due::Start => {
                 let start = Start {
                     pair: pair.name.clone(),
@@ -184,6 +185,14 @@ impl<'a, W: World> Context<'a, W> {
                 None
             }
         }
+    }
+
+    /// Returns the last run when it is to prune once more.
+    fn swept(&self, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
+        let mut checkpoint = memory.checkpoint.as_ref().filter(|checkpoint| checkpoint.wants_sweep(now))?.clone();
+        checkpoint.sweep(now);
+        self.log(Level::Info, "pruning once more", &[("run", checkpoint.run.to_string())]);
+        Some(checkpoint)
     }
 
     /// Records a day on which no run was started, and tells people.

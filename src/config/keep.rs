@@ -5,7 +5,7 @@
 //! Invariants: the words are restic's, and the rules add up: a backup stays when any of them keeps it. A rule that is set keeps something; there is no
 //! default for a rule, because a default would delete.
 //!
-//! Source: restic 0.18, `restic forget --help`: "--keep-daily n: keep the last n daily snapshots".
+//! Source: restic 0.17, `restic-forget(1)`: "keep the last n daily snapshots"; "newer than duration … relative to the latest snapshot".
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -5,13 +5,16 @@
 //! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
 //! locks, the checkpoint is a memory.
 
+mod prune;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::prune::Prune;
 use crate::config::LONGEST_WALL_BUDGET;
-use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
+use crate::id::{BranchId, BranchName, DatabaseName, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint, Probe};
 use crate::time::{Timestamp, between, millis};
@@ -345,23 +348,6 @@ impl RunStatus {
     }
 }
 
-/// What was pruned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prune {
-    /// Whether everything was tried.
-    pub is_done: bool,
-    /// Whether the plan was carried out before the backup, to make room.
-    pub made_room: bool,
-    /// Branches that are gone.
-    pub deleted: Vec<String>,
-    /// Endpoints that are gone.
-    pub deleted_endpoints: Vec<EndpointId>,
-    /// What could not be deleted, with the reason.
-    pub skipped: Vec<(String, String)>,
-    /// What is kept, with the reason.
-    pub kept: Vec<(String, String)>,
-}
-
 /// What starts a run.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -460,6 +446,17 @@ impl Checkpoint {
     /// Returns whether nothing is left to do for the run itself; notices may still be due.
     pub fn is_over(&self) -> bool {
         self.verdict.is_some() && self.is_published && self.prune.is_done
+    }
+
+    /// Returns whether it is time to prune once more.
+    pub fn wants_sweep(&self, now: Timestamp) -> bool {
+        self.is_over() && self.verdict.as_ref().is_some_and(|verdict| self.prune.is_due_again(verdict.at, now))
+    }
+
+    /// Begins to prune once more.
+    pub fn sweep(&mut self, now: Timestamp) {
+        self.idle_tick_count = 0;
+        self.prune.begin_again(now);
     }
 
     /// Returns whether staging is left as it is.

@@ -270,3 +270,19 @@ fn a_plain_prune_sends_each_deletion_once() {
     assert_eq!((count(&outcome, "deleteProjectEndpoint"), count(&outcome, "deleteProjectBranch")), (1, 2));
     assert_eq!((pruned(&outcome).deleted_endpoints.len(), pruned(&outcome).deleted.len()), (1, 2));
 }
+
+#[test]
+fn what_neon_did_not_delete_in_the_morning_goes_in_the_evening_once() {
+    let faults = (1..=2).map(|nth| planned("deleteProjectBranch", nth, Fault::Refused(404))).collect();
+    let happenings = [0, 300, 13 * 3_600, 13 * 3_600 + 300, 13 * 3_600 + 600].map(|at| (at, Happening::Cron)).to_vec();
+    let outcome = play(&Script { faults, happenings, ..Script::default() });
+    let pruned = pruned(&outcome);
+    assert!(pruned.skipped.is_empty() && pruned.swept_at.is_some(), "{pruned:?}");
+    assert!(pruned.deleted.contains(&"staging-of-20261119".to_owned()), "{pruned:?}");
+    assert!(!outcome.branches.contains(&"staging-of-20261119".to_owned()), "{:?}", outcome.branches);
+    let requests = |tick: usize| outcome.ticks[tick].summary.http_count;
+    assert!(requests(2) > 2, "the evening's first tick looks again");
+    assert_eq!([requests(3), requests(4)], [0, 0], "and no other does");
+    let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
+    assert_eq!(told, ["succeeded"], "nobody is told of it");
+}

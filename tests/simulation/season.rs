@@ -89,8 +89,14 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
         simulation.jump(morning);
         simulation.cron();
         simulation.pass();
-        sim = simulation.into_sim();
         let name = date.format("%Y%m%d").to_string();
+        judge(&simulation.sim(), &name, false, &mut season);
+        // In the evening what could not go in the morning does.
+        simulation.sim().heal();
+        simulation.jump(morning + TimeDelta::hours(14));
+        simulation.cron();
+        simulation.pass();
+        sim = simulation.into_sim();
         season.good_days += u32::from(sim.oracle.story(&name).iter().any(|kind| kind == "succeeded"));
         judge(&sim, &name, is_quiet && day + 1 == days, &mut season);
         season.violations.extend(sim.oracle.violations.drain(..).map(|violation| format!("{name}: {violation}")));

@@ -264,7 +264,7 @@ fn pruned(run: &mut Run, now: Timestamp) {
     }
     run.checkpoint.prune.is_done = true;
     run.wants_save = true;
-    if let Some(last) = run.checkpoint.steps.last_mut() {
+    if let Some(last) = run.checkpoint.steps.last_mut().filter(|_| run.checkpoint.prune.swept_at.is_none()) {
         last.ended_at = Some(now);
     }
 }
