@@ -1,7 +1,8 @@
 //! Many mornings, one after the other, with faults: what is left of each must not add up.
 //!
 //! Every day has a scheduled run, sometimes a manual one, and on half of the days something goes wrong, as [`crate::faults`] tells it. Left out is what
-//! somebody else does to staging or to a backup, and an operation that never ends: what a project cannot recover from by itself ends every run after it.
+//! somebody else does to staging or to a backup, and an operation that ends badly or never: a staging that it leaves unready ends every run after it, until
+//! somebody looks.
 
 use chrono::{TimeDelta, TimeZone as _, Utc};
 use serde_json::json;
@@ -101,6 +102,10 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
         judge(&sim, &name, is_quiet && day + 1 == days, &mut season);
         season.violations.extend(sim.oracle.violations.drain(..).map(|violation| format!("{name}: {violation}")));
     }
+    // Half of the days have a fault, most of which a run survives.
+    if season.good_days * 5 < days * 4 {
+        season.violations.push(format!("{} of {days} days succeeded", season.good_days));
+    }
     season
 }
 
@@ -122,6 +127,8 @@ fn fault(draw: &mut fastrand::Rng) -> Planned {
                 | Fault::QuotaReached
                 | Fault::Deployed
                 | Fault::OperationHangs
+                | Fault::OperationFails
+                | Fault::OperationCancelled
         );
         if !is_lasting {
             return planned;
