@@ -426,11 +426,11 @@ pub async fn write<W: Store + Clock>(
 /// # Errors
 ///
 /// When the store did not answer.
-pub async fn ledger<W: Store>(world: &W, pair: &Pair) -> Result<Ledger, StoreFailure> {
-    let prefix = accepted_key(&pair.name, "");
+pub async fn ledger<W: Store>(world: &W, pair: &PairName) -> Result<Ledger, StoreFailure> {
+    let prefix = accepted_key(pair, "");
     let accepted = world.list(&prefix, None).await?;
     let unfinished = accepted.keys.iter().filter_map(|(key, _)| RunId::decode(key.strip_prefix(&prefix)?)).collect();
-    Ok(Ledger { records: backups(world, &pair.name).await?, unfinished, is_complete: false })
+    Ok(Ledger { records: backups(world, pair).await?, unfinished, is_complete: false })
 }
 
 /// Reads what is on record of a pair's backups, in one request for each 1,000 records and pins.

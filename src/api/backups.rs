@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{ApiRequest, ApiResponse, Problem, body, reason_and_end, unavailable};
 use crate::config::{Config, KeepRules, Pair, secret};
-use crate::id::{BranchName, RunId, Secret};
+use crate::id::{BranchName, RunId};
 use crate::neon::wire::{BranchList, Endpoint};
 use crate::neon::{Api, Call, Reply};
 use crate::port::{Method, World};
@@ -66,8 +66,7 @@ impl<W: World> Asked<'_, W> {
     /// Looks whether the next mornings find room; nothing where the project names no limit.
     async fn room(&self, inventory: &Inventory<'_>, asked: &KeepRules) -> Result<Value, Problem> {
         let Reply::Project(project) = self.call(&Call::GetProject).await? else { return Err(senseless()) };
-        let limit = project.owner.and_then(|owner| usize::try_from(owner.branches_limit).ok()).filter(|limit| *limit > 0);
-        let Some(limit) = limit else { return Ok(Value::Null) };
+        let Some(limit) = project.owner.and_then(|owner| owner.limit()) else { return Ok(Value::Null) };
         let forecast = retention::forecast(inventory, self.pair, asked, limit, self.world.now());
         Ok(json!({
             "branches": inventory.branches.branches.len(), "limit": limit, "most": forecast.most, "most_on": forecast.most_on,
@@ -151,11 +150,11 @@ impl<W: World> Asked<'_, W> {
     }
 
     async fn call(&self, call: &Call) -> Result<Reply, Problem> {
-        let Some(key) = self.secrets.get(secret::NEON_API_KEY) else {
+        let Some(key) = self.secrets.get(secret::NEON_API_KEY).cloned() else {
             let detail = format!("secret {} is not set; set it with `wrangler secret put`", secret::NEON_API_KEY);
             return Err(Problem::new(500, "A secret is missing").with_detail(detail));
         };
-        let api = Api { base: self.config.neon_api_base.clone(), key: Secret::new(key.reveal().to_owned()) };
+        let api = Api { base: self.config.neon_api_base.clone(), key };
         let result = self.world.send(call.encode(&api, &self.pair.project)).await;
         call.decode(&self.pair.project, result).map_err(|error| Problem::new(502, "Neon does not answer").with_detail(error.to_string()))
     }

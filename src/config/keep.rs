@@ -92,7 +92,19 @@ impl fmt::Display for Span {
 /// Reads the rules of a pair; `None` when they mean nothing.
 pub(super) fn keep_rules(fields: &mut Fields<'_>) -> Option<KeepRules> {
     fields.need("keep_displaced", "1");
-    let rules = KeepRules {
+    let rules = read(fields);
+    if RULES.iter().all(|key| fields.value(key).is_none()) {
+        let others = RULES[1..].join(", ");
+        fields
+            .problem("keep_last", format!("is missing, and so are {others}; one of them has to keep something; for example keep_last = 7"));
+        return None;
+    }
+    Some(rules)
+}
+
+/// Reads every rule that is there.
+fn read(fields: &mut Fields<'_>) -> KeepRules {
+    KeepRules {
         last: fields.number("keep_last", 1, MOST).unwrap_or(0),
         daily: fields.number("keep_daily", 1, MOST).unwrap_or(0),
         weekly: fields.number("keep_weekly", 1, MOST).unwrap_or(0),
@@ -102,14 +114,7 @@ pub(super) fn keep_rules(fields: &mut Fields<'_>) -> Option<KeepRules> {
         at_least: fields.number("keep_at_least", 1, MOST).unwrap_or(AT_LEAST),
         failed_days: fields.number("keep_failed", 1, MOST),
         displaced: fields.number("keep_displaced", 1, 100).unwrap_or(1),
-    };
-    if RULES.iter().all(|key| fields.value(key).is_none()) {
-        let others = RULES[1..].join(", ");
-        fields
-            .problem("keep_last", format!("is missing, and so are {others}; one of them has to keep something; for example keep_last = 7"));
-        return None;
     }
-    Some(rules)
 }
 
 impl KeepRules {
@@ -120,34 +125,26 @@ impl KeepRules {
     ///
     /// Every fault, with the key's name.
     pub fn asked(&self, query: &BTreeMap<String, String>) -> Result<Self, Vec<Problem>> {
-        let mut map: Map<String, Value> = query
+        let map: Map<String, Value> = query
             .iter()
             .filter(|(key, _)| key.starts_with("keep_"))
             .map(|(key, text)| (key.clone(), text.parse::<u64>().map_or_else(|_| Value::from(text.as_str()), Value::from)))
             .collect();
-        let is_asked = RULES.iter().any(|key| map.contains_key(*key));
-        let mut keep = |key: &str, value: u32| {
-            map.entry(key).or_insert(Value::from(value));
-        };
-        keep("keep_displaced", self.displaced);
-        keep("keep_at_least", self.at_least);
-        if let Some(days) = self.failed_days {
-            keep("keep_failed", days);
-        }
-        if !is_asked {
-            keep("keep_last", 1);
-        }
         let mut problems = Vec::new();
         let mut fields = Fields::new(String::new(), &map, &mut problems);
-        let asked = keep_rules(&mut fields);
+        let mut asked = read(&mut fields);
         fields.refuse_unknown();
-        match asked.filter(|_| problems.is_empty()) {
-            None => Err(problems),
-            Some(asked) if is_asked => Ok(asked),
-            Some(asked) => {
-                Ok(Self { at_least: asked.at_least, failed_days: asked.failed_days, displaced: asked.displaced, ..self.clone() })
-            }
+        if !problems.is_empty() {
+            return Err(problems);
         }
+        let has = |key: &str| map.contains_key(key);
+        asked.at_least = if has("keep_at_least") { asked.at_least } else { self.at_least };
+        asked.failed_days = asked.failed_days.or(self.failed_days);
+        asked.displaced = if has("keep_displaced") { asked.displaced } else { self.displaced };
+        if RULES.iter().any(|key| has(key)) {
+            return Ok(asked);
+        }
+        Ok(Self { at_least: asked.at_least, failed_days: asked.failed_days, displaced: asked.displaced, ..self.clone() })
     }
 }
 

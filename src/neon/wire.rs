@@ -87,6 +87,13 @@ pub struct Owner {
     pub branches_limit: i64,
 }
 
+impl Owner {
+    /// Returns how many branches a project may have; `None` where there is no limit.
+    pub fn limit(&self) -> Option<usize> {
+        usize::try_from(self.branches_limit).ok().filter(|limit| *limit > 0)
+    }
+}
+
 /// A branch.
 ///
 /// # Source

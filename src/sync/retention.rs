@@ -17,7 +17,7 @@ mod rules;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use self::forecast::{BRANCHES_OF_A_RUN, Forecast, forecast};
+pub use self::forecast::{Forecast, always_has_room, forecast};
 use self::order::Tree;
 use self::ours::{Standing, is_our_displaced, is_our_endpoint, standing};
 use crate::config::{KeepRules, Pair};
@@ -150,7 +150,7 @@ pub fn unknown(pair: &Pair, branches: &BranchList, records: &Records) -> Vec<Run
 
 /// Makes the plan. `run` is the run that asks, whose check branches and endpoints are not needed any more.
 pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, now: Timestamp) -> PrunePlan {
-    let mut judge = Judge { inventory, pair, rules, run, now, judged: Vec::new(), endpoints: BTreeMap::new() };
+    let mut judge = Judge { inventory, pair, rules, run, now, judged: Vec::new(), endpoints: BTreeMap::new(), backups: BTreeMap::new() };
     for endpoint in inventory.endpoints {
         judge.endpoints.entry(&endpoint.branch_id).or_default().push(endpoint);
     }
@@ -210,15 +210,18 @@ struct Judge<'a> {
     now: Timestamp,
     judged: Vec<Judged<'a>>,
     endpoints: BTreeMap<&'a BranchId, Vec<&'a Endpoint>>,
+    /// The backups of ours, with their runs.
+    backups: BTreeMap<&'a BranchId, (&'a Branch, RunId)>,
 }
 
 impl<'a> Judge<'a> {
+    /// Returns whether a branch is younger than a day; one of the future is.
     fn is_young(&self, branch: &Branch) -> bool {
         between(branch.created_at, self.now) < YOUNG
     }
 
     fn judge(&mut self, (place, branch): Placed<'a>, kind: Kind, mut reasons: Vec<String>, otherwise: &'static str) {
-        if reasons.is_empty() && (branch.created_at > self.now || self.is_young(branch)) {
+        if reasons.is_empty() && self.is_young(branch) {
             reasons.push("younger than 24 hours".to_owned());
         }
         self.judged.push(Judged { branch, place, kind, reasons, otherwise });
@@ -228,7 +231,11 @@ impl<'a> Judge<'a> {
     fn backups(&mut self) {
         let (mut ours, mut odd) = (Vec::new(), Vec::new());
         for (place, branch) in self.inventory.branches.branches.iter().enumerate() {
-            match standing(self.pair, self.inventory.branches, branch) {
+            let standing = standing(self.pair, self.inventory.branches, branch);
+            if let Standing::Backup(run) = &standing {
+                self.backups.insert(&branch.id, (branch, run.clone()));
+            }
+            match standing {
                 Standing::Backup(run) if branch.created_at > self.now && self.run != Some(&run) => {
                     odd.push(((place, branch), format!("made in the future, at {}", render(branch.created_at))));
                 }
@@ -245,7 +252,8 @@ impl<'a> Judge<'a> {
             places.into_iter().zip(rules::reasons(self.rules, &self.pair.zone, &made)).collect::<BTreeMap<usize, Vec<String>>>()
         };
         let sure = by_rules(&|known| known == Some(Known::Verified));
-        let perhaps = by_rules(&|known| known != Some(Known::Unverified));
+        // Where every record is there, both are the same, and this one is not asked.
+        let perhaps = if known.contains(&None) { by_rules(&|known| known != Some(Known::Unverified)) } else { BTreeMap::new() };
         let mut verified = 0;
         for (rank, ((place, branch), run)) in ours.into_iter().enumerate() {
             let mut reasons = self.asked_for(&run);
@@ -363,17 +371,9 @@ impl<'a> Judge<'a> {
     /// Endpoints of backups: those that were made with them go once their run is over.
     fn endpoints(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for (branch, endpoints) in &self.endpoints {
-            let Some(judged) = self.judged.iter().find(|judged| judged.branch.id == **branch && matches!(judged.kind, Kind::Backup(_)))
-            else {
-                continue;
-            };
-            let branch = judged.branch;
-            let Some(of) = run_of_backup(self.pair, &branch.name).filter(|_| is_our_backup(self.pair, self.inventory.branches, branch))
-            else {
-                continue;
-            };
-            let is_over = self.run == Some(&of) || !self.is_young(branch);
+        for (id, endpoints) in &self.endpoints {
+            let Some((branch, of)) = self.backups.get(id) else { continue };
+            let is_over = self.run == Some(of) || !self.is_young(branch);
             for endpoint in endpoints {
                 let (is_kept, reason) = match (is_our_endpoint(branch, endpoint), is_over) {
                     (false, _) => (true, "not made by Firstlight"),

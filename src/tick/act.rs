@@ -68,7 +68,7 @@ impl<W: World> Context<'_, W> {
                 Outcome::Read(futures_util::future::join_all(answers).await)
             }
             Action::ReadOrders(earlier) => Outcome::Orders(self.orders(pair, &run.checkpoint.run, earlier).await),
-            Action::ReadLedger => Outcome::Ledger(record::ledger(&self.world, pair).await.ok()),
+            Action::ReadLedger => Outcome::Ledger(record::ledger(&self.world, &pair.name).await.ok()),
             Action::ReadEndings(runs) => Outcome::Endings(record::endings(&self.world, &pair.name, runs).await.ok()),
             Action::Close(closed) => Outcome::Closed(self.close(pair, closed, &run.checkpoint.run).await),
             Action::Smoke(index) => match pair.smoke_tests.get(*index) {

@@ -178,8 +178,7 @@ impl Scene {
             let written = sim.kv.write(&format!("backup/hub/{run}"), Some("{}"), None, at);
             assert!(written.is_ok(), "there is one of {run} already");
         }
-        let mut simulation = self.simulation(sim, Day::Plain);
-        simulation.config = config(&self.pair, &|value| script.configure(value));
+        let mut simulation = self.configured(sim, &self.config(&|value| script.configure(value)));
         simulation.jump(start);
         simulation.finish()
     }

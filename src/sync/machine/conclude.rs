@@ -5,7 +5,7 @@ use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_ba
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
-use crate::sync::retention::{Inventory, Known, Records, forecast};
+use crate::sync::retention::{Inventory, Known, Records, always_has_room, forecast};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
 use crate::sync::verify::Check;
@@ -140,14 +140,11 @@ fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
     run.checkpoint.advance(now);
 }
 
-/// Branches that the mornings looked ahead make, if none of them went.
-const MANY_MORNINGS: usize = 62;
-
 /// Warns before the day on which there will be no room for a backup.
 fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
-    let limit = run.seen.project.as_ref().and_then(|project| usize::try_from(project.owner.as_ref()?.branches_limit).ok());
-    let (Some(limit), Some(branches)) = (limit.filter(|limit| *limit > 0), &run.seen.branches) else { return };
-    if branches.branches.len() + MANY_MORNINGS <= limit {
+    let limit = run.seen.project.as_ref().and_then(|project| project.owner.as_ref()?.limit());
+    let (Some(limit), Some(branches)) = (limit, &run.seen.branches) else { return };
+    if always_has_room(branches, limit) {
         return;
     }
     // Which backups are verified is not asked for this: those that are not take a place for a few days only.

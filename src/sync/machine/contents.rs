@@ -199,23 +199,11 @@ fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
 
 /// Asks a branch, as the verifying role.
 pub(super) fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
-    query_as(view, &view.pair.role, branch, database, purpose, batch)
+    Decision::Act(Action::Query(Box::new(need!(question(view, &view.pair.role, branch, database, purpose, batch)))))
 }
 
-/// Asks a branch, as a role.
-pub(super) fn query_as(
-    view: &View<'_>,
-    role: &RoleName,
-    branch: &BranchId,
-    database: &DatabaseName,
-    purpose: Purpose,
-    batch: Batch,
-) -> Decision {
-    Decision::Act(Action::Query(Box::new(need!(question(view, role, branch, database, purpose, batch)))))
-}
-
-/// Returns the question to a branch, or what has to be done before it can be asked.
-fn question(
+/// Returns the question to a branch, as a role, or what has to be done before it can be asked.
+pub(super) fn question(
     view: &View<'_>,
     role: &RoleName,
     branch: &BranchId,

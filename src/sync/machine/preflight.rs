@@ -2,7 +2,7 @@
 
 use super::{Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, fail, is_our_backup, need, prune, writer};
 use crate::neon::Call;
-use crate::neon::wire::{BranchList, Endpoint};
+use crate::neon::wire::{BranchList, Endpoint, Owner};
 use crate::sync::verify::role_batch;
 
 /// Decides the next action of preflight.
@@ -39,7 +39,7 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     if let Some(decision) = sees_all_rows(view, endpoints) {
         return decision;
     }
-    if let Some(decision) = make_room(view, branches, project.owner.as_ref().map(|owner| owner.branches_limit)) {
+    if let Some(decision) = make_room(view, branches, project.owner.as_ref().and_then(Owner::limit)) {
         return decision;
     }
     Decision::Conclude(Conclusion::Cleared)
@@ -110,8 +110,8 @@ fn sees_all_rows(view: &View<'_>, endpoints: &[Endpoint]) -> Option<Decision> {
 }
 
 /// Makes sure that the project has room for the branches of this run, by carrying out the prune plan first.
-fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<i64>) -> Option<Decision> {
-    let limit = usize::try_from(limit?).ok().filter(|limit| *limit > 0)?;
+fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<usize>) -> Option<Decision> {
+    let limit = limit?;
     let backup = branches.by_name(&view.backup_name());
     let staging_parent = branches.by_id(&view.pair.staging_branch).and_then(|staging| staging.parent_id.as_ref());
     let is_restored = backup.is_some_and(|backup| staging_parent == Some(&backup.id));
@@ -196,7 +196,8 @@ mod tests {
         let (pair, checkpoint, seen) = (pair(), started(), Seen::default());
         let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
         let list = BranchList { branches: vec![root("br-a-b-c", "production")], ..BranchList::default() };
-        let has_room = |limit: Option<i64>| make_room(&view, &list, limit).is_none();
+        let has_room =
+            |limit: Option<i64>| make_room(&view, &list, limit.and_then(|branches_limit| Owner { branches_limit }.limit())).is_none();
         assert_eq!([None, Some(-1), Some(0), Some(1), Some(2), Some(3)].map(has_room), [true, true, true, false, false, true]);
     }
 }

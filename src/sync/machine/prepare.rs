@@ -3,7 +3,7 @@
 //! Invariants: the configured SQL is run once in a run, and only while staging is a child of this run's backup; a marker in the same
 //! transaction says that it was, also to a tick that has forgotten it.
 
-use super::{Conclusion, Decision, Purpose, Query, Run, View, contents, end, fail, need, probing};
+use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, contents, end, fail, need, probing};
 use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows, SqlError};
@@ -88,7 +88,8 @@ fn look_as_the_application(view: &View<'_>) -> Result<(), Decision> {
         let reason = format!("Neon does not tell the password of role {}", tenants.role);
         return conclude(judge_tenants(database, probe, tenants, Err(&reason)));
     }
-    Err(contents::query_as(view, &tenants.role, staging, database, Purpose::Tenants, batch))
+    let question = contents::question(view, &tenants.role, staging, database, Purpose::Tenants, batch)?;
+    Err(Decision::Act(Action::Query(Box::new(question))))
 }
 
 fn guarded(probes: Option<&Vec<Probe>>) -> Option<&Probe> {

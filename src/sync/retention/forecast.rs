@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{Days, NaiveDate};
+use chrono::NaiveDate;
 
 use super::{Inventory, Kind, Known, PrunePlan, Records, plan};
 use crate::config::{KeepRules, Pair};
@@ -18,10 +18,10 @@ use crate::sync::machine::{backup_name, is_our_backup, run_of_backup};
 use crate::time::{Timestamp, after};
 
 /// Mornings that are looked ahead.
-const MORNINGS: u64 = 30;
+const MORNINGS: usize = 30;
 
 /// Branches that a run makes before it deletes any: the backup and what staging held before.
-pub const BRANCHES_OF_A_RUN: usize = 2;
+const BRANCHES_OF_A_RUN: usize = 2;
 
 /// How long a run takes, at most, before it prunes.
 const UNTIL_PRUNED: Duration = Duration::from_hours(1);
@@ -53,16 +53,21 @@ impl Forecast {
     }
 }
 
+/// Returns whether there is room for what the next mornings make, and for today's run, even if none of it went.
+pub fn always_has_room(branches: &BranchList, limit: usize) -> bool {
+    branches.branches.len() + (MORNINGS + 1) * BRANCHES_OF_A_RUN <= limit
+}
+
 /// Lives through the next mornings.
 pub fn forecast(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: usize, now: Timestamp) -> Forecast {
     look_ahead(inventory, pair, rules, limit, now, MORNINGS)
 }
 
-fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: usize, now: Timestamp, mornings: u64) -> Forecast {
+fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: usize, now: Timestamp, mornings: usize) -> Forecast {
     let mut project = Project { branches: inventory.branches.clone(), records: inventory.records.clone() };
     let today = pair.zone.date(now);
     let mut forecast = Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None };
-    for date in (0..mornings).filter_map(|day| today.checked_add_days(Days::new(day))) {
+    for date in today.iter_days().take(mornings) {
         let at = pair.zone.instant(date, pair.start_at);
         let run = RunId::scheduled(date);
         if at < now || project.branches.by_name(&backup_name(pair, &run)).is_some() {
