@@ -86,6 +86,32 @@ fn the_neon_command_line_reads_and_changes_every_kind_of_object() -> Result<()> 
     Ok(())
 }
 
+#[test]
+fn the_neon_command_line_takes_restores_finalizes_and_deletes_a_snapshot() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let change = |arguments: &[&str]| -> Result<Value> {
+        let answer = neon(&emulator, arguments)?;
+        settle(&emulator)?;
+        Ok(answer)
+    };
+    let taken = change(&["snapshots", "create", "--branch", "production", "--name", "weekly"])?;
+    let id = taken["id"].as_str().context("the snapshot's id")?.to_owned();
+    let listed = neon(&emulator, &["snapshots", "list"])?;
+    assert_eq!((listed[0]["name"].as_str(), listed[0]["id"].as_str()), (Some("weekly"), Some(id.as_str())), "{listed:#}");
+    change(&["snapshots", "restore", &id, "--name", "preview", "--target-branch", "staging"])?;
+    let preview = neon(&emulator, &["branches", "get", "preview"])?;
+    assert_eq!((&preview["restored_from"], preview["parent_id"].as_str()), (&Value::from(id.as_str()), None), "{preview:#}");
+    change(&["snapshots", "finalize", "preview"])?;
+    let staging = neon(&emulator, &["branches", "get", "staging"])?;
+    assert_eq!(staging["id"], preview["id"], "another branch has staging's name now");
+    assert_eq!(neon(&emulator, &["branches", "get", "staging (old)"])?["id"], emulator.staging.as_str());
+    change(&["snapshots", "schedule", "set", "--branch", "production", "--frequency", "daily", "--hour", "5"])?;
+    assert_eq!(neon(&emulator, &["snapshots", "schedule", "get", "--branch", "production"])?[0]["frequency"], "daily");
+    change(&["snapshots", "delete", &id])?;
+    assert_eq!(neon(&emulator, &["snapshots", "list"])?, Value::from(Vec::<Value>::new()));
+    Ok(())
+}
+
 /// Returns an instant of tomorrow.
 fn expiry() -> String {
     let created: chrono::DateTime<chrono::Utc> = std::time::SystemTime::UNIX_EPOCH.into();

@@ -10,6 +10,7 @@ mod openapi;
 mod parity;
 mod rules;
 mod schema;
+mod snapshots;
 mod tenants;
 mod verification;
 

@@ -40,6 +40,27 @@ fn people(emulator: &Emulator, replies: &mut Vec<Value>, project: &str) -> Resul
     Ok(())
 }
 
+/// Takes a snapshot, restores it and lets it take staging's place, and sets a schedule.
+fn snapshots(emulator: &Emulator, replies: &mut Vec<Value>, project: &str) -> Result<()> {
+    let production = format!("{project}/branches/{}", emulator.production);
+    let schedule = format!("{production}/backup_schedule");
+    let daily = json!({"schedule": [{"frequency": "daily", "hour": 5, "retention_seconds": 604_800}]});
+    call(emulator, replies, "setSnapshotSchedule", "PUT", &schedule, Some(daily))?;
+    call(emulator, replies, "getSnapshotSchedule", "GET", &schedule, None)?;
+    let taken = call(emulator, replies, "createSnapshot", "POST", &format!("{production}/snapshot?name=weekly&slug=weekly"), None)?;
+    let snapshot = format!("{project}/snapshots/{}", taken["snapshot"]["id"].as_str().context("the snapshot's id")?);
+    call(emulator, replies, "listSnapshots", "GET", &format!("{project}/snapshots"), None)?;
+    call(emulator, replies, "updateSnapshot", "PATCH", &snapshot, Some(json!({"snapshot": {"name": "first of the week"}})))?;
+    let preview = json!({"name": "preview", "target_branch_id": emulator.staging});
+    let restored = call(emulator, replies, "restoreSnapshot", "POST", &format!("{snapshot}/restore"), Some(preview))?;
+    let preview = format!("{project}/branches/{}", restored["branch"]["id"].as_str().context("the branch's id")?);
+    call(emulator, replies, "finalizeRestoreBranch", "POST", &format!("{preview}/finalize_restore"), None)?;
+    call(emulator, replies, "listProjectBranches", "GET", &format!("{project}/branches"), None)?;
+    call(emulator, replies, "deleteSnapshot", "DELETE", &snapshot, None)?;
+    call(emulator, replies, "deleteSnapshot", "DELETE", &snapshot, None)?;
+    Ok(())
+}
+
 #[test]
 fn every_reply_matches_neons_openapi_document() -> Result<()> {
     let (folder, emulator) = emulator()?;
@@ -103,6 +124,7 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
     reply("deleteProjectBranch", "DELETE", &format!("{project}/branches/{spare}"), None)?;
     reply("setDefaultProjectBranch", "POST", &format!("{project}/branches/{backup}/set_as_default"), None)?;
     reply("getProjectBranch", "GET", &format!("{project}/branches/br-gone-gone-00000000"), None)?;
+    snapshots(&emulator, &mut replies, &project)?;
 
     assert_eq!(unjudged(&replies)?, Vec::<String>::new(), "routes of the emulator that no reply was judged of");
 

@@ -37,6 +37,12 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
                 (operation, Ok(()))
             }
             Effect::SetPassword { operation, branch, .. } => (operation, tell_passwords(&state, &branch).await),
+            Effect::Snapshot { operation, snapshot, source, point } => (operation, take_snapshot(&state, &snapshot, &source, point).await),
+            Effect::Unpack { operation, branch, source } => (operation, unpack(&state, &branch, &source).await),
+            Effect::Discard { operation, data } => {
+                state.data.lock().await.remove(&data);
+                (operation, Ok(()))
+            }
         };
         let result = result.map_err(|error| format!("{error:#}"));
         if let Err(error) = &result {
@@ -54,6 +60,28 @@ async fn make_branch(state: &State, branch: &str, source: &str, point: crate::mo
     if let Some(branch) = model.branch_mut(branch) {
         branch.parent_lsn = Some(lsn);
         branch.parent_timestamp = Some(now());
+    }
+    Ok(())
+}
+
+async fn take_snapshot(state: &State, snapshot: &str, source: &str, point: crate::model::Point) -> Result<()> {
+    let data = lock(&state.model).snapshot(snapshot).map(|snapshot| snapshot.data.clone()).context("find the snapshot")?;
+    let lsn = state.data.lock().await.branch(source, &data, point).await?;
+    let mut model = lock(&state.model);
+    if let Some(found) = model.snapshots.iter_mut().find(|found| found.id == snapshot) {
+        found.lsn = Some(lsn);
+    }
+    Ok(())
+}
+
+/// Gives a branch the data of a snapshot.
+async fn unpack(state: &State, branch: &str, source: &str) -> Result<()> {
+    let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
+    let mut store = state.data.lock().await;
+    store.branch(source, &data, crate::model::Point::Head).await?;
+    let tampering = lock(&state.tampering).take();
+    if let Some(sql) = tampering {
+        store.tamper(&data, &sql).await?;
     }
     Ok(())
 }
@@ -381,8 +409,14 @@ pub(crate) async fn answer(state: &Arc<State>, method: &str, path: &str, body: &
             Ok(value) => {
                 let mut model = lock(&state.model);
                 model.store_passwords = value["store_passwords"].as_bool().unwrap_or(model.store_passwords);
-                let limit = value["branches_limit"].as_u64().and_then(|limit| usize::try_from(limit).ok());
-                model.limits.branches = limit.unwrap_or(model.limits.branches);
+                let limit =
+                    |key: &str, present: usize| value[key].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(present);
+                model.limits.branches = limit("branches_limit", model.limits.branches);
+                model.limits.root_branches = limit("root_branches_limit", model.limits.root_branches);
+                model.limits.snapshots = limit("snapshots_limit", model.limits.snapshots);
+                if let Some(plan) = value["subscription_type"].as_str() {
+                    plan.clone_into(&mut model.limits.subscription);
+                }
                 (200, json!({}))
             }
             Err(error) => bad(&error),

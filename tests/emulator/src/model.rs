@@ -9,10 +9,12 @@
 
 mod branches;
 mod endpoints;
+mod objects;
 mod operations;
 mod render;
 mod routes;
 mod settings;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +24,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::objects::{Branch, Database, Endpoint, Role, Snapshot, Unpacked};
 pub use self::operations::{Finish, Operation};
 pub use self::routes::route_name;
 pub use self::settings::{Durations, Limits, Switches};
@@ -160,6 +163,33 @@ pub enum Effect {
         /// The branch.
         branch: String,
     },
+    /// Make the data of a snapshot from that of a branch.
+    Snapshot {
+        /// The operation that waits for it.
+        operation: String,
+        /// The snapshot that gets the data.
+        snapshot: String,
+        /// The data that the source has now.
+        source: String,
+        /// At which point.
+        point: Point,
+    },
+    /// Make the data of a branch from that of a snapshot.
+    Unpack {
+        /// The operation that waits for it.
+        operation: String,
+        /// The branch that gets the data.
+        branch: String,
+        /// The data of the snapshot.
+        source: String,
+    },
+    /// Remove the data of a snapshot.
+    Discard {
+        /// The operation that waits for it.
+        operation: String,
+        /// The data.
+        data: String,
+    },
     /// Give a role its new password.
     SetPassword {
         /// The operation that waits for it.
@@ -180,104 +210,6 @@ pub enum Point {
     Lsn(Lsn),
     /// The one at a time.
     Time(Timestamp),
-}
-
-/// A branch.
-#[derive(Clone, Debug)]
-pub struct Branch {
-    /// Its id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The branch it was made from.
-    pub parent: Option<String>,
-    /// Where in the parent it begins; known when its data is there.
-    pub parent_lsn: Option<Lsn>,
-    /// The time of that position.
-    pub parent_timestamp: Option<Timestamp>,
-    /// `init`, `resetting` or `ready`.
-    pub state: &'static str,
-    /// The state it is going to have.
-    pub pending_state: Option<&'static str>,
-    /// Whether it is the default branch.
-    pub is_default: bool,
-    /// Whether it is protected.
-    pub is_protected: bool,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it changed last.
-    pub updated_at: Timestamp,
-    /// When its state changed last.
-    pub state_changed_at: Timestamp,
-    /// When it was restored last.
-    pub last_reset_at: Option<Timestamp>,
-    /// When it expires.
-    pub expires_at: Option<Timestamp>,
-    /// What is written on it.
-    pub annotation: BTreeMap<String, String>,
-    /// Its roles, with their passwords where they are known.
-    pub roles: Vec<Role>,
-    /// Its databases.
-    pub databases: Vec<Database>,
-    /// Which data it has: changes with each restore.
-    pub data: String,
-}
-
-/// A role of a branch.
-#[derive(Clone, Debug)]
-pub struct Role {
-    /// Its name.
-    pub name: String,
-    /// Its password; `None` where it was set without the control plane seeing it.
-    pub password: Option<String>,
-    /// Whether the compute does not know this password yet.
-    pub is_stale: bool,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-/// A database of a branch.
-#[derive(Clone, Debug)]
-pub struct Database {
-    /// Its number.
-    pub id: u64,
-    /// Its name.
-    pub name: String,
-    /// The role that owns it.
-    pub owner: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-/// An endpoint.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Its id.
-    pub id: String,
-    /// The branch it serves.
-    pub branch: String,
-    /// Whether it accepts writes.
-    pub is_read_write: bool,
-    /// `init`, `active` or `idle`.
-    pub state: &'static str,
-    /// The state it is going to have.
-    pub pending_state: Option<&'static str>,
-    /// The smallest and the largest size, as the caller wrote them.
-    pub size: (Value, Value),
-    /// Seconds until it sleeps; 0 means the default.
-    pub suspend_timeout_seconds: i64,
-    /// Whether connections are refused.
-    pub is_disabled: bool,
-    /// Whether who has an account of Neon's may connect without a password.
-    pub is_passwordless: bool,
-    /// A name that somebody gave it.
-    pub name: Option<String>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it changed last.
-    pub updated_at: Timestamp,
-    /// When it was used last.
-    pub last_active: Option<Timestamp>,
 }
 
 /// One project.
@@ -313,6 +245,10 @@ pub struct Model {
     pub endpoints: Vec<Endpoint>,
     /// Every operation, oldest first.
     pub operations: Vec<Operation>,
+    /// Every snapshot, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// When snapshots are taken by themselves: what was set, by branch.
+    pub schedules: BTreeMap<String, Value>,
     /// What is done to the next operations that are made: they hang, or fail.
     pub operation_faults: Vec<Finish>,
     /// Whether a server reports work done; without one, operations end by time alone.
@@ -362,6 +298,8 @@ impl Model {
             branches: Vec::new(),
             endpoints: Vec::new(),
             operations: Vec::new(),
+            snapshots: Vec::new(),
+            schedules: BTreeMap::new(),
             operation_faults: Vec::new(),
             has_server: false,
             created_at: now,
@@ -435,6 +373,7 @@ impl Model {
             roles: Vec::new(),
             databases: Vec::new(),
             data,
+            unpacked: None,
         }
     }
 
@@ -472,6 +411,11 @@ impl Model {
     /// Returns a branch by its name.
     pub fn branch_named(&self, name: &str) -> Option<&Branch> {
         self.branches.iter().find(|branch| branch.name == name)
+    }
+
+    /// Returns a snapshot.
+    pub fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.id == id)
     }
 
     /// Returns an endpoint.
@@ -518,6 +462,7 @@ impl Model {
         for id in expired {
             self.forget_branch(&id);
         }
+        self.snapshots.retain(|snapshot| snapshot.expires_at.is_none_or(|at| at > now));
     }
 
     fn forget_branch(&mut self, id: &str) {

@@ -152,8 +152,12 @@ pub struct Simulated {
     pub model: Model,
     /// Whether the next restored data is damaged: a copy that is no copy.
     pub damages_next_restore: bool,
+    /// Whether the next branch that is made from a snapshot is damaged.
+    pub damages_next_unpacking: bool,
     data: BTreeMap<String, Data>,
     copies: Vec<Copied>,
+    /// What data held at the positions at which branches were made of it.
+    passed: BTreeMap<(String, Lsn), Contents>,
     position: u64,
 }
 
@@ -165,7 +169,15 @@ impl Simulated {
         }
         let whole = Data { first: contents.clone(), present: contents.clone(), is_whole: true, prepared_by: BTreeSet::new() };
         let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
-        Self { model, damages_next_restore: false, data, copies: Vec::new(), position: FIRST_POSITION }
+        Self {
+            model,
+            damages_next_restore: false,
+            damages_next_unpacking: false,
+            data,
+            copies: Vec::new(),
+            passed: BTreeMap::new(),
+            position: FIRST_POSITION,
+        }
     }
 
     /// Returns what a branch holds; `None` when there is no such branch, or it cannot be read.
@@ -216,7 +228,11 @@ impl Simulated {
         if let Some(data) = self.data.get_mut(&copied.data) {
             data.is_whole = true;
         }
-        if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data) {
+        if let Some(snapshot) = self.model.snapshots.iter_mut().find(|snapshot| snapshot.data == copied.data) {
+            snapshot.lsn = snapshot.lsn.or(Some(copied.lsn));
+        }
+        if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data && branch.unpacked.is_none())
+        {
             branch.parent_lsn = Some(copied.lsn);
             branch.parent_timestamp = Some(now);
         }
@@ -233,6 +249,15 @@ impl Simulated {
                     let is_damaged = std::mem::take(&mut self.damages_next_restore);
                     self.copy(operation, branch, source, *point, is_damaged);
                 }
+                Effect::Snapshot { operation, snapshot, source, point } => {
+                    let data = self.model.snapshot(snapshot).map(|snapshot| snapshot.data.clone()).unwrap_or_default();
+                    self.copy_to(operation, "", &data, source, *point, false);
+                }
+                Effect::Unpack { operation, branch, source } => {
+                    let is_damaged = std::mem::take(&mut self.damages_next_unpacking);
+                    self.copy(operation, branch, source, Point::Head, is_damaged);
+                }
+                Effect::Discard { data, .. } => drop(self.data.remove(data)),
                 Effect::Start { .. } | Effect::Suspend { .. } | Effect::Delete { .. } | Effect::SetPassword { .. } => {}
             }
         }
@@ -240,16 +265,29 @@ impl Simulated {
     }
 
     fn copy(&mut self, operation: &str, branch: &str, source: &str, point: Point, is_damaged: bool) {
+        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
+        self.copy_to(operation, branch, &data, source, point, is_damaged);
+    }
+
+    fn copy_to(&mut self, operation: &str, branch: &str, data: &str, source: &str, point: Point, is_damaged: bool) {
         let Some(from) = self.data.get(source) else { return };
-        // An earlier point of a branch is the one at which it was made or restored; nothing else is asked for.
-        let mut contents = if point == Point::Head { from.present.clone() } else { from.first.clone() };
+        // An earlier point of a branch is one at which another began, or the one at which it was made or restored; nothing else is asked for.
+        let mut contents = match point {
+            Point::Head => from.present.clone(),
+            Point::Lsn(lsn) => self.passed.get(&(source.to_owned(), lsn)).unwrap_or(&from.first).clone(),
+            Point::Time(_) => from.first.clone(),
+        };
+        self.position += 0x1_0000;
+        let lsn = Lsn(self.position);
+        if point == Point::Head {
+            self.passed.insert((source.to_owned(), lsn), contents.clone());
+        }
         if is_damaged {
             contents.damage();
         }
-        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
-        self.data.insert(data.clone(), Data { first: contents.clone(), present: contents, is_whole: false, prepared_by: BTreeSet::new() });
-        self.position += 0x1_0000;
-        self.copies.push(Copied { operation: operation.to_owned(), branch: branch.to_owned(), data, lsn: Lsn(self.position) });
+        let new = Data { first: contents.clone(), present: contents, is_whole: false, prepared_by: BTreeSet::new() };
+        self.data.insert(data.to_owned(), new);
+        self.copies.push(Copied { operation: operation.to_owned(), branch: branch.to_owned(), data: data.to_owned(), lsn });
     }
 
     /// Answers a batch of SQL: the status and the body.

@@ -13,10 +13,15 @@ use super::render::BranchBody;
 use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, seconds};
 
 /// Source: Neon API v2, `BranchCreateRequest`: name has 1 to 256 characters.
-const NAME_LENGTH: usize = 256;
+pub(super) const NAME_LENGTH: usize = 256;
 
 /// Source: Neon guides, branch expiration, 2026-07-15: at most 30 days.
 const LONGEST_EXPIRY: TimeDelta = TimeDelta::days(30);
+
+/// How long a child cannot be reset after its parent was restored from a snapshot.
+///
+/// Source: Neon guides, reset from parent, 2026-09-24: "up to 24 hours".
+const UNSETTLED: TimeDelta = TimeDelta::hours(24);
 
 /// A listing of branches.
 #[derive(Serialize)]
@@ -26,7 +31,7 @@ struct Listing<'a> {
     pagination: Value,
 }
 
-fn exists(name: &str) -> ApiError {
+pub(super) fn exists(name: &str) -> ApiError {
     ApiError::new(409, "BRANCH_ALREADY_EXISTS", format!("branch already exists; branch_name:\"{name}\""))
 }
 
@@ -188,19 +193,29 @@ impl Model {
         if parent.expires_at.is_some() {
             return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
         }
-        match point {
-            Point::Head => {}
+        if let Point::Lsn(lsn) = point
+            && parent.parent_lsn == Some(lsn)
+            && !self.switches.branch_at_restore_lsn
+        {
+            return Err(ApiError::new(400, "", "parent_lsn is not within the history of the parent branch"));
+        }
+        self.check_history(parent, point, "parent_", now)
+    }
+
+    /// Refuses a point that is older than the history of a root branch, or in the future.
+    pub(super) fn check_history(&self, branch: &Branch, point: Point, prefix: &str, now: Timestamp) -> Result<(), ApiError> {
+        let (what, at) = match point {
+            Point::Head => return Ok(()),
+            Point::Time(at) => ("timestamp", Some(at)),
+            // When a position was passed is known of those at which branches were made.
             Point::Lsn(lsn) => {
-                if parent.parent_lsn == Some(lsn) && !self.switches.branch_at_restore_lsn {
-                    return Err(ApiError::new(400, "", "parent_lsn is not within the history of the parent branch"));
-                }
+                let mut made = self.branches.iter().filter(|child| child.parent.as_ref() == Some(&branch.id));
+                ("lsn", made.find(|child| child.parent_lsn == Some(lsn)).and_then(|child| child.parent_timestamp))
             }
-            Point::Time(at) => {
-                let oldest = now - TimeDelta::seconds(self.history_seconds);
-                if at > now || at < oldest {
-                    return Err(ApiError::new(400, "", "parent_timestamp is not within the history window"));
-                }
-            }
+        };
+        let oldest = now - TimeDelta::seconds(self.history_seconds);
+        if at.is_some_and(|at| at > now || at < oldest) {
+            return Err(ApiError::new(400, "", format!("{prefix}{what} is not within the history window")));
         }
         Ok(())
     }
@@ -257,7 +272,8 @@ impl Model {
         if branch.is_protected {
             return Err(ApiError::new(422, "", "cannot delete a protected branch"));
         }
-        if branch.is_default || branch.parent.is_none() {
+        // Source: Neon, manage branches: the *original* root cannot be deleted; one that was made from a snapshot can.
+        if branch.is_default || branch.parent.is_none() && branch.unpacked.is_none() {
             return Err(ApiError::new(422, "", "cannot delete the default or root branch"));
         }
         let child = self.branches.iter().find(|other| other.parent.as_deref() == Some(id));
@@ -300,7 +316,7 @@ impl Model {
         let source = self.find_branch(source_id)?.clone();
         let point = point(&body["source_lsn"], &body["source_timestamp"])?;
         let name = body["preserve_under_name"].as_str();
-        self.check_restore(&target, &source, point, name)?;
+        self.check_restore(&target, &source, point, name, now)?;
         let preserved = name.map(|name| self.preserve(&target, name, now));
         let is_self = source.id == target.id;
         let new_parent = if is_self { preserved.clone() } else { Some(source.id.clone()) };
@@ -341,7 +357,7 @@ impl Model {
         Ok(Response::new(200, json!({"branch": rendered, "operations": self.render_operations(&[operation], now)}), effects))
     }
 
-    fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>) -> Result<(), ApiError> {
+    fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>, now: Timestamp) -> Result<(), ApiError> {
         if target.is_protected {
             return Err(ApiError::new(422, "", "cannot restore a protected branch"));
         }
@@ -354,6 +370,14 @@ impl Model {
         }
         if source.expires_at.is_some() && self.switches.refuse_expiring_source {
             return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
+        }
+        let is_unpacked = |branch: &Branch| branch.unpacked.is_some();
+        let since = now - UNSETTLED;
+        let is_unsettled = source.unpacked.as_ref().is_some_and(|from| from.finalized_at.is_some_and(|at| at > since));
+        if point != Point::Head && (is_unpacked(target) || is_unpacked(source))
+            || is_unsettled && target.parent.as_ref() == Some(&source.id)
+        {
+            return Err(ApiError::new(422, "", "restore from snapshot on target branch is still ongoing"));
         }
         if target.parent.is_some() && point != Point::Head && !self.switches.child_point_in_time {
             return Err(ApiError::new(422, "", "source branch must be a root branch"));
@@ -421,7 +445,7 @@ fn restored_roles(target: &Branch, source: &Branch, from_source: bool) -> Vec<su
 }
 
 /// Reads which state of a branch is meant.
-fn point(lsn: &Value, time: &Value) -> Result<Point, ApiError> {
+pub(super) fn point(lsn: &Value, time: &Value) -> Result<Point, ApiError> {
     match (lsn.as_str(), time.as_str()) {
         (None, None) => Ok(Point::Head),
         (Some(lsn), None) => lsn.parse().map(Point::Lsn),
@@ -433,7 +457,7 @@ fn point(lsn: &Value, time: &Value) -> Result<Point, ApiError> {
     }
 }
 
-fn expiry(value: &Value, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+pub(super) fn expiry(value: &Value, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let Some(text) = value.as_str() else { return Ok(None) };
     let at: Timestamp = text.parse().map_err(|_| ApiError::new(400, "", format!("invalid timestamp {text:?}")))?;
     if at <= now || at > now + LONGEST_EXPIRY {

@@ -73,6 +73,10 @@ pub(super) enum Then {
     Forget(String),
     /// An endpoint is gone.
     ForgetEndpoint(String),
+    /// A snapshot is gone.
+    ForgetSnapshot(String),
+    /// A branch that was made from a snapshot takes the place of its target, which gets this name.
+    TakePlace(String, String),
 }
 
 /// What starts an operation.
@@ -213,6 +217,8 @@ impl Model {
             Then::Idle(id) => self.set_endpoint_state(&id, "idle", now),
             Then::Forget(id) => self.forget_branch(&id),
             Then::ForgetEndpoint(id) => self.endpoints.retain(|endpoint| endpoint.id != id),
+            Then::ForgetSnapshot(id) => self.snapshots.retain(|snapshot| snapshot.id != id),
+            Then::TakePlace(id, old_name) => self.take_place(&id, &old_name, now),
         }
     }
 

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Branch, Endpoint, Model, Operation, Role, Timestamp, seconds};
+use super::{Branch, Endpoint, Model, Operation, Role, Snapshot, Timestamp, seconds};
 
 /// A branch as Neon writes it.
 #[derive(Serialize)]
@@ -39,6 +39,28 @@ pub(super) struct BranchBody<'a> {
     expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_reset_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restore_status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_as: Option<&'a str>,
+}
+
+/// A snapshot as Neon writes it.
+#[derive(Serialize)]
+pub(super) struct SnapshotBody<'a> {
+    id: &'a str,
+    name: &'a str,
+    source_branch_id: &'a str,
+    created_at: String,
+    manual: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slug: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
 }
 
 /// An endpoint as Neon writes it.
@@ -128,7 +150,7 @@ impl Model {
             "updated_at": seconds(self.created_at), "consumption_period_start": "0001-01-01T00:00:00Z",
             "consumption_period_end": "0001-01-01T00:00:00Z", "owner_id": "org-emulated-00000000", "org_id": "org-emulated-00000000",
             "owner": {"email": "owner@example.com", "name": "Owner", "branches_limit": self.limits.branches,
-                      "subscription_type": "scale_v3"},
+                      "subscription_type": self.limits.subscription},
         })
     }
 
@@ -179,6 +201,23 @@ impl Model {
             pending_state: branch.pending_state,
             expires_at: branch.expires_at.map(seconds),
             last_reset_at: branch.last_reset_at.map(seconds),
+            restore_status: branch.unpacked.as_ref().map(|from| if from.finalized_at.is_some() { "finalized" } else { "restored" }),
+            restored_from: branch.unpacked.as_ref().map(|from| from.snapshot.as_str()),
+            restored_as: branch.unpacked.as_ref().filter(|from| from.finalized_at.is_some()).map(|from| from.target.as_str()),
+        }
+    }
+
+    /// Renders a snapshot.
+    pub(super) fn render_snapshot(snapshot: &Snapshot) -> SnapshotBody<'_> {
+        SnapshotBody {
+            id: &snapshot.id,
+            name: &snapshot.name,
+            source_branch_id: &snapshot.source,
+            created_at: seconds(snapshot.created_at),
+            manual: snapshot.is_manual,
+            slug: snapshot.slug.as_deref(),
+            lsn: snapshot.lsn.map(|lsn| lsn.to_string()),
+            expires_at: snapshot.expires_at.map(seconds),
         }
     }
 

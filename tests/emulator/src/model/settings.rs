@@ -21,6 +21,8 @@ pub struct Switches {
     pub parent_changes_at_once: bool,
     /// Reference §7.14: annotations survive a restore.
     pub annotations_survive: bool,
+    /// Reference §1.1: a snapshot may be given a `slug`, which no other has; otherwise it is not looked at.
+    pub snapshot_slugs: bool,
 }
 
 impl Default for Switches {
@@ -33,6 +35,7 @@ impl Default for Switches {
             reader_without_writer: true,
             parent_changes_at_once: true,
             annotations_survive: true,
+            snapshot_slugs: true,
         }
     }
 }
@@ -62,10 +65,16 @@ pub struct Limits {
     pub branches: usize,
     /// Protected branches.
     pub protected_branches: usize,
+    /// Root branches. Source: Neon plans, 2026-03-20: 3 on Free, 5 on Launch, 25 on Scale.
+    pub root_branches: usize,
+    /// Snapshots that somebody asked for. Source: Neon plans, 2026-03-20: 1 on Free, 100 on Launch and Scale.
+    pub snapshots: usize,
+    /// The plan.
+    pub subscription: String,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { branches: 25, protected_branches: 5 }
+        Self { branches: 25, protected_branches: 5, root_branches: 25, snapshots: 100, subscription: "scale_v3".to_owned() }
     }
 }
