@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-pub use self::keep::{KeepRules, Span};
+pub use self::keep::{KeepRules, Rule, Span, Tier};
 use self::reader::Fields;
 pub use self::reader::Problem;
 pub use self::smoke::{Capture, SmokeTest};

@@ -61,6 +61,10 @@ text_id!(
     OperationId
 );
 text_id!(
+    /// A Neon snapshot, such as `snap-damp-dew-a1b2c3d4`.
+    SnapshotId
+);
+text_id!(
     /// The name of a branch; unique in its project.
     BranchName
 );

@@ -8,6 +8,7 @@
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13, and the recorded replies named at each item.
 
+mod call;
 pub mod sql;
 pub mod wire;
 
@@ -20,8 +21,9 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Permission, Project, Role};
-use crate::id::{BranchId, BranchName, EndpointId, Lsn, ProjectId, RoleName, Secret};
+pub use self::call::{Call, CreateBranch, CreateSnapshot, EndpointKind, RestoreBranch, RestoreSnapshot};
+use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Permission, Project, Role, ScheduleItem, Snapshot};
+use crate::id::{BranchId, ProjectId, RoleName, Secret};
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
 /// How long a call to Neon may take.
@@ -40,102 +42,6 @@ pub struct Api {
     pub base: String,
     /// The key.
     pub key: Secret,
-}
-
-/// One call of Neon's API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// Reads the project. Repeatable.
-    GetProject,
-    /// Lists every branch. Repeatable.
-    ListBranches,
-    /// Lists every endpoint of the project. Repeatable.
-    ListEndpoints,
-    /// Lists the databases of a branch. Repeatable.
-    ListDatabases(BranchId),
-    /// Lists the roles of a branch. Repeatable.
-    ListRoles(BranchId),
-    /// Asks for a role's password. Repeatable.
-    RevealPassword(BranchId, RoleName),
-    /// Lists the newest operations. Repeatable.
-    ListOperations,
-    /// Lists who has been given access to the project. Repeatable.
-    ListPermissions,
-    /// Makes a branch. A second call is refused, because the name is taken.
-    CreateBranch(CreateBranch),
-    /// Gives a branch a read-only endpoint of this size, in hundredths of a compute unit. Not repeatable: a second call makes a second
-    /// one, so it is sent only after a listing shows none.
-    CreateEndpoint(BranchId, u32),
-    /// Overwrites a branch. Not repeatable; see [`RestoreBranch`].
-    RestoreBranch(RestoreBranch),
-    /// Deletes a branch. Repeatable: deleting what is gone answers 204.
-    DeleteBranch(BranchId),
-    /// Deletes an endpoint. Repeatable: deleting what is gone answers 204.
-    DeleteEndpoint(EndpointId),
-}
-
-/// What an endpoint is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointKind {
-    /// Reads a branch; several may.
-    ReadOnly,
-    /// Reads and writes it; one may.
-    ReadWrite,
-}
-
-impl EndpointKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadOnly => "read_only",
-            Self::ReadWrite => "read_write",
-        }
-    }
-}
-
-/// Makes a branch with one small endpoint.
-///
-/// # Repeating
-///
-/// Refused with 409 `BRANCH_ALREADY_EXISTS`, because names are unique in a project.
-///
-/// # Source
-///
-/// Neon API v2, createProjectBranch, read 2026-11-21: no endpoint is created unless `endpoints` is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreateBranch {
-    /// The branch it is made from.
-    pub parent: BranchId,
-    /// The position in the parent; `None` for its head.
-    pub parent_lsn: Option<Lsn>,
-    /// Its name.
-    pub name: BranchName,
-    /// What kind of endpoint it gets.
-    pub endpoint: EndpointKind,
-    /// The size of the endpoint in hundredths of a compute unit.
-    pub endpoint_cu_hundredths: u32,
-    /// What is written on it.
-    pub annotation: Vec<(&'static str, String)>,
-}
-
-/// Overwrites a branch with the head of another.
-///
-/// # Repeating
-///
-/// Not repeatable by itself. With `displaced_name` derived from the state that is displaced, a second call asks for a name that
-/// is taken and is refused with 409.
-///
-/// # Source
-///
-/// Neon API v2, restoreProjectBranch, read 2026-11-21: "If `source_timestamp` and `source_lsn` are omitted, the branch will be
-/// restored to head."
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestoreBranch {
-    /// The branch that is overwritten. Never production; preflight refuses that.
-    pub branch: BranchId,
-    /// The branch whose head is taken.
-    pub source: BranchId,
-    /// The name under which Neon keeps the overwritten state.
-    pub displaced_name: BranchName,
 }
 
 /// What a call answered.
@@ -163,8 +69,16 @@ pub enum Reply {
     EndpointCreated(Endpoint),
     /// A restore was accepted; its operations are under way.
     Restored(Branch, Vec<Operation>),
-    /// A branch or an endpoint is being deleted, or was gone already.
+    /// A branch, an endpoint or a snapshot is being deleted, or was gone already.
     Deleted,
+    /// Every snapshot.
+    Snapshots(Vec<Snapshot>),
+    /// When Neon takes snapshots by itself.
+    Schedule(Vec<ScheduleItem>),
+    /// A snapshot is being taken.
+    SnapshotCreated(Snapshot, Vec<Operation>),
+    /// A branch is being made of a snapshot; with its endpoints, if it has any.
+    SnapshotRestored(Branch, Vec<Endpoint>, Vec<Operation>),
 }
 
 /// A call was not answered as wished.
@@ -214,9 +128,14 @@ impl Call {
     /// Returns whether the call can change something.
     pub fn is_write(&self) -> bool {
         match self {
-            Self::CreateBranch(_) | Self::CreateEndpoint(..) | Self::RestoreBranch(_) | Self::DeleteBranch(_) | Self::DeleteEndpoint(_) => {
-                true
-            }
+            Self::CreateBranch(_)
+            | Self::CreateEndpoint(..)
+            | Self::RestoreBranch(_)
+            | Self::DeleteBranch(_)
+            | Self::DeleteEndpoint(_)
+            | Self::CreateSnapshot(_)
+            | Self::RestoreSnapshot(_)
+            | Self::DeleteSnapshot(_) => true,
             Self::GetProject
             | Self::ListBranches
             | Self::ListEndpoints
@@ -224,7 +143,9 @@ impl Call {
             | Self::ListRoles(_)
             | Self::RevealPassword(..)
             | Self::ListOperations
-            | Self::ListPermissions => false,
+            | Self::ListPermissions
+            | Self::ListSnapshots
+            | Self::ListSchedule(_) => false,
         }
     }
 
@@ -244,6 +165,11 @@ impl Call {
             Self::RestoreBranch(restore) => format!("restore {} from {}", restore.branch, restore.source),
             Self::DeleteBranch(branch) => format!("delete branch {branch}"),
             Self::DeleteEndpoint(endpoint) => format!("delete endpoint {endpoint}"),
+            Self::ListSnapshots => format!("list snapshots of {project}"),
+            Self::ListSchedule(branch) => format!("read the backup schedule of {branch}"),
+            Self::CreateSnapshot(create) => format!("take snapshot {} of {} at {}", create.name, create.branch, create.lsn),
+            Self::RestoreSnapshot(restore) => format!("make branch {} from snapshot {}", restore.name, restore.snapshot),
+            Self::DeleteSnapshot(snapshot) => format!("delete snapshot {snapshot}"),
         }
     }
 
@@ -277,6 +203,16 @@ impl Call {
             Self::RestoreBranch(restore) => (Method::Post, format!("/branches/{}/restore", restore.branch)),
             Self::DeleteBranch(branch) => (Method::Delete, format!("/branches/{branch}")),
             Self::DeleteEndpoint(endpoint) => (Method::Delete, format!("/endpoints/{endpoint}")),
+            Self::ListSnapshots => (Method::Get, "/snapshots".to_owned()),
+            Self::ListSchedule(branch) => (Method::Get, format!("/branches/{branch}/backup_schedule")),
+            Self::CreateSnapshot(create) => {
+                let slug = create.slug.as_ref().map(|slug| format!("&slug={slug}")).unwrap_or_default();
+                let name = percent_encode(create.name.as_str());
+                let lsn = percent_encode(&create.lsn.to_string());
+                (Method::Post, format!("/branches/{}/snapshot?lsn={lsn}&name={name}{slug}", create.branch))
+            }
+            Self::RestoreSnapshot(restore) => (Method::Post, format!("/snapshots/{}/restore", restore.snapshot)),
+            Self::DeleteSnapshot(snapshot) => (Method::Delete, format!("/snapshots/{snapshot}")),
         }
     }
 
@@ -303,6 +239,9 @@ impl Call {
         if let Self::RestoreBranch(restore) = self {
             return Some(json!({"source_branch_id": restore.source, "preserve_under_name": restore.displaced_name}));
         }
+        if let Self::RestoreSnapshot(restore) = self {
+            return Some(json!({"name": restore.name, "target_branch_id": restore.target, "finalize_restore": false}));
+        }
         None
     }
 
@@ -314,6 +253,10 @@ impl Call {
     pub fn decode(&self, project: &ProjectId, result: Result<HttpResponse, HttpFailure>) -> Result<Reply, NeonError> {
         let call = || self.describe(project);
         let response = result.map_err(|failure| NeonError::NoReply { call: call(), failure })?;
+        if response.status == 404 && matches!(self, Self::DeleteSnapshot(_)) {
+            // A branch that is gone answers 204; a snapshot does not.
+            return Ok(Reply::Deleted);
+        }
         if !(200..300).contains(&response.status) {
             return Err(status_error(call(), &response));
         }
@@ -342,7 +285,17 @@ impl Call {
                 let restored: Restored = whole(body)?;
                 Reply::Restored(restored.branch, restored.operations)
             }
-            Self::DeleteBranch(_) | Self::DeleteEndpoint(_) => Reply::Deleted,
+            Self::DeleteBranch(_) | Self::DeleteEndpoint(_) | Self::DeleteSnapshot(_) => Reply::Deleted,
+            Self::ListSnapshots => Reply::Snapshots(field(body, "snapshots")?),
+            Self::ListSchedule(_) => Reply::Schedule(field(body, "schedule")?),
+            Self::CreateSnapshot(_) => {
+                let taken: Taken = whole(body)?;
+                Reply::SnapshotCreated(taken.snapshot, taken.operations)
+            }
+            Self::RestoreSnapshot(_) => {
+                let restored: Unpacked = whole(body)?;
+                Reply::SnapshotRestored(restored.branch, restored.endpoints, restored.operations)
+            }
         })
     }
 }
@@ -357,6 +310,20 @@ struct Created {
 #[derive(Deserialize)]
 struct Restored {
     branch: Branch,
+    operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+struct Taken {
+    snapshot: Snapshot,
+    operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+struct Unpacked {
+    branch: Branch,
+    #[serde(default)]
+    endpoints: Vec<Endpoint>,
     operations: Vec<Operation>,
 }
 
@@ -456,6 +423,7 @@ pub fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Lsn;
 
     fn project() -> ProjectId {
         "old-violet-32930710".into()
@@ -485,6 +453,24 @@ mod tests {
                    "branch": {"name": "backup-20261121", "parent_id": "br-noisy-breeze-a5e59rrb"},
                    "endpoints": [{"type": "read_only", "autoscaling_limit_min_cu": 0.25, "autoscaling_limit_max_cu": 0.25}]})
         );
+    }
+
+    #[test]
+    fn a_snapshot_is_asked_for_in_the_query_and_never_finalized() {
+        let api = Api { base: "https://neon.example/api/v2".into(), key: Secret::new("k".into()) };
+        let create = |slug: Option<&str>| {
+            let (branch, lsn, name) = ("br-noisy-breeze-a5e59rrb".into(), Lsn(0x1DE_2850), "backup-20261121".into());
+            Call::CreateSnapshot(CreateSnapshot { branch, lsn, name, slug: slug.map(str::to_owned) }).encode(&api, &project())
+        };
+        let path = "https://neon.example/api/v2/projects/old-violet-32930710/branches/br-noisy-breeze-a5e59rrb/snapshot";
+        assert_eq!(create(None).url, format!("{path}?lsn=0%2F1DE2850&name=backup-20261121"));
+        assert_eq!(create(Some("firstlight-hub")).url, format!("{path}?lsn=0%2F1DE2850&name=backup-20261121&slug=firstlight-hub"));
+        let restore =
+            RestoreSnapshot { snapshot: "snap-a".into(), name: "restore-test-backup-20261121".into(), target: "br-backup".into() };
+        let body: Value = serde_json::from_str(&Call::RestoreSnapshot(restore).encode(&api, &project()).body).expect("we wrote it");
+        assert_eq!(body, json!({"name": "restore-test-backup-20261121", "target_branch_id": "br-backup", "finalize_restore": false}));
+        let gone = Call::DeleteSnapshot("snap-a".into()).decode(&project(), reply(404, r#"{"code":"","message":"snapshot not found"}"#));
+        assert!(matches!(gone, Ok(Reply::Deleted)));
     }
 
     #[test]

@@ -189,7 +189,7 @@ pub struct Metadata {
     pub started_at: String,
     /// When it ended, RFC 3339.
     pub ended_at: String,
-    /// Why a backup is pinned.
+    /// Why a backup is pinned; the position and the id of a snapshot.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }

@@ -7,6 +7,7 @@
 //! | `notice/<pair>/<run>/<kind>` | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
 //! | `backup/<pair>/<run>` | the tick that verified the backup | pruning; the next run | a backup is kept that might have gone; lost rows are not noticed |
 //! | `backup/<pair>/<run>/pin` | `PUT` and `DELETE …/pin` | pruning, `GET /backups` | within the minute, a backup goes that was just pinned |
+//! | `backup/<pair>/<run>/snapshot` | the tick that takes or compares it | pruning, `GET /backups` | a snapshot is not known to be verified, and is kept |
 //! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
 //! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
@@ -23,12 +24,12 @@ use serde::de::{self, DeserializeOwned, Deserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Pair;
-use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
+use crate::id::{BranchId, BranchName, Lsn, PairName, RunId, SnapshotId};
 use crate::port::{Clock, Metadata, Store, StoreFailure};
-use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, SnapshotWork, StepRecord};
 use crate::sync::machine::Ledger;
 use crate::sync::notice::NoticeKind;
-use crate::sync::retention::{Known, Pin, Records};
+use crate::sync::retention::{Known, Pin, Records, SnapshotRecord};
 use crate::sync::step::Step;
 use crate::sync::verify::{Check, CheckOutcome, Counts};
 use crate::time::{Timestamp, after, millis};
@@ -43,7 +44,7 @@ const WRITE_AGAIN: std::time::Duration = std::time::Duration::from_millis(1_100)
 /// Source: Workers KV, limits, 2026-09-05: "bulk get ≤ 100 keys".
 pub const KEYS_PER_READ: usize = 100;
 
-/// Pages of the listing of backups: with a record and a pin for each, a page of 1,000 keys is a year and a half at least.
+/// Pages of the listing of backups: with a record, a snapshot and a pin for each, a page of 1,000 keys is most of a year at least.
 const PAGES_OF_BACKUPS: u32 = 5;
 
 /// A record could not be read.
@@ -92,6 +93,14 @@ pub fn backup_key(pair: &PairName, run: &RunId) -> String {
 
 /// How the key of a pin ends, after that of the backup's record.
 const PIN: &str = "/pin";
+
+/// How the key of what is known of a snapshot ends, after that of the backup's record.
+const SNAPSHOT: &str = "/snapshot";
+
+/// Returns the key of what is known of a backup's snapshot.
+pub fn snapshot_key(pair: &PairName, run: &RunId) -> String {
+    format!("{}{SNAPSHOT}", backup_key(pair, run))
+}
 
 /// Returns what the keys of all records of a pair's backups begin with.
 fn backup_prefix(pair: &PairName) -> String {
@@ -433,7 +442,7 @@ pub async fn ledger<W: Store>(world: &W, pair: &PairName) -> Result<Ledger, Stor
     Ok(Ledger { records: backups(world, pair).await?, unfinished, is_complete: false })
 }
 
-/// Reads what is on record of a pair's backups, in one request for each 1,000 records and pins.
+/// Reads what is on record of a pair's backups, in one request for each 1,000 records of backups, snapshots and pins.
 ///
 /// # Errors
 ///
@@ -446,9 +455,12 @@ pub async fn backups<W: Store>(world: &W, pair: &PairName) -> Result<Records, St
         let page = world.list(&prefix, cursor).await?;
         for (key, facts) in page.keys {
             let Some(rest) = key.strip_prefix(&prefix) else { continue };
-            match rest.strip_suffix(PIN) {
-                Some(run) => records.pins.extend(RunId::decode(run).zip(facts.map(pin))),
-                None => records.known.extend(RunId::decode(rest).map(|run| (run, Known::Verified))),
+            if let Some(run) = rest.strip_suffix(PIN) {
+                records.pins.extend(RunId::decode(run).zip(facts.map(pin)));
+            } else if let Some(run) = rest.strip_suffix(SNAPSHOT) {
+                records.snapshots.extend(RunId::decode(run).zip(facts.and_then(|facts| snapshot(&facts))));
+            } else {
+                records.known.extend(RunId::decode(rest).map(|run| (run, Known::Verified)));
             }
         }
         cursor = page.cursor;
@@ -484,6 +496,40 @@ pub fn facts_of_pin(pin: &Pin, now: Timestamp) -> Metadata {
 /// Reads the facts of a pin. One whose end makes no sense has none.
 fn pin(facts: Metadata) -> Pin {
     Pin { reason: facts.reason, until: facts.ended_at.parse().ok() }
+}
+
+/// What is known of the snapshot of a backup.
+///
+/// Shape: `{"format":1,"name":"backup-20261121","slug":"firstlight-hub-20261121","lsn":"0/1DE2850","id":"snap-…","outcome":{"status":"verified",…},…}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TakenSnapshot<'a> {
+    /// The version of this shape.
+    pub format: u32,
+    /// The snapshot, and what came of it; without an outcome it may not have been taken.
+    #[serde(flatten)]
+    pub work: &'a SnapshotWork,
+}
+
+impl TakenSnapshot<'_> {
+    /// Returns the facts that a listing shows: whether it is verified, when the backup was made, its position, and its id.
+    pub fn facts(&self) -> Metadata {
+        let status = if self.work.is_verified() { VERIFIED } else { "unverified" };
+        let id = self.work.id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
+        let started_at = crate::time::render(self.work.made_at);
+        Metadata { status: status.to_owned(), started_at, ended_at: String::new(), reason: format!("{}{id}", self.work.lsn) }
+    }
+}
+
+/// How the facts of a snapshot call one that was restored and compared.
+const VERIFIED: &str = "verified";
+
+/// Reads the facts of a snapshot; `None` when they make no sense.
+fn snapshot(facts: &Metadata) -> Option<SnapshotRecord> {
+    let mut words = facts.reason.split(' ');
+    let lsn = words.next().and_then(|lsn| lsn.parse().ok());
+    let id = words.next().map(SnapshotId::from);
+    let known = if facts.status == VERIFIED { Known::Verified } else { Known::Unverified };
+    Some(SnapshotRecord { id, lsn, made_at: facts.started_at.parse().ok()?, known })
 }
 
 /// Of a result, what it says of the backup.

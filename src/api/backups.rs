@@ -5,14 +5,14 @@
 use serde_json::{Value, json};
 
 use super::{ApiRequest, ApiResponse, Problem, body, reason_and_end, unavailable};
-use crate::config::{Config, KeepRules, Pair, secret};
+use crate::config::{Config, KeepRules, Pair, Rule, secret};
 use crate::id::{BranchName, RunId};
-use crate::neon::wire::{BranchList, Endpoint};
+use crate::neon::wire::{BranchList, Endpoint, Owner, Snapshot};
 use crate::neon::{Api, Call, Reply};
 use crate::port::{Method, World};
 use crate::record;
 use crate::sync::machine::{is_our_backup, run_of_backup};
-use crate::sync::retention::{self, Entry, Inventory, Kind, Known, Pin, Records};
+use crate::sync::retention::{self, Entry, Inventory, Kind, Known, Pin, Records, Room};
 use crate::tick::Secrets;
 use crate::time::render;
 
@@ -29,9 +29,11 @@ impl<W: World> Asked<'_, W> {
     pub(super) async fn list(&self) -> Result<ApiResponse, Problem> {
         let branches = self.branches().await?;
         let records = self.records(&branches).await?;
-        let inventory = Inventory { branches: &branches, endpoints: &[], records: &records };
+        let snapshots = self.snapshots(&self.pair.keep, &records).await?;
+        let inventory = Inventory { branches: &branches, endpoints: &[], snapshots: &snapshots, records: &records, is_short: false };
         let plan = retention::plan(&inventory, self.pair, &self.pair.keep, None, self.world.now());
-        let (backups, others): (Vec<&Entry>, Vec<&Entry>) = plan.entries.iter().partition(|entry| matches!(entry.kind, Kind::Backup(_)));
+        let is_backup = |entry: &&Entry| matches!(entry.kind, Kind::Backup(_) | Kind::Snapshot(_));
+        let (backups, others): (Vec<&Entry>, Vec<&Entry>) = plan.entries.iter().partition(is_backup);
         let shown = |entries: &[&Entry]| entries.iter().map(|entry| self.shown(entry, &records)).collect::<Vec<Value>>();
         let value = json!({
             "pair": self.pair.name, "rules": rules(&self.pair.keep), "backups": shown(&backups), "others": shown(&others),
@@ -54,10 +56,12 @@ impl<W: World> Asked<'_, W> {
         let branches = self.branches().await?;
         let endpoints = self.endpoints().await?;
         let records = self.records(&branches).await?;
-        let inventory = Inventory { branches: &branches, endpoints: &endpoints, records: &records };
+        let snapshots = self.snapshots(&asked, &records).await?;
+        let inventory = Inventory { branches: &branches, endpoints: &endpoints, snapshots: &snapshots, records: &records, is_short: false };
         let plan = retention::plan(&inventory, self.pair, &asked, None, self.world.now());
         let endpoints = plan.entries.iter().filter(|entry| entry.kind == Kind::Endpoint && !entry.is_kept);
-        let delete: Vec<Value> = endpoints.chain(plan.branches()).map(|entry| self.shown(entry, &records)).collect();
+        let delete: Vec<Value> =
+            endpoints.chain(plan.branches()).chain(plan.snapshots()).map(|entry| self.shown(entry, &records)).collect();
         let keep: Vec<Value> = plan.entries.iter().filter(|entry| entry.is_kept).map(|entry| self.shown(entry, &records)).collect();
         let room = self.room(&inventory, &asked).await?;
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "rules": rules(&asked), "delete": delete, "keep": keep, "room": room})))
@@ -66,11 +70,24 @@ impl<W: World> Asked<'_, W> {
     /// Looks whether the next mornings find room; nothing where the project names no limit.
     async fn room(&self, inventory: &Inventory<'_>, asked: &KeepRules) -> Result<Value, Problem> {
         let Reply::Project(project) = self.call(&Call::GetProject).await? else { return Err(senseless()) };
-        let Some(limit) = project.owner.and_then(|owner| owner.limit()) else { return Ok(Value::Null) };
-        let forecast = retention::forecast(inventory, self.pair, asked, limit, self.world.now());
+        let schedule = Call::ListSchedule(self.pair.production_branch.clone());
+        // What cannot be told (the plan has none, the key may not ask) is not told.
+        let schedule = match self.call(&schedule).await {
+            Ok(Reply::Schedule(schedule)) => schedule,
+            _ => Vec::new(),
+        };
+        let owner = project.owner.as_ref();
+        let warnings = retention::limits(asked, owner, &schedule);
+        let Some(limit) = owner.and_then(Owner::limit) else { return Ok(Value::Null) };
+        let room = Room { branches: limit, snapshots: owner.and_then(Owner::snapshot_limit) };
+        let forecast = retention::forecast(inventory, self.pair, asked, room, self.world.now());
+        let warnings: Vec<String> = warnings.into_iter().chain(forecast.warnings()).collect();
+        let snapshots = forecast.snapshots.as_ref().map(|stock| {
+            json!({"snapshots": inventory.snapshots.len(), "limit": stock.limit, "most": stock.most, "blocked_on": stock.blocked_on})
+        });
         Ok(json!({
             "branches": inventory.branches.branches.len(), "limit": limit, "most": forecast.most, "most_on": forecast.most_on,
-            "blocked_on": forecast.blocked_on, "warning": forecast.warning(),
+            "blocked_on": forecast.blocked_on, "snapshots": snapshots, "warnings": warnings,
         }))
     }
 
@@ -89,14 +106,12 @@ impl<W: World> Asked<'_, W> {
         }
         let now = self.world.now();
         let (reason, until) = reason_and_end(&body(request, &["reason", "until"])?, now)?;
-        let branches = self.branches().await?;
-        let found = branches.by_name(&BranchName::from(name)).filter(|branch| is_our_backup(self.pair, &branches, branch));
-        let Some(backup) = found else {
+        let Some(id) = self.backup(&BranchName::from(name), &run).await? else {
             let detail = format!("{name} is no backup of pair {}; GET /backups lists them", self.pair.name);
             return Err(Problem::new(404, "There is no such backup").with_detail(detail));
         };
         let pin = Pin { reason, until };
-        let value = json!({"format": 1, "id": backup.id, "reason": pin.reason, "until": pin.until.map(render)}).to_string();
+        let value = json!({"format": 1, "id": id, "reason": pin.reason, "until": pin.until.map(render)}).to_string();
         let facts = record::facts_of_pin(&pin, now);
         let stored = record::write(self.world, &key, &value, Some(facts), || true).await;
         stored.map_err(|error| unavailable(&error.into()))?;
@@ -104,17 +119,31 @@ impl<W: World> Asked<'_, W> {
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "backup": name, "pin": shown})))
     }
 
+    /// Returns the id of a backup: of its branch, else of its snapshot.
+    async fn backup(&self, name: &BranchName, run: &RunId) -> Result<Option<String>, Problem> {
+        let branches = self.branches().await?;
+        if let Some(branch) = branches.by_name(name).filter(|branch| is_our_backup(self.pair, &branches, branch)) {
+            return Ok(Some(branch.id.to_string()));
+        }
+        let records = self.records(&branches).await?;
+        let snapshots = self.snapshots(&self.pair.keep, &records).await?;
+        let found = snapshots.iter().find(|snapshot| retention::is_our_snapshot(self.pair, &branches, &records, snapshot, run));
+        Ok(found.map(|snapshot| snapshot.id.to_string()))
+    }
+
     fn shown(&self, entry: &Entry, records: &Records) -> Value {
         let kind = match entry.kind {
             Kind::Backup(_) => "backup",
             Kind::Displaced => "displaced",
+            Kind::Snapshot(_) => "snapshot",
             Kind::Check => "check",
+            Kind::RestoreTest => "restore_test",
             Kind::Endpoint => "endpoint",
         };
         let mut value = json!({
             "name": entry.name, "id": entry.id, "kind": kind, "created_at": render(entry.created_at), "kept": entry.is_kept, "reasons": entry.reasons,
         });
-        if let Kind::Backup(known) = entry.kind {
+        if let Kind::Backup(known) | Kind::Snapshot(known) = entry.kind {
             value["state"] = json!(match known {
                 Some(Known::Verified) => "verified",
                 Some(Known::Unverified) => "unverified",
@@ -131,6 +160,15 @@ impl<W: World> Asked<'_, W> {
     async fn branches(&self) -> Result<BranchList, Problem> {
         let Reply::Branches(branches) = self.call(&Call::ListBranches).await? else { return Err(senseless()) };
         Ok(branches)
+    }
+
+    /// Lists the snapshots, where a rule keeps some or there is one on record.
+    async fn snapshots(&self, rules: &KeepRules, records: &Records) -> Result<Vec<Snapshot>, Problem> {
+        if !rules.has_snapshots() && records.snapshots.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Reply::Snapshots(snapshots) = self.call(&Call::ListSnapshots).await? else { return Err(senseless()) };
+        Ok(snapshots)
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Problem> {
@@ -166,9 +204,13 @@ fn senseless() -> Problem {
 
 fn rules(rules: &KeepRules) -> Value {
     let number = |number: u32| if number == 0 { Value::Null } else { number.into() };
-    json!({
+    let mut value = json!({
         "keep_last": number(rules.last), "keep_daily": number(rules.daily), "keep_weekly": number(rules.weekly), "keep_monthly": number(rules.monthly),
         "keep_yearly": number(rules.yearly), "keep_within": rules.within.map(|span| span.to_string()), "keep_at_least": rules.at_least,
         "keep_failed": rules.failed_days, "keep_displaced": rules.displaced,
-    })
+    });
+    for rule in Rule::ALL.into_iter().filter(|rule| !value[rule.key()].is_null()).collect::<Vec<_>>() {
+        value[rule.tier_key()] = rules.tier(rule).as_str().into();
+    }
+    value
 }

@@ -250,7 +250,7 @@ fn the_plan_is_shown_by_other_rules_and_a_rule_that_makes_no_sense_is_refused_by
     let expected = |days: &[u32]| Some(days.iter().map(|day| json!(format!("backup-202611{day:02}"))).collect::<Vec<_>>());
     assert_eq!(names(&plan("").1), expected(&[14, 13, 12, 11, 10]));
     assert_eq!((&plan("").1["room"]["limit"], &plan("").1["room"]["blocked_on"]), (&json!(25), &Value::Null));
-    let warning = plan("?keep_daily=60").1["room"]["warning"].as_str().unwrap_or_default().to_owned();
+    let warning = plan("?keep_daily=60").1["room"]["warnings"][0].as_str().unwrap_or_default().to_owned();
     assert!(warning.contains("there will be no room for a backup: the project may have 25 branches; lower keep_daily"), "{warning}");
     let (_, weekly, _) = plan("?keep_weekly=1&keep_at_least=9");
     assert_eq!((names(&weekly), &weekly["rules"]["keep_last"]), (expected(&[12, 11, 10]), &Value::Null));

@@ -7,7 +7,7 @@
 //!
 //! Source: restic 0.17, `restic-forget(1)`: "keep the last n daily snapshots"; "newer than duration … relative to the latest snapshot".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -21,8 +21,69 @@ const MOST: u32 = 1_000;
 /// Verified backups that are kept whatever the rules say, where `keep_at_least` is not set.
 const AT_LEAST: u32 = 3;
 
-/// The keys of the rules, as they stand in a pair and in a query.
-const RULES: [&str; 6] = ["keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"];
+/// A keep rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// `keep_last`.
+    Last,
+    /// `keep_daily`.
+    Daily,
+    /// `keep_weekly`.
+    Weekly,
+    /// `keep_monthly`.
+    Monthly,
+    /// `keep_yearly`.
+    Yearly,
+    /// `keep_within`.
+    Within,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 6] = [Self::Last, Self::Daily, Self::Weekly, Self::Monthly, Self::Yearly, Self::Within];
+
+    /// Returns its key and the key of its tier, as they stand in a pair and in a query.
+    fn keys(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Last => ("keep_last", "keep_last_tier"),
+            Self::Daily => ("keep_daily", "keep_daily_tier"),
+            Self::Weekly => ("keep_weekly", "keep_weekly_tier"),
+            Self::Monthly => ("keep_monthly", "keep_monthly_tier"),
+            Self::Yearly => ("keep_yearly", "keep_yearly_tier"),
+            Self::Within => ("keep_within", "keep_within_tier"),
+        }
+    }
+
+    /// Returns its key.
+    pub fn key(self) -> &'static str {
+        self.keys().0
+    }
+
+    /// Returns the key of its tier.
+    pub fn tier_key(self) -> &'static str {
+        self.keys().1
+    }
+}
+
+/// What keeps a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// The branch that the run made: there at once, and counted against the plan's branches.
+    #[default]
+    Branch,
+    /// A snapshot of Neon's, for the long tail.
+    Snapshot,
+}
+
+impl Tier {
+    /// Returns the word that is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Branch => "branch",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
 
 /// What is kept of a pair. A rule that is 0 or `None` is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +106,8 @@ pub struct KeepRules {
     pub failed_days: Option<u32>,
     /// The newest displaced branches, at least one.
     pub displaced: u32,
+    /// The rules that keep snapshots; the others keep branches.
+    pub as_snapshots: BTreeSet<Rule>,
 }
 
 /// A span of the calendar such as `1y6m`, `14d` or `36h`.
@@ -93,8 +156,8 @@ impl fmt::Display for Span {
 pub(super) fn keep_rules(fields: &mut Fields<'_>) -> Option<KeepRules> {
     fields.need("keep_displaced", "1");
     let rules = read(fields);
-    if RULES.iter().all(|key| fields.value(key).is_none()) {
-        let others = RULES[1..].join(", ");
+    if Rule::ALL.iter().all(|rule| fields.value(rule.key()).is_none()) {
+        let others = Rule::ALL[1..].iter().map(|rule| rule.key()).collect::<Vec<_>>().join(", ");
         fields
             .problem("keep_last", format!("is missing, and so are {others}; one of them has to keep something; for example keep_last = 7"));
         return None;
@@ -114,10 +177,48 @@ fn read(fields: &mut Fields<'_>) -> KeepRules {
         at_least: fields.number("keep_at_least", 1, MOST).unwrap_or(AT_LEAST),
         failed_days: fields.number("keep_failed", 1, MOST),
         displaced: fields.number("keep_displaced", 1, 100).unwrap_or(1),
+        as_snapshots: Rule::ALL.into_iter().filter(|rule| tier(fields, *rule) == Tier::Snapshot).collect(),
     }
 }
 
+/// Reads the tier of a rule.
+fn tier(fields: &mut Fields<'_>, rule: Rule) -> Tier {
+    let key = rule.tier_key();
+    let tier = fields.word(key, &[(Tier::Branch.as_str(), Tier::Branch), (Tier::Snapshot.as_str(), Tier::Snapshot)]);
+    if fields.value(key).is_some() && fields.value(rule.key()).is_none() {
+        fields.problem(key, format!("has no {} beside it; set that as well, or take this away", rule.key()));
+    }
+    tier.unwrap_or_default()
+}
+
 impl KeepRules {
+    /// Returns whether any rule keeps snapshots.
+    pub fn has_snapshots(&self) -> bool {
+        !self.as_snapshots.is_empty()
+    }
+
+    /// Returns what a rule keeps.
+    pub fn tier(&self, rule: Rule) -> Tier {
+        if self.as_snapshots.contains(&rule) { Tier::Snapshot } else { Tier::Branch }
+    }
+
+    /// Returns the rules of one tier alone; what belongs to no rule stays.
+    #[must_use]
+    pub fn of(&self, tier: Tier) -> Self {
+        let mut rules = self.clone();
+        for rule in Rule::ALL.into_iter().filter(|rule| self.tier(*rule) != tier) {
+            match rule {
+                Rule::Last => rules.last = 0,
+                Rule::Daily => rules.daily = 0,
+                Rule::Weekly => rules.weekly = 0,
+                Rule::Monthly => rules.monthly = 0,
+                Rule::Yearly => rules.yearly = 0,
+                Rule::Within => rules.within = None,
+            }
+        }
+        rules
+    }
+
     /// Returns the rules that a query asks for. Where it names any rule, it names all of them; `keep_at_least`, `keep_failed` and `keep_displaced`
     /// stay as they are unless they are named.
     ///
@@ -141,7 +242,7 @@ impl KeepRules {
         asked.at_least = if has("keep_at_least") { asked.at_least } else { self.at_least };
         asked.failed_days = asked.failed_days.or(self.failed_days);
         asked.displaced = if has("keep_displaced") { asked.displaced } else { self.displaced };
-        if RULES.iter().any(|key| has(key)) {
+        if Rule::ALL.iter().any(|rule| has(rule.key())) {
             return Ok(asked);
         }
         Ok(Self { at_least: asked.at_least, failed_days: asked.failed_days, displaced: asked.displaced, ..self.clone() })
@@ -171,6 +272,23 @@ mod tests {
         assert_eq!(asked(&[("keep_at_least", "1")]), Ok(KeepRules { at_least: 1, ..rules.clone() }));
         let weekly = KeepRules { weekly: 4, within: Some(Span { days: 3, ..Span::default() }), last: 0, daily: 0, ..rules.clone() };
         assert_eq!(asked(&[("keep_weekly", "4"), ("keep_within", "3d")]), Ok(weekly));
+    }
+
+    #[test]
+    fn a_rule_keeps_branches_unless_its_tier_says_snapshots() {
+        let rules = KeepRules { last: 7, daily: 30, at_least: 3, displaced: 1, ..KeepRules::default() };
+        let asked =
+            |query: &[(&str, &str)]| rules.asked(&query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+        let tiers = asked(&[("keep_last", "5"), ("keep_weekly", "8"), ("keep_weekly_tier", "snapshot")]).expect("rules");
+        assert_eq!((tiers.tier(Rule::Last), tiers.tier(Rule::Weekly)), (Tier::Branch, Tier::Snapshot));
+        let (branches, snapshots) = (tiers.of(Tier::Branch), tiers.of(Tier::Snapshot));
+        assert_eq!((branches.last, branches.weekly, snapshots.last, snapshots.weekly), (5, 0, 0, 8));
+        let faults =
+            |query: &[(&str, &str)]| asked(query).expect_err("a fault").iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let unknown = faults(&[("keep_last", "5"), ("keep_last_tier", "tape")]);
+        assert_eq!(unknown, "keep_last_tier: is \"tape\"; allowed is \"branch\" or \"snapshot\"");
+        let alone = faults(&[("keep_yearly_tier", "snapshot")]);
+        assert_eq!(alone, "keep_yearly_tier: has no keep_yearly beside it; set that as well, or take this away");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, ProjectId, RoleName};
+use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, ProjectId, RoleName, SnapshotId};
 use crate::time::{Timestamp, millis};
 
 /// A project.
@@ -32,6 +32,9 @@ pub struct Project {
     /// Its settings; missing in some replies.
     #[serde(default)]
     pub settings: Option<ProjectSettings>,
+    /// How far back it can be read, in seconds; missing in some replies.
+    #[serde(default)]
+    pub history_retention_seconds: Option<u32>,
 }
 
 /// The settings of a project that say who may connect.
@@ -85,9 +88,26 @@ pub struct Permission {
 pub struct Owner {
     /// How many branches a project may have.
     pub branches_limit: i64,
+    /// The plan, such as `launch_v3`.
+    #[serde(default)]
+    pub subscription_type: String,
 }
 
 impl Owner {
+    /// Returns how many snapshots that people asked for a project of this plan may have; `None` where that is not known.
+    ///
+    /// # Source
+    ///
+    /// Neon plans, 2026-03-20: 1 on Free, 100 on Launch and Scale. No reply of Neon's has the number.
+    pub fn snapshot_limit(&self) -> Option<usize> {
+        let plan = self.subscription_type.split('_').next().unwrap_or_default();
+        match plan {
+            "free" => Some(1),
+            "launch" | "scale" => Some(100),
+            _ => None,
+        }
+    }
+
     /// Returns how many branches a project may have; `None` where there is no limit.
     pub fn limit(&self) -> Option<usize> {
         usize::try_from(self.branches_limit).ok().filter(|limit| *limit > 0)
@@ -124,6 +144,51 @@ pub struct Branch {
     /// When Neon will delete it; missing for never.
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The snapshot that it was made from; missing for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<SnapshotId>,
+}
+
+/// A snapshot of a root branch.
+///
+/// # Source
+///
+/// Neon API v2, `Snapshot`, read 2026-11-22; `slug` from `@neon/sdk` 6.1.2: "unique per project, immutable".
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its name; several may have the same.
+    pub name: BranchName,
+    /// A name that no other has and that never changes; missing where it has none.
+    #[serde(default)]
+    pub slug: Option<String>,
+    /// The branch that it was taken of.
+    #[serde(default)]
+    pub source_branch_id: Option<BranchId>,
+    /// The position in that branch.
+    #[serde(default)]
+    pub lsn: Option<Lsn>,
+    /// When it was made.
+    #[serde(with = "millis")]
+    pub created_at: Timestamp,
+    /// Whether somebody asked for it; `false` for one of a schedule.
+    #[serde(default)]
+    pub manual: Option<bool>,
+}
+
+/// When Neon takes snapshots of a branch by itself.
+///
+/// # Source
+///
+/// Neon API v2, `BackupScheduleItem`, read 2026-11-22.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ScheduleItem {
+    /// `hourly`, `daily`, `weekly`, `monthly`, `yearly`, or a word that Neon has added.
+    pub frequency: String,
+    /// How long each is kept; missing for ever.
+    #[serde(default)]
+    pub retention_seconds: Option<u64>,
 }
 
 /// An endpoint: a compute with an address.

@@ -6,6 +6,7 @@
 //! locks, the checkpoint is a memory.
 
 mod prune;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::prune::Prune;
+pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
 use crate::config::LONGEST_WALL_BUDGET;
 use crate::id::{BranchId, BranchName, DatabaseName, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
@@ -234,6 +236,8 @@ pub enum Side {
     Check,
     /// Staging once what is configured was run on it.
     Prepared,
+    /// A branch that was made from the snapshot of the backup.
+    Snapshot,
     /// Production as it is; it is only counted, and only where that is configured.
     Production,
 }

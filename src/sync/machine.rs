@@ -22,6 +22,7 @@ mod prepare;
 mod probing;
 mod prune;
 mod restore;
+mod snapshot;
 mod staging;
 
 use std::collections::BTreeMap;
@@ -29,13 +30,14 @@ use std::time::Duration;
 
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
-pub use self::names::{backup_name, is_our_backup, run_of_backup};
+pub use self::names::{backup_name, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
 use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
 pub use self::prepare::after_restore_batch;
+pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
 use crate::neon::sql::{Batch, Rows, SqlError};
-use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role};
+use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role, ScheduleItem, Snapshot};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retention::{Known, Records};
@@ -75,6 +77,11 @@ pub struct Seen {
     /// Whether looking at the end has failed for good.
     is_blind: bool,
     prune_plan: Option<prune::Plan>,
+    snapshots: Option<Vec<Snapshot>>,
+    /// Why the snapshots could not be listed.
+    snapshots_unseen: Option<String>,
+    /// When Neon takes snapshots of production by itself.
+    schedule: Option<Vec<ScheduleItem>>,
     ledger: Option<Ledger>,
     /// What smoke tests have captured.
     pub captured: Captured,
@@ -143,6 +150,8 @@ pub enum Action {
     Smoke(usize),
     /// Store the result and queue the notices.
     Publish,
+    /// Write down what is known of the snapshot of the backup, and tell people when it is not what it should be.
+    NoteSnapshot,
 }
 
 /// A batch of SQL and what it is for.
@@ -213,6 +222,8 @@ pub enum Outcome {
     Smoked(Check, Captured),
     /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
     Published(Option<Vec<String>>),
+    /// Whether what is known of the snapshot is on record; these notices wait for their channels.
+    SnapshotNoted(bool, Vec<String>),
 }
 
 /// The rows of each statement, or why there are none, and how long that took.
@@ -278,6 +289,8 @@ pub enum Conclusion {
     Verdict(String),
     /// The run was about to be called a success, and is none any more; this is what staging holds.
     Overtaken(Ending, String),
+    /// The snapshot of the backup has come further.
+    Snapshot(SnapshotProgress),
     /// The plan for pruning is made.
     PrunePlanned(prune::Plan),
     /// Pruning is over.
@@ -310,6 +323,7 @@ impl Seen {
     /// Forgets what a writing call may have changed that makes, changes and deletes no endpoint but those that it tells of.
     fn forget_all_but_endpoints(&mut self) {
         self.branches = None;
+        self.snapshots = None;
         self.operations = None;
         self.look_at = None;
         self.looks = 0;
@@ -389,6 +403,11 @@ impl<'a> View<'a> {
     fn objections(&self) -> Option<String> {
         let all: Vec<String> = self.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
         (!all.is_empty()).then(|| shortened(&all))
+    }
+
+    /// Returns every snapshot, or the call that reads them.
+    fn snapshots(&self) -> Result<&'a [Snapshot], Decision> {
+        self.seen.snapshots.as_deref().ok_or_else(|| act(Call::ListSnapshots))
     }
 
     /// Returns every endpoint, or the call that reads them.

@@ -19,7 +19,7 @@ use sha2::Sha256;
 use crate::config::{Channel, ChannelKind, Pair};
 use crate::id::{ChannelName, PairName, RunId, Secret};
 use crate::port::{HttpRequest, Method};
-use crate::sync::checkpoint::{Checkpoint, RunStatus};
+use crate::sync::checkpoint::{Checkpoint, RunStatus, SnapshotOutcome};
 use crate::sync::step::Step;
 use crate::time::{Timestamp, millis};
 
@@ -52,12 +52,23 @@ pub enum NoticeKind {
     Corrected,
     /// A record of the pair cannot be read, so that nothing is done for it.
     Stuck,
+    /// The backup is not kept by a snapshot, although a rule wants one.
+    SnapshotFailed,
 }
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 8] =
-        [Self::Succeeded, Self::Failed, Self::Cancelled, Self::Superseded, Self::Missed, Self::Late, Self::Corrected, Self::Stuck];
+    pub const ALL: [Self; 9] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Superseded,
+        Self::Missed,
+        Self::Late,
+        Self::Corrected,
+        Self::Stuck,
+        Self::SnapshotFailed,
+    ];
 
     /// Returns the word that stands in ids.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +81,7 @@ impl NoticeKind {
             Self::Late => "late",
             Self::Corrected => "corrected",
             Self::Stuck => "stuck",
+            Self::SnapshotFailed => "snapshot_failed",
         }
     }
 }
@@ -79,7 +91,7 @@ impl NoticeKind {
     pub fn is_opposite_of_success(self) -> bool {
         match self {
             Self::Failed | Self::Cancelled | Self::Superseded | Self::Missed => true,
-            Self::Succeeded | Self::Late | Self::Corrected | Self::Stuck => false,
+            Self::Succeeded | Self::Late | Self::Corrected | Self::Stuck | Self::SnapshotFailed => false,
         }
     }
 }
@@ -311,6 +323,29 @@ pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Ti
         warnings: Vec::new(),
         runbook: Some("run-failed.md".to_owned()),
     }
+}
+
+/// Writes the notice of a backup that is not kept by a snapshot although a rule wants one; `None` where it is.
+pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
+    let work = checkpoint.prune.snapshot.as_ref()?;
+    let Some(SnapshotOutcome::Failed { reason, .. }) = &work.outcome else { return None };
+    let kind = NoticeKind::SnapshotFailed;
+    Some(Notice {
+        id: format!("{}/{}/{}", pair.name, checkpoint.run, kind.as_str()),
+        kind,
+        pair: pair.name.clone(),
+        run: checkpoint.run.clone(),
+        at: now,
+        subject: format!("[{label}] Backup has no verified snapshot — {}", checkpoint_date(checkpoint, pair, now)),
+        text: format!(
+            "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as there is room, and the next run takes a snapshot of its own \
+             backup. Runbook: runbooks/retention-blocked.md",
+            work.name,
+            reason.trim_end_matches('.')
+        ),
+        warnings: Vec::new(),
+        runbook: Some("retention-blocked.md".to_owned()),
+    })
 }
 
 /// Writes the notice of a manual run that was accepted and whose place another run took before it ended.

@@ -3,13 +3,16 @@
 //! In: every branch and endpoint, what is on record of backups, the keep rules, `now`. Out: a [`PrunePlan`] that gives everything of
 //! ours a reason to stay or to go.
 //!
-//! Invariants: only what is ours by name *and* by annotation or place in the tree ever goes; the newest `keep_at_least` verified backups never do, nor does
-//! anything of a run younger than 24 hours; only verified backups count towards a rule; a backup of which nothing is on record, because the store lost it, is
-//! treated as if it were verified where that keeps it, and as if it were not where that keeps another; children go before their parents.
+//! Invariants: only what is ours by name *and* by annotation, record or place in the tree ever goes; the newest `keep_at_least` verified backups never do, nor
+//! does anything of a run younger than 24 hours; only verified backups count towards a rule; a backup of which nothing is on record, because the store lost it,
+//! is treated as if it were verified where that keeps it, and as if it were not where that keeps another; children go before their parents; a backup that only a
+//! rule of the snapshot tier keeps stays a branch while there is no verified snapshot of its time, until a run needs the room.
 //!
 //! Nothing here deletes; `sync::machine` turns the plan into calls.
 
+mod backups;
 mod forecast;
+mod limits;
 mod order;
 mod ours;
 mod rules;
@@ -17,14 +20,16 @@ mod rules;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use self::forecast::{Forecast, always_has_room, forecast};
+pub use self::forecast::{Forecast, Room, always_has_room, forecast};
+pub use self::limits::limits;
 use self::order::Tree;
-use self::ours::{Standing, is_our_displaced, is_our_endpoint, standing};
+pub use self::ours::is_our_snapshot;
+use self::ours::{is_our_displaced, is_our_endpoint};
 use crate::config::{KeepRules, Pair};
-use crate::id::{BranchId, EndpointId, RunId};
-use crate::neon::wire::{Branch, BranchList, Endpoint};
-use crate::sync::machine::{is_our_backup, run_of_backup};
-use crate::time::{Timestamp, after, between, render};
+use crate::id::{BranchId, EndpointId, Lsn, RunId, SnapshotId};
+use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
+use crate::sync::machine::{is_our_backup, run_of_backup, run_of_test};
+use crate::time::{Timestamp, between};
 
 /// Nothing of a run younger than this is deleted.
 ///
@@ -50,8 +55,12 @@ pub struct Inventory<'a> {
     pub branches: &'a BranchList,
     /// Every endpoint of the project.
     pub endpoints: &'a [Endpoint],
+    /// Every snapshot of the project; none where no rule keeps any.
+    pub snapshots: &'a [Snapshot],
     /// What is on record.
     pub records: &'a Records,
+    /// Whether a run needs room: what stays a branch only because it has no snapshot then goes.
+    pub is_short: bool,
 }
 
 /// What is on record of a pair's backups, by their runs.
@@ -61,6 +70,21 @@ pub struct Records {
     pub known: BTreeMap<RunId, Known>,
     /// Those that somebody wants kept.
     pub pins: BTreeMap<RunId, Pin>,
+    /// What is known of their snapshots.
+    pub snapshots: BTreeMap<RunId, SnapshotRecord>,
+}
+
+/// What is on record of a backup's snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotRecord {
+    /// Its id; `None` where it may not have been taken.
+    pub id: Option<SnapshotId>,
+    /// Its position in production.
+    pub lsn: Option<Lsn>,
+    /// When the backup was made.
+    pub made_at: Timestamp,
+    /// Whether it was restored and compared.
+    pub known: Known,
 }
 
 /// What is known of a backup.
@@ -88,8 +112,12 @@ pub enum Kind {
     Backup(Option<Known>),
     /// What staging held before a restore.
     Displaced,
+    /// A snapshot of a backup, and what is known of it.
+    Snapshot(Option<Known>),
     /// A branch that tables were compared on.
     Check,
+    /// A branch that was made from a snapshot to compare it.
+    RestoreTest,
     /// An endpoint of a backup.
     Endpoint,
 }
@@ -118,6 +146,8 @@ pub struct PrunePlan {
     pub entries: Vec<Entry>,
     /// The branches that go, in the order of deletion: places in `entries`.
     pub order: Vec<usize>,
+    /// Whether the backup of the run that asks is to be kept by a snapshot, and there is none yet.
+    pub wants_snapshot: bool,
 }
 
 impl PrunePlan {
@@ -131,7 +161,12 @@ impl PrunePlan {
         self.order.iter().filter_map(|index| self.entries.get(*index))
     }
 
-    /// Returns the branches that stay, with the reasons.
+    /// Returns the snapshots that go, newest first.
+    pub fn snapshots(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| matches!(entry.kind, Kind::Snapshot(_)) && !entry.is_kept)
+    }
+
+    /// Returns the branches and snapshots that stay, with the reasons.
     pub fn kept(&self) -> Vec<(String, String)> {
         let kept = self.entries.iter().filter(|entry| entry.is_kept && entry.kind != Kind::Endpoint);
         kept.map(|entry| (entry.name.clone(), entry.reasons.join("; "))).collect()
@@ -150,13 +185,25 @@ pub fn unknown(pair: &Pair, branches: &BranchList, records: &Records) -> Vec<Run
 
 /// Makes the plan. `run` is the run that asks, whose check branches and endpoints are not needed any more.
 pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, now: Timestamp) -> PrunePlan {
-    let mut judge = Judge { inventory, pair, rules, run, now, judged: Vec::new(), endpoints: BTreeMap::new(), backups: BTreeMap::new() };
+    let mut judge = Judge {
+        inventory,
+        pair,
+        rules,
+        run,
+        now,
+        judged: Vec::new(),
+        snapshots: Vec::new(),
+        wants_snapshot: false,
+        endpoints: BTreeMap::new(),
+        backups: BTreeMap::new(),
+    };
     for endpoint in inventory.endpoints {
         judge.endpoints.entry(&endpoint.branch_id).or_default().push(endpoint);
     }
     judge.backups();
     judge.displaced();
     judge.checks();
+    judge.restore_tests();
     judge.keep_what_others_need();
     let tree = Tree::new(&inventory.branches.branches);
     let mut judged_at = vec![None; inventory.branches.branches.len()];
@@ -175,7 +222,8 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
     let order = tree.children_first(&goes).into_iter().filter_map(|place| judged_at[place]).collect();
     let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
     entries.extend(judge.endpoints());
-    PrunePlan { entries, order }
+    entries.append(&mut judge.snapshots);
+    PrunePlan { entries, order, wants_snapshot: judge.wants_snapshot }
 }
 
 /// A branch, after its place in Neon's listing.
@@ -209,6 +257,9 @@ struct Judge<'a> {
     run: Option<&'a RunId>,
     now: Timestamp,
     judged: Vec<Judged<'a>>,
+    /// The snapshots, with the reasons.
+    snapshots: Vec<Entry>,
+    wants_snapshot: bool,
     endpoints: BTreeMap<&'a BranchId, Vec<&'a Endpoint>>,
     /// The backups of ours, with their runs.
     backups: BTreeMap<&'a BranchId, (&'a Branch, RunId)>,
@@ -225,86 +276,6 @@ impl<'a> Judge<'a> {
             reasons.push("younger than 24 hours".to_owned());
         }
         self.judged.push(Judged { branch, place, kind, reasons, otherwise });
-    }
-
-    /// Backups: those that count, newest first, then those that are kept whatever the rules say.
-    fn backups(&mut self) {
-        let (mut ours, mut odd) = (Vec::new(), Vec::new());
-        for (place, branch) in self.inventory.branches.branches.iter().enumerate() {
-            let standing = standing(self.pair, self.inventory.branches, branch);
-            if let Standing::Backup(run) = &standing {
-                self.backups.insert(&branch.id, (branch, run.clone()));
-            }
-            match standing {
-                Standing::Backup(run) if branch.created_at > self.now && self.run != Some(&run) => {
-                    odd.push(((place, branch), format!("made in the future, at {}", render(branch.created_at))));
-                }
-                Standing::Backup(run) => ours.push(((place, branch), run)),
-                Standing::Odd(reason) => odd.push(((place, branch), reason)),
-                Standing::Other => {}
-            }
-        }
-        ours.sort_by(|((_, left), _), ((_, right), _)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
-        let known: Vec<Option<Known>> = ours.iter().map(|(_, run)| self.inventory.records.known.get(run).copied()).collect();
-        let by_rules = |counts: &dyn Fn(Option<Known>) -> bool| {
-            let places: Vec<usize> = (0..ours.len()).filter(|place| counts(known[*place])).collect();
-            let made: Vec<Timestamp> = places.iter().map(|place| ours[*place].0.1.created_at).collect();
-            places.into_iter().zip(rules::reasons(self.rules, &self.pair.zone, &made)).collect::<BTreeMap<usize, Vec<String>>>()
-        };
-        let sure = by_rules(&|known| known == Some(Known::Verified));
-        // Where every record is there, both are the same, and this one is not asked.
-        let perhaps = if known.contains(&None) { by_rules(&|known| known != Some(Known::Unverified)) } else { BTreeMap::new() };
-        let mut verified = 0;
-        for (rank, ((place, branch), run)) in ours.into_iter().enumerate() {
-            let mut reasons = self.asked_for(&run);
-            match known[rank] {
-                Some(Known::Verified) => {
-                    reasons.extend(sure.get(&rank).cloned().unwrap_or_default());
-                    verified += 1;
-                    if reasons.is_empty() && verified <= self.rules.at_least {
-                        reasons.push(format!("keep_at_least: number {verified} of {}", self.rules.at_least));
-                    }
-                }
-                Some(Known::Unverified) => reasons.extend(self.inspection(branch)),
-                None => {
-                    let lost =
-                        perhaps.get(&rank).into_iter().flatten().map(|reason| format!("its record is lost, it may be verified: {reason}"));
-                    reasons.extend(lost);
-                    if reasons.is_empty() && verified < self.rules.at_least {
-                        reasons.push("keep_at_least: its record is lost, it may be verified, and too few newer ones are".to_owned());
-                    }
-                    reasons.extend(self.inspection(branch));
-                }
-            }
-            let otherwise = match known[rank] {
-                Some(Known::Verified) => "older than every keep rule",
-                Some(Known::Unverified) | None => "not verified, and older than keep_failed",
-            };
-            self.judge((place, branch), Kind::Backup(known[rank]), reasons, otherwise);
-        }
-        for (branch, reason) in odd {
-            self.judge(branch, Kind::Backup(None), vec![reason], "");
-        }
-    }
-
-    /// Returns why a backup is wanted, whatever the rules say.
-    fn asked_for(&self, run: &RunId) -> Vec<String> {
-        let of_run = (self.run == Some(run)).then(|| "backup of this run".to_owned());
-        let pin = self.inventory.records.pins.get(run).filter(|pin| pin.until.is_none_or(|until| until > self.now));
-        let pin = pin.map(|pin| match pin.until {
-            Some(until) => format!("pinned until {}: {}", render(until), pin.reason),
-            None => format!("pinned: {}", pin.reason),
-        });
-        of_run.into_iter().chain(pin).collect()
-    }
-
-    /// Returns why a backup that was not verified is kept, as far as that goes.
-    fn inspection(&self, branch: &Branch) -> Option<String> {
-        let Some(days) = self.rules.failed_days else {
-            return Some("not verified: kept until somebody deletes it, because keep_failed is not set".to_owned());
-        };
-        let until = after(branch.created_at, Duration::from_hours(24) * days);
-        (until > self.now).then(|| format!("not verified: kept for {days} days by keep_failed, until {}", self.pair.zone.date(until)))
     }
 
     /// Displaced branches, newest first.
@@ -350,6 +321,22 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Branches that were made from a snapshot to compare it, which the run that made them deletes itself.
+    fn restore_tests(&mut self) {
+        let branches = self.inventory.branches;
+        for (place, branch) in branches.branches.iter().enumerate() {
+            let Some(of) = run_of_test(self.pair, &branch.name) else { continue };
+            let from = branch.restored_from.as_ref();
+            let snapshot = self.inventory.snapshots.iter().find(|snapshot| Some(&snapshot.id) == from);
+            let on_record = self.inventory.records.snapshots.get(&of).and_then(|record| record.id.as_ref());
+            let is_ours = snapshot.is_some_and(|snapshot| is_our_snapshot(self.pair, branches, self.inventory.records, snapshot, &of))
+                || from.is_some() && from == on_record;
+            let foreign = "foreign: has a restore test's name but was not made from a snapshot of ours";
+            let reasons = (!is_ours).then(|| foreign.to_owned()).into_iter().collect();
+            self.judge((place, branch), Kind::RestoreTest, reasons, "restore test of a run that is over");
+        }
+    }
+
     /// Keeps what Neon or somebody else holds on to.
     fn keep_what_others_need(&mut self) {
         for judged in &mut self.judged {
@@ -360,8 +347,8 @@ impl<'a> Judge<'a> {
             }
             let is_ours = |endpoint: &&&Endpoint| match judged.kind {
                 Kind::Backup(_) => is_our_endpoint(judged.branch, endpoint),
-                Kind::Displaced => false,
-                Kind::Check | Kind::Endpoint => true,
+                Kind::Displaced | Kind::Snapshot(_) => false,
+                Kind::Check | Kind::RestoreTest | Kind::Endpoint => true,
             };
             let foreign = self.endpoints.get(&judged.branch.id).into_iter().flatten().find(|endpoint| !is_ours(endpoint));
             judged.reasons.extend(foreign.map(|endpoint| format!("has the endpoint {}, which Firstlight did not make", endpoint.id)));

@@ -10,7 +10,7 @@ use crate::id::{RunId, Secret};
 use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
 use crate::port::{Clock as _, Http as _, Level, Store as _, World};
-use crate::record::{self, Compared, Report, VerifiedBackup};
+use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
 use crate::sync::notice::{self, NoticeKind, Outgoing};
@@ -24,6 +24,8 @@ const TELL_DIRECTLY: u32 = 3;
 /// Returns the subrequests that an action may take.
 pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 {
     match action {
+        // What is known of it, the notice twice; one request for each channel.
+        Action::NoteSnapshot => 3 + channel_count,
         // The intent is saved before the call; backups and manual runs are listed apart.
         Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger => 2,
         // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
@@ -79,6 +81,7 @@ impl<W: World> Context<'_, W> {
                 None => Outcome::Orders(None),
             },
             Action::Publish => Outcome::Published(self.publish(pair, &run.checkpoint).await),
+            Action::NoteSnapshot => Box::pin(self.note_snapshot(pair, &run.checkpoint)).await,
         }
     }
 
@@ -304,6 +307,30 @@ impl<W: World> Context<'_, W> {
         }
     }
 
+    /// Records what is known of the snapshot, and tells people when it is not what it should be.
+    ///
+    /// # Repeating
+    ///
+    /// The record is replaced; a notice has the same id each time.
+    async fn note_snapshot(&self, pair: &Pair, checkpoint: &Checkpoint) -> Outcome {
+        let Some(work) = &checkpoint.prune.snapshot else { return Outcome::SnapshotNoted(true, Vec::new()) };
+        let (key, record) = (record::snapshot_key(&pair.name, &checkpoint.run), TakenSnapshot { format: FORMAT, work });
+        let stored = self.write(&key, &record::encode(&record), Some(record.facts())).await;
+        if let Err(error) = &stored {
+            self.log(Level::Warn, "snapshot not recorded", &[("key", key), ("error", error.to_string())]);
+            return Outcome::SnapshotNoted(false, Vec::new());
+        }
+        let now = self.world.now();
+        let waiting = match notice::of_snapshot(checkpoint, pair, &self.config.label, now) {
+            Some(notice) => {
+                self.log(Level::Error, "snapshot not verified", &[("run", checkpoint.run.to_string()), ("text", notice.text.clone())]);
+                self.tell(notice, now).await
+            }
+            None => None,
+        };
+        Outcome::SnapshotNoted(true, waiting.into_iter().collect())
+    }
+
     /// Records what was pruned, where there is something to say.
     pub(super) async fn store_pruned(&self, checkpoint: &Checkpoint) {
         let prune = &checkpoint.prune;
@@ -363,6 +390,7 @@ mod tests {
             (cost(&Action::Smoke(0), 2, false), 1),
             (cost(&Action::ReadLedger, 2, false), 2),
             (cost(&Action::ReadEndings(Vec::new()), 2, false), 1),
+            (cost(&Action::NoteSnapshot, 2, false), 5),
             (cost(&Action::Publish, 0, false), 4),
             (cost(&Action::Publish, 3, false), 7),
             (cost(&Action::Publish, 3, true), 8),

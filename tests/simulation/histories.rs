@@ -9,7 +9,7 @@ use std::ops::Range;
 use chrono::{Datelike as _, Days, NaiveDate, TimeDelta};
 use firstlight::config::{Config, KeepRules, Pair, Span};
 use firstlight::id::{BranchId, RunId};
-use firstlight::neon::wire::{Annotation, Branch, BranchList};
+use firstlight::neon::wire::{Annotation, Branch, BranchList, Snapshot};
 use firstlight::sync::retention::{Inventory, Known, Pin, Records, plan};
 use firstlight::time::{Timestamp, Zone};
 use serde_json::json;
@@ -42,6 +42,7 @@ struct History {
     rules: KeepRules,
     now: Timestamp,
     branches: BranchList,
+    snapshots: Vec<Snapshot>,
     records: Records,
     backups: Vec<Backup>,
     foreign: BTreeSet<BranchId>,
@@ -74,6 +75,7 @@ fn history(seed: u64, zones: &[Zone]) -> History {
         rules,
         now,
         branches: BranchList::default(),
+        snapshots: Vec::new(),
         records: Records::default(),
         backups: Vec::new(),
         foreign: BTreeSet::new(),
@@ -138,6 +140,7 @@ fn push(history: &mut History, id: &BranchId, name: &str, parent: Option<&Branch
         protected: false,
         created_at,
         expires_at: None,
+        restored_from: None,
     });
 }
 
@@ -208,7 +211,13 @@ impl Large {
     /// Plans what is deleted, and returns how many that are.
     pub fn plan(&self) -> usize {
         let Self(history) = self;
-        let inventory = Inventory { branches: &history.branches, endpoints: &[], records: &history.records };
+        let inventory = Inventory {
+            branches: &history.branches,
+            endpoints: &[],
+            snapshots: &history.snapshots,
+            records: &history.records,
+            is_short: false,
+        };
         plan(&inventory, &history.pair, &history.rules, None, history.now).order.len()
     }
 }
@@ -235,7 +244,13 @@ pub fn judge_all(seeds: &Range<u64>) -> Vec<String> {
 /// Judges the plan of one history.
 fn judge(history: &History) -> Result<(), String> {
     let must = |is_so: bool, otherwise: &str| if is_so { Ok(()) } else { Err(otherwise.to_owned()) };
-    let inventory = Inventory { branches: &history.branches, endpoints: &[], records: &history.records };
+    let inventory = Inventory {
+        branches: &history.branches,
+        endpoints: &[],
+        snapshots: &history.snapshots,
+        records: &history.records,
+        is_short: false,
+    };
     let plan = plan(&inventory, &history.pair, &history.rules, None, history.now);
     let deleted: Vec<BranchId> = plan.branches().map(|entry| entry.id.as_str().into()).collect();
     let is_deleted = |backup: &Backup| deleted.contains(&backup.id);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::SnapshotWork;
 use crate::id::EndpointId;
 use crate::time::{Timestamp, between, millis};
 
@@ -22,6 +23,9 @@ pub struct Prune {
     pub deleted: Vec<String>,
     /// Endpoints that are gone.
     pub deleted_endpoints: Vec<EndpointId>,
+    /// Snapshots that are gone.
+    #[serde(default)]
+    pub deleted_snapshots: Vec<String>,
     /// What could not be deleted, with the reason.
     pub skipped: Vec<(String, String)>,
     /// What is kept, with the reason.
@@ -29,6 +33,9 @@ pub struct Prune {
     /// When it was looked again; missing until then.
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub swept_at: Option<Timestamp>,
+    /// The snapshot of the run's backup; missing where no rule wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Box<SnapshotWork>>,
 }
 
 impl Prune {
@@ -42,5 +49,6 @@ impl Prune {
         self.is_done = false;
         self.swept_at = Some(now);
         self.skipped.clear();
+        self.snapshot.iter_mut().for_each(|work| work.try_again(now));
     }
 }

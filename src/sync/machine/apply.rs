@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::prune::Deletion;
-use super::{Action, Answer, Ledger, Outcome, Purpose, Query, RoleSight, Run, contents, posture, prepare, probing};
+use super::{Action, Answer, Ledger, Outcome, Purpose, Query, RoleSight, Run, contents, posture, prepare, probing, snapshot};
 use crate::config::{Pair, Policy, SmokeTest};
 use crate::id::OperationId;
 use crate::neon::sql::{Rows, SqlError};
@@ -90,6 +90,10 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             smoked(run, pair.smoke_tests.get(*index), check, now);
             Ok(())
         }
+        (Action::NoteSnapshot, Outcome::SnapshotNoted(is_stored, waiting)) => {
+            snapshot::noted(run, is_stored, waiting, now);
+            Ok(())
+        }
         (Action::Publish, Outcome::Published(None)) => {
             // What was seen of staging is too old by the next attempt.
             run.seen.forget();
@@ -173,7 +177,18 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
             run.seen.forget();
             run.wants_save = true;
         }
-        Reply::Deleted => deleted(run, now),
+        Reply::Deleted => {
+            if !snapshot::deleted(run, call) {
+                deleted(run, now);
+            }
+        }
+        Reply::Snapshots(snapshots) => run.seen.snapshots = Some(snapshots),
+        Reply::Schedule(schedule) => run.seen.schedule = Some(schedule),
+        Reply::SnapshotCreated(taken, operations) => snapshot::accepted(run, taken, ids(&operations), now),
+        Reply::SnapshotRestored(branch, endpoints, operations) => {
+            run.seen.endpoints.iter_mut().for_each(|known| known.extend(endpoints.iter().cloned()));
+            snapshot::restored(run, branch.id, ids(&operations), now);
+        }
     }
     Ok(())
 }
@@ -207,6 +222,9 @@ pub(super) fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Ve
 /// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.
 fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: Timestamp) {
     let meaning = disposition(error, call);
+    if is_told_and_no_more(run, call, error, meaning) {
+        return;
+    }
     let policy = pair.verification.people;
     if *call == Call::ListPermissions && (policy != Policy::Fail || matches!(meaning, Disposition::Fail(_))) {
         // A key of one project may not be told; that stops nothing.
@@ -230,7 +248,10 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
         run.checkpoint.warn(format!("the backup has a read-write endpoint: {error}"));
         return;
     }
-    if matches!(call, Call::DeleteBranch(_) | Call::DeleteEndpoint(_)) {
+    if snapshot::is_under_way(run) {
+        return snapshot::call_failed(run, call, error, meaning, now);
+    }
+    if matches!(call, Call::DeleteBranch(_) | Call::DeleteEndpoint(_) | Call::DeleteSnapshot(_)) {
         delete_failed(run, error, meaning, now);
         return;
     }
@@ -265,6 +286,25 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
     }
 }
 
+/// Takes up that snapshots or their schedule could not be read, which stops nothing. Returns whether that is so.
+fn is_told_and_no_more(run: &mut Run, call: &Call, error: &NeonError, meaning: Disposition) -> bool {
+    let is_last = matches!(meaning, Disposition::Fail(_)) || run.checkpoint.attempt >= LOOKS_AT_THE_END;
+    if !is_last {
+        return false;
+    }
+    if *call == Call::ListSnapshots {
+        run.seen.snapshots = Some(Vec::new());
+        run.seen.snapshots_unseen = Some(error.to_string());
+    } else if matches!(call, Call::ListSchedule(_)) {
+        run.seen.schedule = Some(Vec::new());
+    } else {
+        return false;
+    }
+    run.checkpoint.attempt = 1;
+    run.checkpoint.warn(error.to_string());
+    true
+}
+
 /// Returns whether Neon certainly did not do what it was asked.
 fn is_refusal(error: &NeonError) -> bool {
     match error {
@@ -283,6 +323,9 @@ fn is_about_the_endpoint(error: &NeonError) -> bool {
 
 /// Counts an attempt and waits, or ends the run when there were enough.
 fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
+    if snapshot::is_under_way(run) {
+        return snapshot::try_again(run, text, error, now);
+    }
     run.checkpoint.record_error(text.to_owned(), now);
     if !run.checkpoint.may_try_again(now) {
         let reason = format!("{text} (after {} attempts)", run.checkpoint.attempt);
@@ -315,6 +358,7 @@ fn deleted(run: &mut Run, now: Timestamp) {
     match deletion {
         Deletion::Endpoint(id) => run.checkpoint.prune.deleted_endpoints.push(id),
         Deletion::Branch(_, name) => run.checkpoint.prune.deleted.push(name),
+        Deletion::Snapshot(_, name) => run.checkpoint.prune.deleted_snapshots.push(name),
     }
     run.checkpoint.attempt = 1;
 }
@@ -325,7 +369,7 @@ fn delete_failed(run: &mut Run, error: &NeonError, meaning: Disposition, now: Ti
         let skipped = run.seen.prune_plan.as_mut().and_then(|plan| plan.left.pop());
         let name = match skipped {
             Some(Deletion::Endpoint(id)) => id.to_string(),
-            Some(Deletion::Branch(_, name)) => name,
+            Some(Deletion::Branch(_, name) | Deletion::Snapshot(_, name)) => name,
             None => return,
         };
         run.checkpoint.prune.skipped.push((name, error.to_string()));
@@ -412,6 +456,9 @@ fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now
             retry(run, &error.to_string(), None, now);
         }
         return;
+    }
+    if snapshot::is_under_way(run) {
+        return snapshot::query_failed(run, error, now);
     }
     let attempt = run.checkpoint.attempt;
     let mut is_worth_another = error.is_passing() && run.checkpoint.may_try_again(now);

@@ -1,11 +1,12 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_backup};
+use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, snapshot};
 use crate::config::Pair;
 use crate::id::RoleName;
+use crate::neon::wire::{Owner, Snapshot};
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
-use crate::sync::retention::{Inventory, Known, Records, always_has_room, forecast};
+use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
 use crate::sync::verify::Check;
@@ -75,6 +76,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         }
         Conclusion::Verdict(staging) => verdict(run, staging, now),
         Conclusion::Overtaken(ending, staging) => overtaken(run, ending, staging, now),
+        Conclusion::Snapshot(progress) => snapshot::conclude(run, progress, pair, now),
         Conclusion::PrunePlanned(plan) => {
             run.checkpoint.prune.kept.clone_from(&plan.kept);
             run.seen.prune_plan = Some(plan);
@@ -140,21 +142,30 @@ fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
     run.checkpoint.advance(now);
 }
 
-/// Warns before the day on which there will be no room for a backup.
+/// Warns before the day on which there will be no room for a backup, and of rules that the plan cannot hold.
 fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
-    let limit = run.seen.project.as_ref().and_then(|project| project.owner.as_ref()?.limit());
-    let (Some(limit), Some(branches)) = (limit, &run.seen.branches) else { return };
-    if always_has_room(branches, limit) {
-        return;
+    let owner = run.seen.project.as_ref().and_then(|project| project.owner.as_ref());
+    let (limit, snapshot_limit) = (owner.and_then(Owner::limit), owner.and_then(Owner::snapshot_limit));
+    let warned = limits(&pair.keep, owner, run.seen.schedule.as_deref().unwrap_or_default());
+    let Some(branches) = &run.seen.branches else { return };
+    let room = Room { branches: limit.unwrap_or(usize::MAX), snapshots: snapshot_limit };
+    let mut ahead = Vec::new();
+    if pair.keep.has_snapshots() || limit.is_some_and(|limit| !always_has_room(branches, limit)) {
+        // Which backups are verified is not asked for this: those that are not take a place for a few days only.
+        let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
+        let known = ours.filter_map(|branch| run_of_backup(pair, &branch.name)).map(|run| (run, Known::Verified)).collect();
+        let snapshots = run.seen.snapshots.as_deref().unwrap_or_default();
+        let taken = |snapshot: &Snapshot| {
+            let run = snapshot.slug.as_deref().and_then(|slug| run_of_slug(pair, slug)).or_else(|| run_of_backup(pair, &snapshot.name))?;
+            let (id, made_at) = (Some(snapshot.id.clone()), snapshot.created_at);
+            Some((run, SnapshotRecord { id, lsn: snapshot.lsn, made_at, known: Known::Verified }))
+        };
+        let records = Records { known, snapshots: snapshots.iter().filter_map(taken).collect(), ..Records::default() };
+        let inventory = Inventory { branches, endpoints: &[], snapshots, records: &records, is_short: false };
+        let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
+        ahead = forecast(&inventory, pair, &pair.keep, room, begin).warnings();
     }
-    // Which backups are verified is not asked for this: those that are not take a place for a few days only.
-    let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
-    let known = ours.filter_map(|branch| run_of_backup(pair, &branch.name)).map(|run| (run, Known::Verified)).collect();
-    let inventory = Inventory { branches, endpoints: &[], records: &Records { known, ..Records::default() } };
-    let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
-    if let Some(warning) = forecast(&inventory, pair, &pair.keep, limit, begin).warning() {
-        run.checkpoint.warn(warning);
-    }
+    warned.into_iter().chain(ahead).for_each(|warning| run.checkpoint.warn(warning));
 }
 
 fn backup_ready(run: &mut Run, now: Timestamp) {

@@ -15,6 +15,36 @@ pub fn run_of_backup(pair: &Pair, name: &BranchName) -> Option<RunId> {
     RunId::decode(rest)
 }
 
+/// Returns the slug of a run's snapshot, which nobody gives by chance; `None` where it would be longer than Neon takes.
+///
+/// Source: `@neon/sdk` 6.1.2: `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
+pub fn snapshot_slug(pair: &Pair, run: &RunId) -> Option<String> {
+    const MOST: usize = 63;
+    Some(format!("{}{}", slug_stem(pair), run.as_str().to_ascii_lowercase())).filter(|slug| slug.len() <= MOST)
+}
+
+/// Returns the run in a slug of this pair's.
+pub fn run_of_slug(pair: &Pair, slug: &str) -> Option<RunId> {
+    RunId::decode(&slug.strip_prefix(&slug_stem(pair))?.to_ascii_uppercase())
+}
+
+fn slug_stem(pair: &Pair) -> String {
+    format!("firstlight-{}-", pair.name)
+}
+
+/// Returns the name of the branch that is made from a run's snapshot to compare it.
+pub(super) fn test_name(pair: &Pair, run: &RunId) -> BranchName {
+    format!("{TEST}{}", backup_name(pair, run)).as_str().into()
+}
+
+/// Returns the run in the name of such a branch.
+pub fn run_of_test(pair: &Pair, name: &BranchName) -> Option<RunId> {
+    run_of_backup(pair, &name.as_str().strip_prefix(TEST)?.into())
+}
+
+/// How the names of restore tests begin.
+const TEST: &str = "restore-test-";
+
 /// Returns whether a branch with a backup's name is a backup of ours: annotation and parent agree with the name.
 pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> bool {
     run_of_backup(pair, &branch.name).is_some_and(|run| is_marked(pair, branches, branch, &run))
@@ -97,6 +127,7 @@ pub(super) mod tests {
             protected: false,
             created_at: "2026-11-21T10:00:00Z".parse().expect("an instant"),
             expires_at: None,
+            restored_from: None,
         }
     }
 
@@ -158,6 +189,19 @@ pub(super) mod tests {
         assert_eq!(stem(&BranchList::default(), &odd), "staging-of-a5x0q1zz-1-ABC");
         let young = Branch { parent_id: None, parent_lsn: None, ..staging };
         assert_eq!(stem(&BranchList::default(), &young), "staging-of-root-0");
+    }
+
+    #[test]
+    fn a_snapshot_and_its_restore_test_name_their_run() {
+        let (pair, manual) = (pair(), RunId::decode("20261121T143000Z").expect("an instant"));
+        let slug = snapshot_slug(&pair, &manual).expect("it is short");
+        assert_eq!((slug.as_str(), run_of_slug(&pair, &slug)), ("firstlight-hub-20261121t143000z", Some(manual.clone())));
+        assert_eq!(run_of_slug(&pair, "firstlight-other-20261121"), None);
+        let long = Pair { name: "a-name-of-as-many-letters-as-is-possible".into(), ..pair.clone() };
+        assert_eq!((snapshot_slug(&long, &manual), snapshot_slug(&long, &run()).map(|slug| slug.len())), (None, Some(60)));
+        assert_eq!(test_name(&pair, &manual).as_str(), "restore-test-backup-20261121T143000Z");
+        assert_eq!(run_of_test(&pair, &test_name(&pair, &manual)), Some(manual));
+        assert_eq!(run_of_test(&pair, &"backup-20261121".into()), None);
     }
 
     #[test]

@@ -42,6 +42,13 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     if let Some(decision) = make_room(view, branches, project.owner.as_ref().and_then(Owner::limit)) {
         return decision;
     }
+    if view.pair.keep.has_snapshots() {
+        // What is ahead depends on them; what cannot be listed is told, and stops nothing.
+        need!(view.snapshots());
+        if view.seen.schedule.is_none() {
+            return act(Call::ListSchedule(production.clone()));
+        }
+    }
     Decision::Conclude(Conclusion::Cleared)
 }
 
@@ -196,8 +203,10 @@ mod tests {
         let (pair, checkpoint, seen) = (pair(), started(), Seen::default());
         let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
         let list = BranchList { branches: vec![root("br-a-b-c", "production")], ..BranchList::default() };
-        let has_room =
-            |limit: Option<i64>| make_room(&view, &list, limit.and_then(|branches_limit| Owner { branches_limit }.limit())).is_none();
+        let has_room = |limit: Option<i64>| {
+            make_room(&view, &list, limit.and_then(|branches_limit| Owner { branches_limit, subscription_type: String::new() }.limit()))
+                .is_none()
+        };
         assert_eq!([None, Some(-1), Some(0), Some(1), Some(2), Some(3)].map(has_room), [true, true, true, false, false, true]);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Conclusion, Decision, View, act, need};
-use crate::id::{BranchId, EndpointId};
+use super::{Action, Conclusion, Decision, View, act, need, snapshot};
+use crate::id::{BranchId, EndpointId, SnapshotId};
 use crate::neon::Call;
-use crate::sync::retention::{self, Inventory, Known};
+use crate::sync::retention::{self, Inventory, Known, Records, SnapshotRecord};
 use crate::time::after;
 
 /// The time after which nobody drives a manual run whose place in the store another run has taken.
@@ -26,6 +26,8 @@ pub struct Plan {
     pub(super) left: Vec<Deletion>,
     /// What is kept, with the reason.
     pub(super) kept: Vec<(String, String)>,
+    /// Whether the backup of this run is to be kept by a snapshot.
+    pub(super) wants_snapshot: bool,
 }
 
 /// One deletion.
@@ -35,6 +37,8 @@ pub(super) enum Deletion {
     Endpoint(EndpointId),
     /// A branch, by id and name.
     Branch(BranchId, String),
+    /// A snapshot, by id and name.
+    Snapshot(SnapshotId, String),
 }
 
 /// Decides the next deletion.
@@ -43,7 +47,11 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     match plan.left.last() {
         Some(Deletion::Endpoint(id)) => act(Call::DeleteEndpoint(id.clone())),
         Some(Deletion::Branch(id, _)) => act(Call::DeleteBranch(id.clone())),
-        None if view.checkpoint.verdict.is_some() => close(view),
+        Some(Deletion::Snapshot(id, _)) => act(Call::DeleteSnapshot(id.clone())),
+        None if view.checkpoint.verdict.is_some() => {
+            need!(snapshot::next(view, plan.wants_snapshot));
+            close(view)
+        }
         None => Decision::Conclude(Conclusion::Pruned),
     }
 }
@@ -75,17 +83,30 @@ fn plan(view: &View<'_>) -> Decision {
     if !ledger.is_complete && !unknown.is_empty() {
         return Decision::Act(Action::ReadEndings(unknown));
     }
-    let mut records = ledger.records.clone();
-    if let Some(backup) = &view.checkpoint.backup {
-        // The listing may be older than what this run has stored.
-        let known = if backup.is_verified { Known::Verified } else { Known::Unverified };
-        records.known.insert(view.checkpoint.run.clone(), known);
-    }
-    let inventory = Inventory { branches, endpoints, records: &records };
+    let has_snapshots = view.pair.keep.has_snapshots() || !ledger.records.snapshots.is_empty();
+    let snapshots = if has_snapshots { need!(view.snapshots()) } else { &[] };
+    // Before the backup, room is what it is about; a snapshot takes none of it.
+    let is_short = view.checkpoint.verdict.is_none();
+    let inventory = Inventory { branches, endpoints, snapshots, records: &records(view), is_short };
     let plan = retention::plan(&inventory, view.pair, &view.pair.keep, Some(&view.checkpoint.run), view.now);
     let endpoints = plan.endpoints().map(Deletion::Endpoint);
     let branches = plan.branches().map(|entry| Deletion::Branch(entry.id.as_str().into(), entry.name.clone()));
-    let mut left: Vec<Deletion> = endpoints.chain(branches).collect();
+    let snapshots = plan.snapshots().filter(|_| !is_short).map(|entry| Deletion::Snapshot(entry.id.as_str().into(), entry.name.clone()));
+    let mut left: Vec<Deletion> = endpoints.chain(branches).chain(snapshots).collect();
     left.reverse();
-    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept() }))
+    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept(), wants_snapshot: plan.wants_snapshot }))
+}
+
+/// Returns what is on record of backups, with what this run knows: a listing may be older than what it has stored.
+pub(super) fn records(view: &View<'_>) -> Records {
+    let mut records = view.seen.ledger.as_ref().map(|ledger| ledger.records.clone()).unwrap_or_default();
+    let run = &view.checkpoint.run;
+    if let Some(backup) = &view.checkpoint.backup {
+        records.known.insert(run.clone(), if backup.is_verified { Known::Verified } else { Known::Unverified });
+    }
+    if let Some(work) = &view.checkpoint.prune.snapshot {
+        let known = if work.is_verified() { Known::Verified } else { Known::Unverified };
+        records.snapshots.insert(run.clone(), SnapshotRecord { id: work.id.clone(), lsn: Some(work.lsn), made_at: work.made_at, known });
+    }
+    records
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 
-use super::{Inventory, Kind, Known, PrunePlan, Records, plan};
+use super::{Inventory, Kind, Known, PrunePlan, Records, SnapshotRecord, plan};
 use crate::config::{KeepRules, Pair};
-use crate::id::{BranchId, RunId};
-use crate::neon::wire::{Annotation, Branch, BranchList};
+use crate::id::{BranchId, RunId, SnapshotId};
+use crate::neon::wire::{Annotation, Branch, BranchList, Snapshot};
 use crate::sync::machine::{backup_name, is_our_backup, run_of_backup};
 use crate::time::{Timestamp, after};
 
@@ -39,18 +39,52 @@ pub struct Forecast {
     pub blocked_on: Option<NaiveDate>,
     /// The rule that alone keeps most backups on that day.
     pub rule: Option<String>,
+    /// The snapshots; `None` where no rule keeps any.
+    pub snapshots: Option<SnapshotForecast>,
+}
+
+/// How many snapshots there will be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotForecast {
+    /// Snapshots that people asked for that the project may have; `None` where that is not known.
+    pub limit: Option<usize>,
+    /// The most that it will have.
+    pub most: usize,
+    /// The first day on which there is no room for one.
+    pub blocked_on: Option<NaiveDate>,
+    /// The rule that alone keeps most of them on that day.
+    pub rule: Option<String>,
 }
 
 impl Forecast {
-    /// Tells people what to do; `None` where there is room.
-    pub fn warning(&self) -> Option<String> {
-        let day = self.blocked_on?;
-        let rule = self.rule.as_ref().map_or_else(|| "delete branches that nobody needs".to_owned(), |rule| format!("lower {rule}"));
-        Some(format!(
-            "on {day} there will be no room for a backup: the project may have {} branches; {rule} (runbooks/retention-blocked.md)",
-            self.limit
-        ))
+    /// Tells people what to do; nothing where there is room.
+    pub fn warnings(&self) -> Vec<String> {
+        let branches = self.blocked_on.map(|day| {
+            let rule = self.rule.as_ref().map_or_else(|| "delete branches that nobody needs".to_owned(), |rule| format!("lower {rule}"));
+            format!(
+                "on {day} there will be no room for a backup: the project may have {} branches; {rule} (runbooks/retention-blocked.md)",
+                self.limit
+            )
+        });
+        let snapshots = self.snapshots.as_ref().and_then(|stock| {
+            let (day, limit) = stock.blocked_on.zip(stock.limit)?;
+            let rule = stock.rule.as_ref().map_or_else(|| "delete snapshots that nobody needs".to_owned(), |rule| format!("lower {rule}"));
+            Some(format!(
+                "on {day} there will be no room for a snapshot: the plan has {limit} that people may ask for; {rule}, or let it keep branches \
+                 (runbooks/retention-blocked.md)"
+            ))
+        });
+        branches.into_iter().chain(snapshots).collect()
     }
+}
+
+/// What a project may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Branches.
+    pub branches: usize,
+    /// Snapshots that people asked for, as far as that is known.
+    pub snapshots: Option<usize>,
 }
 
 /// Returns whether there is room for what the next mornings make, and for today's run, even if none of it went.
@@ -59,14 +93,18 @@ pub fn always_has_room(branches: &BranchList, limit: usize) -> bool {
 }
 
 /// Lives through the next mornings.
-pub fn forecast(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: usize, now: Timestamp) -> Forecast {
-    look_ahead(inventory, pair, rules, limit, now, MORNINGS)
+pub fn forecast(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: Room, now: Timestamp) -> Forecast {
+    look_ahead(inventory, pair, rules, room, now, MORNINGS)
 }
 
-fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: usize, now: Timestamp, mornings: usize) -> Forecast {
-    let mut project = Project { branches: inventory.branches.clone(), records: inventory.records.clone() };
+fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: Room, now: Timestamp, mornings: usize) -> Forecast {
+    let (branches, snapshots) = (inventory.branches.clone(), inventory.snapshots.to_vec());
+    let mut project = Project { branches, snapshots, records: inventory.records.clone() };
     let today = pair.zone.date(now);
-    let mut forecast = Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None };
+    let limit = room.branches;
+    let stock = SnapshotForecast { limit: room.snapshots, most: project.asked_for(), ..SnapshotForecast::default() };
+    let snapshots = rules.has_snapshots().then_some(stock);
+    let mut forecast = Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None, snapshots };
     for date in today.iter_days().take(mornings) {
         let at = pair.zone.instant(date, pair.start_at);
         let run = RunId::scheduled(date);
@@ -74,18 +112,22 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: 
             continue;
         }
         if project.branches.branches.len() + BRANCHES_OF_A_RUN > limit {
-            project.prune(pair, rules, None, at);
+            project.prune(pair, rules, None, at, true);
         }
         let used = project.branches.branches.len() + BRANCHES_OF_A_RUN;
         if used > limit {
-            let plan = project.plan(pair, rules, None, at);
-            return Forecast { blocked_on: Some(date), rule: heaviest(&plan), ..forecast };
+            let plan = project.plan(pair, rules, None, at, true);
+            return Forecast { blocked_on: Some(date), rule: heaviest(&plan, |kind| matches!(kind, Kind::Backup(_))), ..forecast };
         }
         if used > forecast.most {
             (forecast.most, forecast.most_on) = (used, date);
         }
         project.live(pair, &run, at);
-        project.prune(pair, rules, Some(&run), after(at, UNTIL_PRUNED));
+        let end = after(at, UNTIL_PRUNED);
+        project.prune(pair, rules, Some(&run), end, false);
+        if let Some(stock) = &mut forecast.snapshots {
+            project.take_snapshot(pair, rules, &run, end, stock);
+        }
     }
     forecast
 }
@@ -93,6 +135,7 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, limit: 
 /// A project as it will be.
 struct Project {
     branches: BranchList,
+    snapshots: Vec<Snapshot>,
     records: Records,
 }
 
@@ -110,6 +153,7 @@ impl Project {
             protected: false,
             created_at: at,
             expires_at: None,
+            restored_from: None,
         };
         let staging = self.branches.by_id(&pair.staging_branch).cloned();
         if let Some(staging) = staging {
@@ -130,21 +174,53 @@ impl Project {
         self.records.known.insert(run.clone(), Known::Verified);
     }
 
-    fn plan(&self, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, at: Timestamp) -> PrunePlan {
-        plan(&Inventory { branches: &self.branches, endpoints: &[], records: &self.records }, pair, rules, run, at)
+    fn plan(&self, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, at: Timestamp, is_short: bool) -> PrunePlan {
+        let Self { branches, snapshots, records } = self;
+        plan(&Inventory { branches, endpoints: &[], snapshots, records, is_short }, pair, rules, run, at)
     }
 
-    fn prune(&mut self, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, at: Timestamp) {
-        let plan = self.plan(pair, rules, run, at);
-        let gone: Vec<&str> = plan.branches().map(|entry| entry.id.as_str()).collect();
+    fn prune(&mut self, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, at: Timestamp, is_short: bool) {
+        let plan = self.plan(pair, rules, run, at, is_short);
+        let gone: Vec<&str> = plan.branches().chain(plan.snapshots()).map(|entry| entry.id.as_str()).collect();
         self.branches.branches.retain(|branch| !gone.contains(&branch.id.as_str()));
+        self.snapshots.retain(|snapshot| !gone.contains(&snapshot.id.as_str()));
+    }
+
+    /// Counts the snapshots that people asked for.
+    fn asked_for(&self) -> usize {
+        self.snapshots.iter().filter(|snapshot| snapshot.manual != Some(false)).count()
+    }
+
+    /// A run takes a snapshot of its backup, where a rule wants one.
+    fn take_snapshot(&mut self, pair: &Pair, rules: &KeepRules, run: &RunId, at: Timestamp, stock: &mut SnapshotForecast) {
+        let plan = self.plan(pair, rules, Some(run), at, false);
+        if !plan.wants_snapshot || stock.blocked_on.is_some() {
+            return;
+        }
+        if stock.limit.is_some_and(|limit| self.asked_for() >= limit) {
+            stock.blocked_on = Some(pair.zone.date(at));
+            stock.rule = heaviest(&plan, |kind| matches!(kind, Kind::Snapshot(_)));
+            return;
+        }
+        let id = SnapshotId::from(format!("snap-forecast-{run}").as_str());
+        self.snapshots.push(Snapshot {
+            id: id.clone(),
+            name: backup_name(pair, run),
+            slug: None,
+            source_branch_id: Some(pair.production_branch.clone()),
+            lsn: None,
+            created_at: at,
+            manual: Some(true),
+        });
+        self.records.snapshots.insert(run.clone(), SnapshotRecord { id: Some(id), lsn: None, made_at: at, known: Known::Verified });
+        stock.most = stock.most.max(self.asked_for());
     }
 }
 
-/// Returns the rule that alone keeps most backups.
-fn heaviest(plan: &PrunePlan) -> Option<String> {
+/// Returns the rule that alone keeps most backups of a kind.
+fn heaviest(plan: &PrunePlan, is_of_kind: impl Fn(Kind) -> bool) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for entry in plan.entries.iter().filter(|entry| entry.is_kept && matches!(entry.kind, Kind::Backup(_))) {
+    for entry in plan.entries.iter().filter(|entry| entry.is_kept && is_of_kind(entry.kind)) {
         let [reason] = entry.reasons.as_slice() else { continue };
         let rule = reason.split(": ").find(|part| part.starts_with("keep_"));
         if let Some(rule) = rule {
@@ -157,6 +233,7 @@ fn heaviest(plan: &PrunePlan) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Rule;
     use crate::sync::schedule::tests::pair;
 
     fn project(others: usize) -> BranchList {
@@ -171,6 +248,7 @@ mod tests {
             protected: false,
             created_at: "2026-01-01T00:00:00Z".parse().expect("an instant"),
             expires_at: None,
+            restored_from: None,
         };
         let production = pair.production_branch.clone();
         let mut branches =
@@ -179,11 +257,16 @@ mod tests {
         BranchList { branches, ..BranchList::default() }
     }
 
-    fn told(rules: &KeepRules, limit: usize, others: usize) -> (usize, Option<String>) {
+    /// Lives through so many mornings of a project with so many branches of other people's, from the 21st of November on.
+    fn seen(rules: &KeepRules, room: Room, others: usize, mornings: usize) -> Forecast {
         let (branches, records) = (project(others), Records::default());
-        let inventory = Inventory { branches: &branches, endpoints: &[], records: &records };
-        let forecast = forecast(&inventory, &pair(), rules, limit, "2026-11-21T12:00:00Z".parse().expect("an instant"));
-        (forecast.most, forecast.warning())
+        let inventory = Inventory { branches: &branches, endpoints: &[], snapshots: &[], records: &records, is_short: false };
+        look_ahead(&inventory, &pair(), rules, room, "2026-11-21T12:00:00Z".parse().expect("an instant"), mornings)
+    }
+
+    fn told(rules: &KeepRules, limit: usize, others: usize) -> (usize, Option<String>) {
+        let forecast = seen(rules, Room { branches: limit, snapshots: None }, others, MORNINGS);
+        (forecast.most, forecast.warnings().pop())
     }
 
     #[test]
@@ -209,14 +292,38 @@ mod tests {
             failed_days: Some(7),
             ..KeepRules::default()
         };
-        let examples = [(of(5, 0, 0, 0), 10), (of(0, 4, 2, 0), 10), (of(0, 6, 4, 12), 25)];
-        for (rules, limit) in examples {
-            let (branches, records) = (project(0), Records::default());
-            let inventory = Inventory { branches: &branches, endpoints: &[], records: &records };
-            let now = "2026-11-21T12:00:00Z".parse().expect("an instant");
-            let seen = look_ahead(&inventory, &pair(), &rules, limit, now, 1_100);
-            assert_eq!((seen.most, seen.warning()), (limit, None), "{rules:?}");
+        let launch = KeepRules {
+            daily: 30,
+            weekly: 13,
+            monthly: 12,
+            as_snapshots: [Rule::Daily, Rule::Weekly, Rule::Monthly].into(),
+            ..of(5, 0, 0, 0)
+        };
+        let scale = KeepRules { as_snapshots: [Rule::Monthly].into(), ..of(0, 14, 8, 12) };
+        let examples = [(of(5, 0, 0, 0), 10, 0), (launch, 10, 49), (scale, 25, 12)];
+        for (rules, limit, snapshots) in examples {
+            let seen = seen(&rules, Room { branches: limit, snapshots: Some(100) }, 0, 1_100);
+            let most = seen.snapshots.as_ref().map_or(0, |stock| stock.most);
+            assert_eq!((seen.most, most, seen.warnings()), (limit, snapshots, Vec::<String>::new()), "{rules:?}");
         }
+    }
+
+    #[test]
+    fn the_day_is_told_on_which_there_will_be_no_room_for_a_snapshot() {
+        let rules = KeepRules {
+            last: 2,
+            daily: 30,
+            at_least: 1,
+            displaced: 1,
+            failed_days: Some(3),
+            as_snapshots: [Rule::Daily].into(),
+            ..KeepRules::default()
+        };
+        let told = |snapshots: usize| seen(&rules, Room { branches: 25, snapshots: Some(snapshots) }, 0, MORNINGS).warnings();
+        assert_eq!(told(100), Vec::<String>::new());
+        let expected = "on 2026-11-23 there will be no room for a snapshot: the plan has 1 that people may ask for; lower keep_daily, or let it keep \
+                        branches (runbooks/retention-blocked.md)";
+        assert_eq!(told(1).first().map(String::as_str), Some(expected));
     }
 
     #[test]

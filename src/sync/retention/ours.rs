@@ -1,10 +1,10 @@
 //! What is ours, and what of it is in somebody else's hands.
 
-use super::{ENDPOINT_OF_CALL, ENDPOINT_OF_RUN};
+use super::{ENDPOINT_OF_CALL, ENDPOINT_OF_RUN, Records};
 use crate::config::Pair;
 use crate::id::RunId;
-use crate::neon::wire::{Branch, BranchList, Endpoint};
-use crate::sync::machine::{is_our_backup, run_of_backup};
+use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
+use crate::sync::machine::{backup_name, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
 use crate::time::between;
 
 /// What a branch is to a pair's retention.
@@ -19,7 +19,7 @@ pub(super) enum Standing {
 
 /// Returns what a branch is.
 pub(super) fn standing(pair: &Pair, branches: &BranchList, branch: &Branch) -> Standing {
-    if branch.id == pair.production_branch || branch.id == pair.staging_branch {
+    if branch.id == pair.production_branch || branch.id == pair.staging_branch || run_of_test(pair, &branch.name).is_some() {
         return Standing::Other;
     }
     if let Some(run) = run_of_backup(pair, &branch.name) {
@@ -40,6 +40,39 @@ pub(super) fn standing(pair: &Pair, branches: &BranchList, branch: &Branch) -> S
         }
         Some(_) | None => Standing::Other,
     }
+}
+
+/// Returns what a snapshot is.
+pub(super) fn standing_of_snapshot(pair: &Pair, branches: &BranchList, records: &Records, snapshot: &Snapshot) -> Standing {
+    let is_of_production = snapshot.source_branch_id.as_ref() == Some(&pair.production_branch);
+    if !is_of_production || snapshot.manual == Some(false) {
+        return Standing::Other;
+    }
+    let named = run_of_backup(pair, &snapshot.name);
+    if let Some(run) = snapshot.slug.as_deref().and_then(|slug| run_of_slug(pair, slug)) {
+        let is_renamed = named.as_ref() != Some(&run);
+        return if is_renamed { Standing::Odd(format!("renamed: was the snapshot of run {run}")) } else { Standing::Backup(run) };
+    }
+    match named {
+        Some(run) if is_our_snapshot(pair, branches, records, snapshot, &run) => Standing::Backup(run),
+        Some(_) => Standing::Odd("foreign: has a backup's name but was not made by this pair".to_owned()),
+        None => Standing::Other,
+    }
+}
+
+/// Returns whether a snapshot is that of a run's backup: its slug, its recorded id or its position agrees with its name.
+pub fn is_our_snapshot(pair: &Pair, branches: &BranchList, records: &Records, snapshot: &Snapshot, run: &RunId) -> bool {
+    let is_named = snapshot.name == backup_name(pair, run);
+    let is_of_production = snapshot.source_branch_id.as_ref() == Some(&pair.production_branch);
+    let has_slug = snapshot.slug.is_some() && snapshot.slug == snapshot_slug(pair, run);
+    let record = records.snapshots.get(run);
+    let is_recorded = record.is_some_and(|record| match &record.id {
+        Some(id) => *id == snapshot.id,
+        None => record.lsn.is_some() && record.lsn == snapshot.lsn,
+    });
+    let backup = branches.by_name(&snapshot.name).filter(|branch| is_our_backup(pair, branches, branch));
+    let is_at_backup = snapshot.lsn.is_some() && backup.is_some_and(|backup| backup.parent_lsn == snapshot.lsn);
+    is_named && is_of_production && snapshot.manual != Some(false) && (has_slug || is_recorded || is_at_backup)
 }
 
 /// Returns whether the name of a displaced branch agrees with its place in the tree: it keeps the parent that staging had.

@@ -20,12 +20,13 @@ fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
         id: id.into(),
         name: name.into(),
         parent_id: parent.map(BranchId::from),
-        parent_lsn: Some(crate::id::Lsn(256)),
+        parent_lsn: Some(Lsn(256)),
         current_state: "ready".into(),
         default: false,
         protected: false,
         created_at: now() - TimeDelta::days(days_old),
         expires_at: None,
+        restored_from: None,
     }
 }
 
@@ -45,7 +46,7 @@ fn world(days: i64) -> World {
         annotations.insert(BranchId::from(id.as_str()), Annotation { value });
     }
     let known = annotations.values().filter_map(|annotation: &Annotation| RunId::decode(annotation.value.get("run")?));
-    let records = Records { known: known.map(|run| (run, Known::Verified)).collect(), pins: BTreeMap::new() };
+    let records = Records { known: known.map(|run| (run, Known::Verified)).collect(), ..Records::default() };
     World { branches: BranchList { branches, annotations }, records }
 }
 
@@ -54,7 +55,7 @@ fn planned(world: &World) -> PrunePlan {
 }
 
 fn planned_by(world: &World, rules: &KeepRules) -> PrunePlan {
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], records: &world.records };
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records, is_short: false };
     plan(&inventory, &pair(), rules, Some(&run(0)), now())
 }
 
@@ -234,7 +235,8 @@ fn a_backup_that_somebody_has_given_an_endpoint_stays_and_ours_goes() {
     };
     let endpoints =
         [endpoint("ep-theirs", "br-backup-3", 1), endpoint("ep-ours", "br-backup-2", 2), endpoint("ep-of-run", "br-backup-0", 0)];
-    let inventory = Inventory { branches: &world.branches, endpoints: &endpoints, records: &world.records };
+    let inventory =
+        Inventory { branches: &world.branches, endpoints: &endpoints, snapshots: &[], records: &world.records, is_short: false };
     let plan = plan(&inventory, &pair(), &rules(), Some(&run(0)), now());
     let deleted: Vec<&str> = plan.branches().map(|entry| entry.name.as_str()).collect();
     assert_eq!(deleted, ["backup-20261120", "backup-20261119"]);
@@ -252,7 +254,7 @@ fn a_branch_that_is_a_backup_and_a_check_branch_by_its_name_goes_only_where_both
     world.branches.branches.iter_mut().filter(|branch| branch.name.as_str().starts_with("backup-")).for_each(|branch| {
         branch.name = branch.name.as_str().replace("backup-", "staging-check-").as_str().into();
     });
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], records: &world.records };
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records, is_short: false };
     let rules = KeepRules { last: 9, ..rules() };
     assert_eq!(plan(&inventory, &pair, &rules, Some(&run(0)), now()).branches().count(), 0);
 }

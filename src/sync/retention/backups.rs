@@ -1,0 +1,251 @@
+//! Backups, each as a branch, as a snapshot, or as both.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ours::{Standing, standing, standing_of_snapshot};
+use super::rules::{self, Made};
+use super::{Entry, Judge, Kind, Known, Placed, YOUNG};
+use crate::config::Tier;
+use crate::id::RunId;
+use crate::neon::wire::Snapshot;
+use crate::time::{Timestamp, after, between, render};
+
+/// A backup, in each form that there is of it, with what is known of that.
+pub(super) struct Backup<'a> {
+    run: RunId,
+    made_at: Timestamp,
+    branch: Option<(Placed<'a>, Option<Known>)>,
+    snapshot: Option<(&'a Snapshot, Option<Known>)>,
+}
+
+/// Why backups are kept by the rules, by their places.
+type Reasons = BTreeMap<(usize, Tier), Vec<String>>;
+
+impl Backup<'_> {
+    /// Returns the forms that there are, each with what is known of it.
+    fn forms(&self) -> impl Iterator<Item = (Tier, Option<Known>)> {
+        let branch = self.branch.map(|(_, known)| (Tier::Branch, known));
+        branch.into_iter().chain(self.snapshot.map(|(_, known)| (Tier::Snapshot, known)))
+    }
+
+    /// Returns whether it counts in a form.
+    fn counts(&self, wanted: Tier, counts: impl Fn(Option<Known>) -> bool) -> bool {
+        self.forms().any(|(form, known)| form == wanted && counts(known))
+    }
+
+    /// Returns whether some form is one of which this is known.
+    fn has(&self, wanted: Option<Known>) -> bool {
+        self.forms().any(|(_, known)| known == wanted)
+    }
+
+    /// Returns the form that stays where one has to: a snapshot takes no place of a branch.
+    fn best(&self, wanted: Option<Known>) -> Tier {
+        if self.counts(Tier::Snapshot, |known| known == wanted) { Tier::Snapshot } else { Tier::Branch }
+    }
+}
+
+impl<'a> Judge<'a> {
+    /// Backups: those that count, newest first, then those that are kept whatever the rules say.
+    pub(super) fn backups(&mut self) {
+        let (mut backups, mut odd) = (BTreeMap::new(), Vec::new());
+        self.find_branches(&mut backups, &mut odd);
+        self.find_snapshots(&mut backups);
+        let mut backups: Vec<Backup<'a>> = backups.into_values().collect();
+        backups.sort_by(|left, right| (right.made_at, &right.run).cmp(&(left.made_at, &left.run)));
+        let sure = self.by_rules(&backups, |known| known == Some(Known::Verified));
+        // Where every record is there, both are the same, and this one is not asked.
+        let is_lost = backups.iter().any(|backup| backup.has(None));
+        let perhaps = if is_lost { self.by_rules(&backups, |known| known != Some(Known::Unverified)) } else { Reasons::new() };
+        let mut verified = 0;
+        for (rank, backup) in backups.into_iter().enumerate() {
+            verified += u32::from(backup.has(Some(Known::Verified)));
+            let floor = self.floor(&backup, verified, rank, &sure, &perhaps);
+            for (form, known) in backup.forms() {
+                let made_at = backup.branch.filter(|_| form == Tier::Branch).map(|((_, branch), _)| branch.created_at);
+                let made_at = made_at.or(backup.snapshot.map(|(snapshot, _)| snapshot.created_at)).unwrap_or(backup.made_at);
+                let mut reasons = self.asked_for(&backup.run, form);
+                match known {
+                    Some(Known::Verified) => reasons.extend(sure.get(&(rank, form)).into_iter().flatten().cloned()),
+                    Some(Known::Unverified) => reasons.extend(self.inspection(made_at)),
+                    None => {
+                        let lost = perhaps.get(&(rank, form)).into_iter().flatten();
+                        reasons.extend(lost.map(|reason| format!("its record is lost, it may be verified: {reason}")));
+                    }
+                }
+                if reasons.is_empty() {
+                    reasons.extend(floor.iter().filter(|(kept, _)| *kept == form).map(|(_, reason)| reason.clone()));
+                }
+                if known.is_none() {
+                    reasons.extend(self.inspection(made_at));
+                }
+                self.judge_form(&backup, form, known, reasons);
+            }
+        }
+        for (branch, reason) in odd {
+            self.judge(branch, Kind::Backup(None), vec![reason], "");
+        }
+    }
+
+    /// Finds the branches that are backups.
+    fn find_branches(&mut self, found: &mut BTreeMap<RunId, Backup<'a>>, odd: &mut Vec<(Placed<'a>, String)>) {
+        let inventory = self.inventory;
+        for (place, branch) in inventory.branches.branches.iter().enumerate() {
+            let standing = standing(self.pair, inventory.branches, branch);
+            if let Standing::Backup(run) = &standing {
+                self.backups.insert(&branch.id, (branch, run.clone()));
+            }
+            match standing {
+                Standing::Backup(run) if branch.created_at > self.now && self.run != Some(&run) => {
+                    odd.push(((place, branch), format!("made in the future, at {}", render(branch.created_at))));
+                }
+                Standing::Backup(run) => {
+                    let known = inventory.records.known.get(&run).copied();
+                    let backup =
+                        Backup { run: run.clone(), made_at: branch.created_at, branch: Some(((place, branch), known)), snapshot: None };
+                    found.insert(run, backup);
+                }
+                Standing::Odd(reason) => odd.push(((place, branch), reason)),
+                Standing::Other => {}
+            }
+        }
+    }
+
+    /// Finds the snapshots of backups; those that are kept whatever the rules say are judged at once.
+    fn find_snapshots(&mut self, found: &mut BTreeMap<RunId, Backup<'a>>) {
+        let inventory = self.inventory;
+        for snapshot in inventory.snapshots {
+            let run = match standing_of_snapshot(self.pair, inventory.branches, inventory.records, snapshot) {
+                Standing::Backup(run) if snapshot.created_at > self.now && self.run != Some(&run) => {
+                    self.keep_snapshot(snapshot, format!("made in the future, at {}", render(snapshot.created_at)));
+                    continue;
+                }
+                Standing::Backup(run) => run,
+                Standing::Odd(reason) => {
+                    self.keep_snapshot(snapshot, reason);
+                    continue;
+                }
+                Standing::Other => continue,
+            };
+            let record = inventory.records.snapshots.get(&run);
+            let made_at = record.map_or(snapshot.created_at, |record| record.made_at);
+            let blank = || Backup { run: run.clone(), made_at, branch: None, snapshot: None };
+            let backup = found.entry(run.clone()).or_insert_with(blank);
+            let is_recorded = |snapshot: &Snapshot| record.and_then(|record| record.id.as_ref()) == Some(&snapshot.id);
+            // Two ticks may have taken it twice: the one that was compared is the one, else the first.
+            let second = match backup.snapshot {
+                Some((first, _)) if is_recorded(first) || !is_recorded(snapshot) => Some(snapshot),
+                Some((first, _)) => {
+                    backup.snapshot = Some((snapshot, record.map(|record| record.known)));
+                    Some(first)
+                }
+                None => {
+                    backup.snapshot = Some((snapshot, record.map(|record| record.known)));
+                    None
+                }
+            };
+            if let Some(second) = second {
+                let is_young = between(second.created_at, self.now) < YOUNG;
+                let reasons = if is_young { vec!["younger than 24 hours".to_owned()] } else { Vec::new() };
+                self.enter_snapshot(second, Some(Known::Unverified), reasons, "a second snapshot of its run");
+            }
+        }
+    }
+
+    /// Returns why backups are kept by the rules, where only those count of which this is so.
+    fn by_rules(&self, backups: &[Backup<'_>], counts: impl Fn(Option<Known>) -> bool + Copy) -> Reasons {
+        let mut found = Reasons::new();
+        let mut collect = |tier: Tier, is_in: &dyn Fn(&Backup<'_>) -> bool| {
+            let places: Vec<usize> = (0..backups.len()).filter(|place| is_in(&backups[*place])).collect();
+            let is_preferred = |backup: &Backup<'_>| tier == Tier::Branch || backup.counts(Tier::Snapshot, counts);
+            let made: Vec<Made> =
+                places.iter().map(|place| Made { at: backups[*place].made_at, is_preferred: is_preferred(&backups[*place]) }).collect();
+            for (place, reasons) in places.into_iter().zip(rules::reasons(&self.rules.of(tier), &self.pair.zone, &made)) {
+                let form = if backups[place].counts(tier, counts) { tier } else { Tier::Branch };
+                let is_without = form != tier;
+                if is_without && self.inventory.is_short {
+                    continue;
+                }
+                let told = reasons.into_iter().map(|reason| if is_without { format!("{reason}{WITHOUT}") } else { reason });
+                found.entry((place, form)).or_default().extend(told);
+            }
+        };
+        collect(Tier::Branch, &|backup| backup.counts(Tier::Branch, counts));
+        if self.rules.has_snapshots() {
+            collect(Tier::Snapshot, &|backup| backup.counts(Tier::Snapshot, counts) || backup.counts(Tier::Branch, counts));
+        }
+        found
+    }
+
+    /// Returns which form of a backup the floor keeps, and why, where no rule keeps any.
+    fn floor(&self, backup: &Backup<'_>, verified: u32, rank: usize, sure: &Reasons, perhaps: &Reasons) -> Option<(Tier, String)> {
+        let most = self.rules.at_least;
+        let is_kept = |reasons: &Reasons, wanted: Option<Known>| {
+            let mut forms = backup.forms().filter(|(_, known)| *known == wanted);
+            forms.any(|(form, _)| reasons.get(&(rank, form)).is_some_and(|reasons| !reasons.is_empty()))
+        };
+        if backup.has(Some(Known::Verified)) {
+            let reason = format!("keep_at_least: number {verified} of {most}");
+            return (verified <= most && !is_kept(sure, Some(Known::Verified))).then(|| (backup.best(Some(Known::Verified)), reason));
+        }
+        let reason = "keep_at_least: its record is lost, it may be verified, and too few newer ones are";
+        let is_needed = backup.has(None) && verified < most && !is_kept(perhaps, None);
+        is_needed.then(|| (backup.best(None), reason.to_owned()))
+    }
+
+    /// Returns why a backup is wanted, whatever the rules say.
+    fn asked_for(&self, run: &RunId, form: Tier) -> Vec<String> {
+        let of_run = (self.run == Some(run) && form == Tier::Branch).then(|| "backup of this run".to_owned());
+        let pin = self.inventory.records.pins.get(run).filter(|pin| pin.until.is_none_or(|until| until > self.now));
+        let pin = pin.map(|pin| match pin.until {
+            Some(until) => format!("pinned until {}: {}", render(until), pin.reason),
+            None => format!("pinned: {}", pin.reason),
+        });
+        of_run.into_iter().chain(pin).collect()
+    }
+
+    /// Returns why a backup that was not verified is kept, as far as that goes.
+    fn inspection(&self, made_at: Timestamp) -> Option<String> {
+        let Some(days) = self.rules.failed_days else {
+            return Some("not verified: kept until somebody deletes it, because keep_failed is not set".to_owned());
+        };
+        let until = after(made_at, Duration::from_hours(24) * days);
+        (until > self.now).then(|| format!("not verified: kept for {days} days by keep_failed, until {}", self.pair.zone.date(until)))
+    }
+
+    fn judge_form(&mut self, backup: &Backup<'a>, form: Tier, known: Option<Known>, mut reasons: Vec<String>) {
+        let otherwise = match known {
+            Some(Known::Verified) => "older than every keep rule",
+            Some(Known::Unverified) | None => "not verified, and older than keep_failed",
+        };
+        if let (Tier::Branch, Some((branch, _))) = (form, backup.branch) {
+            let is_of_run = self.run == Some(&backup.run);
+            self.wants_snapshot |= is_of_run && reasons.iter().any(|reason| reason.ends_with(WITHOUT));
+            self.judge(branch, Kind::Backup(known), reasons, otherwise);
+        } else if let (Tier::Snapshot, Some((snapshot, _))) = (form, backup.snapshot) {
+            if reasons.is_empty() && between(snapshot.created_at, self.now) < YOUNG {
+                reasons.push("younger than 24 hours".to_owned());
+            }
+            self.enter_snapshot(snapshot, known, reasons, otherwise);
+        }
+    }
+
+    fn keep_snapshot(&mut self, snapshot: &Snapshot, reason: String) {
+        self.enter_snapshot(snapshot, None, vec![reason], "");
+    }
+
+    /// Enters a snapshot. One that a branch was restored from stays as long as that.
+    fn enter_snapshot(&mut self, snapshot: &Snapshot, known: Option<Known>, mut reasons: Vec<String>, otherwise: &str) {
+        let restored = self.inventory.branches.branches.iter().find(|branch| branch.restored_from.as_ref() == Some(&snapshot.id));
+        reasons.extend(restored.map(|branch| format!("branch {} was made from it", branch.name)));
+        let is_kept = !reasons.is_empty();
+        if !is_kept {
+            reasons.push(otherwise.to_owned());
+        }
+        let (id, name) = (snapshot.id.to_string(), snapshot.name.to_string());
+        self.snapshots.push(Entry { kind: Kind::Snapshot(known), id, name, created_at: snapshot.created_at, is_kept, reasons });
+    }
+}
+
+/// How a reason ends for which a backup stays a branch although its rule keeps snapshots.
+const WITHOUT: &str = ", as a branch while there is no verified snapshot";
