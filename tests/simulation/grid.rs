@@ -45,6 +45,14 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
             all.push((Day::InUse, action.clone()));
         }
     }
+    // A snapshot comes after everything else, and before only what is ahead is looked at.
+    let mut seen = BTreeMap::new();
+    let begins = |name: &str| matches!(name, "listSnapshots" | "getSnapshotSchedule" | "createSnapshot" | "restoreSnapshot");
+    for action in actions(scene, Day::Snapshot) {
+        if counted(&mut seen, &action) > of(&plain, &action.step, action.name) || begins(action.name) {
+            all.push((Day::Snapshot, action));
+        }
+    }
     // A bad copy is found as drift is, until both were compared where nobody writes.
     let mut seen = BTreeMap::new();
     for action in actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared) {

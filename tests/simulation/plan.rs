@@ -17,17 +17,20 @@ pub enum Day {
     InUse,
     /// The restored data is damaged, and staging is rolled back.
     RollBack,
+    /// A rule keeps snapshots: one is taken of the backup, restored and compared.
+    Snapshot,
 }
 
 impl Day {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::InUse, Self::RollBack];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::InUse, Self::RollBack, Self::Snapshot];
 
     fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::InUse => "in_use",
             Self::RollBack => "roll_back",
+            Self::Snapshot => "snapshot",
         }
     }
 }

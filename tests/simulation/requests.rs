@@ -113,7 +113,7 @@ impl Sim {
                 self.faulty_until = crate::run::instant(crate::run::DEADLINE);
             }
             Fault::OperationCancelled => self.neon.model.operation_faults.push(Finish::Cancelled),
-            Fault::Damaged => self.neon.damages_next_restore = true,
+            Fault::Damaged => (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (true, true),
             Fault::Asleep => self.asleep = 3,
             Fault::AsleepForEver => {
                 // A run that cannot read tries as long as its deadline allows.
@@ -184,7 +184,7 @@ impl Sim {
             self.neon.damages_next_restore = is_backup;
         }
         let response = self.neon.serve(asked, now);
-        self.neon.damages_next_restore = false;
+        (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (false, false);
         self.oracle.applied(asked, &response, before.as_ref(), &self.neon, now);
         response
     }
@@ -280,8 +280,8 @@ fn query_of(body: &str) -> &'static str {
 
 fn kind_of(action: &str) -> Kind {
     match action {
-        "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" => Kind::Writing,
-        "deleteProjectBranch" | "deleteProjectEndpoint" => Kind::Deletion,
+        "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" | "createSnapshot" | "restoreSnapshot" => Kind::Writing,
+        "deleteProjectBranch" | "deleteProjectEndpoint" | "deleteSnapshot" => Kind::Deletion,
         "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "sees_all_rows" | "give_password"
         | "log_in" => Kind::Query,
         "webhook" | "slack" => Kind::Notice,
@@ -300,7 +300,7 @@ fn tables_in(body: &str) -> Vec<String> {
 fn api_request(request: &HttpRequest) -> neon_emulator::model::Request {
     let (_, rest) = request.url.split_once("/api/v2").unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.replace("%2F", "/")));
     neon_emulator::model::Request {
         method: request.method.as_str().to_owned(),
         path: path.to_owned(),

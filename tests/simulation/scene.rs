@@ -23,6 +23,7 @@ pub struct Scene {
     config: Rc<Config>,
     pub(crate) deployed: Rc<Config>,
     rolls_back: Rc<Config>,
+    takes_snapshots: Rc<Config>,
     pub(crate) secrets: Rc<Secrets>,
     small: Vec<Rc<Config>>,
     pair: Ids,
@@ -51,6 +52,13 @@ fn config(ids: &Ids, change: &dyn Fn(&mut Value)) -> Rc<Config> {
     });
     change(&mut value);
     Rc::new(Config::from_value(&value).expect("the configuration is complete"))
+}
+
+/// Lets a rule keep snapshots.
+pub fn keeps_weeks_as_snapshots(value: &mut Value) {
+    let pair = &mut value["pairs"][0];
+    pair["keep_weekly"] = json!(8);
+    pair["keep_weekly_tier"] = json!("snapshot");
 }
 
 impl Scene {
@@ -92,6 +100,7 @@ impl Scene {
             config: plain(&|_| {}),
             deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
             rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
+            takes_snapshots: plain(&keeps_weeks_as_snapshots),
             secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
             small: (22..=44).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
             pair,
@@ -121,7 +130,11 @@ impl Scene {
         sim.summaries.clear();
         sim.refused_writes = 0;
 
-        let config = if day == Day::RollBack { &self.rolls_back } else { &self.config };
+        let config = match day {
+            Day::Plain | Day::InUse => &self.config,
+            Day::RollBack => &self.rolls_back,
+            Day::Snapshot => &self.takes_snapshots,
+        };
         Simulation::new(self, Rc::new(RefCell::new(sim)), Rc::clone(config))
     }
 

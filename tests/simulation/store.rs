@@ -88,6 +88,7 @@ impl Sim {
             Some("checkpoint") => "kv:checkpoint",
             Some("result") => "kv:result",
             Some("notice") => "kv:notice",
+            Some("backup") if key.ends_with("/snapshot") => "kv:snapshot",
             Some("backup") => "kv:backup",
             Some("prune") => "kv:prune",
             _ => "kv:other",
@@ -113,6 +114,10 @@ impl Sim {
             if action == "kv:notice" {
                 let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
                 self.judge_claim(task, &value["notice"]);
+            }
+            if key.ends_with("/snapshot") {
+                let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+                self.oracle.claimed_snapshot(key, &value, &self.neon);
             }
         }
         if is_save && self.is_doomed(task, Crash::AfterSave) {

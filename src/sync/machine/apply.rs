@@ -352,7 +352,7 @@ pub(super) fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &st
 fn deleted(run: &mut Run, now: Timestamp) {
     let Some(plan) = run.seen.prune_plan.as_mut() else { return };
     let Some(deletion) = plan.left.pop() else { return };
-    if !plan.left.is_empty() {
+    if !plan.left.is_empty() || plan.wants_snapshot {
         run.checkpoint.not_before = Some(after(now, BETWEEN_DELETIONS));
     }
     match deletion {

@@ -65,7 +65,7 @@ pub(super) fn renamed_backup<'a>(pair: &Pair, branches: &'a BranchList, run: &Ru
 }
 
 /// Returns whether a branch of production is marked as the backup of a run.
-fn is_marked(pair: &Pair, branches: &BranchList, branch: &Branch, run: &RunId) -> bool {
+pub fn is_marked(pair: &Pair, branches: &BranchList, branch: &Branch, run: &RunId) -> bool {
     let written = |annotation: &Annotation| {
         let is = |key: &str, value: &str| annotation.value.get(key).is_some_and(|found| found == value);
         is("firstlight", pair.name.as_str()) && is("run", run.as_str())

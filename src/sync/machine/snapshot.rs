@@ -204,6 +204,7 @@ pub(super) fn conclude(run: &mut Run, progress: SnapshotProgress, pair: &Pair, n
         SnapshotProgress::Judged(outcome) => {
             work.outcome = Some(outcome);
             run.checkpoint.prints.remove(&Side::Snapshot);
+            run.wants_save = true;
         }
     }
     went_on(run);
@@ -215,7 +216,6 @@ fn went_on(run: &mut Run) {
     run.checkpoint.not_before = None;
     run.checkpoint.idle_tick_count = 0;
     run.seen.forget_all_but_endpoints();
-    run.wants_save = true;
 }
 
 /// Returns whether the snapshot is what the run is at.
@@ -229,6 +229,7 @@ pub(super) fn accepted(run: &mut Run, snapshot: Snapshot, operations: Vec<Operat
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     (work.id, work.operations) = (Some(snapshot.id), operations);
     went_on(run);
+    run.wants_save = true;
     run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
 }
 
@@ -237,6 +238,7 @@ pub(super) fn restored(run: &mut Run, branch: BranchId, operations: Vec<Operatio
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     (work.test.id, work.test.operations) = (Some(branch), operations);
     went_on(run);
+    run.wants_save = true;
     run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
 }
 

@@ -48,10 +48,9 @@ impl Backup<'_> {
 impl<'a> Judge<'a> {
     /// Backups: those that count, newest first, then those that are kept whatever the rules say.
     pub(super) fn backups(&mut self) {
-        let (mut backups, mut odd) = (BTreeMap::new(), Vec::new());
+        let (mut backups, mut odd) = (Vec::new(), Vec::new());
         self.find_branches(&mut backups, &mut odd);
         self.find_snapshots(&mut backups);
-        let mut backups: Vec<Backup<'a>> = backups.into_values().collect();
         backups.sort_by(|left, right| (right.made_at, &right.run).cmp(&(left.made_at, &left.run)));
         let sure = self.by_rules(&backups, |known| known == Some(Known::Verified));
         // Where every record is there, both are the same, and this one is not asked.
@@ -88,7 +87,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Finds the branches that are backups.
-    fn find_branches(&mut self, found: &mut BTreeMap<RunId, Backup<'a>>, odd: &mut Vec<(Placed<'a>, String)>) {
+    fn find_branches(&mut self, found: &mut Vec<Backup<'a>>, odd: &mut Vec<(Placed<'a>, String)>) {
         let inventory = self.inventory;
         for (place, branch) in inventory.branches.branches.iter().enumerate() {
             let standing = standing(self.pair, inventory.branches, branch);
@@ -101,9 +100,7 @@ impl<'a> Judge<'a> {
                 }
                 Standing::Backup(run) => {
                     let known = inventory.records.known.get(&run).copied();
-                    let backup =
-                        Backup { run: run.clone(), made_at: branch.created_at, branch: Some(((place, branch), known)), snapshot: None };
-                    found.insert(run, backup);
+                    found.push(Backup { run, made_at: branch.created_at, branch: Some(((place, branch), known)), snapshot: None });
                 }
                 Standing::Odd(reason) => odd.push(((place, branch), reason)),
                 Standing::Other => {}
@@ -112,8 +109,12 @@ impl<'a> Judge<'a> {
     }
 
     /// Finds the snapshots of backups; those that are kept whatever the rules say are judged at once.
-    fn find_snapshots(&mut self, found: &mut BTreeMap<RunId, Backup<'a>>) {
+    fn find_snapshots(&mut self, found: &mut Vec<Backup<'a>>) {
         let inventory = self.inventory;
+        if inventory.snapshots.is_empty() {
+            return;
+        }
+        let mut places: BTreeMap<RunId, usize> = found.iter().enumerate().map(|(place, backup)| (backup.run.clone(), place)).collect();
         for snapshot in inventory.snapshots {
             let run = match standing_of_snapshot(self.pair, inventory.branches, inventory.records, snapshot) {
                 Standing::Backup(run) if snapshot.created_at > self.now && self.run != Some(&run) => {
@@ -129,8 +130,11 @@ impl<'a> Judge<'a> {
             };
             let record = inventory.records.snapshots.get(&run);
             let made_at = record.map_or(snapshot.created_at, |record| record.made_at);
-            let blank = || Backup { run: run.clone(), made_at, branch: None, snapshot: None };
-            let backup = found.entry(run.clone()).or_insert_with(blank);
+            let place = *places.entry(run.clone()).or_insert(found.len());
+            if place == found.len() {
+                found.push(Backup { run, made_at, branch: None, snapshot: None });
+            }
+            let backup = &mut found[place];
             let is_recorded = |snapshot: &Snapshot| record.and_then(|record| record.id.as_ref()) == Some(&snapshot.id);
             // Two ticks may have taken it twice: the one that was compared is the one, else the first.
             let second = match backup.snapshot {
@@ -163,7 +167,7 @@ impl<'a> Judge<'a> {
             for (place, reasons) in places.into_iter().zip(rules::reasons(&self.rules.of(tier), &self.pair.zone, &made)) {
                 let form = if backups[place].counts(tier, counts) { tier } else { Tier::Branch };
                 let is_without = form != tier;
-                if is_without && self.inventory.is_short {
+                if reasons.is_empty() || is_without && self.inventory.is_short {
                     continue;
                 }
                 let told = reasons.into_iter().map(|reason| if is_without { format!("{reason}{WITHOUT}") } else { reason });
@@ -185,8 +189,8 @@ impl<'a> Judge<'a> {
             forms.any(|(form, _)| reasons.get(&(rank, form)).is_some_and(|reasons| !reasons.is_empty()))
         };
         if backup.has(Some(Known::Verified)) {
-            let reason = format!("keep_at_least: number {verified} of {most}");
-            return (verified <= most && !is_kept(sure, Some(Known::Verified))).then(|| (backup.best(Some(Known::Verified)), reason));
+            let is_needed = verified <= most && !is_kept(sure, Some(Known::Verified));
+            return is_needed.then(|| (backup.best(Some(Known::Verified)), format!("keep_at_least: number {verified} of {most}")));
         }
         let reason = "keep_at_least: its record is lost, it may be verified, and too few newer ones are";
         let is_needed = backup.has(None) && verified < most && !is_kept(perhaps, None);

@@ -4,8 +4,10 @@ use super::{ENDPOINT_OF_CALL, ENDPOINT_OF_RUN, Records};
 use crate::config::Pair;
 use crate::id::RunId;
 use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
-use crate::sync::machine::{backup_name, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
+use crate::sync::machine::{backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
 use crate::time::between;
+
+const FOREIGN: &str = "foreign: has a backup's name but was not made by this pair";
 
 /// What a branch is to a pair's retention.
 pub(super) enum Standing {
@@ -23,10 +25,10 @@ pub(super) fn standing(pair: &Pair, branches: &BranchList, branch: &Branch) -> S
         return Standing::Other;
     }
     if let Some(run) = run_of_backup(pair, &branch.name) {
-        if is_our_backup(pair, branches, branch) {
+        if is_marked(pair, branches, branch, &run) {
             return Standing::Backup(run);
         }
-        return Standing::Odd("foreign: has a backup's name but was not made by this pair".to_owned());
+        return Standing::Odd(FOREIGN.to_owned());
     }
     let owner = branches.annotation(&branch.id, "firstlight");
     let is_of_production = branch.parent_id.as_ref() == Some(&pair.production_branch);
@@ -55,7 +57,7 @@ pub(super) fn standing_of_snapshot(pair: &Pair, branches: &BranchList, records: 
     }
     match named {
         Some(run) if is_our_snapshot(pair, branches, records, snapshot, &run) => Standing::Backup(run),
-        Some(_) => Standing::Odd("foreign: has a backup's name but was not made by this pair".to_owned()),
+        Some(_) => Standing::Odd(FOREIGN.to_owned()),
         None => Standing::Other,
     }
 }

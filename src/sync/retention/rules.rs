@@ -47,6 +47,9 @@ pub(super) fn reasons(rules: &KeepRules, zone: &Zone, newest_first: &[Made]) -> 
         let mut chosen: BTreeMap<(i32, u32), usize> = BTreeMap::new();
         for (index, date) in dates.iter().enumerate() {
             let is_full = chosen.len() == count as usize;
+            if is_full && chosen.values().all(|index| newest_first[*index].is_preferred) {
+                break;
+            }
             match chosen.entry(number(*date)) {
                 Entry::Occupied(mut earlier) => {
                     if newest_first[index].is_preferred && !newest_first[*earlier.get()].is_preferred {
