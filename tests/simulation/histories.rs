@@ -1,16 +1,18 @@
 //! Random histories, judged by the plan and by a second, simple reading of the rules that walks over days.
 //!
 //! A history has what a year of mornings leaves: days without a run, runs that failed, six in a row among them, records that were lost, backups of a clock
-//! that was ahead, pins, branches of other people with our names, children that somebody made, in zones whose days are 23 and 25 hours long or are skipped.
+//! that was ahead, pins, branches and snapshots of other people with our names, children that somebody made, backups that are branches, snapshots or both,
+//! in zones whose days are 23 and 25 hours long or are skipped.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use chrono::{Datelike as _, Days, NaiveDate, TimeDelta};
-use firstlight::config::{Config, KeepRules, Pair, Span};
+use firstlight::config::{Config, KeepRules, Pair, Rule, Span, Tier};
 use firstlight::id::{BranchId, RunId};
 use firstlight::neon::wire::{Annotation, Branch, BranchList, Snapshot};
-use firstlight::sync::retention::{Inventory, Known, Pin, Records, plan};
+use firstlight::sync::machine::snapshot_slug;
+use firstlight::sync::retention::{Inventory, Known, Pin, Records, SnapshotRecord, plan};
 use firstlight::time::{Timestamp, Zone};
 use serde_json::json;
 
@@ -31,10 +33,48 @@ struct Backup {
     id: BranchId,
     made_at: Timestamp,
     run: RunId,
+    branch: Option<Form>,
+    snapshot: Option<Form>,
+    is_pinned: bool,
+}
+
+/// What is true of a branch or a snapshot.
+#[derive(Clone, Copy)]
+struct Form {
+    made_at: Timestamp,
     is_verified: bool,
     /// Whether the store still knows.
     is_on_record: bool,
-    is_pinned: bool,
+}
+
+impl Form {
+    fn is_sure(self) -> bool {
+        self.is_on_record && self.is_verified
+    }
+
+    fn is_possible(self) -> bool {
+        !self.is_on_record || self.is_verified
+    }
+}
+
+/// Whether a form counts, as far as is known.
+type Counts = fn(Form) -> bool;
+
+impl Backup {
+    fn form(&self, tier: Tier) -> Option<Form> {
+        match tier {
+            Tier::Branch => self.branch,
+            Tier::Snapshot => self.snapshot,
+        }
+    }
+
+    fn counts(&self, tier: Tier, counts: Counts) -> bool {
+        self.form(tier).is_some_and(counts)
+    }
+
+    fn any(&self, counts: Counts) -> bool {
+        self.counts(Tier::Branch, counts) || self.counts(Tier::Snapshot, counts)
+    }
 }
 
 struct History {
@@ -46,6 +86,7 @@ struct History {
     records: Records,
     backups: Vec<Backup>,
     foreign: BTreeSet<BranchId>,
+    foreign_snapshots: BTreeSet<String>,
 }
 
 fn pair() -> Pair {
@@ -67,6 +108,9 @@ fn history(seed: u64, zones: &[Zone]) -> History {
     rules.at_least = draw.u32(1..5);
     rules.failed_days = draw.bool().then(|| draw.u32(1..15));
     rules.displaced = 1;
+    if draw.bool() {
+        rules.as_snapshots = Rule::ALL.into_iter().filter(|_| draw.bool()).collect();
+    }
     // Between 2024 and 2030, and often near a change of the clocks.
     let start: Timestamp = "2024-01-01T00:00:00Z".parse().expect("an instant");
     let now = start + TimeDelta::days(draw.i64(60..2_500)) + TimeDelta::seconds(draw.i64(0..86_400));
@@ -79,6 +123,7 @@ fn history(seed: u64, zones: &[Zone]) -> History {
         records: Records::default(),
         backups: Vec::new(),
         foreign: BTreeSet::new(),
+        foreign_snapshots: BTreeSet::new(),
     };
     fill(&mut history, &mut draw);
     history
@@ -99,30 +144,52 @@ fn fill(history: &mut History, draw: &mut fastrand::Rng) {
         let run = RunId::manual(at);
         let id = BranchId::from(format!("br-backup-{number}").as_str());
         let (is_foreign, is_on_record, is_pinned) = (draw.u32(..15) == 0, draw.u32(..10) > 0, draw.u32(..25) == 0);
-        push(history, &id, &format!("backup-{run}"), Some(&production), made_at);
-        if is_foreign {
-            history.foreign.insert(id.clone());
-        } else {
-            let value = [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_string())].into();
-            history.branches.annotations.insert(id.clone(), Annotation { value });
+        let known = |is_verified: bool| if is_verified { Known::Verified } else { Known::Unverified };
+        let form = Form { made_at, is_verified, is_on_record };
+        let (mut branch, mut snapshot) = (None, None);
+        if history.rules.as_snapshots.is_empty() || draw.u32(..3) > 0 {
+            push(history, &id, &format!("backup-{run}"), Some(&production), made_at);
+            if is_foreign {
+                history.foreign.insert(id.clone());
+            } else {
+                let value = [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_string())].into();
+                history.branches.annotations.insert(id.clone(), Annotation { value });
+                branch = Some(form);
+            }
+            if draw.u32(..20) == 0 {
+                let child = BranchId::from(format!("br-child-{number}").as_str());
+                push(history, &child, &format!("work-{number}"), Some(&id), made_at);
+                history.foreign.insert(child);
+            }
         }
         if is_on_record {
-            history.records.known.insert(run.clone(), if is_verified { Known::Verified } else { Known::Unverified });
+            history.records.known.insert(run.clone(), known(is_verified));
         }
         if is_pinned {
             history.records.pins.insert(run.clone(), Pin { reason: "drawn".to_owned(), until: None });
         }
-        if draw.u32(..20) == 0 {
-            let child = BranchId::from(format!("br-child-{number}").as_str());
-            push(history, &child, &format!("work-{number}"), Some(&id), made_at);
-            history.foreign.insert(child);
+        if !history.rules.as_snapshots.is_empty() && draw.bool() {
+            let form = Form { made_at: made_at + TimeDelta::minutes(3), is_verified: draw.bool(), is_on_record: draw.u32(..8) > 0 };
+            let is_ours = draw.u32(..12) > 0;
+            push_snapshot(history, &format!("snap-{number}"), &run, form.made_at, is_ours);
+            if is_ours && form.is_on_record {
+                let id = Some(format!("snap-{number}").as_str().into());
+                let record = SnapshotRecord { id, lsn: None, made_at, known: known(form.is_verified) };
+                history.records.snapshots.insert(run.clone(), record);
+            }
+            // One of the future is told, and is no backup that could be kept by a rule.
+            snapshot = Some(form).filter(|form| is_ours && form.made_at <= history.now);
         }
-        if !is_foreign {
-            history.backups.push(Backup { id, made_at, run, is_verified, is_on_record, is_pinned });
+        let made_at = match (branch, snapshot) {
+            (None, Some(form)) if !form.is_on_record => form.made_at,
+            (Some(_) | None, _) => made_at,
+        };
+        if branch.is_some() || snapshot.is_some() {
+            history.backups.push(Backup { id, made_at, run, branch, snapshot, is_pinned });
         }
         at -= TimeDelta::hours(draw.i64(1..=step)) + TimeDelta::seconds(draw.i64(0..7_200));
     }
-    let parent = history.backups.first().map(|backup| backup.id.clone());
+    let parent = history.backups.first().filter(|backup| backup.branch.is_some()).map(|backup| backup.id.clone());
     push(history, &staging, "staging", parent.as_ref(), history.now - TimeDelta::days(900));
     push(history, &production, "production", None, history.now - TimeDelta::days(900));
     history.foreign.extend([production, staging]);
@@ -144,8 +211,25 @@ fn push(history: &mut History, id: &BranchId, name: &str, parent: Option<&Branch
     });
 }
 
-/// The second reading: which backups the rules keep, looking at one day after the other.
-fn kept_by_days(rules: &KeepRules, zone: &Zone, backups: &[&Backup]) -> BTreeSet<BranchId> {
+/// Adds a snapshot: one of ours says so by its slug.
+fn push_snapshot(history: &mut History, id: &str, run: &RunId, created_at: Timestamp, is_ours: bool) {
+    if !is_ours {
+        history.foreign_snapshots.insert(id.to_owned());
+    }
+    history.snapshots.push(Snapshot {
+        id: id.into(),
+        name: format!("backup-{run}").as_str().into(),
+        slug: snapshot_slug(&history.pair, run).filter(|_| is_ours),
+        source_branch_id: Some(history.pair.production_branch.clone()),
+        lsn: None,
+        created_at,
+        manual: Some(true),
+    });
+}
+
+/// The second reading: which backups the rules keep, looking at one day after the other. Of a day, week, month or year the newest of those that are preferred
+/// is kept, if there is one.
+fn kept_by_days(rules: &KeepRules, zone: &Zone, backups: &[&Backup], is_preferred: &dyn Fn(&Backup) -> bool) -> BTreeSet<BranchId> {
     let Some(newest) = backups.iter().map(|backup| backup.made_at).max() else { return BTreeSet::new() };
     let oldest = backups.iter().map(|backup| backup.made_at).min().unwrap_or(newest);
     let mut kept = BTreeSet::new();
@@ -157,8 +241,10 @@ fn kept_by_days(rules: &KeepRules, zone: &Zone, backups: &[&Backup]) -> BTreeSet
         kept.extend(backups.iter().filter(|backup| backup.made_at >= since).map(|backup| backup.id.clone()));
     }
     let dated: Vec<(NaiveDate, &Backup)> = by_age.iter().map(|backup| (zone.date(backup.made_at), **backup)).collect();
-    let newest_of =
-        |is_in: &dyn Fn(NaiveDate) -> bool| dated.iter().rev().find(|(date, _)| is_in(*date)).map(|(_, backup)| backup.id.clone());
+    let newest_of = |is_in: &dyn Fn(NaiveDate) -> bool| {
+        let found = || dated.iter().rev().filter(|(date, _)| is_in(*date)).map(|(_, backup)| *backup);
+        found().find(|backup| is_preferred(backup)).or_else(|| found().next()).map(|backup| backup.id.clone())
+    };
     let (last_day, first_day) = (zone.date(newest), zone.date(oldest));
     let monday = |date: NaiveDate| date - Days::new(date.weekday().num_days_from_monday().into());
     let mut left = [rules.daily, rules.weekly, rules.monthly, rules.yearly];
@@ -253,33 +339,83 @@ fn judge(history: &History) -> Result<(), String> {
     };
     let plan = plan(&inventory, &history.pair, &history.rules, None, history.now);
     let deleted: Vec<BranchId> = plan.branches().map(|entry| entry.id.as_str().into()).collect();
-    let is_deleted = |backup: &Backup| deleted.contains(&backup.id);
-
     must(deleted.iter().all(|id| !history.foreign.contains(id)), "a foreign branch goes")?;
+    must(plan.snapshots().all(|entry| !history.foreign_snapshots.contains(&entry.id)), "a foreign snapshot goes")?;
+    let gone = Gone { branches: &deleted, snapshots: &plan.snapshots().map(|entry| entry.name.clone()).collect::<Vec<_>>() };
     let past: Vec<&Backup> = history.backups.iter().filter(|backup| backup.made_at <= history.now).collect();
-    let mut verified: Vec<&Backup> = past.iter().copied().filter(|backup| backup.is_verified).collect();
+    let mut verified: Vec<&Backup> = past.iter().copied().filter(|backup| backup.any(|form| form.is_verified)).collect();
     verified.sort_by_key(|backup| std::cmp::Reverse(backup.made_at));
     let mut floor = verified.iter().take(history.rules.at_least as usize);
-    must(floor.all(|backup| !is_deleted(backup)), "the floor does not hold")?;
+    must(floor.all(|backup| gone.leaves(backup, |form| form.is_verified)), "the floor does not hold")?;
 
-    let select = |is_in: &dyn Fn(&Backup) -> bool| past.iter().copied().filter(|backup| is_in(backup)).collect::<Vec<&Backup>>();
-    let sure = kept_by_days(&history.rules, &history.pair.zone, &select(&|backup| backup.is_on_record && backup.is_verified));
-    let perhaps = kept_by_days(&history.rules, &history.pair.zone, &select(&|backup| !backup.is_on_record || backup.is_verified));
-    let known = select(&|backup| backup.is_on_record && backup.is_verified);
+    let sure = by_rules(history, &past, Form::is_sure);
+    let perhaps = by_rules(history, &past, Form::is_possible);
+    let known: Vec<&&Backup> = past.iter().filter(|backup| backup.any(Form::is_sure)).collect();
+    let lost: Counts = |form| !form.is_on_record;
     for backup in &history.backups {
         let newer = known.iter().filter(|other| other.made_at > backup.made_at).count();
-        let by_rules = match (backup.is_on_record, backup.is_verified) {
-            (true, true) => sure.contains(&backup.id) || newer < history.rules.at_least as usize,
-            (true, false) => false,
-            (false, _) => perhaps.contains(&backup.id) || newer < history.rules.at_least as usize,
+        let is_floor = newer < history.rules.at_least as usize;
+        let tiers = |counts: Counts| [Tier::Branch, Tier::Snapshot].into_iter().filter(move |tier| backup.counts(*tier, counts));
+        let is_kept = tiers(Form::is_sure).any(|tier| sure.contains(&(backup.id.clone(), tier)));
+        let floor: Vec<Tier> = match (is_floor, backup.any(Form::is_sure)) {
+            (false, _) => Vec::new(),
+            // Any that is verified will do, a snapshot rather than a branch.
+            (true, true) => tiers(Form::is_sure).next_back().filter(|_| !is_kept).into_iter().collect(),
+            // Nobody knows which is.
+            (true, false) => tiers(lost).collect(),
         };
-        let is_counted = backup.is_on_record && backup.is_verified;
-        let inspected = history.rules.failed_days.is_none_or(|days| backup.made_at + TimeDelta::days(days.into()) > history.now);
-        let is_young = backup.made_at + TimeDelta::days(1) > history.now;
-        let has_child = history.branches.children(&backup.id).next().is_some();
-        let stays = by_rules || (!is_counted && inspected) || is_young || has_child || backup.is_pinned;
-        must(is_deleted(backup) != stays, &format!("run {}: {stays} is to stay with {:?}", backup.run, history.rules))?;
+        for tier in [Tier::Branch, Tier::Snapshot] {
+            let Some(form) = backup.form(tier) else { continue };
+            let key = (backup.id.clone(), tier);
+            let by_rules = if form.is_sure() { sure.contains(&key) } else { !form.is_on_record && perhaps.contains(&key) };
+            let inspected = history.rules.failed_days.is_none_or(|days| form.made_at + TimeDelta::days(days.into()) > history.now);
+            let is_young = form.made_at + TimeDelta::days(1) > history.now;
+            let has_child = tier == Tier::Branch && history.branches.children(&backup.id).next().is_some();
+            let stays = by_rules || floor.contains(&tier) || (!form.is_sure() && inspected) || is_young || has_child || backup.is_pinned;
+            must(gone.has(backup, tier) != stays, &format!("{tier:?} of run {}: {stays} is to stay with {:?}", backup.run, history.rules))?;
+        }
     }
     let ages = deleted.iter().filter_map(|id| history.branches.by_id(id)).map(|branch| branch.created_at);
     must(ages.is_sorted_by(|left, right| left >= right), "an older backup goes before a newer one")
+}
+
+/// What a plan deletes.
+struct Gone<'a> {
+    branches: &'a [BranchId],
+    /// By name: of ours there is one for each backup.
+    snapshots: &'a [String],
+}
+
+impl Gone<'_> {
+    fn has(&self, backup: &Backup, tier: Tier) -> bool {
+        match tier {
+            Tier::Branch => self.branches.contains(&backup.id),
+            Tier::Snapshot => self.snapshots.contains(&format!("backup-{}", backup.run)),
+        }
+    }
+
+    /// Returns whether a form stays that counts.
+    fn leaves(&self, backup: &Backup, counts: Counts) -> bool {
+        [Tier::Branch, Tier::Snapshot].into_iter().any(|tier| backup.counts(tier, counts) && !self.has(backup, tier))
+    }
+}
+
+/// Returns which forms of which backups the rules keep, where those count of which this is so.
+fn by_rules(history: &History, past: &[&Backup], counts: Counts) -> BTreeSet<(BranchId, Tier)> {
+    let (rules, zone) = (&history.rules, &history.pair.zone);
+    let branches: Vec<&Backup> = past.iter().copied().filter(|backup| backup.counts(Tier::Branch, counts)).collect();
+    let kept = kept_by_days(&rules.of(Tier::Branch), zone, &branches, &|_| true);
+    let mut found: BTreeSet<(BranchId, Tier)> = kept.into_iter().map(|id| (id, Tier::Branch)).collect();
+    if rules.has_snapshots() {
+        let has_snapshot = |backup: &Backup| backup.counts(Tier::Snapshot, counts);
+        let all: Vec<&Backup> = past.iter().copied().filter(|backup| backup.any(counts)).collect();
+        let kept = kept_by_days(&rules.of(Tier::Snapshot), zone, &all, &has_snapshot);
+        for backup in all.iter().filter(|backup| kept.contains(&backup.id)) {
+            // The branch stands in where there is no snapshot, or one of which nobody knows whether it is verified.
+            let is_known = backup.counts(Tier::Snapshot, |form| form.is_on_record);
+            found.extend(has_snapshot(backup).then(|| (backup.id.clone(), Tier::Snapshot)));
+            found.extend((!has_snapshot(backup) || !is_known).then(|| (backup.id.clone(), Tier::Branch)));
+        }
+    }
+    found
 }

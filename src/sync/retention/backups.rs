@@ -38,11 +38,6 @@ impl Backup<'_> {
     fn has(&self, wanted: Option<Known>) -> bool {
         self.forms().any(|(_, known)| known == wanted)
     }
-
-    /// Returns the form that stays where one has to: a snapshot takes no place of a branch.
-    fn best(&self, wanted: Option<Known>) -> Tier {
-        if self.counts(Tier::Snapshot, |known| known == wanted) { Tier::Snapshot } else { Tier::Branch }
-    }
 }
 
 impl<'a> Judge<'a> {
@@ -59,7 +54,7 @@ impl<'a> Judge<'a> {
         let mut verified = 0;
         for (rank, backup) in backups.into_iter().enumerate() {
             verified += u32::from(backup.has(Some(Known::Verified)));
-            let floor = self.floor(&backup, verified, rank, &sure, &perhaps);
+            let floor = self.floor(&backup, verified, rank, &sure);
             for (form, known) in backup.forms() {
                 let made_at = backup.branch.filter(|_| form == Tier::Branch).map(|((_, branch), _)| branch.created_at);
                 let made_at = made_at.or(backup.snapshot.map(|(snapshot, _)| snapshot.created_at)).unwrap_or(backup.made_at);
@@ -73,7 +68,7 @@ impl<'a> Judge<'a> {
                     }
                 }
                 if reasons.is_empty() {
-                    reasons.extend(floor.iter().filter(|(kept, _)| *kept == form).map(|(_, reason)| reason.clone()));
+                    reasons.extend(floor.iter().filter(|(kept, _)| kept.contains(&form)).map(|(_, reason)| reason.clone()));
                 }
                 if known.is_none() {
                     reasons.extend(self.inspection(made_at));
@@ -171,6 +166,12 @@ impl<'a> Judge<'a> {
                     continue;
                 }
                 let told = reasons.into_iter().map(|reason| if is_without { format!("{reason}{WITHOUT}") } else { reason });
+                let told: Vec<String> = told.collect();
+                // A snapshot that may not be verified does not let the branch go.
+                let is_lost = form == Tier::Snapshot && backups[place].snapshot.is_some_and(|(_, known)| known.is_none());
+                if is_lost && backups[place].counts(Tier::Branch, counts) {
+                    found.entry((place, Tier::Branch)).or_default().extend(told.iter().cloned());
+                }
                 found.entry((place, form)).or_default().extend(told);
             }
         };
@@ -181,20 +182,18 @@ impl<'a> Judge<'a> {
         found
     }
 
-    /// Returns which form of a backup the floor keeps, and why, where no rule keeps any.
-    fn floor(&self, backup: &Backup<'_>, verified: u32, rank: usize, sure: &Reasons, perhaps: &Reasons) -> Option<(Tier, String)> {
+    /// Returns which forms of a backup the floor keeps, and why, where no rule keeps any. Of forms whose records are lost either may be the verified one.
+    fn floor(&self, backup: &Backup<'_>, verified: u32, rank: usize, sure: &Reasons) -> Option<(Vec<Tier>, String)> {
         let most = self.rules.at_least;
-        let is_kept = |reasons: &Reasons, wanted: Option<Known>| {
-            let mut forms = backup.forms().filter(|(_, known)| *known == wanted);
-            forms.any(|(form, _)| reasons.get(&(rank, form)).is_some_and(|reasons| !reasons.is_empty()))
-        };
+        let of = |wanted: Option<Known>| backup.forms().filter(move |(_, known)| *known == wanted).map(|(form, _)| form);
         if backup.has(Some(Known::Verified)) {
-            let is_needed = verified <= most && !is_kept(sure, Some(Known::Verified));
-            return is_needed.then(|| (backup.best(Some(Known::Verified)), format!("keep_at_least: number {verified} of {most}")));
+            let is_kept = of(Some(Known::Verified)).any(|form| sure.contains_key(&(rank, form)));
+            // A snapshot takes no place of a branch.
+            let best = || of(Some(Known::Verified)).max().into_iter().collect();
+            return (verified <= most && !is_kept).then(|| (best(), format!("keep_at_least: number {verified} of {most}")));
         }
         let reason = "keep_at_least: its record is lost, it may be verified, and too few newer ones are";
-        let is_needed = backup.has(None) && verified < most && !is_kept(perhaps, None);
-        is_needed.then(|| (backup.best(None), reason.to_owned()))
+        (verified < most && backup.has(None)).then(|| (of(None).collect(), reason.to_owned()))
     }
 
     /// Returns why a backup is wanted, whatever the rules say.
