@@ -161,7 +161,8 @@ impl Call {
             Self::ListOperations => format!("list operations of {project}"),
             Self::ListPermissions => format!("list the people with access to {project}"),
             Self::CreateBranch(create) => format!("create branch {} from {}", create.name, create.parent),
-            Self::CreateEndpoint(branch, _) => format!("create a read-only endpoint on {branch}"),
+            Self::CreateEndpoint(branch, EndpointKind::ReadOnly, _) => format!("create a read-only endpoint on {branch}"),
+            Self::CreateEndpoint(branch, EndpointKind::ReadWrite, _) => format!("create a read-write endpoint on {branch}"),
             Self::RestoreBranch(restore) => format!("restore {} from {}", restore.branch, restore.source),
             Self::DeleteBranch(branch) => format!("delete branch {branch}"),
             Self::DeleteEndpoint(endpoint) => format!("delete endpoint {endpoint}"),
@@ -230,10 +231,10 @@ impl Call {
                 "annotation_value": annotation,
             }));
         }
-        if let Self::CreateEndpoint(branch, cu) = self {
+        if let Self::CreateEndpoint(branch, kind, cu) = self {
             let size = compute_units(*cu);
             return Some(json!({"endpoint": {
-                "branch_id": branch, "type": "read_only", "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size,
+                "branch_id": branch, "type": kind.as_str(), "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size,
             }}));
         }
         if let Self::RestoreBranch(restore) = self {

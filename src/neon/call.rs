@@ -23,9 +23,9 @@ pub enum Call {
     ListPermissions,
     /// Makes a branch. A second call is refused, because the name is taken.
     CreateBranch(CreateBranch),
-    /// Gives a branch a read-only endpoint of this size, in hundredths of a compute unit. Not repeatable: a second call makes a second
+    /// Gives a branch an endpoint of this size, in hundredths of a compute unit. Not repeatable: a second call makes a second read-only
     /// one, so it is sent only after a listing shows none.
-    CreateEndpoint(BranchId, u32),
+    CreateEndpoint(BranchId, EndpointKind, u32),
     /// Overwrites a branch. Not repeatable; see [`RestoreBranch`].
     RestoreBranch(RestoreBranch),
     /// Deletes a branch. Repeatable: deleting what is gone answers 204.

@@ -280,8 +280,10 @@ impl Large {
     pub fn new(count: usize) -> Self {
         let zone = Zone::get("America/New_York").expect("a zone");
         let mut history = History { now: "2026-11-21T10:00:00Z".parse().expect("an instant"), ..history(0, std::slice::from_ref(&zone)) };
-        history.rules = KeepRules { last: 7, daily: 30, weekly: 12, monthly: 24, yearly: 5, at_least: 3, displaced: 1, ..history.rules };
-        (history.branches, history.records) = (BranchList::default(), Records::default());
+        let as_snapshots = [Rule::Monthly, Rule::Yearly].into();
+        history.rules =
+            KeepRules { last: 7, daily: 30, weekly: 12, monthly: 24, yearly: 5, at_least: 3, displaced: 1, as_snapshots, ..history.rules };
+        (history.branches, history.records, history.snapshots) = (BranchList::default(), Records::default(), Vec::new());
         let production = history.pair.production_branch.clone();
         for number in 0..count {
             let at = history.now - TimeDelta::hours(6 * i64::try_from(number).unwrap_or(0));

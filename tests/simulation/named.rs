@@ -5,6 +5,7 @@
 mod comparison;
 mod endings;
 mod errors;
+mod snapshots;
 mod ticks;
 
 use std::sync::LazyLock;

@@ -177,6 +177,7 @@ impl Scene {
         sim.neon.model.store_passwords = !script.has_configured_password;
         sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
         sim.neon.model.switches = script.switches.clone();
+        (script.project)(&mut sim.neon.model);
         let staging = sim.neon.model.branch_mut(&self.pair.staging);
         if let (Some(name), Some(branch)) = (script.staging_role, staging) {
             let (password, created_at) = (Some("npg_stagingsown".to_owned()), branch.created_at);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use firstlight::api::ApiRequest;
 use firstlight::port::Method;
-use neon_emulator::model::Switches;
+use neon_emulator::model::{Model, Switches};
 use serde_json::{Value, json};
 
 use crate::faults::Fault;
@@ -15,6 +15,9 @@ use crate::world::Event;
 
 /// Changes the configuration.
 pub type Settings = fn(&mut Value);
+
+/// Changes the project.
+pub type Change = fn(&mut Model);
 
 /// What happens, and what goes wrong.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct Script {
     pub settings: Settings,
     /// The facts about Neon that nobody could confirm.
     pub switches: Switches,
+    /// Changes the project before the day begins.
+    pub project: Change,
     /// Branches that the project may have; there are seven, and one for each older backup.
     pub branch_limit: Option<usize>,
     /// A role of staging's that production does not have.
@@ -137,6 +142,7 @@ impl Default for Script {
             subrequests: None,
             settings: |_| {},
             switches: Switches::default(),
+            project: |_| {},
             branch_limit: None,
             staging_role: None,
             rows: None,

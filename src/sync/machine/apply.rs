@@ -239,10 +239,9 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
         check.refusal = Some(error.to_string());
         return;
     }
-    if let (Call::CreateBranch(create), Disposition::Fail(_)) = (call, meaning)
-        && create.endpoint == EndpointKind::ReadOnly
-        && is_about_the_endpoint(error)
-    {
+    let is_read_only = matches!(call, Call::CreateBranch(create) if create.endpoint == EndpointKind::ReadOnly)
+        || matches!(call, Call::CreateEndpoint(_, EndpointKind::ReadOnly, _));
+    if is_read_only && matches!(meaning, Disposition::Fail(_)) && is_about_the_endpoint(error) {
         // Unverified: Neon may not give a branch a read-only endpoint alone. A read-write one is read just as well.
         run.checkpoint.reads_by_writer = true;
         run.checkpoint.warn(format!("the backup has a read-write endpoint: {error}"));

@@ -224,7 +224,7 @@ pub(super) fn question(
         if *branch == view.pair.production_branch {
             return Err(fail(format!("query production {branch}: it has no enabled endpoint, expected one")));
         }
-        return Err(act(Call::CreateEndpoint(branch.clone(), view.pair.endpoint_cu_hundredths)));
+        return Err(act(Call::CreateEndpoint(branch.clone(), view.endpoint_kind(), view.pair.endpoint_cu_hundredths)));
     };
     Ok(Query { purpose, branch: branch.clone(), host: endpoint.host.clone(), database: database.clone(), role: role.clone(), batch })
 }

@@ -114,9 +114,7 @@ fn take(view: &View<'_>, work: &SnapshotWork) -> Decision {
     let Some(project) = &view.seen.project else { return act(Call::GetProject) };
     let history = project.history_retention_seconds.map(|seconds| std::time::Duration::from_secs(seconds.into()));
     if let Some(history) = history.filter(|history| between(work.made_at, view.now) >= *history) {
-        let (name, lsn) = (&work.name, work.lsn);
-        let history = render_duration(history);
-        let text = format!("{name}: its position {lsn} is outside the history of production, which goes back {history}");
+        let text = format!("its position {} is outside the history of production, which goes back {}", work.lsn, render_duration(history));
         return give_up(format!("{text}; a snapshot can be taken only of what is inside (history_retention_seconds of the project)"), true);
     }
     if !work.is_noted {

@@ -15,11 +15,8 @@ pub fn limits(rules: &KeepRules, owner: Option<&Owner>, schedule: &[ScheduleItem
     let wanted = rules.as_snapshots.iter().filter_map(|rule| Some((*rule, owner?.snapshot_limit()?))).filter_map(|(rule, limit)| {
         let plan = owner.map(|owner| owner.subscription_type.as_str()).unwrap_or_default();
         let count = count(rules, rule).filter(|count| *count > limit)?;
-        Some(format!(
-            "{}: plan {plan} has {limit} snapshots that people may ask for, and {} = {count} wants more",
-            rule.tier_key(),
-            rule.key()
-        ))
+        let (key, tier_key) = (rule.key(), rule.tier_key());
+        Some(format!("{tier_key}: {key} = {count} wants more snapshots than plan {plan} lets people ask for ({limit})"))
     });
     let schedule = (rules.has_snapshots() && !schedule.is_empty()).then(|| {
         let keys: Vec<&str> = rules.as_snapshots.iter().map(|rule| rule.key()).collect();
@@ -65,7 +62,7 @@ mod tests {
             told,
             [
                 "keep_at_least: 7 backups that no rule may delete, and 4 branches beside them, do not fit into the plan's 10 branches",
-                "keep_weekly_tier: plan free_v3 has 1 snapshots that people may ask for, and keep_weekly = 8 wants more",
+                "keep_weekly_tier: keep_weekly = 8 wants more snapshots than plan free_v3 lets people ask for (1)",
                 "Neon takes snapshots of production by itself as well (daily): nobody compares them, and they are paid for beside those of keep_weekly",
             ]
         );

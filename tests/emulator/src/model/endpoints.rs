@@ -100,6 +100,9 @@ impl Model {
         if asked.is_read_write && self.writer_of(branch).is_some() {
             return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
+        if !asked.is_read_write && self.writer_of(branch).is_none() && !self.switches.reader_without_writer {
+            return Err(ApiError::new(422, "", "a read-only endpoint requires a read-write endpoint"));
+        }
         self.check_idle()?;
         let (id, operation) = self.create_endpoint_on(branch, asked, self.durations.other_ms, now);
         let effects = vec![Effect::Start { operation: operation.clone(), endpoint: id.clone() }];
