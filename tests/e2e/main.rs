@@ -9,4 +9,5 @@ mod crash;
 mod kills;
 mod refusals;
 mod runbooks;
+mod snapshots;
 mod sync;
