@@ -147,6 +147,9 @@ pub struct Branch {
     /// The snapshot that it was made from; missing for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_from: Option<SnapshotId>,
+    /// The branch whose place it took when a restore of a snapshot was finalized; missing for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_as: Option<BranchId>,
 }
 
 /// A snapshot of a root branch.
@@ -372,6 +375,11 @@ impl BranchList {
     /// Returns the branch of an id.
     pub fn by_id(&self, id: &BranchId) -> Option<&Branch> {
         self.branches.iter().find(|branch| branch.id == *id)
+    }
+
+    /// Returns the branch that took the place of another when a restore of a snapshot was finalized.
+    pub fn successor(&self, id: &BranchId) -> Option<&Branch> {
+        self.branches.iter().find(|branch| branch.restored_as.as_ref() == Some(id))
     }
 
     /// Returns the branch of a name.

@@ -327,12 +327,12 @@ pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
         subject: format!("[{label}] Backup has no verified snapshot — {}", checkpoint_date(checkpoint, pair, now)),
         text: format!(
             "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as there is room, and the next run takes a snapshot of its own \
-             backup. Runbook: runbooks/retention-blocked.md",
+             backup. Runbook: runbooks/snapshots.md",
             work.name,
             reason.trim_end_matches('.')
         ),
         warnings: Vec::new(),
-        runbook: Some("retention-blocked.md".to_owned()),
+        runbook: Some("snapshots.md".to_owned()),
     })
 }
 

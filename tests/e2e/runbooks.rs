@@ -129,3 +129,48 @@ fn the_commands_of_the_page_for_backups_that_stay_work() -> Result<()> {
     });
     gone.context("the branch is still there")
 }
+
+#[test]
+fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
+    let stack = crate::snapshots::with_snapshots()?;
+    let report = crate::snapshots::run_until_judged(&stack)?;
+    let run = report["run"].as_str().context("the run's id")?.to_owned();
+    let id = report["prune"]["snapshot"]["id"].as_str().context("the snapshot's id")?.to_owned();
+    let backup = report["backup"]["name"].as_str().context("the backup")?.to_owned();
+    let more = [("SNAPSHOT", id.as_str()), ("BACKUP", backup.as_str())];
+    let blocks = blocks("snapshots.md")?;
+    let [read, list, in_neon, look, to_staging, rescue, finalize] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
+    // Neon refuses while an operation is under way.
+    let settled = |command: &str| {
+        let told = harness::wait_for(std::time::Duration::from_secs(30), || paste(&stack, &run, command, &more).ok());
+        told.with_context(|| format!("{command} is refused"))
+    };
+    assert!(settled(read)?.contains("\"status\":\"verified\""));
+    assert!(settled(list)?.contains("\"kind\":\"snapshot\""));
+    assert!(settled(in_neon)?.contains(&backup));
+    stack.emulator.sql(&stack.emulator.staging, &["delete from users"])?;
+    settled(look)?;
+    settled(to_staging)?;
+    let count = stack.emulator.sql(&stack.emulator.staging, &["select count(*) from users"])?;
+    assert_eq!(count, vec![vec![Some("1000".to_owned())]]);
+    stack.emulator.sql(&stack.emulator.production, &["delete from users"])?;
+    settled(rescue)?;
+    settled(finalize)?;
+    let named = |name: &str| -> Result<String> {
+        let found = stack.emulator.branches()?.into_iter().find(|branch| branch["name"] == name);
+        found.and_then(|branch| branch["id"].as_str().map(str::to_owned)).with_context(|| format!("find {name}"))
+    };
+    let moved = harness::wait_for(std::time::Duration::from_secs(30), || named("production (old)").ok())
+        .context("nothing took production's place")?;
+    assert_eq!(moved, stack.emulator.production);
+    assert_eq!(stack.emulator.sql(&named("production")?, &["select count(*) from users"])?, vec![vec![Some("1000".to_owned())]]);
+    // Another branch has production's name: the next run refuses, and says which key to change.
+    let refused = stack.worker.run_now()?;
+    let report = stack.worker.report(&refused)?;
+    assert_eq!(report["status"], "failed", "{report:#}");
+    let expected = format!("set production_branch to {} (production)", named("production")?);
+    assert!(report["reason"].as_str().is_some_and(|reason| reason.contains(&expected)), "{report:#}");
+    Ok(())
+}

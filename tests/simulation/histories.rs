@@ -208,6 +208,7 @@ fn push(history: &mut History, id: &BranchId, name: &str, parent: Option<&Branch
         created_at,
         expires_at: None,
         restored_from: None,
+        restored_as: None,
     });
 }
 

@@ -128,6 +128,7 @@ pub(super) mod tests {
             created_at: "2026-11-21T10:00:00Z".parse().expect("an instant"),
             expires_at: None,
             restored_from: None,
+            restored_as: None,
         }
     }
 

@@ -62,6 +62,14 @@ pub(super) fn objection(view: &View<'_>, branches: &BranchList, endpoints: &[End
     if branches.by_id(production).is_none() {
         return Some(format!("production_branch: {production} is not in project {}", pair.project));
     }
+    for (key, id) in [("production_branch", production), ("staging_branch", staging)] {
+        if let Some(successor) = branches.successor(id) {
+            let (name, new) = (&successor.name, &successor.id);
+            return Some(format!(
+                "{key}: a snapshot was restored in place of {id}, which nobody uses any more; set {key} to {new} ({name})"
+            ));
+        }
+    }
     let Some(branch) = branches.by_id(staging) else {
         return Some(format!("staging_branch: {staging} is not in project {}", pair.project));
     };
@@ -194,6 +202,14 @@ mod tests {
         assert!(text(&|_, endpoints| endpoints[0].disabled = true).contains("no enabled read-write endpoint"));
         assert!(text(&|list, _| drop(list.branches.remove(1))).contains("staging_branch: br-calm-river-a5x0q1zz is not in project"));
         assert!(text(&|list, _| drop(list.branches.remove(0))).contains("production_branch: br-noisy-breeze-a5e59rrb is not in project"));
+        let replaced = |index: usize| {
+            text(&move |list, _| {
+                let restored_as = Some(list.branches[index].id.clone());
+                list.branches.push(Branch { restored_as, ..root("br-new-new-new", "new") });
+            })
+        };
+        assert!(replaced(0).contains("set production_branch to br-new-new-new (new)"), "{}", replaced(0));
+        assert!(replaced(1).contains("set staging_branch to br-new-new-new (new)"), "{}", replaced(1));
         let foreign = |list: &mut BranchList, _: &mut Vec<Endpoint>| list.branches.push(root("br-x-y-z", "backup-20261121"));
         assert!(text(&foreign).contains("was not made by this pair"));
     }

@@ -154,6 +154,7 @@ impl Project {
             created_at: at,
             expires_at: None,
             restored_from: None,
+            restored_as: None,
         };
         let staging = self.branches.by_id(&pair.staging_branch).cloned();
         if let Some(staging) = staging {
@@ -249,6 +250,7 @@ mod tests {
             created_at: "2026-01-01T00:00:00Z".parse().expect("an instant"),
             expires_at: None,
             restored_from: None,
+            restored_as: None,
         };
         let production = pair.production_branch.clone();
         let mut branches =

@@ -28,6 +28,7 @@ fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
         created_at: now() - TimeDelta::days(days_old),
         expires_at: None,
         restored_from: None,
+        restored_as: None,
     }
 }
 
