@@ -8,6 +8,7 @@
 //!
 //! Failure: an error is classified by `sync::retry` alone. A run that has to end first looks at what staging holds.
 
+mod answers;
 mod apply;
 mod backup;
 mod conclude;
@@ -150,6 +151,8 @@ pub enum Action {
     Smoke(usize),
     /// Store the result and queue the notices.
     Publish,
+    /// Remove what is on record of the backups of these runs, which are gone.
+    Forget(Vec<RunId>),
     /// Write down what is known of the snapshot of the backup, and tell people when it is not what it should be.
     NoteSnapshot,
 }
@@ -222,6 +225,8 @@ pub enum Outcome {
     Smoked(Check, Captured),
     /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
     Published(Option<Vec<String>>),
+    /// Records were removed, as far as the store let them be.
+    Forgotten,
     /// Whether what is known of the snapshot is on record; these notices wait for their channels.
     SnapshotNoted(bool, Vec<String>),
 }

@@ -17,7 +17,7 @@ mod order;
 mod ours;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use self::forecast::{Forecast, Room, always_has_room, forecast};
@@ -48,6 +48,12 @@ const ENDPOINT_OF_CALL: Duration = Duration::from_secs(5);
 
 /// Results that are read because nothing else is on record of a backup. A result is large, and reading it is CPU.
 const ENDINGS_READ: usize = 10;
+
+/// The time for which records of a backup that is gone are kept.
+const FORGOTTEN_AFTER_DAYS: i64 = 7;
+
+/// Records of backups that are gone which a run removes: each is a write, and more than one a day is made only by many manual runs.
+const FORGOTTEN_AT_ONCE: usize = 3;
 
 /// What there is.
 pub struct Inventory<'a> {
@@ -181,6 +187,18 @@ pub fn unknown(pair: &Pair, branches: &BranchList, records: &Records) -> Vec<Run
     unknown.sort_unstable();
     unknown.truncate(ENDINGS_READ);
     unknown
+}
+
+/// Returns runs of which something is on record and nothing is left in Neon, the oldest first. Young ones stay: a listing may be older than they are.
+pub fn forgotten(inventory: &Inventory<'_>, pair: &Pair, now: Timestamp) -> Vec<RunId> {
+    let records = inventory.records;
+    let today = pair.zone.date(now);
+    let names =
+        inventory.branches.branches.iter().map(|branch| &branch.name).chain(inventory.snapshots.iter().map(|snapshot| &snapshot.name));
+    let present: BTreeSet<RunId> = names.filter_map(|name| run_of_backup(pair, name)).collect();
+    let on_record: BTreeSet<&RunId> = records.known.keys().chain(records.pins.keys()).chain(records.snapshots.keys()).collect();
+    let is_old = |run: &RunId| (today - run.date()).num_days() > FORGOTTEN_AFTER_DAYS;
+    on_record.into_iter().filter(|run| !present.contains(*run) && is_old(run)).take(FORGOTTEN_AT_ONCE).cloned().collect()
 }
 
 /// Makes the plan. `run` is the run that asks, whose check branches and endpoints are not needed any more.

@@ -24,6 +24,8 @@ const TELL_DIRECTLY: u32 = 3;
 /// Returns the subrequests that an action may take.
 pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 {
     match action {
+        // A record, a pin and a snapshot of each.
+        Action::Forget(runs) => 3 * u32::try_from(runs.len()).unwrap_or(u32::MAX),
         // What is known of it, the notice twice; one request for each channel.
         Action::NoteSnapshot => 3 + channel_count,
         // The intent is saved before the call; backups and manual runs are listed apart.
@@ -81,6 +83,10 @@ impl<W: World> Context<'_, W> {
                 None => Outcome::Orders(None),
             },
             Action::Publish => Outcome::Published(self.publish(pair, &run.checkpoint).await),
+            Action::Forget(runs) => {
+                self.forget(pair, runs).await;
+                Outcome::Forgotten
+            }
             Action::NoteSnapshot => Box::pin(self.note_snapshot(pair, &run.checkpoint)).await,
         }
     }
@@ -307,6 +313,17 @@ impl<W: World> Context<'_, W> {
         }
     }
 
+    /// Removes what is on record of backups that are gone. What the store keeps is tried again by the next run.
+    async fn forget(&self, pair: &Pair, runs: &[RunId]) {
+        for run in runs {
+            for key in [record::snapshot_key(&pair.name, run), record::pin_key(&pair.name, run), record::backup_key(&pair.name, run)] {
+                if let Err(error) = self.world.remove(&key).await {
+                    self.log(Level::Warn, "record not removed", &[("key", key), ("error", error.to_string())]);
+                }
+            }
+        }
+    }
+
     /// Records what is known of the snapshot, and tells people when it is not what it should be.
     ///
     /// # Repeating
@@ -391,6 +408,7 @@ mod tests {
             (cost(&Action::ReadLedger, 2, false), 2),
             (cost(&Action::ReadEndings(Vec::new()), 2, false), 1),
             (cost(&Action::NoteSnapshot, 2, false), 5),
+            (cost(&Action::Forget(vec![run.clone(); 2]), 2, false), 6),
             (cost(&Action::Publish, 0, false), 4),
             (cost(&Action::Publish, 3, false), 7),
             (cost(&Action::Publish, 3, true), 8),

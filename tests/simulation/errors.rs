@@ -286,3 +286,14 @@ fn what_neon_did_not_delete_in_the_morning_goes_in_the_evening_once() {
     let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
     assert_eq!(told, ["succeeded"], "nobody is told of it");
 }
+
+#[test]
+fn a_staging_that_an_earlier_restore_left_unready_is_named_with_the_operation_that_failed() {
+    let faults = vec![planned("restoreProjectBranch", 1, Fault::OperationFails)];
+    let happenings = vec![(0, Happening::Cron), (900, Happening::Start), (960, Happening::Cron)];
+    let outcome = play(&Script { faults, happenings, ..Script::default() });
+    let second = outcome.told.iter().find(|told| told.run.contains('T')).expect("the second run is told");
+    let is_named = second.text.contains("is \"resetting\", expected \"ready\", and no operation of Neon's is under way on it; operation ");
+    assert!(is_named && second.text.contains("ended \"failed\"; restore it by hand, or ask Neon"), "{}", second.text);
+    assert_eq!(count(&outcome, "restoreProjectBranch"), 1, "nothing more is written to it");
+}

@@ -119,11 +119,13 @@ fn live(seed: u64, days: u64) -> bool {
     let season = season::run(&Scene::new(), u32::try_from(days).unwrap_or(u32::MAX), seed);
     let seconds = started.elapsed().as_millis();
     print(&format!(
-        "{days} days from seed {seed} in {}.{} s: {} succeeded, at most {} branches beside those of the rules, {} violations",
+        "{days} days from seed {seed} in {}.{} s: {} succeeded, at most {} branches beside those of the rules, at most {} snapshots of {}, {} violations",
         seconds / 1_000,
         seconds % 1_000 / 100,
         season.good_days,
         season.most_beside,
+        season.snapshots.0,
+        season.snapshots.1,
         season.violations.len()
     ));
     season.violations.iter().take(20).for_each(|violation| print(&format!("  {violation}")));

@@ -360,6 +360,11 @@ impl Oracle {
         }
     }
 
+    /// Returns how many snapshots of ours there are, and how many were taken.
+    pub(crate) fn snapshots(&self, model: &Model) -> (usize, usize) {
+        (model.snapshots.iter().filter(|snapshot| self.snapshots.contains_key(&snapshot.id)).count(), self.snapshots.len())
+    }
+
     /// Somebody else deletes a branch of ours.
     pub(crate) fn loses(&mut self, id: &str) {
         self.locks_lost += 1;

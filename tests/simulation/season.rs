@@ -1,8 +1,8 @@
 //! Many mornings, one after the other, with faults: what is left of each must not add up.
 //!
-//! Every day has a scheduled run, sometimes a manual one, and on half of the days something goes wrong, as [`crate::faults`] tells it. Left out is what
-//! somebody else does to staging or to a backup, and an operation that ends badly or never: a staging that it leaves unready ends every run after it, until
-//! somebody looks.
+//! Every day has a scheduled run, sometimes a manual one, and on half of the days something goes wrong, as [`crate::faults`] tells it. In seasons of an odd seed weeks
+//! and months are kept as snapshots. Left out is what somebody else does to staging or to a backup, and an operation that ends badly or never: a staging that it
+//! leaves unready ends every run after it, until somebody looks.
 
 use chrono::{TimeDelta, TimeZone as _, Utc};
 use serde_json::json;
@@ -19,6 +19,12 @@ const QUIET_DAYS: u32 = 5;
 
 /// Backups that the rules give at most: five days, three weeks, two months, and one more of each week and month that is also a day of another.
 const BY_RULES: usize = 5 + 3 + 2;
+
+/// Snapshots that the rules give at most: three weeks, two months, and one of each that is not compared yet or any more.
+const SNAPSHOTS_BY_RULES: usize = 3 + 2;
+
+/// Records of backups at most: two weeks of them, manual ones too, and those that the rules give.
+const MOST_RECORDS: usize = 2 * 14 + 2 * BY_RULES;
 
 /// Displaced branches that are kept.
 const DISPLACED: usize = 1;
@@ -38,6 +44,8 @@ pub struct Season {
     pub most_beside: usize,
     /// Days on which the scheduled run succeeded.
     pub good_days: u32,
+    /// The most snapshots of ours at once, and how many were taken.
+    pub snapshots: (usize, usize),
     /// What must not have happened.
     pub violations: Vec<String>,
 }
@@ -55,11 +63,14 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
             pair[key] = json!(number);
         }
         pair["keep_failed"] = json!(KEEP_FAILED);
+        if seed % 2 == 1 {
+            (pair["keep_weekly_tier"], pair["keep_monthly_tier"]) = (json!("snapshot"), json!("snapshot"));
+        }
     });
     let mut draw = fastrand::Rng::with_seed(seed);
     let mut sim = scene.base();
     sim.oracle.is_strict = true;
-    let mut season = Season { most_beside: 0, good_days: 0, violations: Vec::new() };
+    let mut season = Season { most_beside: 0, good_days: 0, snapshots: (0, 0), violations: Vec::new() };
     let first = Utc.with_ymd_and_hms(2026, 11, 21, 10, 5, 0).single().expect("an instant");
     let zone = config.pairs[0].zone.clone();
     for day in 0..days {
@@ -144,6 +155,16 @@ fn judge(sim: &crate::world::Sim, day: &str, is_last: bool, season: &mut Season)
     season.most_beside = season.most_beside.max(beside);
     if beside > MORE {
         season.violations.push(format!("{day}: {used} backups that were used, {} others, {others} branches beside", unused.len()));
+    }
+    let (snapshots, taken) = sim.oracle.snapshots(&sim.neon.model);
+    season.snapshots = (season.snapshots.0.max(snapshots), taken);
+    if snapshots > SNAPSHOTS_BY_RULES + MORE {
+        season.violations.push(format!("{day}: {snapshots} snapshots"));
+    }
+    // Records of what is gone go within a week, three a day.
+    let records = sim.kv.keys("backup/").count();
+    if records > MOST_RECORDS {
+        season.violations.push(format!("{day}: {records} records of backups"));
     }
     if is_last && others > DISPLACED {
         season.violations.push(format!("{day}: {others} branches are left that are no backups"));

@@ -1,18 +1,19 @@
 //! What an outcome means for the run.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
+use super::answers::{queried, query_failed, read};
 use super::prune::Deletion;
-use super::{Action, Answer, Ledger, Outcome, Purpose, Query, RoleSight, Run, contents, posture, prepare, probing, snapshot};
+use super::{Action, Ledger, Outcome, Run, posture, snapshot};
 use crate::config::{Pair, Policy, SmokeTest};
-use crate::id::OperationId;
-use crate::neon::sql::{Rows, SqlError};
+use crate::id::{OperationId, RunId};
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus};
+use crate::sync::retention::Known;
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
 use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, sees_all_rows};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, after};
 
 /// Looks at the end of a run, or at pruning, that may fail before they are given up.
@@ -25,15 +26,6 @@ const LOOKS_AT_THE_END: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("take up the outcome of an action: it is not one that the action can have")]
 pub struct IllegalTransition;
-
-/// Attempts to give a role its password back, when the error is not one that passes.
-const ATTEMPTS_TO_GIVE: u32 = 3;
-
-/// Looks at what differs, by every tick of a run: six of them look into a database.
-const LOOKS: u32 = 60;
-
-/// Attempts to find out what differs: that something does is known by then.
-const LOOKS_INTO_DIFFERENCES: u32 = 3;
 
 /// Changes the run by what came of an action.
 ///
@@ -69,11 +61,7 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             Ok(())
         }
         (Action::ReadEndings(_), Outcome::Endings(known)) => {
-            if let Some(ledger) = &mut run.seen.ledger {
-                // Without an answer they stay unknown, and are kept as long as they may be verified.
-                ledger.records.known.extend(known.unwrap_or_default());
-                ledger.is_complete = true;
-            }
+            endings(run, known);
             Ok(())
         }
         (Action::ReadLedger, Outcome::Ledger(found)) => {
@@ -88,6 +76,10 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         (Action::Smoke(index), Outcome::Smoked(check, captured)) => {
             run.seen.captured.extend(captured);
             smoked(run, pair.smoke_tests.get(*index), check, now);
+            Ok(())
+        }
+        (Action::Forget(_), Outcome::Forgotten) => {
+            run.seen.prune_plan.iter_mut().for_each(|plan| plan.forgotten.clear());
             Ok(())
         }
         (Action::NoteSnapshot, Outcome::SnapshotNoted(is_stored, waiting)) => {
@@ -109,6 +101,15 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             Ok(())
         }
         _ => Err(IllegalTransition),
+    }
+}
+
+/// Takes up how runs ended of whose backups nothing else is on record. Without an answer they stay unknown, and are kept as long as they may be
+/// verified.
+fn endings(run: &mut Run, known: Option<BTreeMap<RunId, Known>>) {
+    if let Some(ledger) = &mut run.seen.ledger {
+        ledger.records.known.extend(known.unwrap_or_default());
+        ledger.is_complete = true;
     }
 }
 
@@ -321,7 +322,7 @@ fn is_about_the_endpoint(error: &NeonError) -> bool {
 }
 
 /// Counts an attempt and waits, or ends the run when there were enough.
-fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
+pub(super) fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: Timestamp) {
     if snapshot::is_under_way(run) {
         return snapshot::try_again(run, text, error, now);
     }
@@ -379,137 +380,6 @@ fn delete_failed(run: &mut Run, error: &NeonError, meaning: Disposition, now: Ti
     run.checkpoint.attempt += 1;
 }
 
-/// Takes up the rows of a query; `None` when they make no sense.
-fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<()> {
-    match &query.purpose {
-        Purpose::SeesAllRows => {
-            let sight = if sees_all_rows(rows)? { RoleSight::All } else { RoleSight::Filtered };
-            run.seen.sees_all_rows = Some(sight);
-        }
-        Purpose::Catalogue(side) => contents::take_catalogue(run, *side, &query.database, rows, pair)?,
-        Purpose::AfterRestore => prepare::was_run(run, &query.database, pair.verification.after_restore.as_ref()),
-        Purpose::Tenants => prepare::take_tenants(run, query, Ok(rows), pair.verification.tenants.as_ref())?,
-        Purpose::Probes(side, chosen) => probing::take(run, *side, &query.database, chosen, rows)?,
-        // Content is asked for by `Action::Read` alone.
-        Purpose::Content(..) => return None,
-        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
-            let looked = run.seen.looked.entry(query.database.clone()).or_default();
-            looked.take(&query.purpose, rows)?;
-            // What a tick has seen is forgotten with it; ticks that never see all of it must not go on for ever.
-            let looks = run.checkpoint.check.as_mut().map_or(0, |check| {
-                check.looks += 1;
-                check.looks
-            });
-            if looks >= LOOKS {
-                looked.failure = Some(format!("it was looked {LOOKS} times"));
-            }
-        }
-        Purpose::GivePassword(displaced) => {
-            let old = run.seen.passwords.get(&(displaced.clone(), query.role.clone())).cloned()?;
-            run.seen.passwords.insert((query.branch.clone(), query.role.clone()), old);
-            run.checkpoint.passwords.kept.push(query.role.clone());
-        }
-        Purpose::LogIn => {
-            run.checkpoint.passwords.logged_in.push(query.role.clone());
-            run.checkpoint.idle_tick_count = 0;
-        }
-    }
-    Some(())
-}
-
-/// Takes up pieces of content, all of one side and database.
-fn read(run: &mut Run, queries: &[Query], answers: Vec<Answer>, pair: &Pair, now: Timestamp) {
-    /// What is worth a save by itself: somebody waits for it as long again when the tick is killed.
-    const WORTH_A_SAVE: Duration = Duration::from_secs(5);
-    let mut found = Vec::new();
-    let mut of = None;
-    for (query, answer) in queries.iter().zip(answers) {
-        let Purpose::Content(side, piece) = &query.purpose else { continue };
-        of = Some((*side, &query.database));
-        run.wants_save |= answer.1 >= WORTH_A_SAVE;
-        found.push((piece, answer));
-    }
-    let Some((side, database)) = of else { return };
-    if let (Some(error), Some(query)) = (contents::take_pieces(run, side, database, found, pair), queries.first()) {
-        query_failed(run, query, &error, pair, now);
-    }
-}
-
-/// A question beside the content was refused: returns whether it is worth another attempt; `None` when it is about the content.
-fn beside_the_content(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair) -> Option<bool> {
-    let settings = &pair.verification;
-    if let Purpose::Probes(side, chosen) = &query.purpose {
-        return Some(probing::failed(run, *side, &query.database, chosen, error, pair));
-    }
-    if query.purpose == Purpose::AfterRestore {
-        return Some(prepare::was_refused(run, &query.database, error));
-    }
-    (query.purpose == Purpose::Tenants).then(|| prepare::could_not_look(run, query, error, settings.tenants.as_ref()))
-}
-
-fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
-    // The endpoint may be gone: the next attempt looks, and makes another.
-    run.seen.endpoints = None;
-    if let Some(is_worth_another) = beside_the_content(run, query, error, pair) {
-        if is_worth_another {
-            retry(run, &error.to_string(), None, now);
-        }
-        return;
-    }
-    if snapshot::is_under_way(run) {
-        return snapshot::query_failed(run, error, now);
-    }
-    let attempt = run.checkpoint.attempt;
-    let mut is_worth_another = error.is_passing() && run.checkpoint.may_try_again(now);
-    if let Purpose::GivePassword(_) = query.purpose {
-        // The reply may have been lost after the password was changed: ask Neon again before logging in with it.
-        run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
-        is_worth_another |= attempt < ATTEMPTS_TO_GIVE;
-    }
-    let is_look = matches!(query.purpose, Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..));
-    if is_worth_another && !(is_look && attempt >= LOOKS_INTO_DIFFERENCES) {
-        retry(run, &error.to_string(), None, now);
-        return;
-    }
-    match &query.purpose {
-        // That it differs is known; what differs would have been good to know.
-        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
-            run.seen.looked.entry(query.database.clone()).or_default().failure = Some(error.to_string());
-        }
-        Purpose::SeesAllRows if is_about_the_network(error) => {
-            run.checkpoint.warn(format!("production could not be asked whether {} sees every row: {error}", pair.role));
-            run.seen.sees_all_rows = Some(RoleSight::Unknown);
-        }
-        Purpose::GivePassword(_) => run.checkpoint.passwords.not_kept.push((query.role.clone(), error.to_string())),
-        Purpose::LogIn => {
-            run.checkpoint.passwords.logged_in.push(query.role.clone());
-            let check = Check::of_pair(CheckKind::LogIn, query.role.as_str(), CheckOutcome::Failed, error.to_string());
-            run.checkpoint.checks.push(check);
-        }
-        Purpose::SeesAllRows
-        | Purpose::Catalogue(_)
-        | Purpose::Content(..)
-        | Purpose::Probes(..)
-        | Purpose::AfterRestore
-        | Purpose::Tenants => {
-            run.checkpoint.record_error(error.to_string(), now);
-            let text = format!("{error} (as role {} on {})", query.role, query.branch);
-            end(run, RunStatus::Failed, text, RUN_FAILED);
-        }
-    }
-}
-
-/// Returns whether the proxy would not let us in, whoever we are.
-///
-/// Source: neondatabase/neon `proxy`, read 2026-11-21: "This IP address … is not allowed to connect to this endpoint", "…from a
-/// blocked network".
-fn is_about_the_network(error: &SqlError) -> bool {
-    match error {
-        SqlError::Answered { message, .. } => message.contains("not allowed to connect") || message.contains("blocked network"),
-        SqlError::NoReply { .. } | SqlError::Undecodable { .. } => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,20 +404,5 @@ mod tests {
         assert!(!about(422, "ENDPOINTS_LIMIT_EXCEEDED", "endpoint limit exceeded"));
         assert!(!about(422, "", "branch not found"));
         assert!(!about(409, "", "endpoint already exists"));
-    }
-
-    #[test]
-    fn the_network_is_to_blame_where_nobody_would_be_let_in() {
-        let answered = |message: &str| {
-            is_about_the_network(&SqlError::Answered {
-                database: "x".into(),
-                status: 400,
-                sqlstate: String::new(),
-                message: message.into(),
-            })
-        };
-        assert!(answered("This IP address 203.0.113.7 is not allowed to connect to this endpoint"));
-        assert!(answered("This connection is trying to access this endpoint from a blocked network."));
-        assert!(!answered("password authentication failed for user \"app\""));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Conclusion, Decision, View, act, need, snapshot};
-use crate::id::{BranchId, EndpointId, SnapshotId};
+use crate::id::{BranchId, EndpointId, RunId, SnapshotId};
 use crate::neon::Call;
 use crate::sync::retention::{self, Inventory, Known, Records, SnapshotRecord};
 use crate::time::after;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub(super) kept: Vec<(String, String)>,
     /// Whether the backup of this run is to be kept by a snapshot.
     pub(super) wants_snapshot: bool,
+    /// Runs whose records are not needed any more.
+    pub(super) forgotten: Vec<RunId>,
 }
 
 /// One deletion.
@@ -50,7 +52,7 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         Some(Deletion::Snapshot(id, _)) => act(Call::DeleteSnapshot(id.clone())),
         None if view.checkpoint.verdict.is_some() => {
             need!(snapshot::next(view, plan.wants_snapshot));
-            close(view)
+            if plan.forgotten.is_empty() { close(view) } else { Decision::Act(Action::Forget(plan.forgotten.clone())) }
         }
         None => Decision::Conclude(Conclusion::Pruned),
     }
@@ -87,14 +89,18 @@ fn plan(view: &View<'_>) -> Decision {
     let snapshots = if has_snapshots { need!(view.snapshots()) } else { &[] };
     // Before the backup, room is what it is about; a snapshot takes none of it.
     let is_short = view.checkpoint.verdict.is_none();
-    let inventory = Inventory { branches, endpoints, snapshots, records: &records(view), is_short };
+    let records = records(view);
+    let inventory = Inventory { branches, endpoints, snapshots, records: &records, is_short };
     let plan = retention::plan(&inventory, view.pair, &view.pair.keep, Some(&view.checkpoint.run), view.now);
     let endpoints = plan.endpoints().map(Deletion::Endpoint);
     let branches = plan.branches().map(|entry| Deletion::Branch(entry.id.as_str().into(), entry.name.clone()));
     let snapshots = plan.snapshots().filter(|_| !is_short).map(|entry| Deletion::Snapshot(entry.id.as_str().into(), entry.name.clone()));
     let mut left: Vec<Deletion> = endpoints.chain(branches).chain(snapshots).collect();
     left.reverse();
-    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept(), wants_snapshot: plan.wants_snapshot }))
+    // What cannot be seen may be there.
+    let sees_all = !is_short && view.seen.snapshots_unseen.is_none() && (has_snapshots || ledger.records.snapshots.is_empty());
+    let forgotten = if sees_all { retention::forgotten(&inventory, view.pair, view.now) } else { Vec::new() };
+    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept(), wants_snapshot: plan.wants_snapshot, forgotten }))
 }
 
 /// Returns what is on record of backups, with what this run knows: a listing may be older than what it has stored.

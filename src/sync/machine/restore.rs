@@ -9,6 +9,9 @@ use crate::sync::schedule;
 use crate::sync::step::FIRST_LOOK_RESTORE;
 use crate::time::after;
 
+/// Looks at a staging that is not ready before it is asked whether Neon is still at work on it: five seconds, as the gaps between looks grow.
+const LOOKS_IN_VAIN: u32 = 5;
+
 /// Decides the next action of the restore.
 pub(super) fn next(view: &View<'_>) -> Decision {
     let Some(backup) = &view.checkpoint.backup else { return fail("restore staging: this run has no backup".to_owned()) };
@@ -54,7 +57,7 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     }
     if is_changing(staging) {
         // A restore is under way, perhaps our own whose reply was lost: what it makes decides what is to be done.
-        return Decision::Conclude(Conclusion::LookAgain);
+        return wait_until_ready(view, staging);
     }
     if let Some(name) = displaced_since(branches, staging, backup) {
         let reason =
@@ -77,6 +80,26 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
         return end(RunStatus::Cancelled, reason);
     }
     act(Call::RestoreBranch(RestoreBranch { branch: view.pair.staging_branch.clone(), source: backup.id.clone(), displaced_name }))
+}
+
+/// Looks again while Neon is at work on staging. Where it is not, staging will not become ready by itself, and somebody has to look.
+fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
+    if view.seen.looks < LOOKS_IN_VAIN {
+        return Decision::Conclude(Conclusion::LookAgain);
+    }
+    let Some(operations) = &view.seen.operations else { return act(Call::ListOperations) };
+    let of_staging = || operations.iter().filter(|operation| operation.branch_id.as_ref() == Some(&staging.id));
+    if of_staging().any(|operation| operation.ended_well().is_none()) {
+        return Decision::Conclude(Conclusion::LookAgain);
+    }
+    let failed = of_staging().filter(|operation| operation.ended_well() == Some(false)).max_by_key(|operation| operation.created_at);
+    let failed =
+        failed.map_or_else(String::new, |operation| format!("; operation {} on it ended {:?}", operation.id, operation.status_text()));
+    let (name, state) = (&staging.name, &staging.current_state);
+    fail(format!(
+        "{name} ({}) is {state:?}, expected \"ready\", and no operation of Neon's is under way on it{failed}; restore it by hand, or ask Neon",
+        staging.id
+    ))
 }
 
 /// Returns whether Neon is making a branch what it is going to be.
@@ -108,7 +131,7 @@ fn after_restore(view: &View<'_>, backup: &Backup, restore: &Restore) -> Decisio
         return end(RunStatus::Superseded, "staging is no child of this run's backup any more".to_owned());
     }
     if staging.current_state != "ready" {
-        return Decision::Conclude(Conclusion::LookAgain);
+        return wait_until_ready(view, staging);
     }
     if restore.displaced_id.is_none() && !view.checkpoint.passwords.is_done {
         let found = branches.by_name(&restore.displaced_name).map(|branch| branch.id.clone());

@@ -371,3 +371,16 @@ fn a_restore_test_that_a_run_has_left_goes_and_one_of_another_snapshot_stays() {
         world.branches.branches.pop();
     }
 }
+
+#[test]
+fn what_is_on_record_of_backups_that_are_gone_is_forgotten_after_a_week() {
+    let mut world = world(3);
+    let known = [8, 9, 30, 31].map(|days| (run(days), Known::Verified));
+    world.records.known.extend(known);
+    world.records.known.insert(run(5), Known::Verified);
+    world.records.snapshots = [record(31, Known::Verified), record(40, Known::Verified)].into();
+    let snapshots = [snapshot(31)];
+    let inventory =
+        Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records, is_short: false };
+    assert_eq!(forgotten(&inventory, &pair(), now()), [run(40), run(30), run(9)], "the snapshot of 31 days ago is there");
+}
