@@ -8,6 +8,7 @@
 //! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
 
 mod keep;
+mod prices;
 mod reader;
 mod smoke;
 mod verification;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 pub use self::keep::{KeepRules, Rule, Span, Tier};
+pub use self::prices::Prices;
 use self::reader::Fields;
 pub use self::reader::Problem;
 pub use self::smoke::{Capture, SmokeTest};
@@ -73,6 +75,8 @@ pub struct Config {
     pub pairs: Vec<Pair>,
     /// Where notices go.
     pub channels: Vec<Channel>,
+    /// What storage costs.
+    pub prices: Prices,
 }
 
 /// One production branch and the staging branch that mirrors it.
@@ -118,6 +122,8 @@ pub struct Pair {
     pub verification: Verification,
     /// Requests to the staging application.
     pub smoke_tests: Vec<SmokeTest>,
+    /// The names of all configured pairs, this one's too: what is marked by another is nobody's any more.
+    pub configured: BTreeSet<PairName>,
 }
 
 /// What happens when staging differs from the backup.
@@ -190,6 +196,7 @@ impl Config {
             wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, LONGEST_WALL_BUDGET_S).unwrap_or(240).into()),
             pairs: pairs(&mut fields, allow_insecure),
             channels: channels(&mut fields),
+            prices: prices::prices(&mut fields),
         };
         fields.refuse_unknown();
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
@@ -284,6 +291,10 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
             fields.problems().push(Problem { path: format!("pairs[{index}].staging_branch"), text });
         }
     }
+    let names: BTreeSet<PairName> = pairs.iter().map(|pair| pair.name.clone()).collect();
+    for pair in &mut pairs {
+        pair.configured.clone_from(&names);
+    }
     if pairs.is_empty() && fields.problems().is_empty() {
         fields.problem("pairs", "is empty; at least one pair is needed");
     }
@@ -326,6 +337,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let zone = zone?;
         let [start_at, latest_start, deadline, catch_up_until] = times?;
         Some(Pair {
+            configured: BTreeSet::new(),
             name: name?.into(),
             project: project?.into(),
             production_branch: production?.into(),

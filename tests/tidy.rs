@@ -138,7 +138,7 @@ fn every_runbook_that_the_code_names_exists() -> Result<()> {
 /// Returns the keys that `config.rs` and its parts read.
 fn keys_of_the_code() -> Result<BTreeSet<String>> {
     let mut code = String::new();
-    for file in ["config.rs", "config/keep.rs", "config/smoke.rs", "config/verification.rs"] {
+    for file in ["config.rs", "config/keep.rs", "config/prices.rs", "config/smoke.rs", "config/verification.rs"] {
         let text = read(&root().join("src").join(file))?;
         code.push_str(text.split("#[cfg(test)]").next().unwrap_or_default());
     }
@@ -158,6 +158,7 @@ fn keys_of_the_code() -> Result<BTreeSet<String>> {
         "map(\"",
         "scalar(\"",
         "float(\"",
+        "thousandths(&mut fields, \"",
     ];
     for call in calls {
         keys.extend(code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));

@@ -12,7 +12,7 @@ use crate::neon::{Api, Call, Reply};
 use crate::port::{Method, World};
 use crate::record;
 use crate::sync::machine::{is_our_backup, run_of_backup};
-use crate::sync::retention::{self, Entry, Inventory, Kind, Known, Pin, Records, Room};
+use crate::sync::retention::{self, Entry, Forecast, Inventory, Kind, Known, Pin, Records, Room};
 use crate::tick::Secrets;
 use crate::time::render;
 
@@ -77,7 +77,7 @@ impl<W: World> Asked<'_, W> {
             _ => Vec::new(),
         };
         let owner = project.owner.as_ref();
-        let warnings = retention::limits(asked, owner, &schedule);
+        let warnings = retention::limits(asked, &project, inventory.branches, &schedule);
         let Some(limit) = owner.and_then(Owner::limit) else { return Ok(Value::Null) };
         let room = Room { branches: limit, snapshots: owner.and_then(Owner::snapshot_limit) };
         let forecast = retention::forecast(inventory, self.pair, asked, room, self.world.now());
@@ -87,8 +87,20 @@ impl<W: World> Asked<'_, W> {
         });
         Ok(json!({
             "branches": inventory.branches.branches.len(), "limit": limit, "most": forecast.most, "most_on": forecast.most_on,
-            "blocked_on": forecast.blocked_on, "snapshots": snapshots, "warnings": warnings,
+            "blocked_on": forecast.blocked_on, "snapshots": snapshots, "storage": self.storage(inventory, &forecast, owner), "warnings": warnings,
         }))
+    }
+
+    /// Shows what is kept takes and costs, at most; nothing where Neon does not tell how large production is.
+    fn storage(&self, inventory: &Inventory<'_>, forecast: &Forecast, owner: Option<&Owner>) -> Value {
+        let prices = &self.config.prices;
+        let size = retention::size_of_production(inventory.branches, inventory.snapshots, &self.pair.production_branch);
+        let Some(storage) = retention::storage(forecast, size, owner, prices) else { return Value::Null };
+        let dollars = |thousandths: u64| format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
+        json!({
+            "branch_bytes_at_most": storage.branch_bytes, "snapshot_bytes": storage.snapshot_bytes, "extra_branches": storage.extra_branches,
+            "usd_a_month_at_most": storage.price.map(dollars), "prices_as_of": prices.as_of,
+        })
     }
 
     /// Pins a backup, or releases it. Pinning again replaces reason and end; releasing what is not pinned is no error.
@@ -139,6 +151,7 @@ impl<W: World> Asked<'_, W> {
             Kind::Check => "check",
             Kind::RestoreTest => "restore_test",
             Kind::Endpoint => "endpoint",
+            Kind::Orphan => "orphan",
         };
         let mut value = json!({
             "name": entry.name, "id": entry.id, "kind": kind, "created_at": render(entry.created_at), "kept": entry.is_kept, "reasons": entry.reasons,

@@ -13,6 +13,8 @@ struct Memory {
     facts: RefCell<BTreeMap<String, Metadata>>,
     /// The branches that Neon lists; without any, it does not answer.
     branches: Option<Value>,
+    /// The snapshots that Neon lists.
+    snapshots: Vec<Value>,
     /// Requests and calls of the store.
     asked: std::cell::Cell<u32>,
 }
@@ -37,6 +39,8 @@ impl Http for Memory {
         let Some(branches) = &self.branches else { return Err(HttpFailure::Disconnected) };
         let body = match request.url.rsplit('/').next() {
             Some("endpoints") => json!({"endpoints": []}),
+            Some("snapshots") => json!({"snapshots": self.snapshots}),
+            Some("backup_schedule") => json!({"schedule": [{"frequency": "weekly"}]}),
             Some("old-violet-32930710") => json!({"project": {
                 "id": "old-violet-32930710", "name": "hub", "pg_version": 18, "store_passwords": true,
                 "owner": {"branches_limit": 25, "subscription_type": "scale_v3", "name": "hub", "email": "ops@example.com"},
@@ -205,7 +209,7 @@ fn with_backups(days: i64, verified: i64) -> Memory {
     let mut add = |id: &str, name: &str, parent: Option<&str>, at: Timestamp| {
         branches.push(json!({
             "id": id, "name": name, "parent_id": parent, "current_state": "ready", "default": parent.is_none(), "protected": false,
-            "created_at": crate::time::render(at),
+            "created_at": crate::time::render(at), "logical_size": 2_000_000_000_u64,
         }));
     };
     add("br-noisy-breeze-a5e59rrb", "production", None, now - chrono::TimeDelta::days(400));
@@ -298,4 +302,42 @@ fn backups_are_not_shown_where_neon_does_not_answer() {
     let memory = Memory::default();
     let (status, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
     assert_eq!((status, body["title"].as_str()), (502, Some("Neon does not answer")));
+}
+
+#[test]
+fn snapshots_are_listed_with_what_is_known_of_them_and_their_price_is_told() {
+    let mut memory = with_backups(12, 12);
+    for (day, status) in [("20261101", "verified"), ("20261102", "unverified")] {
+        let at = format!("{}-{}-{}T10:00:00Z", &day[..4], &day[4..6], &day[6..]);
+        memory.snapshots.push(json!({
+            "id": format!("snap-{day}"), "name": format!("backup-{day}"), "slug": format!("firstlight-hub-{day}"), "created_at": at,
+            "source_branch_id": "br-noisy-breeze-a5e59rrb", "manual": true, "full_size": 2_000_000_000_u64,
+        }));
+        let facts = Metadata { status: status.to_owned(), started_at: at, reason: format!("0/1 snap-{day}"), ..Metadata::default() };
+        memory.values.borrow_mut().insert(format!("backup/hub/{day}/snapshot"), "{}".to_owned());
+        memory.facts.borrow_mut().insert(format!("backup/hub/{day}/snapshot"), facts);
+    }
+    memory.asked.set(0);
+    let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
+    assert_eq!(memory.asked.get(), 3);
+    let told = |name: &str| {
+        let found =
+            body["backups"].as_array().and_then(|all| all.iter().find(|entry| entry["kind"] == "snapshot" && entry["name"] == name));
+        found.map(|entry| (entry["state"].clone(), entry["kept"].clone())).unwrap_or_default()
+    };
+    assert_eq!(told("backup-20261101"), (json!("verified"), json!(false)), "{body:#}");
+    assert_eq!(told("backup-20261102"), (json!("unverified"), json!(true)), "until somebody deletes it");
+    let plan = |query: &str| ask(&memory, &request(Method::Get, &format!("/backups/plan{query}"), Some("reader"), "")).1;
+    let deleted =
+        |body: &Value| body["delete"].as_array().map_or(0, |list| list.iter().filter(|entry| entry["kind"] == "snapshot").count());
+    let tiers = plan("?keep_last=3&keep_monthly=6&keep_monthly_tier=snapshot");
+    assert_eq!((deleted(&plan("")), deleted(&tiers), &tiers["rules"]["keep_monthly_tier"]), (1, 0, &json!("snapshot")));
+    let storage = &tiers["room"]["storage"];
+    // Three backups and a displaced branch of 2 GB at 0.35 dollars, three snapshots of 2 GB at 0.09.
+    let expected = json!({
+        "branch_bytes_at_most": 8_000_000_000_u64, "snapshot_bytes": 6_000_000_000_u64, "extra_branches": 0, "usd_a_month_at_most": "3.340",
+        "prices_as_of": "2026-11-12",
+    });
+    assert_eq!(*storage, expected);
+    assert!(tiers["room"]["warnings"][0].as_str().is_some_and(|text| text.contains("by itself as well (weekly)")), "{}", tiers["room"]);
 }

@@ -35,6 +35,9 @@ pub struct Project {
     /// How far back it can be read, in seconds; missing in some replies.
     #[serde(default)]
     pub history_retention_seconds: Option<u32>,
+    /// Bytes that a branch may hold; missing or 0 for no limit.
+    #[serde(default)]
+    pub branch_logical_size_limit_bytes: Option<u64>,
 }
 
 /// The settings of a project that say who may connect.
@@ -94,18 +97,36 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Returns how many branches the plan includes; more are billed. `None` where that is not known.
+    ///
+    /// # Source
+    ///
+    /// Neon plans, 2026-03-20: 10 on Free and Launch, 25 on Scale.
+    pub fn included_branches(&self) -> Option<usize> {
+        self.plan([("free", 10), ("launch", 10), ("scale", 25)])
+    }
+
+    /// Returns how many root branches a project of this plan may have; `None` where that is not known.
+    ///
+    /// # Source
+    ///
+    /// Neon plans, 2026-03-20: 3 on Free, 5 on Launch, 25 on Scale. No reply of Neon's has the number.
+    pub fn root_limit(&self) -> Option<usize> {
+        self.plan([("free", 3), ("launch", 5), ("scale", 25)])
+    }
+
+    fn plan(&self, numbers: [(&str, usize); 3]) -> Option<usize> {
+        let plan = self.subscription_type.split('_').next().unwrap_or_default();
+        numbers.into_iter().find(|(name, _)| *name == plan).map(|(_, number)| number)
+    }
+
     /// Returns how many snapshots that people asked for a project of this plan may have; `None` where that is not known.
     ///
     /// # Source
     ///
     /// Neon plans, 2026-03-20: 1 on Free, 100 on Launch and Scale. No reply of Neon's has the number.
     pub fn snapshot_limit(&self) -> Option<usize> {
-        let plan = self.subscription_type.split('_').next().unwrap_or_default();
-        match plan {
-            "free" => Some(1),
-            "launch" | "scale" => Some(100),
-            _ => None,
-        }
+        self.plan([("free", 1), ("launch", 100), ("scale", 100)])
     }
 
     /// Returns how many branches a project may have; `None` where there is no limit.
@@ -150,6 +171,9 @@ pub struct Branch {
     /// The branch whose place it took when a restore of a snapshot was finalized; missing for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_as: Option<BranchId>,
+    /// Bytes of its databases; missing while they are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical_size: Option<u64>,
 }
 
 /// A snapshot of a root branch.
@@ -178,6 +202,9 @@ pub struct Snapshot {
     /// Whether somebody asked for it; `false` for one of a schedule.
     #[serde(default)]
     pub manual: Option<bool>,
+    /// Bytes of the branch when it was taken; missing while they are not counted.
+    #[serde(default)]
+    pub full_size: Option<u64>,
 }
 
 /// When Neon takes snapshots of a branch by itself.

@@ -15,6 +15,7 @@ mod forecast;
 mod limits;
 mod order;
 mod ours;
+mod price;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ pub use self::limits::limits;
 use self::order::Tree;
 pub use self::ours::is_our_snapshot;
 use self::ours::{is_our_displaced, is_our_endpoint};
+pub use self::price::{Storage, size_of_production, storage};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, EndpointId, Lsn, RunId, SnapshotId};
 use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
@@ -126,6 +128,8 @@ pub enum Kind {
     RestoreTest,
     /// An endpoint of a backup.
     Endpoint,
+    /// A branch of a pair that is not configured any more.
+    Orphan,
 }
 
 /// Something of ours, or with a name like ours.
@@ -241,7 +245,21 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
     let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
     entries.extend(judge.endpoints());
     entries.append(&mut judge.snapshots);
+    entries.extend(orphans(pair, inventory.branches).map(|(branch, of)| Entry {
+        kind: Kind::Orphan,
+        id: branch.id.to_string(),
+        name: branch.name.to_string(),
+        created_at: branch.created_at,
+        is_kept: true,
+        reasons: vec![format!("of pair {of}, which is not configured any more: delete it by hand when nobody needs it")],
+    }));
     PrunePlan { entries, order, wants_snapshot: judge.wants_snapshot }
+}
+
+/// Returns the branches that are marked by pairs that are not configured any more, with their names. What such a pair's staging held before is not marked.
+pub fn orphans<'a>(pair: &'a Pair, branches: &'a BranchList) -> impl Iterator<Item = (&'a Branch, &'a str)> {
+    let marked = branches.branches.iter().filter_map(|branch| Some((branch, branches.annotation(&branch.id, "firstlight")?)));
+    marked.filter(|(_, of)| !pair.configured.iter().any(|name| name.as_str() == *of))
 }
 
 /// A branch, after its place in Neon's listing.
@@ -366,7 +384,7 @@ impl<'a> Judge<'a> {
             let is_ours = |endpoint: &&&Endpoint| match judged.kind {
                 Kind::Backup(_) => is_our_endpoint(judged.branch, endpoint),
                 Kind::Displaced | Kind::Snapshot(_) => false,
-                Kind::Check | Kind::RestoreTest | Kind::Endpoint => true,
+                Kind::Check | Kind::RestoreTest | Kind::Endpoint | Kind::Orphan => true,
             };
             let foreign = self.endpoints.get(&judged.branch.id).into_iter().flatten().find(|endpoint| !is_ours(endpoint));
             judged.reasons.extend(foreign.map(|endpoint| format!("has the endpoint {}, which Firstlight did not make", endpoint.id)));

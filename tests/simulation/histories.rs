@@ -209,6 +209,7 @@ fn push(history: &mut History, id: &BranchId, name: &str, parent: Option<&Branch
         expires_at: None,
         restored_from: None,
         restored_as: None,
+        logical_size: None,
     });
 }
 
@@ -225,6 +226,7 @@ fn push_snapshot(history: &mut History, id: &str, run: &RunId, created_at: Times
         lsn: None,
         created_at,
         manual: Some(true),
+        full_size: None,
     });
 }
 

@@ -1,12 +1,12 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, snapshot};
+use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, shortened, snapshot};
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::neon::wire::{Owner, Snapshot};
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
-use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits};
+use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
 use crate::sync::verify::Check;
@@ -146,8 +146,8 @@ fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
 fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
     let owner = run.seen.project.as_ref().and_then(|project| project.owner.as_ref());
     let (limit, snapshot_limit) = (owner.and_then(Owner::limit), owner.and_then(Owner::snapshot_limit));
-    let warned = limits(&pair.keep, owner, run.seen.schedule.as_deref().unwrap_or_default());
-    let Some(branches) = &run.seen.branches else { return };
+    let (Some(project), Some(branches)) = (&run.seen.project, &run.seen.branches) else { return };
+    let warned = limits(&pair.keep, project, branches, run.seen.schedule.as_deref().unwrap_or_default());
     let room = Room { branches: limit.unwrap_or(usize::MAX), snapshots: snapshot_limit };
     let mut ahead = Vec::new();
     if pair.keep.has_snapshots() || limit.is_some_and(|limit| !always_has_room(branches, limit)) {
@@ -165,7 +165,10 @@ fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
         let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
         ahead = forecast(&inventory, pair, &pair.keep, room, begin).warnings();
     }
-    warned.into_iter().chain(ahead).for_each(|warning| run.checkpoint.warn(warning));
+    let left: Vec<String> = orphans(pair, branches).map(|(branch, of)| format!("{} (of pair {of})", branch.name)).collect();
+    let left = (!left.is_empty())
+        .then(|| format!("branches of pairs that are not configured any more are left: {}; GET /backups lists them", shortened(&left)));
+    warned.into_iter().chain(left).chain(ahead).for_each(|warning| run.checkpoint.warn(warning));
 }
 
 fn backup_ready(run: &mut Run, now: Timestamp) {

@@ -39,6 +39,8 @@ pub struct Forecast {
     pub blocked_on: Option<NaiveDate>,
     /// The rule that alone keeps most backups on that day.
     pub rule: Option<String>,
+    /// Backups and displaced branches that are kept at the end.
+    pub kept: usize,
     /// The snapshots; `None` where no rule keeps any.
     pub snapshots: Option<SnapshotForecast>,
 }
@@ -104,7 +106,8 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: R
     let limit = room.branches;
     let stock = SnapshotForecast { limit: room.snapshots, most: project.asked_for(), ..SnapshotForecast::default() };
     let snapshots = rules.has_snapshots().then_some(stock);
-    let mut forecast = Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None, snapshots };
+    let mut forecast =
+        Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None, kept: 0, snapshots };
     for date in today.iter_days().take(mornings) {
         let at = pair.zone.instant(date, pair.start_at);
         let run = RunId::scheduled(date);
@@ -117,7 +120,12 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: R
         let used = project.branches.branches.len() + BRANCHES_OF_A_RUN;
         if used > limit {
             let plan = project.plan(pair, rules, None, at, true);
-            return Forecast { blocked_on: Some(date), rule: heaviest(&plan, |kind| matches!(kind, Kind::Backup(_))), ..forecast };
+            return Forecast {
+                blocked_on: Some(date),
+                kept: limit,
+                rule: heaviest(&plan, |kind| matches!(kind, Kind::Backup(_))),
+                ..forecast
+            };
         }
         if used > forecast.most {
             (forecast.most, forecast.most_on) = (used, date);
@@ -129,6 +137,9 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: R
             project.take_snapshot(pair, rules, &run, end, stock);
         }
     }
+    let now = after(pair.zone.instant(today, pair.start_at), UNTIL_PRUNED);
+    let left = project.plan(pair, rules, None, now, false).entries;
+    forecast.kept = left.iter().filter(|entry| entry.is_kept && matches!(entry.kind, Kind::Backup(_) | Kind::Displaced)).count();
     forecast
 }
 
@@ -155,6 +166,7 @@ impl Project {
             expires_at: None,
             restored_from: None,
             restored_as: None,
+            logical_size: None,
         };
         let staging = self.branches.by_id(&pair.staging_branch).cloned();
         if let Some(staging) = staging {
@@ -212,6 +224,7 @@ impl Project {
             lsn: None,
             created_at: at,
             manual: Some(true),
+            full_size: None,
         });
         self.records.snapshots.insert(run.clone(), SnapshotRecord { id: Some(id), lsn: None, made_at: at, known: Known::Verified });
         stock.most = stock.most.max(self.asked_for());
@@ -251,6 +264,7 @@ mod tests {
             expires_at: None,
             restored_from: None,
             restored_as: None,
+            logical_size: None,
         };
         let production = pair.production_branch.clone();
         let mut branches =

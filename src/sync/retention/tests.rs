@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::config::Rule;
+use crate::id::PairName;
 use crate::neon::wire::Annotation;
 use crate::sync::schedule::tests::pair;
 
@@ -29,6 +30,7 @@ fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
         expires_at: None,
         restored_from: None,
         restored_as: None,
+        logical_size: None,
     }
 }
 
@@ -271,6 +273,7 @@ fn snapshot(days_old: i64) -> Snapshot {
         lsn: Some(Lsn(256)),
         created_at: now() - TimeDelta::days(days_old),
         manual: Some(true),
+        full_size: None,
     }
 }
 
@@ -383,4 +386,18 @@ fn what_is_on_record_of_backups_that_are_gone_is_forgotten_after_a_week() {
     let inventory =
         Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records, is_short: false };
     assert_eq!(forgotten(&inventory, &pair(), now()), [run(40), run(30), run(9)], "the snapshot of 31 days ago is there");
+}
+
+#[test]
+fn branches_of_a_pair_that_is_not_configured_any_more_stay_and_are_told() {
+    let mut world = world(2);
+    world.branches.branches.push(branch("br-old", "backup-old-20260101", Some("br-other"), 300));
+    let value = [("firstlight".to_owned(), "old".to_owned()), ("run".to_owned(), "20260101".to_owned())].into();
+    world.branches.annotations.insert("br-old".into(), Annotation { value });
+    let left = |pair: &Pair| orphans(pair, &world.branches).map(|(branch, of)| format!("{} of {of}", branch.name)).collect::<Vec<_>>();
+    assert_eq!(left(&pair()), ["backup-old-20260101 of old"]);
+    let told = planned(&world).entries.into_iter().find(|entry| entry.kind == Kind::Orphan).expect("it is told");
+    assert!(told.is_kept && told.reasons[0].starts_with("of pair old, which is not configured any more"), "{told:?}");
+    let both = Pair { configured: [PairName::from("hub"), PairName::from("old")].into(), ..pair() };
+    assert_eq!(left(&both), Vec::<String>::new());
 }

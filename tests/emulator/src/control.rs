@@ -55,21 +55,29 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
 
 async fn make_branch(state: &State, branch: &str, source: &str, point: crate::model::Point) -> Result<()> {
     let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
-    let lsn = state.data.lock().await.branch(source, &data, point).await?;
+    let (lsn, size) = {
+        let mut store = state.data.lock().await;
+        (store.branch(source, &data, point).await?, store.size(&data))
+    };
     let mut model = lock(&state.model);
     if let Some(branch) = model.branch_mut(branch) {
         branch.parent_lsn = Some(lsn);
         branch.parent_timestamp = Some(now());
+        branch.logical_size = Some(size);
     }
     Ok(())
 }
 
 async fn take_snapshot(state: &State, snapshot: &str, source: &str, point: crate::model::Point) -> Result<()> {
     let data = lock(&state.model).snapshot(snapshot).map(|snapshot| snapshot.data.clone()).context("find the snapshot")?;
-    let lsn = state.data.lock().await.branch(source, &data, point).await?;
+    let (lsn, size) = {
+        let mut store = state.data.lock().await;
+        (store.branch(source, &data, point).await?, store.size(&data))
+    };
     let mut model = lock(&state.model);
     if let Some(found) = model.snapshots.iter_mut().find(|found| found.id == snapshot) {
         found.lsn = Some(lsn);
+        found.full_size = Some(size);
     }
     Ok(())
 }
@@ -338,10 +346,15 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
     })
 }
 
-/// Stops computes that nobody has used for a while, and notes where branches are.
+/// Stops computes that nobody has used for a while, and notes where branches are and how large.
 pub(crate) async fn tend(state: &State) {
     lock(&state.model).advance(now());
     state.data.lock().await.sample(now()).await;
+    let unknown = || lock(&state.model).branches.iter().find(|branch| branch.logical_size.is_none()).map(|branch| branch.data.clone());
+    if let Some(data) = unknown() {
+        let size = state.data.lock().await.size(&data);
+        lock(&state.model).branches.iter_mut().filter(|branch| branch.data == data).for_each(|branch| branch.logical_size = Some(size));
+    }
     let idle: Vec<String> = {
         let store = state.data.lock().await;
         store.computes().filter(|(_, compute)| compute.used_at.elapsed() > state.suspend_after).map(|(id, _)| id.clone()).collect()

@@ -198,6 +198,13 @@ impl Data {
         }
     }
 
+    /// Counts the bytes of the databases of a cluster.
+    pub(crate) fn size(&self, data: &str) -> u64 {
+        let databases = fs::read_dir(self.cluster(data).join("base")).into_iter().flatten().filter_map(Result::ok);
+        let files = databases.flat_map(|database| fs::read_dir(database.path()).into_iter().flatten().filter_map(Result::ok));
+        files.filter_map(|file| file.metadata().ok()).map(|facts| facts.len()).sum()
+    }
+
     /// Changes data that no compute serves. Returns the position at which it then is.
     pub(crate) async fn tamper(&self, data: &str, sql: &str) -> Result<Lsn> {
         let mode = Mode::Primary { archive: self.archive(data) };

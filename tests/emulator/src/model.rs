@@ -374,6 +374,7 @@ impl Model {
             databases: Vec::new(),
             data,
             unpacked: None,
+            logical_size: None,
         }
     }
 

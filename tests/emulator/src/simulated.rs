@@ -225,11 +225,17 @@ impl Simulated {
     }
 
     fn finish(&mut self, copied: &Copied, now: Timestamp) {
+        let mut size = None;
         if let Some(data) = self.data.get_mut(&copied.data) {
             data.is_whole = true;
+            size = Some(data.first.tables.values().map(|table| table.rows * ROW_BYTES).sum());
+        }
+        if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data) {
+            branch.logical_size = size;
         }
         if let Some(snapshot) = self.model.snapshots.iter_mut().find(|snapshot| snapshot.data == copied.data) {
             snapshot.lsn = snapshot.lsn.or(Some(copied.lsn));
+            snapshot.full_size = size;
         }
         if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data && branch.unpacked.is_none())
         {

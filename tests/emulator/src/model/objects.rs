@@ -47,6 +47,8 @@ pub struct Branch {
     pub data: String,
     /// Where it came from, if that was a snapshot.
     pub unpacked: Option<Unpacked>,
+    /// Bytes of its databases, once they were counted.
+    pub logical_size: Option<u64>,
 }
 
 /// A branch was made from a snapshot, to be looked at or to take another branch's place.
@@ -87,6 +89,8 @@ pub struct Snapshot {
     pub databases: Vec<Database>,
     /// Which data it has.
     pub data: String,
+    /// Bytes of its databases, once they were counted.
+    pub full_size: Option<u64>,
 }
 
 /// A role of a branch.

@@ -40,6 +40,8 @@ pub(super) struct BranchBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_reset_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    logical_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     restore_status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restored_from: Option<&'a str>,
@@ -55,6 +57,8 @@ pub(super) struct SnapshotBody<'a> {
     source_branch_id: &'a str,
     created_at: String,
     manual: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slug: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,6 +205,7 @@ impl Model {
             pending_state: branch.pending_state,
             expires_at: branch.expires_at.map(seconds),
             last_reset_at: branch.last_reset_at.map(seconds),
+            logical_size: branch.logical_size,
             restore_status: branch.unpacked.as_ref().map(|from| if from.finalized_at.is_some() { "finalized" } else { "restored" }),
             restored_from: branch.unpacked.as_ref().map(|from| from.snapshot.as_str()),
             restored_as: branch.unpacked.as_ref().filter(|from| from.finalized_at.is_some()).map(|from| from.target.as_str()),
@@ -215,6 +220,7 @@ impl Model {
             source_branch_id: &snapshot.source,
             created_at: seconds(snapshot.created_at),
             manual: snapshot.is_manual,
+            full_size: snapshot.full_size,
             slug: snapshot.slug.as_deref(),
             lsn: snapshot.lsn.map(|lsn| lsn.to_string()),
             expires_at: snapshot.expires_at.map(seconds),

@@ -69,6 +69,7 @@ impl Model {
             roles: source.roles,
             databases: source.databases,
             data: format!("data-{}", self.number()),
+            full_size: None,
         };
         let body = json!({"snapshot": Self::render_snapshot(&snapshot), "operations": self.render_operations(std::slice::from_ref(&operation), now)});
         self.snapshots.push(snapshot);
