@@ -232,7 +232,7 @@ impl Protocol<'_> {
 fn keys(value: &Value) -> String {
     let mut keys: Vec<&str> = value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     // The served one knows when a compute was used and where a branch is in time; the Worker reads neither.
-    keys.retain(|key| !matches!(*key, "last_active" | "parent_timestamp" | "parent_lsn"));
+    keys.retain(|key| !matches!(*key, "last_active" | "parent_timestamp" | "parent_lsn" | "logical_size"));
     keys.sort_unstable();
     keys.join(",")
 }
