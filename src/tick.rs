@@ -105,8 +105,8 @@ impl<'a, W: World> Context<'a, W> {
             self.correct(&memory, now).await;
             self.tell_lateness(pair, &mut memory, now).await;
             if let Some(checkpoint) = self.candidate(pair, &memory, now).await {
-                // Pruning once more waits for every run.
-                candidates.push(((checkpoint.prune.swept_at.is_some(), memory.day.deadline), pair, checkpoint));
+                // What comes after a run that was told waits for every run.
+                candidates.push(((checkpoint.is_published, memory.day.deadline), pair, checkpoint));
             }
         }
         candidates.sort_by_key(|(order, ..)| *order);
@@ -149,9 +149,14 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Returns the run of a pair that wants to be driven: the one under way, or today's when it is due.
     async fn candidate(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
-        if let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over()) {
+        let under_way = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over());
+        if let Some(checkpoint) = under_way.filter(|checkpoint| checkpoint.is_driven(now) || !Self::gives_way(checkpoint, memory, now)) {
             return (!checkpoint.is_driven(now)).then(|| checkpoint.clone());
         }
+        let left = match under_way {
+            Some(checkpoint) => self.leave_snapshot(pair, checkpoint, now).await,
+            None => None,
+        };
         if let Some(day) = &memory.unjudged {
             self.miss(pair, &day.run, now).await;
         }
@@ -178,6 +183,7 @@ impl<'a, W: World> Context<'a, W> {
                 }
                 // Notices of the run before that are still on their way must not be forgotten with it.
                 checkpoint.outbox = memory.checkpoint.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
+                checkpoint.outbox.extend(left);
                 Some(checkpoint)
             }
             Due::Missed => {
@@ -185,6 +191,20 @@ impl<'a, W: World> Context<'a, W> {
                 None
             }
         }
+    }
+
+    /// Returns whether a run is only at the snapshot of its backup, which may take hours, while another is due.
+    fn gives_way(checkpoint: &Checkpoint, memory: &Memory, now: Timestamp) -> bool {
+        let is_due = checkpoint.run != memory.day.run && !memory.is_ended && memory.day.due(now) == Due::Start;
+        is_due && checkpoint.is_published && checkpoint.prune.is_at_snapshot()
+    }
+
+    /// Tells that the snapshot of a run was not compared because another run is due. What is left of it is pruned by that one.
+    /// Returns the notice's id when some channel has not taken it.
+    async fn leave_snapshot(&self, pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -> Option<String> {
+        let mut left = checkpoint.clone();
+        left.prune.leave_snapshot("the next run was due before it was compared");
+        self.tell(notice::of_snapshot(&left, pair, &self.config.label, now)?, now).await
     }
 
     /// Returns the last run when it is to prune once more.
@@ -264,7 +284,8 @@ impl<'a, W: World> Context<'a, W> {
                     (self.watch)("waiting", json!({"until": render(until), "why": why}));
                     // What is worth a save is saved during the wait, as soon as the key takes another write.
                     let earliest_save = after(saved_at, between_saves);
-                    let sleep_until = if run.wants_save { until.min(earliest_save) } else { until };
+                    // Where no save fits any more, waiting for one would be waiting for nothing, again and again.
+                    let sleep_until = if run.wants_save && self.has_room(1) { until.min(earliest_save) } else { until };
                     self.world.sleep(sleep_until).await;
                 }
                 Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
@@ -288,7 +309,10 @@ impl<'a, W: World> Context<'a, W> {
     fn refuse_hopeless(&self, pair: &Pair, run: &mut Run, now: Timestamp) {
         if run.checkpoint.verdict.is_some() {
             // Pruning that makes no progress is left for the next run.
-            run.checkpoint.prune.is_done |= run.checkpoint.is_published && run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS;
+            // A snapshot has a time of its own, and an end that is told.
+            let is_at_snapshot = run.checkpoint.prune.is_at_snapshot();
+            let is_idle = run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !is_at_snapshot;
+            run.checkpoint.prune.is_done |= run.checkpoint.is_published && is_idle;
             return;
         }
         let mut missing = vec![secret::NEON_API_KEY];

@@ -67,7 +67,7 @@ impl<W: World> Asked<'_, W> {
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "rules": rules(&asked), "delete": delete, "keep": keep, "room": room})))
     }
 
-    /// Looks whether the next mornings find room; nothing where the project names no limit.
+    /// Looks whether the next mornings find room; the warnings alone where the project names no limit.
     async fn room(&self, inventory: &Inventory<'_>, asked: &KeepRules) -> Result<Value, Problem> {
         let Reply::Project(project) = self.call(&Call::GetProject).await? else { return Err(senseless()) };
         let schedule = Call::ListSchedule(self.pair.production_branch.clone());
@@ -78,7 +78,7 @@ impl<W: World> Asked<'_, W> {
         };
         let owner = project.owner.as_ref();
         let warnings = retention::limits(asked, &project, inventory.branches, &schedule);
-        let Some(limit) = owner.and_then(Owner::limit) else { return Ok(Value::Null) };
+        let Some(limit) = owner.and_then(Owner::limit) else { return Ok(json!({"limit": null, "warnings": warnings})) };
         let room = Room { branches: limit, snapshots: owner.and_then(Owner::snapshot_limit) };
         let forecast = retention::forecast(inventory, self.pair, asked, room, self.world.now());
         let warnings: Vec<String> = warnings.into_iter().chain(forecast.warnings()).collect();
@@ -98,7 +98,7 @@ impl<W: World> Asked<'_, W> {
         let Some(storage) = retention::storage(forecast, size, owner, prices) else { return Value::Null };
         let dollars = |thousandths: u64| format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
         json!({
-            "branch_bytes_at_most": storage.branch_bytes, "snapshot_bytes": storage.snapshot_bytes, "extra_branches": storage.extra_branches,
+            "branch_bytes_at_most": storage.branch_bytes, "snapshot_bytes_at_most": storage.snapshot_bytes, "extra_branches": storage.extra_branches,
             "usd_a_month_at_most": storage.price.map(dollars), "prices_as_of": prices.as_of,
         })
     }

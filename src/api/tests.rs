@@ -335,7 +335,7 @@ fn snapshots_are_listed_with_what_is_known_of_them_and_their_price_is_told() {
     let storage = &tiers["room"]["storage"];
     // Three backups and a displaced branch of 2 GB at 0.35 dollars, three snapshots of 2 GB at 0.09.
     let expected = json!({
-        "branch_bytes_at_most": 8_000_000_000_u64, "snapshot_bytes": 6_000_000_000_u64, "extra_branches": 0, "usd_a_month_at_most": "3.340",
+        "branch_bytes_at_most": 8_000_000_000_u64, "snapshot_bytes_at_most": 6_000_000_000_u64, "extra_branches": 0, "usd_a_month_at_most": "3.340",
         "prices_as_of": "2026-11-12",
     });
     assert_eq!(*storage, expected);

@@ -76,6 +76,15 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// Returns the other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Branch => Self::Snapshot,
+            Self::Snapshot => Self::Branch,
+        }
+    }
+
     /// Returns the word that is written.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -171,6 +171,9 @@ pub struct Branch {
     /// The branch whose place it took when a restore of a snapshot was finalized; missing for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_as: Option<BranchId>,
+    /// `restored` while it is only looked at, `finalized` once it took that place; missing for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_status: Option<String>,
     /// Bytes of its databases; missing while they are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_size: Option<u64>,
@@ -406,7 +409,9 @@ impl BranchList {
 
     /// Returns the branch that took the place of another when a restore of a snapshot was finalized.
     pub fn successor(&self, id: &BranchId) -> Option<&Branch> {
-        self.branches.iter().find(|branch| branch.restored_as.as_ref() == Some(id))
+        // UNVERIFIED: whether a branch that is only looked at names a place, too; it has taken none.
+        let has_taken = |branch: &&Branch| branch.restore_status.as_deref() != Some("restored");
+        self.branches.iter().filter(has_taken).find(|branch| branch.restored_as.as_ref() == Some(id))
     }
 
     /// Returns the branch of a name.

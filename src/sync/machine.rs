@@ -75,6 +75,8 @@ pub struct Seen {
     /// What was found out about each database.
     looked: BTreeMap<DatabaseName, differences::Looked>,
     orders: Option<Orders>,
+    /// Whether nothing was under way on a staging that was not ready.
+    is_at_rest: bool,
     /// Whether looking at the end has failed for good.
     is_blind: bool,
     prune_plan: Option<prune::Plan>,
@@ -288,6 +290,8 @@ pub enum Conclusion {
     StepDone,
     /// The operations are not done; look again later.
     LookAgain,
+    /// Nothing is under way on a staging that was not ready when it was listed before; look at it again.
+    AtRest,
     /// The run will end; look at staging first.
     End(Ending),
     /// The run has ended; this is what staging holds.

@@ -42,11 +42,13 @@ pub enum NoticeKind {
     Stuck,
     /// The backup is not kept by a snapshot, although a rule wants one.
     SnapshotFailed,
+    /// It is, after that was told otherwise.
+    SnapshotVerified,
 }
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Succeeded,
         Self::Failed,
         Self::Cancelled,
@@ -56,6 +58,7 @@ impl NoticeKind {
         Self::Corrected,
         Self::Stuck,
         Self::SnapshotFailed,
+        Self::SnapshotVerified,
     ];
 
     /// Returns the word that stands in ids.
@@ -70,6 +73,7 @@ impl NoticeKind {
             Self::Corrected => "corrected",
             Self::Stuck => "stuck",
             Self::SnapshotFailed => "snapshot_failed",
+            Self::SnapshotVerified => "snapshot_verified",
         }
     }
 }
@@ -79,7 +83,7 @@ impl NoticeKind {
     pub fn is_opposite_of_success(self) -> bool {
         match self {
             Self::Failed | Self::Cancelled | Self::Superseded | Self::Missed => true,
-            Self::Succeeded | Self::Late | Self::Corrected | Self::Stuck | Self::SnapshotFailed => false,
+            Self::Succeeded | Self::Late | Self::Corrected | Self::Stuck | Self::SnapshotFailed | Self::SnapshotVerified => false,
         }
     }
 }
@@ -313,27 +317,34 @@ pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Ti
     }
 }
 
-/// Writes the notice of a backup that is not kept by a snapshot although a rule wants one; `None` where it is.
+/// Writes the notice of a backup that is not kept by a snapshot although a rule wants one, or that is, after that was told; `None` where there is nothing
+/// new to tell.
 pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
     let work = checkpoint.prune.snapshot.as_ref()?;
-    let Some(SnapshotOutcome::Failed { reason, .. }) = &work.outcome else { return None };
-    let kind = NoticeKind::SnapshotFailed;
-    Some(Notice {
-        id: format!("{}/{}/{}", pair.name, checkpoint.run, kind.as_str()),
-        kind,
-        pair: pair.name.clone(),
-        run: checkpoint.run.clone(),
-        at: now,
-        subject: format!("[{label}] Backup has no verified snapshot — {}", checkpoint_date(checkpoint, pair, now)),
-        text: format!(
-            "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as there is room, and the next run takes a snapshot of its own \
-             backup. Runbook: runbooks/snapshots.md",
-            work.name,
-            reason.trim_end_matches('.')
+    let date = checkpoint_date(checkpoint, pair, now);
+    let (kind, subject, text) = match work.outcome.as_ref()? {
+        SnapshotOutcome::Failed { reason, is_final } if !work.has_failed || *is_final => (
+            NoticeKind::SnapshotFailed,
+            format!("[{label}] Backup has no verified snapshot — {date}"),
+            format!(
+                "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as there is room, and the next run takes a snapshot of its \
+                 own backup. Runbook: runbooks/snapshots.md",
+                work.name,
+                reason.trim_end_matches('.')
+            ),
         ),
-        warnings: Vec::new(),
-        runbook: Some("snapshots.md".to_owned()),
-    })
+        SnapshotOutcome::Verified { tables, rows } if work.has_failed => (
+            NoticeKind::SnapshotVerified,
+            format!("[{label}] Backup has a verified snapshot — {date}"),
+            format!("{} is kept by a snapshot after all: restored, {tables} tables with {rows} rows are equal.", work.name),
+        ),
+        SnapshotOutcome::Failed { .. } | SnapshotOutcome::Verified { .. } => return None,
+    };
+    let runbook = (kind == NoticeKind::SnapshotFailed).then(|| "snapshots.md".to_owned());
+    // A second failure that is told is another one: a receiver must not drop it.
+    let again = if work.has_failed && kind == NoticeKind::SnapshotFailed { "-again" } else { "" };
+    let id = format!("{}/{}/{}{again}", pair.name, checkpoint.run, kind.as_str());
+    Some(Notice { id, kind, pair: pair.name.clone(), run: checkpoint.run.clone(), at: now, subject, text, warnings: Vec::new(), runbook })
 }
 
 /// Writes the notice of a manual run that was accepted and whose place another run took before it ended.

@@ -368,8 +368,14 @@ impl<'a> Judge<'a> {
             let is_ours = snapshot.is_some_and(|snapshot| is_our_snapshot(self.pair, branches, self.inventory.records, snapshot, &of))
                 || from.is_some() && from == on_record;
             let foreign = "foreign: has a restore test's name but was not made from a snapshot of ours";
-            let reasons = (!is_ours).then(|| foreign.to_owned()).into_iter().collect();
-            self.judge((place, branch), Kind::RestoreTest, reasons, "restore test of a run that is over");
+            let of_run = self.run == Some(&of);
+            let reasons: Vec<String> = if is_ours {
+                of_run.then(|| "restore test of this run".to_owned()).into_iter().collect()
+            } else {
+                vec![foreign.to_owned()]
+            };
+            // Not as young as a day: where a run has left it, the next one needs its place.
+            self.judged.push(Judged { branch, place, kind: Kind::RestoreTest, reasons, otherwise: "restore test of a run that is over" });
         }
     }
 

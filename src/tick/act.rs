@@ -340,7 +340,7 @@ impl<W: World> Context<'_, W> {
         let now = self.world.now();
         let waiting = match notice::of_snapshot(checkpoint, pair, &self.config.label, now) {
             Some(notice) => {
-                self.log(Level::Error, "snapshot not verified", &[("run", checkpoint.run.to_string()), ("text", notice.text.clone())]);
+                self.log(Level::Warn, "snapshot told", &[("run", checkpoint.run.to_string()), ("text", notice.text.clone())]);
                 self.tell(notice, now).await
             }
             None => None,

@@ -139,7 +139,7 @@ fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
     let backup = report["backup"]["name"].as_str().context("the backup")?.to_owned();
     let more = [("SNAPSHOT", id.as_str()), ("BACKUP", backup.as_str())];
     let blocks = blocks("snapshots.md")?;
-    let [read, list, in_neon, look, to_staging, rescue, finalize] = blocks.as_slice() else {
+    let [read, list, in_neon, look, compute, hold, to_staging, rescue, finalize] = blocks.as_slice() else {
         anyhow::bail!("the page has other blocks: {blocks:#?}")
     };
     // Neon refuses while an operation is under way.
@@ -152,6 +152,8 @@ fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
     assert!(settled(in_neon)?.contains(&backup));
     stack.emulator.sql(&stack.emulator.staging, &["delete from users"])?;
     settled(look)?;
+    settled(compute)?;
+    assert!(settled(hold)?.contains("staging holds a snapshot"));
     settled(to_staging)?;
     let count = stack.emulator.sql(&stack.emulator.staging, &["select count(*) from users"])?;
     assert_eq!(count, vec![vec![Some("1000".to_owned())]]);

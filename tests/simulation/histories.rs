@@ -89,6 +89,13 @@ struct History {
     foreign_snapshots: BTreeSet<String>,
 }
 
+impl History {
+    fn inventory(&self) -> Inventory<'_> {
+        let Self { branches, snapshots, records, .. } = self;
+        Inventory { branches, endpoints: &[], snapshots, records, is_short: false }
+    }
+}
+
 fn pair() -> Pair {
     let value = json!({"pairs": [{
         "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
@@ -209,6 +216,7 @@ fn push(history: &mut History, id: &BranchId, name: &str, parent: Option<&Branch
         expires_at: None,
         restored_from: None,
         restored_as: None,
+        restore_status: None,
         logical_size: None,
     });
 }
@@ -302,14 +310,7 @@ impl Large {
     /// Plans what is deleted, and returns how many that are.
     pub fn plan(&self) -> usize {
         let Self(history) = self;
-        let inventory = Inventory {
-            branches: &history.branches,
-            endpoints: &[],
-            snapshots: &history.snapshots,
-            records: &history.records,
-            is_short: false,
-        };
-        plan(&inventory, &history.pair, &history.rules, None, history.now).order.len()
+        plan(&history.inventory(), &history.pair, &history.rules, None, history.now).order.len()
     }
 }
 
@@ -335,14 +336,7 @@ pub fn judge_all(seeds: &Range<u64>) -> Vec<String> {
 /// Judges the plan of one history.
 fn judge(history: &History) -> Result<(), String> {
     let must = |is_so: bool, otherwise: &str| if is_so { Ok(()) } else { Err(otherwise.to_owned()) };
-    let inventory = Inventory {
-        branches: &history.branches,
-        endpoints: &[],
-        snapshots: &history.snapshots,
-        records: &history.records,
-        is_short: false,
-    };
-    let plan = plan(&inventory, &history.pair, &history.rules, None, history.now);
+    let plan = plan(&history.inventory(), &history.pair, &history.rules, None, history.now);
     let deleted: Vec<BranchId> = plan.branches().map(|entry| entry.id.as_str().into()).collect();
     must(deleted.iter().all(|id| !history.foreign.contains(id)), "a foreign branch goes")?;
     must(plan.snapshots().all(|entry| !history.foreign_snapshots.contains(&entry.id)), "a foreign snapshot goes")?;
@@ -408,18 +402,19 @@ impl Gone<'_> {
 /// Returns which forms of which backups the rules keep, where those count of which this is so.
 fn by_rules(history: &History, past: &[&Backup], counts: Counts) -> BTreeSet<(BranchId, Tier)> {
     let (rules, zone) = (&history.rules, &history.pair.zone);
-    let branches: Vec<&Backup> = past.iter().copied().filter(|backup| backup.counts(Tier::Branch, counts)).collect();
-    let kept = kept_by_days(&rules.of(Tier::Branch), zone, &branches, &|_| true);
-    let mut found: BTreeSet<(BranchId, Tier)> = kept.into_iter().map(|id| (id, Tier::Branch)).collect();
-    if rules.has_snapshots() {
-        let has_snapshot = |backup: &Backup| backup.counts(Tier::Snapshot, counts);
-        let all: Vec<&Backup> = past.iter().copied().filter(|backup| backup.any(counts)).collect();
-        let kept = kept_by_days(&rules.of(Tier::Snapshot), zone, &all, &has_snapshot);
+    let all: Vec<&Backup> = past.iter().copied().filter(|backup| backup.any(counts)).collect();
+    let mut found = BTreeSet::new();
+    for tier in [Tier::Branch, Tier::Snapshot] {
+        let has_form = |backup: &Backup| backup.counts(tier, counts);
+        let kept = kept_by_days(&rules.of(tier), zone, &all, &has_form);
         for backup in all.iter().filter(|backup| kept.contains(&backup.id)) {
-            // The branch stands in where there is no snapshot, or one of which nobody knows whether it is verified.
+            let form = if has_form(backup) { tier } else { tier.other() };
+            found.insert((backup.id.clone(), form));
+            // The branch stands in for a snapshot of which nobody knows whether it is verified.
             let is_known = backup.counts(Tier::Snapshot, |form| form.is_on_record);
-            found.extend(has_snapshot(backup).then(|| (backup.id.clone(), Tier::Snapshot)));
-            found.extend((!has_snapshot(backup) || !is_known).then(|| (backup.id.clone(), Tier::Branch)));
+            if form == Tier::Snapshot && !is_known && backup.counts(Tier::Branch, counts) {
+                found.insert((backup.id.clone(), Tier::Branch));
+            }
         }
     }
     found

@@ -3,6 +3,8 @@
 //! Safety is judged after every request that Neon has applied, whoever sent it and however late it came; what people are told is judged when it
 //! is told; what is left is judged at the end.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
@@ -87,6 +89,8 @@ pub(crate) struct Oracle {
     used: BTreeSet<String>,
     /// Whether the store has lost what people were told: nobody can know that it was contradicted.
     pub(crate) is_memory_lost: bool,
+    /// Whether the store has told what was true before: a tick may not have known of a snapshot that is under way, and takes it up in the evening.
+    pub(crate) is_memory_stale: bool,
     /// What went wrong.
     pub(crate) violations: Vec<String>,
 }
@@ -115,6 +119,7 @@ impl Oracle {
             is_strict: false,
             used: BTreeSet::new(),
             is_memory_lost: false,
+            is_memory_stale: false,
             violations: Vec::new(),
         }
     }
@@ -142,7 +147,7 @@ impl Oracle {
             }
             ("POST", ["branches", id, "snapshot"]) => self.snapshot_taken(id, request, body, neon, now),
             ("POST", ["snapshots", id, "restore"]) => self.snapshot_restored(id, request, body, now),
-            ("DELETE", ["snapshots", id]) => self.snapshot_deleted(id, now),
+            ("DELETE", ["snapshots", id]) => self.snapshot_deleted(id, neon, now),
             ("DELETE", ["branches", id]) => self.branch_deleted(id, neon, now),
             ("DELETE", ["endpoints", id]) => {
                 if !self.made_endpoints.contains(*id) {
@@ -271,98 +276,10 @@ impl Oracle {
             .map(|(_, made)| made)
             .collect();
         verified.sort_by_key(|made| std::cmp::Reverse(made.at));
-        let has_snapshot = self.runs.get(&made.run).is_some_and(|deeds| deeds.is_compared);
+        let has_snapshot = self.has_compared_snapshot(&made.run, &neon.model);
         if verified.iter().take(KEEP_AT_LEAST).any(|kept| kept.name == made.name) && !has_snapshot {
             self.blame(format!("G4: {} was deleted, one of the newest {KEEP_AT_LEAST} verified backups", made.name));
         }
-    }
-
-    /// A snapshot was taken: of production, once in a run, at the position of that run's backup.
-    fn snapshot_taken(&mut self, branch: &str, request: &Request, body: &Value, neon: &Simulated, now: Timestamp) {
-        let (id, name) = (body["snapshot"]["id"].as_str().unwrap_or_default(), body["snapshot"]["name"].as_str().unwrap_or_default());
-        let backup = self.made.iter().find(|(_, made)| made.purpose == Purpose::Backup && made.name == name);
-        let position = backup.and_then(|(id, _)| neon.model.branch(id)?.parent_lsn).map(|lsn| lsn.to_string());
-        let Some(run) = backup.map(|(_, made)| made.run.clone()) else {
-            self.blame(format!("G1: snapshot {name} was taken, which is of no backup of ours"));
-            return;
-        };
-        if branch != self.production || position.is_some_and(|position| request.query.get("lsn") != Some(&position)) {
-            self.blame(format!(
-                "G2: snapshot {name} was taken of {branch} at {:?}, which is not what the backup is of",
-                request.query.get("lsn")
-            ));
-        }
-        let deeds = self.runs.entry(run.clone()).or_default();
-        deeds.snapshots += 1;
-        if deeds.snapshots > 1 && neon.model.switches.snapshot_slugs {
-            let count = deeds.snapshots;
-            self.blame(format!("G3: run {run} took {count} snapshots"));
-        }
-        self.snapshots.insert(id.to_owned(), (run, now));
-    }
-
-    /// A branch was made of a snapshot of ours, and takes nothing's place.
-    fn snapshot_restored(&mut self, id: &str, request: &Request, body: &Value, now: Timestamp) {
-        let (branch, name) = (body["branch"]["id"].as_str().unwrap_or_default(), body["branch"]["name"].as_str().unwrap_or_default());
-        let Some((run, _)) = self.snapshots.get(id).cloned() else {
-            self.blame(format!("G1: branch {name} was made of snapshot {id}, which is not ours"));
-            return;
-        };
-        let target = request.body["target_branch_id"].as_str().unwrap_or_default();
-        let is_harmless = self.made.get(target).is_some_and(|made| made.purpose == Purpose::Backup);
-        if request.body["finalize_restore"] == true || !is_harmless {
-            self.blame(format!("G1: snapshot {id} was restored onto {target:?}"));
-        }
-        let made = Made { name: name.to_owned(), run, purpose: Purpose::RestoreTest, at: now, tables_read: BTreeSet::new() };
-        self.made.insert(branch.to_owned(), made);
-    }
-
-    fn snapshot_deleted(&mut self, id: &str, now: Timestamp) {
-        match self.snapshots.get(id) {
-            None => self.blame(format!("G4: snapshot {id} was deleted, which is not ours")),
-            Some((run, at)) if now - *at < TimeDelta::hours(24) - TimeDelta::seconds(1) => {
-                self.blame(format!("G4: the snapshot of run {run} was deleted when it was younger than a day"));
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Notes whether a branch that was made of a snapshot is what the backup is, and whether it was read.
-    fn look_at_test(&mut self, id: &str, made: &Made, neon: &Simulated) {
-        let backup = self.made.iter().find(|(_, backup)| backup.purpose == Purpose::Backup && backup.run == made.run);
-        let Some(expected) = backup.and_then(|(id, _)| neon.first_contents(id)) else { return };
-        let deeds = self.runs.entry(made.run.clone()).or_default();
-        if neon.first_contents(id) == Some(expected) {
-            deeds.equal_tests.insert(id.to_owned());
-        }
-        // What was read may arrive when the branch is gone.
-        let is_read = expected.tables.keys().all(|table| made.tables_read.contains(table));
-        deeds.is_compared |= is_read && deeds.equal_tests.contains(id);
-    }
-
-    /// A snapshot is called verified: a branch that was made of it has been read, and was equal to the backup.
-    pub(crate) fn claimed_snapshot(&mut self, key: &str, record: &Value, neon: &Simulated) {
-        if record["outcome"]["status"] != "verified" {
-            return;
-        }
-        let run = key.split('/').nth(2).unwrap_or_default().to_owned();
-        let tests: Vec<(String, Made)> = self
-            .made
-            .iter()
-            .filter(|(_, made)| made.purpose == Purpose::RestoreTest && made.run == run)
-            .map(|(id, made)| (id.clone(), made.clone()))
-            .collect();
-        for (id, made) in &tests {
-            self.look_at_test(id, made, neon);
-        }
-        if !self.runs.get(&run).is_some_and(|deeds| deeds.is_compared) {
-            self.blame(format!("G6: the snapshot of run {run} is called verified, and was not compared or is not equal"));
-        }
-    }
-
-    /// Returns how many snapshots of ours there are, and how many were taken.
-    pub(crate) fn snapshots(&self, model: &Model) -> (usize, usize) {
-        (model.snapshots.iter().filter(|snapshot| self.snapshots.contains_key(&snapshot.id)).count(), self.snapshots.len())
     }
 
     /// Somebody else deletes a branch of ours.
@@ -467,7 +384,7 @@ impl Oracle {
 
     /// Returns whether a run was accepted or did something, and nobody was told how it ended.
     pub(crate) fn has_silent_run(&self) -> bool {
-        let is_terminal = |kind: &str| !matches!(kind, "late" | "stuck" | "snapshot_failed");
+        let is_terminal = |kind: &str| !matches!(kind, "late" | "stuck" | "snapshot_failed" | "snapshot_verified");
         self.runs.values().any(|deeds| !deeds.told.iter().any(|(kind, _)| is_terminal(kind)))
     }
 
@@ -477,10 +394,18 @@ impl Oracle {
         let runs: Vec<String> = self.runs.keys().cloned().collect();
         for run in runs {
             let story = self.story(&run);
-            let terminal: Vec<&str> =
-                story.iter().map(String::as_str).filter(|kind| !matches!(*kind, "late" | "stuck" | "snapshot_failed")).collect();
+            let terminal: Vec<&str> = story
+                .iter()
+                .map(String::as_str)
+                .filter(|kind| !matches!(*kind, "late" | "stuck" | "snapshot_failed" | "snapshot_verified"))
+                .collect();
             if terminal.is_empty() && !self.is_memory_lost {
                 self.blame(format!("G5: run {run} made {:?} and nobody was told how it ended: {story:?}", self.deeds(&run)));
+            }
+            let is_untold = self.runs.get(&run).is_some_and(|deeds| deeds.snapshots > 0 && !deeds.is_compared)
+                && !story.iter().any(|kind| kind == "snapshot_failed");
+            if is_untold && !self.is_memory_lost && !self.is_memory_stale && !self.is_strict {
+                self.blame(format!("G5: the snapshot of run {run} was not compared, and nobody was told: {story:?}"));
             }
             // Clocks may be wrong, and a channel that was down gets notices late: one of the two orders has to make sense.
             if !self.is_memory_lost && is_contradiction(&story) && is_contradiction(&self.arrivals(&run)) {

@@ -186,6 +186,11 @@ impl Sim {
         let response = self.neon.serve(asked, now);
         (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (false, false);
         self.oracle.applied(asked, &response, before.as_ref(), &self.neon, now);
+        if self.is_live && response.status == 201 && asked.method == "POST" && asked.path.ends_with("/branches") {
+            // Production goes on: what is taken of its head later is not what the backup is.
+            let production = asked.body["branch"]["parent_id"].as_str().unwrap_or_default().to_owned();
+            self.neon.write(&production);
+        }
         response
     }
 

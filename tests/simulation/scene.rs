@@ -54,6 +54,14 @@ fn config(ids: &Ids, change: &dyn Fn(&mut Value)) -> Rc<Config> {
     Rc::new(Config::from_value(&value).expect("the configuration is complete"))
 }
 
+/// Sets a budget of subrequests; with every other a rule keeps snapshots.
+fn small(value: &mut Value, budget: u32) {
+    value["subrequest_budget"] = json!(budget);
+    if budget.is_multiple_of(4) {
+        keeps_weeks_as_snapshots(value);
+    }
+}
+
 /// Lets a rule keep snapshots.
 pub fn keeps_weeks_as_snapshots(value: &mut Value) {
     let pair = &mut value["pairs"][0];
@@ -102,7 +110,7 @@ impl Scene {
             rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
             takes_snapshots: plain(&keeps_weeks_as_snapshots),
             secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
-            small: (22..=44).step_by(2).map(|budget| plain(&|value| value["subrequest_budget"] = json!(budget))).collect(),
+            small: (22..=44).step_by(2).map(|budget| plain(&|value| small(value, budget))).collect(),
             pair,
         };
         for morning in ["2026-11-19T10:00:00Z", "2026-11-20T10:00:00Z"] {
@@ -149,6 +157,7 @@ impl Scene {
                 sim.is_doubled = *is_doubled;
                 sim.is_in_use = *day == Day::InUse;
                 sim.damages = *day == Day::RollBack;
+                sim.is_live = *day == Day::Snapshot;
                 sim.actions = faults.is_empty().then(Vec::new);
                 sim.trace = is_traced.then(Vec::new);
                 let mut simulation = self.simulation(sim, *day);
@@ -178,6 +187,7 @@ impl Scene {
         sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
         sim.neon.model.switches = script.switches.clone();
         (script.project)(&mut sim.neon.model);
+        sim.is_live = script.is_live;
         let staging = sim.neon.model.branch_mut(&self.pair.staging);
         if let (Some(name), Some(branch)) = (script.staging_role, staging) {
             let (password, created_at) = (Some("npg_stagingsown".to_owned()), branch.created_at);

@@ -40,6 +40,8 @@ pub struct Script {
     pub settings: Settings,
     /// The facts about Neon that nobody could confirm.
     pub switches: Switches,
+    /// Whether an application writes to production as soon as the backup is made.
+    pub is_live: bool,
     /// Changes the project before the day begins.
     pub project: Change,
     /// Branches that the project may have; there are seven, and one for each older backup.
@@ -142,6 +144,7 @@ impl Default for Script {
             subrequests: None,
             settings: |_| {},
             switches: Switches::default(),
+            is_live: false,
             project: |_| {},
             branch_limit: None,
             staging_role: None,

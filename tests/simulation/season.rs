@@ -82,6 +82,7 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
         sim.store_out_until = None;
         sim.faulty_until = morning;
         sim.is_jittery = true;
+        sim.is_live = true;
         let is_quiet = day + QUIET_DAYS >= days;
         if !is_quiet && draw.bool() {
             sim.view = any_view(&mut draw);
@@ -118,6 +119,23 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
         season.violations.push(format!("{} of {days} days succeeded", season.good_days));
     }
     season
+}
+
+/// Runs the morning and the evening of a day whose backup becomes a snapshot, with what goes wrong in the morning. Returns what people were told, and what must not
+/// have happened.
+pub fn day_with_an_evening(scene: &Scene, faults: Vec<Planned>) -> (Vec<String>, Vec<String>) {
+    let config = scene.config(&crate::scene::keeps_weeks_as_snapshots);
+    let mut sim = scene.base();
+    (sim.plan, sim.is_live) = (faults, true);
+    let mut simulation = scene.configured(sim, &config);
+    let morning = crate::run::instant("2026-11-21T10:05:00Z");
+    for at in [morning, morning + TimeDelta::hours(14)] {
+        simulation.jump(at);
+        simulation.cron();
+        simulation.pass();
+    }
+    let sim = simulation.into_sim();
+    (sim.oracle.story(crate::run::TODAY), sim.oracle.violations)
 }
 
 /// Draws a fault that a project recovers from by itself.

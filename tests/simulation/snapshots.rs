@@ -9,10 +9,10 @@ use simulation::run::Outcome;
 use simulation::scene::keeps_weeks_as_snapshots;
 use simulation::script::Script;
 
-use crate::{count, planned, play, report};
+use crate::{count, planned, play, report, with_scene};
 
 fn script() -> Script {
-    Script { settings: keeps_weeks_as_snapshots, ..Script::default() }
+    Script { settings: keeps_weeks_as_snapshots, is_live: true, ..Script::default() }
 }
 
 fn with(faults: &[(&str, u32, Fault)]) -> Outcome {
@@ -111,8 +111,8 @@ fn a_project_whose_snapshots_cannot_be_listed_syncs_and_prunes_all_the_same() {
 
 #[test]
 fn a_snapshot_whose_reply_was_lost_is_found_by_its_slug_or_by_its_position() {
-    for snapshot_slugs in [true, false] {
-        let switches = Switches { snapshot_slugs, ..Switches::default() };
+    for (snapshot_slugs, snapshots_tell_lsn) in [(true, false), (false, true)] {
+        let switches = Switches { snapshot_slugs, snapshots_tell_lsn, ..Switches::default() };
         let faults = vec![planned("createSnapshot", 1, Fault::AppliedAndLost), planned("restoreSnapshot", 1, Fault::AppliedAndLost)];
         let outcome = play(&Script { switches, faults, ..script() });
         assert_eq!((deeds(&outcome), told(&outcome)), ((1, 1, false), None), "{snapshot_slugs}");
@@ -136,4 +136,13 @@ fn what_goes_wrong_with_a_snapshot_changes_nothing_of_how_the_run_ended() {
             assert!(told(&outcome).is_some(), "{action} {fault}");
         }
     }
+}
+
+#[test]
+fn a_snapshot_that_failed_in_the_morning_is_tried_again_in_the_evening_and_that_is_told_once() {
+    let told = |faults: Vec<Planned>| with_scene(|scene| simulation::season::day_with_an_evening(scene, faults));
+    let once = told(vec![planned("restoreSnapshot", 1, Fault::Refused(422))]);
+    assert_eq!(once, (vec!["succeeded".to_owned(), "snapshot_failed".to_owned(), "snapshot_verified".to_owned()], Vec::new()));
+    let twice = told(vec![planned("restoreSnapshot", 1, Fault::Refused(422)), planned("restoreSnapshot", 2, Fault::Refused(422))]);
+    assert_eq!(twice, (vec!["succeeded".to_owned(), "snapshot_failed".to_owned()], Vec::new()));
 }

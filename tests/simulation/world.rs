@@ -56,6 +56,8 @@ pub(crate) struct Sim {
     pub(crate) is_in_use: bool,
     /// Whether restores from a backup are damaged.
     pub(crate) damages: bool,
+    /// Whether an application writes to what a branch was just made of.
+    pub(crate) is_live: bool,
     /// Whether another configuration is deployed.
     pub(crate) is_deployed: bool,
     /// How often each action was taken.
@@ -142,6 +144,7 @@ impl Sim {
             is_jittery: false,
             is_in_use: false,
             damages: false,
+            is_live: false,
             is_deployed: false,
             counts: Vec::new(),
             actions: None,
@@ -210,7 +213,10 @@ impl Sim {
         }
         match std::mem::replace(&mut self.memory, Memory::Fresh) {
             Memory::Fresh => {}
-            Memory::Stale => self.view = View::Stale,
+            Memory::Stale => {
+                self.view = View::Stale;
+                self.oracle.is_memory_stale = true;
+            }
             Memory::Empty => {
                 self.kv.wipe();
                 self.oracle.is_memory_lost = true;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::SnapshotWork;
+use super::{SnapshotOutcome, SnapshotWork};
 use crate::id::EndpointId;
 use crate::time::{Timestamp, between, millis};
 
@@ -42,6 +42,17 @@ impl Prune {
     /// Returns whether it is time to look again at what can go, once for each run.
     pub(super) fn is_due_again(&self, ended_at: Timestamp, now: Timestamp) -> bool {
         self.is_done && self.swept_at.is_none() && between(ended_at, now) >= SWEEP_AFTER
+    }
+
+    /// Returns whether a snapshot is being taken or compared.
+    pub fn is_at_snapshot(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|work| !work.is_told)
+    }
+
+    /// Gives the snapshot up.
+    pub fn leave_snapshot(&mut self, reason: &str) {
+        let outcome = || SnapshotOutcome::Failed { reason: reason.to_owned(), is_final: false };
+        self.snapshot.iter_mut().filter(|work| work.outcome.is_none()).for_each(|work| work.outcome = Some(outcome()));
     }
 
     /// Begins again: what was skipped is tried once more.

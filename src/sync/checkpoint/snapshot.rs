@@ -9,6 +9,7 @@ use crate::time::{Timestamp, millis};
 ///
 /// Shape: `{"name":"backup-20261121","lsn":"0/1DE2850","id":"snap-…","is_taken":true,"test":{…},"outcome":{"status":"verified"},…}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that is persisted under its name")]
 pub struct SnapshotWork {
     /// Its name: that of the backup.
     pub name: BranchName,
@@ -36,6 +37,9 @@ pub struct SnapshotWork {
     pub outcome: Option<SnapshotOutcome>,
     /// Whether what came of it is on record, and people were told what has to be told.
     pub is_told: bool,
+    /// Whether people were told that an earlier attempt failed.
+    #[serde(default)]
+    pub has_failed: bool,
 }
 
 /// The branch that a snapshot is restored to, to be compared.
@@ -81,10 +85,13 @@ impl SnapshotWork {
 
     /// Makes ready for another attempt where that may come to something.
     pub(super) fn try_again(&mut self, now: Timestamp) {
-        if matches!(self.outcome, Some(SnapshotOutcome::Failed { is_final: false, .. })) {
-            (self.outcome, self.is_told, self.begun_at) = (None, false, now);
-            self.test = RestoreTest::new(self.test.name.clone());
+        if !matches!(self.outcome, None | Some(SnapshotOutcome::Failed { is_final: false, .. })) {
+            return;
         }
+        // What was seen of it may be gone: all of it is looked for again.
+        (self.outcome, self.is_told, self.begun_at) = (None, false, now);
+        (self.id, self.is_taken, self.operations) = (None, false, Vec::new());
+        self.test = RestoreTest::new(self.test.name.clone());
     }
 }
 

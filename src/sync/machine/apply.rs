@@ -183,7 +183,7 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
                 deleted(run, now);
             }
         }
-        Reply::Snapshots(snapshots) => run.seen.snapshots = Some(snapshots),
+        Reply::Snapshots(snapshots) => (run.seen.snapshots, run.seen.snapshots_unseen) = (Some(snapshots), None),
         Reply::Schedule(schedule) => run.seen.schedule = Some(schedule),
         Reply::SnapshotCreated(taken, operations) => snapshot::accepted(run, taken, ids(&operations), now),
         Reply::SnapshotRestored(branch, endpoints, operations) => {

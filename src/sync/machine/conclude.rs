@@ -62,11 +62,10 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             end(run, RunStatus::Failed, reason, RUN_FAILED);
         }
         Conclusion::StepDone => step_done(run, now),
-        Conclusion::LookAgain => {
-            run.seen.looks += 1;
-            run.seen.operations = None;
-            run.seen.branches = None;
-            run.seen.look_at = Some(after(now, look_gap(run.seen.looks)));
+        Conclusion::LookAgain => look_again(run, now),
+        Conclusion::AtRest => {
+            look_again(run, now);
+            run.seen.is_at_rest = true;
         }
         Conclusion::End(ending) => {
             if !ending.reason.is_empty() {
@@ -83,6 +82,15 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         }
         Conclusion::Pruned => pruned(run, now),
     }
+}
+
+/// Forgets what changes by itself, until the next look.
+fn look_again(run: &mut Run, now: Timestamp) {
+    run.seen.looks += 1;
+    run.seen.operations = None;
+    run.seen.branches = None;
+    run.seen.is_at_rest = false;
+    run.seen.look_at = Some(after(now, look_gap(run.seen.looks)));
 }
 
 /// Staging was compared with the backup, and is asked more.

@@ -129,6 +129,7 @@ pub(super) mod tests {
             expires_at: None,
             restored_from: None,
             restored_as: None,
+            restore_status: None,
             logical_size: None,
         }
     }

@@ -62,13 +62,18 @@ pub(super) fn objection(view: &View<'_>, branches: &BranchList, endpoints: &[End
     if branches.by_id(production).is_none() {
         return Some(format!("production_branch: {production} is not in project {}", pair.project));
     }
-    for (key, id) in [("production_branch", production), ("staging_branch", staging)] {
-        if let Some(successor) = branches.successor(id) {
-            let (name, new) = (&successor.name, &successor.id);
-            return Some(format!(
-                "{key}: a snapshot was restored in place of {id}, which nobody uses any more; set {key} to {new} ({name})"
-            ));
-        }
+    if let Some(successor) = branches.successor(production) {
+        let (name, new) = (&successor.name, &successor.id);
+        return Some(format!(
+            "production_branch: a snapshot was restored in place of {production}, which nobody uses any more; set production_branch to {new} ({name})"
+        ));
+    }
+    if let Some(successor) = branches.successor(staging) {
+        return Some(format!(
+            "staging_branch: a snapshot was restored in place of {staging}, and {} ({}) is a root branch, which cannot be staging; make a branch of production \
+             with a read-write endpoint and set staging_branch to it",
+            successor.id, successor.name
+        ));
     }
     let Some(branch) = branches.by_id(staging) else {
         return Some(format!("staging_branch: {staging} is not in project {}", pair.project));
@@ -136,6 +141,10 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<usize>) -> Op
         return None;
     }
     if !view.checkpoint.prune.made_room {
+        let deleted = view.checkpoint.prune.deleted.len();
+        if view.seen.prune_plan.is_some() && used + wanted <= limit + deleted {
+            return Some(Decision::Conclude(Conclusion::Pruned));
+        }
         return Some(prune::next(view));
     }
     // Neon deletes in its own time; a branch that is still listed is not counted against the run yet.
@@ -209,7 +218,12 @@ mod tests {
             })
         };
         assert!(replaced(0).contains("set production_branch to br-new-new-new (new)"), "{}", replaced(0));
-        assert!(replaced(1).contains("set staging_branch to br-new-new-new (new)"), "{}", replaced(1));
+        assert!(replaced(1).contains("and br-new-new-new (new) is a root branch"), "{}", replaced(1));
+        let looked_at = text(&|list, _| {
+            let restored_as = Some(list.branches[0].id.clone());
+            list.branches.push(Branch { restored_as, restore_status: Some("restored".to_owned()), ..root("br-new-new-new", "new") });
+        });
+        assert_eq!(looked_at, "", "it has taken no place");
         let foreign = |list: &mut BranchList, _: &mut Vec<Endpoint>| list.branches.push(root("br-x-y-z", "backup-20261121"));
         assert!(text(&foreign).contains("was not made by this pair"));
     }

@@ -92,6 +92,10 @@ fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
     if of_staging().any(|operation| operation.ended_well().is_none()) {
         return Decision::Conclude(Conclusion::LookAgain);
     }
+    if !view.seen.is_at_rest {
+        // The branches were listed before: what was under way then may have made it ready since.
+        return Decision::Conclude(Conclusion::AtRest);
+    }
     let failed = of_staging().filter(|operation| operation.ended_well() == Some(false)).max_by_key(|operation| operation.created_at);
     let failed =
         failed.map_or_else(String::new, |operation| format!("; operation {} on it ended {:?}", operation.id, operation.status_text()));

@@ -5,21 +5,24 @@
 
 use super::{Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened, snapshot_slug};
 use crate::config::Pair;
-use crate::id::{BranchId, OperationId, SnapshotId};
+use crate::id::{BranchId, DatabaseName, OperationId, SnapshotId};
 use crate::neon::sql::SqlError;
-use crate::neon::wire::Snapshot;
+use crate::neon::wire::{Branch, Snapshot};
 use crate::neon::{Call, CreateSnapshot, NeonError, RestoreSnapshot};
 use crate::sync::checkpoint::{Checkpoint, RestoreTest, Side, SnapshotOutcome, SnapshotWork};
 use crate::sync::retention::is_our_snapshot;
 use crate::sync::retry::{Disposition, wait_after};
 use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE};
-use crate::sync::verify::compare;
+use crate::sync::verify::{Fingerprint, compare};
 use crate::time::{Timestamp, after, between, render_duration};
 
 /// How long a snapshot may take to be taken, restored and compared.
 ///
 /// Reading a terabyte takes about two hours; what takes longer would run into the next morning.
 const WITHIN: std::time::Duration = std::time::Duration::from_hours(6);
+
+/// How long Neon may take to take a snapshot and to make a branch of it: both are made of what is there, in seconds whatever the size, as branches are.
+const OPERATIONS_WITHIN: std::time::Duration = std::time::Duration::from_mins(30);
 
 /// How the snapshot has come further.
 #[derive(Debug)]
@@ -50,8 +53,9 @@ pub(super) fn next(view: &View<'_>, wants_snapshot: bool) -> Result<(), Decision
         return Ok(());
     }
     let decision = step(view, work);
-    // What would end a run ends this alone.
-    Err(if let Decision::Conclude(Conclusion::End(ending)) = decision { give_up(ending.reason, false) } else { decision })
+    // What would end a run ends this alone. A snapshot whose operation failed is there all the same, and will not become one.
+    let is_final = !work.operations.is_empty() && work.id.is_some() && !work.is_taken;
+    Err(if let Decision::Conclude(Conclusion::End(ending)) = decision { give_up(ending.reason, is_final) } else { decision })
 }
 
 fn progress(progress: SnapshotProgress) -> Decision {
@@ -66,7 +70,11 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     if work.outcome.is_some() {
         return clean_up(view, work);
     }
-    if between(work.begun_at, view.now) > WITHIN {
+    let took = between(work.begun_at, view.now);
+    if !work.test.is_ready && took > OPERATIONS_WITHIN {
+        return give_up(format!("Neon did not take and restore it within {}", render_duration(OPERATIONS_WITHIN)), false);
+    }
+    if took > WITHIN {
         return give_up(format!("it was not compared within {}", render_duration(WITHIN)), false);
     }
     let Some(id) = &work.id else { return take(view, work) };
@@ -78,6 +86,7 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     if !work.test.is_ready {
         need!(view.await_operations(test, &work.test.operations, view.now, "make a branch of the snapshot"));
         return match need!(view.branches()).by_id(test) {
+            Some(branch) if !is_test(view, work, branch) => fail(format!("branch {} ({test}) was not made from the snapshot", branch.name)),
             Some(branch) if branch.current_state == "ready" => progress(SnapshotProgress::RestoreTestReady),
             Some(_) => Decision::Conclude(Conclusion::LookAgain),
             None => fail(format!("branch {} was made to compare the snapshot and is gone", work.test.name)),
@@ -88,12 +97,26 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     };
     let seen = need!(contents::read(view, Side::Snapshot, test));
     let checks = compare(expected, &seen, !view.pair.verification.is_not_checked_fatal);
+    let unread = unread(expected, &seen);
+    if !unread.is_empty() {
+        return give_up(format!("restored, it could not be compared: {}", shortened(&unread)), false);
+    }
     let objections: Vec<String> = checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if objections.is_empty() {
         let outcome = SnapshotOutcome::Verified { tables: seen.table_count(), rows: seen.row_count() };
         return progress(SnapshotProgress::Judged(outcome));
     }
     give_up(format!("restored, it differs from the backup: {}", shortened(&objections)), true)
+}
+
+/// Returns what was read of the backup and could not be read of its snapshot: that is not equal, whatever is to become of a run for it.
+fn unread(expected: &Fingerprint, seen: &Fingerprint) -> Vec<String> {
+    let all = seen.databases.iter().flat_map(|(database, print)| print.not_checked.iter().map(move |unread| (database, unread)));
+    let was_read =
+        |database: &DatabaseName, table: &str| expected.databases.get(database).is_none_or(|print| !print.not_checked.contains_key(table));
+    all.filter(|(database, (table, _))| was_read(database, table))
+        .map(|(database, (table, why))| format!("{database}: {table} ({why})"))
+        .collect()
 }
 
 /// Takes the snapshot, unless it was taken.
@@ -154,11 +177,19 @@ fn clean_up(view: &View<'_>, work: &SnapshotWork) -> Decision {
         return Decision::Act(Action::NoteSnapshot);
     }
     if let Some(test) = &work.test.id {
-        return act(Call::DeleteBranch(test.clone()));
+        // What somebody has renamed or finalized meanwhile is not ours to delete.
+        let is_there = need!(view.branches()).by_id(test).is_some_and(|branch| is_test(view, work, branch));
+        return if is_there { act(Call::DeleteBranch(test.clone())) } else { progress(SnapshotProgress::RestoreTestGone) };
     }
     let found =
         need!(view.branches()).by_name(&work.test.name).filter(|found| found.restored_from.is_some() && found.restored_from == work.id);
     progress(found.map_or(SnapshotProgress::RestoreTestGone, |found| SnapshotProgress::RestoreTestFound(found.id.clone())))
+}
+
+/// Returns whether a branch is the one that was made from the snapshot, whatever a reply said.
+fn is_test(view: &View<'_>, work: &SnapshotWork, branch: &Branch) -> bool {
+    let is_other = branch.id == view.pair.production_branch || branch.id == view.pair.staging_branch;
+    !is_other && branch.name == work.test.name && branch.restored_from.is_some() && branch.restored_from == work.id
 }
 
 /// Begins with the snapshot of a run's backup.
@@ -181,6 +212,7 @@ fn begin(checkpoint: &mut Checkpoint, pair: &Pair, now: Timestamp) {
         test: RestoreTest::new(super::names::test_name(pair, &checkpoint.run)),
         outcome: None,
         is_told: false,
+        has_failed: false,
     }));
     // The fingerprint of staging is not needed any more, and takes room.
     checkpoint.prints.clear();
@@ -218,8 +250,8 @@ fn went_on(run: &mut Run) {
 
 /// Returns whether the snapshot is what the run is at.
 pub(super) fn is_under_way(run: &Run) -> bool {
-    run.seen.prune_plan.as_ref().is_some_and(|plan| plan.left.is_empty())
-        && run.checkpoint.prune.snapshot.as_ref().is_some_and(|work| !work.is_told)
+    let is_pruned = run.seen.prune_plan.as_ref().is_some_and(|plan| plan.left.is_empty());
+    (is_pruned || run.seen.is_blind) && run.checkpoint.verdict.is_some() && run.checkpoint.prune.is_at_snapshot()
 }
 
 /// Neon takes the snapshot.
@@ -243,7 +275,8 @@ pub(super) fn restored(run: &mut Run, branch: BranchId, operations: Vec<Operatio
 /// The branch that was compared is being deleted. Returns whether it was that one.
 pub(super) fn deleted(run: &mut Run, call: &Call) -> bool {
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return false };
-    let is_test = matches!(call, Call::DeleteBranch(id) if work.test.id.as_ref() == Some(id)) && work.outcome.is_some();
+    let is_open = work.outcome.is_some() && !work.test.is_gone;
+    let is_test = matches!(call, Call::DeleteBranch(id) if work.test.id.as_ref() == Some(id)) && is_open;
     if is_test {
         work.test.is_gone = true;
         went_on(run);
@@ -260,6 +293,7 @@ pub(super) fn noted(run: &mut Run, is_stored: bool, waiting: Vec<String>, now: T
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     if work.outcome.is_some() {
         work.is_told = true;
+        work.has_failed |= !work.is_verified();
     } else {
         work.is_noted = true;
     }

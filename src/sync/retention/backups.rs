@@ -139,7 +139,9 @@ impl<'a> Judge<'a> {
                     Some(first)
                 }
                 None => {
-                    backup.snapshot = Some((snapshot, record.map(|record| record.known)));
+                    // What is known of another is not known of this one.
+                    let known = record.map(|record| if is_recorded(snapshot) { record.known } else { Known::Unverified });
+                    backup.snapshot = Some((snapshot, known));
                     None
                 }
             };
@@ -156,12 +158,12 @@ impl<'a> Judge<'a> {
         let mut found = Reasons::new();
         let mut collect = |tier: Tier, is_in: &dyn Fn(&Backup<'_>) -> bool| {
             let places: Vec<usize> = (0..backups.len()).filter(|place| is_in(&backups[*place])).collect();
-            let is_preferred = |backup: &Backup<'_>| tier == Tier::Branch || backup.counts(Tier::Snapshot, counts);
+            let is_preferred = |backup: &Backup<'_>| backup.counts(tier, counts);
             let made: Vec<Made> =
                 places.iter().map(|place| Made { at: backups[*place].made_at, is_preferred: is_preferred(&backups[*place]) }).collect();
             for (place, reasons) in places.into_iter().zip(rules::reasons(&self.rules.of(tier), &self.pair.zone, &made)) {
-                let form = if backups[place].counts(tier, counts) { tier } else { Tier::Branch };
-                let is_without = form != tier;
+                let form = if backups[place].counts(tier, counts) { tier } else { tier.other() };
+                let is_without = form == Tier::Branch && tier == Tier::Snapshot;
                 if reasons.is_empty() || is_without && self.inventory.is_short {
                     continue;
                 }
@@ -175,9 +177,11 @@ impl<'a> Judge<'a> {
                 found.entry((place, form)).or_default().extend(told);
             }
         };
-        collect(Tier::Branch, &|backup| backup.counts(Tier::Branch, counts));
+        // A rule keeps what there is: a snapshot where the branch is gone, too, so that nothing goes because a tier was changed.
+        let is_in = |backup: &Backup<'_>| backup.forms().any(|(_, known)| counts(known));
+        collect(Tier::Branch, &is_in);
         if self.rules.has_snapshots() {
-            collect(Tier::Snapshot, &|backup| backup.counts(Tier::Snapshot, counts) || backup.counts(Tier::Branch, counts));
+            collect(Tier::Snapshot, &is_in);
         }
         found
     }

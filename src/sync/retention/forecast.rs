@@ -50,7 +50,7 @@ pub struct Forecast {
 pub struct SnapshotForecast {
     /// Snapshots that people asked for that the project may have; `None` where that is not known.
     pub limit: Option<usize>,
-    /// The most that it will have.
+    /// The most that it will have in those mornings, other people's included.
     pub most: usize,
     /// The first day on which there is no room for one.
     pub blocked_on: Option<NaiveDate>,
@@ -108,6 +108,7 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: R
     let snapshots = rules.has_snapshots().then_some(stock);
     let mut forecast =
         Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None, kept: 0, snapshots };
+    let mut last = now;
     for date in today.iter_days().take(mornings) {
         let at = pair.zone.instant(date, pair.start_at);
         let run = RunId::scheduled(date);
@@ -133,12 +134,12 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: R
         project.live(pair, &run, at);
         let end = after(at, UNTIL_PRUNED);
         project.prune(pair, rules, Some(&run), end, false);
+        last = end;
         if let Some(stock) = &mut forecast.snapshots {
             project.take_snapshot(pair, rules, &run, end, stock);
         }
     }
-    let now = after(pair.zone.instant(today, pair.start_at), UNTIL_PRUNED);
-    let left = project.plan(pair, rules, None, now, false).entries;
+    let left = project.plan(pair, rules, None, last, false).entries;
     forecast.kept = left.iter().filter(|entry| entry.is_kept && matches!(entry.kind, Kind::Backup(_) | Kind::Displaced)).count();
     forecast
 }
@@ -166,6 +167,7 @@ impl Project {
             expires_at: None,
             restored_from: None,
             restored_as: None,
+            restore_status: None,
             logical_size: None,
         };
         let staging = self.branches.by_id(&pair.staging_branch).cloned();
@@ -264,6 +266,7 @@ mod tests {
             expires_at: None,
             restored_from: None,
             restored_as: None,
+            restore_status: None,
             logical_size: None,
         };
         let production = pair.production_branch.clone();

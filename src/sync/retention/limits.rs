@@ -3,21 +3,23 @@
 use crate::config::{KeepRules, Rule};
 use crate::neon::wire::{BranchList, Owner, Project, ScheduleItem};
 
-/// Branches that a project has beside backups: production, staging, what staging held before, and the backup that a run makes.
+/// Branches that a project has beside those that are kept: production, staging, and the two that a run makes before it deletes any.
 const BESIDE: usize = 4;
 
-/// The time that a run may take before a snapshot is taken at the backup's position.
+/// Seconds that a run may take before a snapshot is taken at the backup's position: the hour from start to deadline that runs are given as a rule, and the
+/// hour after it in which they are given up.
 const HISTORY_NEEDED: u32 = 2 * 3_600;
 
-/// The part of what a branch may hold, in percent, from which on people are told.
+/// The part of what a branch may hold, in percent, from which on people are told: a tenth is left for the days until they look.
 const NEARLY_FULL: u64 = 90;
 
 /// Returns what people should know of the rules and the project's limits before anything is deleted, each with the key's name.
 pub fn limits(rules: &KeepRules, project: &Project, branches: &BranchList, schedule: &[ScheduleItem]) -> Vec<String> {
     let owner = project.owner.as_ref();
-    let floor = owner.and_then(Owner::limit).filter(|limit| rules.at_least as usize + BESIDE > *limit).map(|limit| {
+    let beside = BESIDE + rules.displaced as usize;
+    let floor = owner.and_then(Owner::limit).filter(|limit| rules.at_least as usize + beside > *limit).map(|limit| {
         let floor = rules.at_least;
-        format!("keep_at_least: {floor} backups that no rule may delete, and {BESIDE} branches beside them, do not fit into the plan's {limit} branches")
+        format!("keep_at_least: {floor} backups that no rule may delete, and {beside} branches beside them, do not fit into the plan's {limit} branches")
     });
     let wanted = rules.as_snapshots.iter().filter_map(|rule| too_many(rules, *rule, owner?));
     let of_snapshots = if rules.has_snapshots() { of_snapshots(rules, project, branches, schedule) } else { Vec::new() };
@@ -96,7 +98,7 @@ mod tests {
     }
 
     fn weeks() -> KeepRules {
-        KeepRules { last: 3, weekly: 8, at_least: 3, as_snapshots: [Rule::Weekly].into(), ..KeepRules::default() }
+        KeepRules { last: 3, weekly: 8, at_least: 3, displaced: 1, as_snapshots: [Rule::Weekly].into(), ..KeepRules::default() }
     }
 
     #[test]
@@ -105,11 +107,12 @@ mod tests {
         let (launch, branches) = project("launch_v3");
         assert_eq!(limits(&weeks(), &launch, &branches, &[]), Vec::<String>::new());
         let (free, _) = project("free_v3");
-        let told = limits(&KeepRules { at_least: 7, ..weeks() }, &free, &branches, std::slice::from_ref(&daily));
+        assert_eq!(limits(&KeepRules { at_least: 5, ..weeks() }, &launch, &branches, &[]), Vec::<String>::new(), "ten of ten");
+        let told = limits(&KeepRules { at_least: 6, ..weeks() }, &free, &branches, std::slice::from_ref(&daily));
         assert_eq!(
             told,
             [
-                "keep_at_least: 7 backups that no rule may delete, and 4 branches beside them, do not fit into the plan's 10 branches",
+                "keep_at_least: 6 backups that no rule may delete, and 5 branches beside them, do not fit into the plan's 10 branches",
                 "keep_weekly_tier: keep_weekly = 8 wants more snapshots than plan free_v3 lets people ask for (1)",
                 "Neon takes snapshots of production by itself as well (daily): nobody compares them, and they are paid for beside those of keep_weekly",
             ]

@@ -38,7 +38,8 @@ pub fn storage(forecast: &Forecast, production: Option<u64>, owner: Option<&Owne
 
 /// Returns how large production is: as Neon lists it, else as its newest snapshot was.
 pub fn size_of_production(branches: &BranchList, snapshots: &[Snapshot], production: &crate::id::BranchId) -> Option<u64> {
-    let newest = || snapshots.iter().filter(|snapshot| snapshot.full_size.is_some()).max_by_key(|snapshot| snapshot.created_at);
+    let is_of_production = |snapshot: &&Snapshot| snapshot.source_branch_id.as_ref() == Some(production) && snapshot.full_size.is_some();
+    let newest = || snapshots.iter().filter(is_of_production).max_by_key(|snapshot| snapshot.created_at);
     branches.by_id(production).and_then(|branch| branch.logical_size).or_else(|| newest()?.full_size)
 }
 

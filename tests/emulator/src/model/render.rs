@@ -213,7 +213,7 @@ impl Model {
     }
 
     /// Renders a snapshot.
-    pub(super) fn render_snapshot(snapshot: &Snapshot) -> SnapshotBody<'_> {
+    pub(super) fn render_snapshot<'a>(&self, snapshot: &'a Snapshot) -> SnapshotBody<'a> {
         SnapshotBody {
             id: &snapshot.id,
             name: &snapshot.name,
@@ -222,7 +222,7 @@ impl Model {
             manual: snapshot.is_manual,
             full_size: snapshot.full_size,
             slug: snapshot.slug.as_deref(),
-            lsn: snapshot.lsn.map(|lsn| lsn.to_string()),
+            lsn: snapshot.lsn.filter(|_| self.switches.snapshots_tell_lsn).map(|lsn| lsn.to_string()),
             expires_at: snapshot.expires_at.map(seconds),
         }
     }

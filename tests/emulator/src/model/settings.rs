@@ -23,6 +23,8 @@ pub struct Switches {
     pub annotations_survive: bool,
     /// Reference §1.1: a snapshot may be given a `slug`, which no other has; otherwise it is not looked at.
     pub snapshot_slugs: bool,
+    /// Reference §1.2: a snapshot tells its `lsn`, which is optional.
+    pub snapshots_tell_lsn: bool,
 }
 
 impl Default for Switches {
@@ -36,6 +38,7 @@ impl Default for Switches {
             parent_changes_at_once: true,
             annotations_survive: true,
             snapshot_slugs: true,
+            snapshots_tell_lsn: true,
         }
     }
 }
