@@ -13,7 +13,7 @@ mod reader;
 mod smoke;
 mod verification;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -122,8 +122,8 @@ pub struct Pair {
     pub verification: Verification,
     /// Requests to the staging application.
     pub smoke_tests: Vec<SmokeTest>,
-    /// The names of all configured pairs, this one's too: what is marked by another is nobody's any more.
-    pub configured: BTreeSet<PairName>,
+    /// The names of all configured pairs, this one's too, with their `backup_prefix`: what is marked by another is nobody's any more.
+    pub configured: BTreeMap<PairName, String>,
 }
 
 /// What happens when staging differs from the backup.
@@ -291,7 +291,7 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
             fields.problems().push(Problem { path: format!("pairs[{index}].staging_branch"), text });
         }
     }
-    let names: BTreeSet<PairName> = pairs.iter().map(|pair| pair.name.clone()).collect();
+    let names: BTreeMap<PairName, String> = pairs.iter().map(|pair| (pair.name.clone(), pair.backup_prefix.clone())).collect();
     for pair in &mut pairs {
         pair.configured.clone_from(&names);
     }
@@ -337,7 +337,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let zone = zone?;
         let [start_at, latest_start, deadline, catch_up_until] = times?;
         Some(Pair {
-            configured: BTreeSet::new(),
+            configured: BTreeMap::new(),
             name: name?.into(),
             project: project?.into(),
             production_branch: production?.into(),

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
-pub use self::names::{backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
+pub use self::names::{RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
 use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
 pub use self::prepare::after_restore_batch;
 pub use self::snapshot::SnapshotProgress;

@@ -30,7 +30,7 @@ pub use self::price::{Storage, size_of_production, storage};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, EndpointId, Lsn, RunId, SnapshotId};
 use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
-use crate::sync::machine::{is_our_backup, run_of_backup, run_of_test};
+use crate::sync::machine::{RESTORE_TEST, is_our_backup, run_of_backup, run_of_test};
 use crate::time::{Timestamp, between};
 
 /// Nothing of a run younger than this is deleted.
@@ -251,15 +251,45 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
         name: branch.name.to_string(),
         created_at: branch.created_at,
         is_kept: true,
-        reasons: vec![format!("of pair {of}, which is not configured any more: delete it by hand when nobody needs it")],
+        reasons: vec![format!(
+            "{of}; its pair is not configured any more: delete it by hand when nobody needs it{}",
+            served(inventory.endpoints, branch)
+        )],
     }));
     PrunePlan { entries, order, wants_snapshot: judge.wants_snapshot }
 }
 
-/// Returns the branches that are marked by pairs that are not configured any more, with their names. What such a pair's staging held before is not marked.
-pub fn orphans<'a>(pair: &'a Pair, branches: &'a BranchList) -> impl Iterator<Item = (&'a Branch, &'a str)> {
-    let marked = branches.branches.iter().filter_map(|branch| Some((branch, branches.annotation(&branch.id, "firstlight")?)));
-    marked.filter(|(_, of)| !pair.configured.iter().any(|name| name.as_str() == *of))
+/// Tells how many endpoints a branch has, as far as they were listed.
+fn served(endpoints: &[Endpoint], branch: &Branch) -> String {
+    match endpoints.iter().filter(|endpoint| endpoint.branch_id == branch.id).count() {
+        0 => String::new(),
+        count => format!(" (it has {count} endpoints)"),
+    }
+}
+
+/// Returns what pairs that are not configured any more have left, each with what it is: branches that they marked, what their staging held before, and
+/// branches that were made to compare a snapshot of theirs.
+pub fn orphans<'a>(pair: &'a Pair, branches: &'a BranchList) -> impl Iterator<Item = (&'a Branch, String)> {
+    let is_configured = |of: &str| pair.configured.keys().any(|name| name.as_str() == of);
+    let marked = |branch: &Branch| branches.annotation(&branch.id, "firstlight").filter(|of| !is_configured(of));
+    let left: BTreeMap<&BranchId, (&str, &str)> = branches
+        .branches
+        .iter()
+        .filter_map(|branch| Some((&branch.id, (marked(branch)?, branches.annotation(&branch.id, "run").unwrap_or_default()))))
+        .collect();
+    branches.branches.iter().filter_map(move |branch| {
+        if let Some((of, _)) = left.get(&branch.id) {
+            return Some((branch, format!("of pair {of}")));
+        }
+        let parent = branch.parent_id.as_ref().and_then(|parent| left.get(parent));
+        // Staging itself may be a child of such a backup; what it held before is named after it.
+        if let Some((of, run)) = parent.filter(|(_, run)| !run.is_empty() && branch.name.as_str().contains(&format!("-of-{run}"))) {
+            return Some((branch, format!("what staging of pair {of} held before run {run} was displaced")));
+        }
+        let of = branch.name.as_str().strip_prefix(RESTORE_TEST).filter(|_| branch.restored_from.is_some())?;
+        let is_known = pair.configured.values().any(|prefix| of.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('-')));
+        (!is_known).then(|| (branch, "made to compare a snapshot".to_owned()))
+    })
 }
 
 /// A branch, after its place in Neon's listing.

@@ -4,7 +4,7 @@
 //!
 //! Invariants: a civil date has one scheduled run; nothing starts before `start_at` or after `catch_up_until`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
@@ -100,7 +100,7 @@ pub fn manual_give_up_at(now: Timestamp) -> Timestamp {
 
 /// Digests the settings of a pair, so that a change in the middle of a run is noticed. Which other pairs there are does not matter to it.
 pub fn settings_digest(pair: &Pair) -> String {
-    let alone = Pair { configured: BTreeSet::new(), ..pair.clone() };
+    let alone = Pair { configured: BTreeMap::new(), ..pair.clone() };
     digest(&format!("{alone:?}"), 8)
 }
 

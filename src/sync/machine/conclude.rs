@@ -173,7 +173,7 @@ fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
         let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
         ahead = forecast(&inventory, pair, &pair.keep, room, begin).warnings();
     }
-    let left: Vec<String> = orphans(pair, branches).map(|(branch, of)| format!("{} (of pair {of})", branch.name)).collect();
+    let left: Vec<String> = orphans(pair, branches).map(|(branch, of)| format!("{} ({of})", branch.name)).collect();
     let left = (!left.is_empty())
         .then(|| format!("branches of pairs that are not configured any more are left: {}; GET /backups lists them", shortened(&left)));
     warned.into_iter().chain(left).chain(ahead).for_each(|warning| run.checkpoint.warn(warning));

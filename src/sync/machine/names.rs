@@ -4,6 +4,9 @@ use crate::config::Pair;
 use crate::id::{BranchId, BranchName, Lsn, RunId};
 use crate::neon::wire::{Annotation, Branch, BranchList};
 
+/// How the names of branches begin that are made from a snapshot to compare it.
+pub const RESTORE_TEST: &str = "restore-test-";
+
 /// Returns the name of a run's backup.
 pub fn backup_name(pair: &Pair, run: &RunId) -> BranchName {
     format!("{}-{run}", pair.backup_prefix).as_str().into()
@@ -34,16 +37,13 @@ fn slug_stem(pair: &Pair) -> String {
 
 /// Returns the name of the branch that is made from a run's snapshot to compare it.
 pub(super) fn test_name(pair: &Pair, run: &RunId) -> BranchName {
-    format!("{TEST}{}", backup_name(pair, run)).as_str().into()
+    format!("{RESTORE_TEST}{}", backup_name(pair, run)).as_str().into()
 }
 
 /// Returns the run in the name of such a branch.
 pub fn run_of_test(pair: &Pair, name: &BranchName) -> Option<RunId> {
-    run_of_backup(pair, &name.as_str().strip_prefix(TEST)?.into())
+    run_of_backup(pair, &name.as_str().strip_prefix(RESTORE_TEST)?.into())
 }
-
-/// How the names of restore tests begin.
-const TEST: &str = "restore-test-";
 
 /// Returns whether a branch with a backup's name is a backup of ours: annotation and parent agree with the name.
 pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> bool {

@@ -390,15 +390,29 @@ fn what_is_on_record_of_backups_that_are_gone_is_forgotten_after_a_week() {
 }
 
 #[test]
-fn branches_of_a_pair_that_is_not_configured_any_more_stay_and_are_told() {
+fn what_a_pair_that_is_not_configured_any_more_has_left_stays_and_is_told() {
     let mut world = world(2);
-    world.branches.branches.push(branch("br-old", "backup-old-20260101", Some("br-other"), 300));
+    let test = Branch { restored_from: Some("snap-old".into()), ..branch("br-test", "restore-test-old-20260101", None, 300) };
+    let others = [
+        branch("br-old", "old-20260101", Some("br-other"), 300),
+        branch("br-of", "staging2-of-20260101", Some("br-old"), 300),
+        branch("br-staging2", "staging2", Some("br-old"), 300),
+        branch("br-own", "restore-test-of-mine", None, 300),
+        test,
+    ];
+    world.branches.branches.extend(others);
     let value = [("firstlight".to_owned(), "old".to_owned()), ("run".to_owned(), "20260101".to_owned())].into();
     world.branches.annotations.insert("br-old".into(), Annotation { value });
-    let left = |pair: &Pair| orphans(pair, &world.branches).map(|(branch, of)| format!("{} of {of}", branch.name)).collect::<Vec<_>>();
-    assert_eq!(left(&pair()), ["backup-old-20260101 of old"]);
-    let told = planned(&world).entries.into_iter().find(|entry| entry.kind == Kind::Orphan).expect("it is told");
-    assert!(told.is_kept && told.reasons[0].starts_with("of pair old, which is not configured any more"), "{told:?}");
-    let both = Pair { configured: [PairName::from("hub"), PairName::from("old")].into(), ..pair() };
-    assert_eq!(left(&both), Vec::<String>::new());
+    let left = |pair: &Pair| orphans(pair, &world.branches).map(|(branch, of)| format!("{}: {of}", branch.name)).collect::<Vec<_>>();
+    let expected = [
+        "old-20260101: of pair old",
+        "staging2-of-20260101: what staging of pair old held before run 20260101 was displaced",
+        "restore-test-old-20260101: made to compare a snapshot",
+    ];
+    assert_eq!(left(&pair()), expected);
+    let told: Vec<Entry> = planned(&world).entries.into_iter().filter(|entry| entry.kind == Kind::Orphan).collect();
+    assert!(told.len() == 3 && told.iter().all(|entry| entry.is_kept), "{told:?}");
+    assert!(told[0].reasons[0].starts_with("of pair old; its pair is not configured any more: delete it by hand"), "{told:?}");
+    let both = [("hub", "backup"), ("old", "old")].map(|(name, prefix)| (PairName::from(name), prefix.to_owned())).into();
+    assert_eq!(left(&Pair { configured: both, ..pair() }), Vec::<String>::new());
 }
