@@ -156,6 +156,8 @@ pub struct PrunePlan {
     pub entries: Vec<Entry>,
     /// The branches that go, in the order of deletion: places in `entries`.
     pub order: Vec<usize>,
+    /// Of those, the ones that go only because a run needs room.
+    pub last_resort: BTreeSet<usize>,
     /// Whether the backup of the run that asks is to be kept by a snapshot, and there is none yet.
     pub wants_snapshot: bool,
 }
@@ -169,6 +171,12 @@ impl PrunePlan {
     /// Returns the branches that go, in the order of deletion.
     pub fn branches(&self) -> impl Iterator<Item = &Entry> {
         self.order.iter().filter_map(|index| self.entries.get(*index))
+    }
+
+    /// Returns the branches that go, where no more is to go than a run needs room: what goes only for that comes last, the oldest first.
+    pub fn branches_for_room(&self) -> impl Iterator<Item = &Entry> {
+        let (anyway, last): (Vec<usize>, Vec<usize>) = self.order.iter().partition(|index| !self.last_resort.contains(index));
+        anyway.into_iter().chain(last.into_iter().rev()).filter_map(|index| self.entries.get(index))
     }
 
     /// Returns the snapshots that go, newest first.
@@ -216,6 +224,7 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
         judged: Vec::new(),
         snapshots: Vec::new(),
         wants_snapshot: false,
+        waiting: BTreeSet::new(),
         endpoints: BTreeMap::new(),
         backups: BTreeMap::new(),
     };
@@ -241,7 +250,8 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
             judged.reasons.push(format!("has the child {child}, and Neon deletes no branch with children"));
         }
     }
-    let order = tree.children_first(&goes).into_iter().filter_map(|place| judged_at[place]).collect();
+    let order: Vec<usize> = tree.children_first(&goes).into_iter().filter_map(|place| judged_at[place]).collect();
+    let last_resort = order.iter().copied().filter(|index| judge.waiting.contains(&judge.judged[*index].place)).collect();
     let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
     entries.extend(judge.endpoints());
     entries.append(&mut judge.snapshots);
@@ -256,7 +266,7 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
             served(inventory.endpoints, branch)
         )],
     }));
-    PrunePlan { entries, order, wants_snapshot: judge.wants_snapshot }
+    PrunePlan { entries, order, last_resort, wants_snapshot: judge.wants_snapshot }
 }
 
 /// Tells how many endpoints a branch has, as far as they were listed.
@@ -326,6 +336,8 @@ struct Judge<'a> {
     /// The snapshots, with the reasons.
     snapshots: Vec<Entry>,
     wants_snapshot: bool,
+    /// Where Neon lists the backups that stay only until a run needs their place.
+    waiting: BTreeSet<usize>,
     endpoints: BTreeMap<&'a BranchId, Vec<&'a Endpoint>>,
     /// The backups of ours, with their runs.
     backups: BTreeMap<&'a BranchId, (&'a Branch, RunId)>,
@@ -334,12 +346,17 @@ struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Returns whether a branch is younger than a day; one of the future is.
     fn is_young(&self, branch: &Branch) -> bool {
-        between(branch.created_at, self.now) < YOUNG
+        self.young(branch.created_at).is_some()
+    }
+
+    /// Returns why what was made within a day stays; what was made in the future does.
+    fn young(&self, made_at: Timestamp) -> Option<String> {
+        (between(made_at, self.now) < YOUNG).then(|| "younger than 24 hours".to_owned())
     }
 
     fn judge(&mut self, (place, branch): Placed<'a>, kind: Kind, mut reasons: Vec<String>, otherwise: &'static str) {
-        if reasons.is_empty() && self.is_young(branch) {
-            reasons.push("younger than 24 hours".to_owned());
+        if reasons.is_empty() {
+            reasons.extend(self.young(branch.created_at));
         }
         self.judged.push(Judged { branch, place, kind, reasons, otherwise });
     }

@@ -30,6 +30,13 @@ fn neon(emulator: &Emulator, arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&text).unwrap_or(Value::String(text.trim().to_owned())))
 }
 
+/// Does the same, and waits until Neon has done what it was told.
+fn change(emulator: &Emulator, arguments: &[&str]) -> Result<Value> {
+    let answer = neon(emulator, arguments)?;
+    settle(emulator)?;
+    Ok(answer)
+}
+
 #[test]
 fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
     let (_folder, emulator) = emulator()?;
@@ -59,11 +66,7 @@ fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
 #[test]
 fn the_neon_command_line_reads_and_changes_every_kind_of_object() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let change = |arguments: &[&str]| -> Result<Value> {
-        let answer = neon(&emulator, arguments)?;
-        settle(&emulator)?;
-        Ok(answer)
-    };
+    let change = |arguments: &[&str]| change(&emulator, arguments);
     let names = |list: &Value| -> Vec<String> {
         list.as_array().into_iter().flatten().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect()
     };
@@ -89,11 +92,7 @@ fn the_neon_command_line_reads_and_changes_every_kind_of_object() -> Result<()> 
 #[test]
 fn the_neon_command_line_takes_restores_finalizes_and_deletes_a_snapshot() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let change = |arguments: &[&str]| -> Result<Value> {
-        let answer = neon(&emulator, arguments)?;
-        settle(&emulator)?;
-        Ok(answer)
-    };
+    let change = |arguments: &[&str]| change(&emulator, arguments);
     let taken = change(&["snapshots", "create", "--branch", "production", "--name", "weekly"])?;
     let id = taken["id"].as_str().context("the snapshot's id")?.to_owned();
     let listed = neon(&emulator, &["snapshots", "list"])?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Conclusion, Decision, View, act, need, snapshot};
 use crate::id::{BranchId, EndpointId, RunId, SnapshotId};
 use crate::neon::Call;
-use crate::sync::retention::{self, Entry, Inventory, Known, Records, SnapshotRecord};
+use crate::sync::retention::{self, Inventory, Known, Records, SnapshotRecord};
 use crate::time::after;
 
 /// The time after which nobody drives a manual run whose place in the store another run has taken.
@@ -98,14 +98,7 @@ fn plan(view: &View<'_>) -> Decision {
     let inventory = Inventory { branches, endpoints, snapshots, records: &records, is_short };
     let plan = retention::plan(&inventory, view.pair, &view.pair.keep, Some(&view.checkpoint.run), view.now);
     let endpoints = plan.endpoints().map(Deletion::Endpoint);
-    // What goes only because there is no room goes last, the oldest first, and no more of it than has to.
-    let ample = Inventory { is_short: false, ..inventory };
-    let ample =
-        if is_short { retention::plan(&ample, view.pair, &view.pair.keep, Some(&view.checkpoint.run), view.now) } else { plan.clone() };
-    let goes_anyway = |entry: &&Entry| ample.branches().any(|other| other.id == entry.id);
-    let (first, mut last): (Vec<&Entry>, Vec<&Entry>) = plan.branches().partition(goes_anyway);
-    last.reverse();
-    let branches = first.into_iter().chain(last).map(|entry| Deletion::Branch(entry.id.as_str().into(), entry.name.clone()));
+    let branches = plan.branches_for_room().map(|entry| Deletion::Branch(entry.id.as_str().into(), entry.name.clone()));
     let snapshots = plan.snapshots().filter(|_| !is_short).map(|entry| Deletion::Snapshot(entry.id.as_str().into(), entry.name.clone()));
     let mut left: Vec<Deletion> = endpoints.chain(branches).chain(snapshots).collect();
     left.reverse();

@@ -155,7 +155,7 @@ fn take(view: &View<'_>, work: &SnapshotWork) -> Decision {
 fn restore(view: &View<'_>, work: &SnapshotWork, id: &SnapshotId) -> Decision {
     let branches = need!(view.branches());
     if let Some(found) = branches.by_name(&work.test.name) {
-        if found.restored_from.as_ref() == Some(id) {
+        if is_test(view, work, found) {
             return progress(SnapshotProgress::RestoreTestFound(found.id.clone()));
         }
         return fail(format!(
@@ -181,8 +181,7 @@ fn clean_up(view: &View<'_>, work: &SnapshotWork) -> Decision {
         let is_there = need!(view.branches()).by_id(test).is_some_and(|branch| is_test(view, work, branch));
         return if is_there { act(Call::DeleteBranch(test.clone())) } else { progress(SnapshotProgress::RestoreTestGone) };
     }
-    let found =
-        need!(view.branches()).by_name(&work.test.name).filter(|found| found.restored_from.is_some() && found.restored_from == work.id);
+    let found = need!(view.branches()).by_name(&work.test.name).filter(|found| is_test(view, work, found));
     progress(found.map_or(SnapshotProgress::RestoreTestGone, |found| SnapshotProgress::RestoreTestFound(found.id.clone())))
 }
 
@@ -258,15 +257,18 @@ pub(super) fn is_under_way(run: &Run) -> bool {
 pub(super) fn accepted(run: &mut Run, snapshot: Snapshot, operations: Vec<OperationId>, now: Timestamp) {
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     (work.id, work.operations) = (Some(snapshot.id), operations);
-    went_on(run);
-    run.wants_save = true;
-    run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
+    await_first_look(run, now);
 }
 
 /// Neon makes a branch of the snapshot.
 pub(super) fn restored(run: &mut Run, branch: BranchId, operations: Vec<OperationId>, now: Timestamp) {
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     (work.test.id, work.test.operations) = (Some(branch), operations);
+    await_first_look(run, now);
+}
+
+/// Neon is at work on what was asked for.
+fn await_first_look(run: &mut Run, now: Timestamp) {
     went_on(run);
     run.wants_save = true;
     run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));

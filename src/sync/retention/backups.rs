@@ -1,15 +1,18 @@
 //! Backups, each as a branch, as a snapshot, or as both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::ours::{Standing, standing, standing_of_snapshot};
 use super::rules::{self, Made};
-use super::{Entry, Judge, Kind, Known, Placed, YOUNG};
+use super::{Entry, Judge, Kind, Known, Placed};
 use crate::config::Tier;
 use crate::id::RunId;
 use crate::neon::wire::Snapshot;
-use crate::time::{Timestamp, after, between, render};
+use crate::time::{Timestamp, after, render};
+
+/// How a reason ends for which a backup stays a branch although its rule keeps snapshots.
+const WITHOUT: &str = ", as a branch while there is no verified snapshot";
 
 /// A backup, in each form that there is of it, with what is known of that.
 pub(super) struct Backup<'a> {
@@ -19,8 +22,13 @@ pub(super) struct Backup<'a> {
     snapshot: Option<(&'a Snapshot, Option<Known>)>,
 }
 
-/// Why backups are kept by the rules, by their places.
-type Reasons = BTreeMap<(usize, Tier), Vec<String>>;
+/// What the rules keep, by the places of backups.
+#[derive(Default)]
+struct Kept {
+    reasons: BTreeMap<(usize, Tier), Vec<String>>,
+    /// Those that stay branches, as long as there is room, because their rule has no snapshot of them.
+    waiting: BTreeSet<usize>,
+}
 
 impl Backup<'_> {
     /// Returns the forms that there are, each with what is known of it.
@@ -50,7 +58,7 @@ impl<'a> Judge<'a> {
         let sure = self.by_rules(&backups, |known| known == Some(Known::Verified));
         // Where every record is there, both are the same, and this one is not asked.
         let is_lost = backups.iter().any(|backup| backup.has(None));
-        let perhaps = if is_lost { self.by_rules(&backups, |known| known != Some(Known::Unverified)) } else { Reasons::new() };
+        let perhaps = if is_lost { self.by_rules(&backups, |known| known != Some(Known::Unverified)) } else { Kept::default() };
         let mut verified = 0;
         for (rank, backup) in backups.into_iter().enumerate() {
             verified += u32::from(backup.has(Some(Known::Verified)));
@@ -60,10 +68,10 @@ impl<'a> Judge<'a> {
                 let made_at = made_at.or(backup.snapshot.map(|(snapshot, _)| snapshot.created_at)).unwrap_or(backup.made_at);
                 let mut reasons = self.asked_for(&backup.run, form);
                 match known {
-                    Some(Known::Verified) => reasons.extend(sure.get(&(rank, form)).into_iter().flatten().cloned()),
+                    Some(Known::Verified) => reasons.extend(sure.reasons.get(&(rank, form)).into_iter().flatten().cloned()),
                     Some(Known::Unverified) => reasons.extend(self.inspection(made_at)),
                     None => {
-                        let lost = perhaps.get(&(rank, form)).into_iter().flatten();
+                        let lost = perhaps.reasons.get(&(rank, form)).into_iter().flatten();
                         reasons.extend(lost.map(|reason| format!("its record is lost, it may be verified: {reason}")));
                     }
                 }
@@ -73,7 +81,8 @@ impl<'a> Judge<'a> {
                 if known.is_none() {
                     reasons.extend(self.inspection(made_at));
                 }
-                self.judge_form(&backup, form, known, reasons);
+                let by_rules = if known.is_none() { &perhaps } else { &sure };
+                self.judge_form(&backup, form, known, reasons, by_rules.waiting.contains(&rank));
             }
         }
         for (branch, reason) in odd {
@@ -146,52 +155,54 @@ impl<'a> Judge<'a> {
                 }
             };
             if let Some(second) = second {
-                let is_young = between(second.created_at, self.now) < YOUNG;
-                let reasons = if is_young { vec!["younger than 24 hours".to_owned()] } else { Vec::new() };
-                self.enter_snapshot(second, Some(Known::Unverified), reasons, "a second snapshot of its run");
+                self.enter_snapshot(second, Some(Known::Unverified), Vec::new(), "a second snapshot of its run");
             }
         }
     }
 
     /// Returns why backups are kept by the rules, where only those count of which this is so.
-    fn by_rules(&self, backups: &[Backup<'_>], counts: impl Fn(Option<Known>) -> bool + Copy) -> Reasons {
-        let mut found = Reasons::new();
-        let mut collect = |tier: Tier, is_in: &dyn Fn(&Backup<'_>) -> bool| {
-            let places: Vec<usize> = (0..backups.len()).filter(|place| is_in(&backups[*place])).collect();
-            let is_preferred = |backup: &Backup<'_>| backup.counts(tier, counts);
-            let made: Vec<Made> =
-                places.iter().map(|place| Made { at: backups[*place].made_at, is_preferred: is_preferred(&backups[*place]) }).collect();
-            for (place, reasons) in places.into_iter().zip(rules::reasons(&self.rules.of(tier), &self.pair.zone, &made)) {
-                let form = if backups[place].counts(tier, counts) { tier } else { tier.other() };
-                let is_without = form == Tier::Branch && tier == Tier::Snapshot;
-                if reasons.is_empty() || is_without && self.inventory.is_short {
+    fn by_rules(&self, backups: &[Backup<'_>], counts: impl Fn(Option<Known>) -> bool + Copy) -> Kept {
+        let mut kept = Kept::default();
+        // A rule keeps what there is: a snapshot where the branch is gone, too, so that nothing goes because a tier was changed.
+        let places: Vec<usize> = (0..backups.len()).filter(|place| backups[*place].forms().any(|(_, known)| counts(known))).collect();
+        for tier in [Tier::Branch, Tier::Snapshot] {
+            if tier == Tier::Snapshot && !self.rules.has_snapshots() {
+                continue;
+            }
+            let made = |place: &usize| Made { at: backups[*place].made_at, is_preferred: backups[*place].counts(tier, counts) };
+            let made: Vec<Made> = places.iter().map(made).collect();
+            for (&place, mut reasons) in places.iter().zip(rules::reasons(&self.rules.of(tier), &self.pair.zone, &made)) {
+                if reasons.is_empty() {
                     continue;
                 }
-                let told = reasons.into_iter().map(|reason| if is_without { format!("{reason}{WITHOUT}") } else { reason });
-                let told: Vec<String> = told.collect();
-                // A snapshot that may not be verified does not let the branch go.
-                let is_lost = form == Tier::Snapshot && backups[place].snapshot.is_some_and(|(_, known)| known.is_none());
-                if is_lost && backups[place].counts(Tier::Branch, counts) {
-                    found.entry((place, Tier::Branch)).or_default().extend(told.iter().cloned());
+                let backup = &backups[place];
+                let form = if backup.counts(tier, counts) { tier } else { tier.other() };
+                if form == Tier::Branch && tier == Tier::Snapshot {
+                    kept.waiting.insert(place);
+                    if self.inventory.is_short {
+                        continue;
+                    }
+                    for reason in &mut reasons {
+                        reason.push_str(WITHOUT);
+                    }
                 }
-                found.entry((place, form)).or_default().extend(told);
+                // A snapshot that may not be verified does not let the branch go.
+                let is_lost = form == Tier::Snapshot && backup.snapshot.is_some_and(|(_, known)| known.is_none());
+                if is_lost && backup.counts(Tier::Branch, counts) {
+                    kept.reasons.entry((place, Tier::Branch)).or_default().extend(reasons.iter().cloned());
+                }
+                kept.reasons.entry((place, form)).or_default().extend(reasons);
             }
-        };
-        // A rule keeps what there is: a snapshot where the branch is gone, too, so that nothing goes because a tier was changed.
-        let is_in = |backup: &Backup<'_>| backup.forms().any(|(_, known)| counts(known));
-        collect(Tier::Branch, &is_in);
-        if self.rules.has_snapshots() {
-            collect(Tier::Snapshot, &is_in);
         }
-        found
+        kept
     }
 
     /// Returns which forms of a backup the floor keeps, and why, where no rule keeps any. Of forms whose records are lost either may be the verified one.
-    fn floor(&self, backup: &Backup<'_>, verified: u32, rank: usize, sure: &Reasons) -> Option<(Vec<Tier>, String)> {
+    fn floor(&self, backup: &Backup<'_>, verified: u32, rank: usize, sure: &Kept) -> Option<(Vec<Tier>, String)> {
         let most = self.rules.at_least;
         let of = |wanted: Option<Known>| backup.forms().filter(move |(_, known)| *known == wanted).map(|(form, _)| form);
         if backup.has(Some(Known::Verified)) {
-            let is_kept = of(Some(Known::Verified)).any(|form| sure.contains_key(&(rank, form)));
+            let is_kept = of(Some(Known::Verified)).any(|form| sure.reasons.contains_key(&(rank, form)));
             // A snapshot takes no place of a branch.
             let best = || of(Some(Known::Verified)).max().into_iter().collect();
             return (verified <= most && !is_kept).then(|| (best(), format!("keep_at_least: number {verified} of {most}")));
@@ -220,19 +231,16 @@ impl<'a> Judge<'a> {
         (until > self.now).then(|| format!("not verified: kept for {days} days by keep_failed, until {}", self.pair.zone.date(until)))
     }
 
-    fn judge_form(&mut self, backup: &Backup<'a>, form: Tier, known: Option<Known>, mut reasons: Vec<String>) {
+    fn judge_form(&mut self, backup: &Backup<'a>, form: Tier, known: Option<Known>, reasons: Vec<String>, is_waiting: bool) {
         let otherwise = match known {
             Some(Known::Verified) => "older than every keep rule",
             Some(Known::Unverified) | None => "not verified, and older than keep_failed",
         };
         if let (Tier::Branch, Some((branch, _))) = (form, backup.branch) {
-            let is_of_run = self.run == Some(&backup.run);
-            self.wants_snapshot |= is_of_run && reasons.iter().any(|reason| reason.ends_with(WITHOUT));
+            self.wants_snapshot |= is_waiting && self.run == Some(&backup.run);
+            self.waiting.extend(is_waiting.then_some(branch.0));
             self.judge(branch, Kind::Backup(known), reasons, otherwise);
         } else if let (Tier::Snapshot, Some((snapshot, _))) = (form, backup.snapshot) {
-            if reasons.is_empty() && between(snapshot.created_at, self.now) < YOUNG {
-                reasons.push("younger than 24 hours".to_owned());
-            }
             self.enter_snapshot(snapshot, known, reasons, otherwise);
         }
     }
@@ -243,6 +251,9 @@ impl<'a> Judge<'a> {
 
     /// Enters a snapshot. One that a branch was restored from stays as long as that.
     fn enter_snapshot(&mut self, snapshot: &Snapshot, known: Option<Known>, mut reasons: Vec<String>, otherwise: &str) {
+        if reasons.is_empty() {
+            reasons.extend(self.young(snapshot.created_at));
+        }
         let restored = self.inventory.branches.branches.iter().find(|branch| branch.restored_from.as_ref() == Some(&snapshot.id));
         reasons.extend(restored.map(|branch| format!("branch {} was made from it", branch.name)));
         let is_kept = !reasons.is_empty();
@@ -253,6 +264,3 @@ impl<'a> Judge<'a> {
         self.snapshots.push(Entry { kind: Kind::Snapshot(known), id, name, created_at: snapshot.created_at, is_kept, reasons });
     }
 }
-
-/// How a reason ends for which a backup stays a branch although its rule keeps snapshots.
-const WITHOUT: &str = ", as a branch while there is no verified snapshot";

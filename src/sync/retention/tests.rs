@@ -316,6 +316,16 @@ fn a_backup_with_a_verified_snapshot_needs_no_branch_and_one_without_stays_until
 }
 
 #[test]
+fn what_goes_only_for_room_goes_last_and_the_oldest_first() {
+    let world = world(6);
+    let rules = KeepRules { at_least: 1, last: 1, daily: 4, failed_days: None, ..tiered() };
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records, is_short: true };
+    let plan = plan(&inventory, &pair(), &rules, Some(&run(0)), now());
+    let names: Vec<&str> = plan.branches_for_room().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["backup-20261117", "backup-20261116", "backup-20261118", "backup-20261119", "backup-20261120"]);
+}
+
+#[test]
 fn a_snapshot_that_was_not_compared_neither_counts_nor_lets_the_branch_go() {
     let mut world = world(4);
     world.records.snapshots = [record(2, Known::Unverified), record(3, Known::Unverified)].into();
