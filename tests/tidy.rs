@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// The modules of the crate, lowest first. A module uses those before it.
-const LAYERS: [&[&str]; 7] = [&["time"], &["id"], &["port"], &["config", "neon"], &["sync"], &["record"], &["tick"]];
+const LAYERS: [&[&str]; 8] = [&["ordered"], &["time"], &["id"], &["port"], &["config", "neon"], &["sync"], &["record"], &["tick"]];
 
 /// The layers above: `api` uses all of those, `worker` uses everything.
 const TOP: [&str; 2] = ["api", "worker"];

@@ -61,7 +61,7 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
         goal,
         hold: hold.filter(|hold| hold.is_in_force(now)),
         give_up_at: schedule::manual_give_up_at(now),
-        settings: schedule::settings_digest(pair),
+        settings: pair.settings.clone(),
     };
     let mut checkpoint = Checkpoint::start(start, now);
     checkpoint.outbox = last.map(|last| last.outbox).unwrap_or_default();

@@ -7,6 +7,7 @@
 //!
 //! Source: restic 0.17, `restic-forget(1)`: "keep the last n daily snapshots"; "newer than duration … relative to the latest snapshot".
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -186,7 +187,7 @@ fn read(fields: &mut Fields<'_>) -> KeepRules {
         at_least: fields.number("keep_at_least", 1, MOST).unwrap_or(AT_LEAST),
         failed_days: fields.number("keep_failed", 1, MOST),
         displaced: fields.number("keep_displaced", 1, 100).unwrap_or(1),
-        as_snapshots: Rule::ALL.into_iter().filter(|rule| tier(fields, *rule) == Tier::Snapshot).collect(),
+        as_snapshots: Rule::ALL.into_iter().filter(|rule| tier(fields, *rule) == Tier::Snapshot).into_set(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is remembered of backups: that they were read, their pins, their snapshots.
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -118,7 +119,7 @@ pub async fn endings<W: Store>(world: &W, pair: &PairName, runs: &[RunId]) -> Re
         let is_verified = ended.backup?.is_verified;
         Some((ended.run, if is_verified { Known::Verified } else { Known::Unverified }))
     };
-    Ok(endings.filter_map(known).collect())
+    Ok(endings.filter_map(known).into_map())
 }
 
 /// Returns the facts of a pin, which a listing shows.

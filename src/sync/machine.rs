@@ -8,6 +8,7 @@
 //!
 //! Failure: an error is classified by `sync::retry` alone. A run that has to end first looks at what staging holds.
 
+mod action;
 mod answers;
 mod apply;
 mod backup;
@@ -29,6 +30,7 @@ mod staging;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use self::action::{Action, Purpose, Query};
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
 pub use self::names::{RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
@@ -37,7 +39,7 @@ pub use self::prepare::after_restore_batch;
 pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
-use crate::neon::sql::{Batch, Rows, SqlError};
+use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role, ScheduleItem, Snapshot};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
@@ -45,7 +47,7 @@ use crate::sync::retention::{Known, Records};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::smoke::Captured;
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Baseline, Check, Fingerprint, Piece, TOLD};
+use crate::sync::verify::{Baseline, Check, Fingerprint, TOLD};
 use crate::time::{Timestamp, between};
 
 /// A run as a tick holds it.
@@ -130,77 +132,6 @@ pub enum Decision {
     },
     /// The run is over.
     Done,
-}
-
-/// Something to be done outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A call of Neon's API.
-    Call(Call),
-    /// A batch of SQL.
-    Query(Box<Query>),
-    /// Batches that read content, at the same time.
-    Read(Vec<Query>),
-    /// Read whether somebody has cancelled the run or holds staging, and what the first of these runs counted that is on record.
-    ReadOrders(Vec<RunId>),
-    /// Read what is on record of backups, and which manual runs never ended.
-    ReadLedger,
-    /// Read how these runs ended, of whose backups nothing else is on record.
-    ReadEndings(Vec<RunId>),
-    /// See that people are told how a manual run ended whose place this run took.
-    Close(RunId),
-    /// Call the staging application: the n-th configured test.
-    Smoke(usize),
-    /// Store the result and queue the notices.
-    Publish,
-    /// Remove what is on record of the backups of these runs, which are gone.
-    Forget(Vec<RunId>),
-    /// Write down what is known of the snapshot of the backup, and tell people when it is not what it should be.
-    NoteSnapshot,
-}
-
-/// A batch of SQL and what it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Query {
-    /// What the answer is for.
-    pub purpose: Purpose,
-    /// The branch whose password is used.
-    pub branch: BranchId,
-    /// The endpoint's host.
-    pub host: String,
-    /// The database.
-    pub database: DatabaseName,
-    /// The role that logs in.
-    pub role: RoleName,
-    /// The statements.
-    pub batch: Batch,
-}
-
-/// What the answer to a query is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Whether the verifying role sees every row.
-    SeesAllRows,
-    /// What a database contains.
-    Catalogue(Side),
-    /// What some of its tables hold.
-    Content(Side, Piece),
-    /// How the objects of the kinds that differ are defined.
-    Items(Side),
-    /// Which parts of the tables that differ do.
-    Parts(Side, Vec<String>),
-    /// The rows of those parts.
-    Rows(Side, Vec<String>),
-    /// What is asked beside the content: these probes of the side and database.
-    Probes(Side, Vec<usize>),
-    /// What is configured is run on staging.
-    AfterRestore,
-    /// What each tenant sees.
-    Tenants,
-    /// The role gets the password it had on this branch.
-    GivePassword(BranchId),
-    /// Whether the role can log in.
-    LogIn,
 }
 
 /// What came of an action.

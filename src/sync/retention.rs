@@ -18,6 +18,7 @@ mod ours;
 mod price;
 mod rules;
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -207,8 +208,8 @@ pub fn forgotten(inventory: &Inventory<'_>, pair: &Pair, now: Timestamp) -> Vec<
     let today = pair.zone.date(now);
     let names =
         inventory.branches.branches.iter().map(|branch| &branch.name).chain(inventory.snapshots.iter().map(|snapshot| &snapshot.name));
-    let present: BTreeSet<RunId> = names.filter_map(|name| run_of_backup(pair, name)).collect();
-    let on_record: BTreeSet<&RunId> = records.known.keys().chain(records.pins.keys()).chain(records.snapshots.keys()).collect();
+    let present: BTreeSet<RunId> = names.filter_map(|name| run_of_backup(pair, name)).into_set();
+    let on_record: BTreeSet<&RunId> = records.known.keys().chain(records.pins.keys()).chain(records.snapshots.keys()).into_set();
     let is_old = |run: &RunId| (today - run.date()).num_days() > FORGOTTEN_AFTER_DAYS;
     on_record.into_iter().filter(|run| !present.contains(*run) && is_old(run)).take(FORGOTTEN_AT_ONCE).cloned().collect()
 }
@@ -251,7 +252,7 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
         }
     }
     let order: Vec<usize> = tree.children_first(&goes).into_iter().filter_map(|place| judged_at[place]).collect();
-    let last_resort = order.iter().copied().filter(|index| judge.waiting.contains(&judge.judged[*index].place)).collect();
+    let last_resort = order.iter().copied().filter(|index| judge.waiting.contains(&judge.judged[*index].place)).into_set();
     let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
     entries.extend(judge.endpoints());
     entries.append(&mut judge.snapshots);
@@ -286,7 +287,7 @@ pub fn orphans<'a>(pair: &'a Pair, branches: &'a BranchList) -> impl Iterator<It
         .branches
         .iter()
         .filter_map(|branch| Some((&branch.id, (marked(branch)?, branches.annotation(&branch.id, "run").unwrap_or_default()))))
-        .collect();
+        .into_map();
     branches.branches.iter().filter_map(move |branch| {
         if let Some((of, _)) = left.get(&branch.id) {
             return Some((branch, format!("of pair {of}")));

@@ -4,13 +4,12 @@
 //!
 //! Invariants: a civil date has one scheduled run; nothing starts before `start_at` or after `catch_up_until`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
 
 use crate::config::Pair;
-use crate::id::{RunId, digest};
+use crate::id::RunId;
 use crate::sync::step::RUN_GRACE;
 use crate::time::{Timestamp, after};
 
@@ -96,12 +95,6 @@ pub fn week(pair: &Pair, now: Timestamp) -> Vec<Day> {
 /// Returns when a manual run that starts at `now` is given up.
 pub fn manual_give_up_at(now: Timestamp) -> Timestamp {
     after(now, RUN_GRACE + Duration::from_hours(1))
-}
-
-/// Digests the settings of a pair, so that a change in the middle of a run is noticed. Which other pairs there are does not matter to it.
-pub fn settings_digest(pair: &Pair) -> String {
-    let alone = Pair { configured: BTreeMap::new(), ..pair.clone() };
-    digest(&format!("{alone:?}"), 8)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Does what the machine asks for.
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
@@ -237,7 +238,7 @@ impl<W: World> Context<'_, W> {
         let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
         // What another tick of this run has told and not every channel has taken, as far as is known, is not forgotten with it.
         let waiting = undelivered(&found).map(|outgoing| outgoing.notice.id);
-        let mut outbox: BTreeSet<String> = checkpoint.outbox.iter().cloned().chain(waiting).collect();
+        let mut outbox: BTreeSet<String> = checkpoint.outbox.iter().cloned().chain(waiting).into_set();
         let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
         let is_success_told = text(&success_key).is_some();
         if report.status != RunStatus::Succeeded && is_success_told && earlier.is_none() {

@@ -4,7 +4,7 @@
 //!
 //! [`neon_emulator::simulated`] is Neon: the model that the served emulator has, with contents in memory. `kv` is Workers KV. `world` is the
 //! clock and the scheduler's view of every tick, `requests` and `store` are the ports, with whatever goes wrong. Requests and replies are the
-//! real encoded ones; `src/worker.rs` is the only file of the Worker that does not run.
+//! real encoded ones; `src/worker/lib.rs` is the only file of the Worker that does not run.
 //!
 //! # What can go wrong
 //!

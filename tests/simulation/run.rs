@@ -201,7 +201,7 @@ impl<'a> Simulation<'a> {
         })));
     }
 
-    /// Somebody sends a request; a run that it starts is driven for 25 seconds, as `worker.rs` does.
+    /// Somebody sends a request; a run that it starts is driven for 25 seconds, as `worker/lib.rs` does.
     fn request(&mut self, request: ApiRequest) {
         let (config, secrets) = (self.settings(), Rc::clone(&self.scene.secrets));
         let world = self.task();

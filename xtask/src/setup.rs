@@ -106,8 +106,9 @@ pub(crate) fn build_worker() -> Result<()> {
     let tools = paths::tools().join("bin");
     let mut command = Command::new(tools.join("worker-build"));
     command
-        .arg("--release")
-        .current_dir(&root)
+        .args(["--release", "--out-dir"])
+        .arg(root.join("build"))
+        .current_dir(root.join("src/worker"))
         .env("WASM_BINDGEN_BIN", tools.join("wasm-bindgen"))
         .env("WASM_OPT_BIN", root.join("node_modules/binaryen/bin/wasm-opt"))
         .env("ESBUILD_BIN", esbuild(&root)?)
@@ -118,7 +119,7 @@ pub(crate) fn build_worker() -> Result<()> {
 
 /// Returns a text that changes when a source of the Worker changes.
 fn inputs(root: &Path) -> Result<String> {
-    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
+    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("src/worker/Cargo.toml")];
     let mut folders = vec![root.join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {

@@ -54,6 +54,6 @@ pub(crate) fn check() -> Result<()> {
     };
     cargo(&["fmt", "--all", "--check"], &[])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
-    cargo(&["clippy", "--lib", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"], &[])?;
+    cargo(&["clippy", "--package", "firstlight-worker", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"], &[])?;
     cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
 }

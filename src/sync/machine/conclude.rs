@@ -5,6 +5,7 @@ use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_ba
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::neon::wire::{Owner, Snapshot};
+use crate::ordered::IntoOrdered as _;
 use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
 use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans};
 use crate::sync::retry::RUN_FAILED;
@@ -161,14 +162,14 @@ fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
     if pair.keep.has_snapshots() || limit.is_some_and(|limit| !always_has_room(branches, limit)) {
         // Which backups are verified is not asked for this: those that are not take a place for a few days only.
         let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
-        let known = ours.filter_map(|branch| run_of_backup(pair, &branch.name)).map(|run| (run, Known::Verified)).collect();
+        let known = ours.filter_map(|branch| run_of_backup(pair, &branch.name)).map(|run| (run, Known::Verified)).into_map();
         let snapshots = run.seen.snapshots.as_deref().unwrap_or_default();
         let taken = |snapshot: &Snapshot| {
             let run = snapshot.slug.as_deref().and_then(|slug| run_of_slug(pair, slug)).or_else(|| run_of_backup(pair, &snapshot.name))?;
             let (id, made_at) = (Some(snapshot.id.clone()), snapshot.created_at);
             Some((run, SnapshotRecord { id, lsn: snapshot.lsn, made_at, known: Known::Verified }))
         };
-        let records = Records { known, snapshots: snapshots.iter().filter_map(taken).collect(), ..Records::default() };
+        let records = Records { known, snapshots: snapshots.iter().filter_map(taken).into_map(), ..Records::default() };
         let inventory = Inventory { branches, endpoints: &[], snapshots, records: &records, is_short: false };
         let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
         ahead = forecast(&inventory, pair, &pair.keep, room, begin).warnings();

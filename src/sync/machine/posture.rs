@@ -2,6 +2,7 @@
 //!
 //! What the databases themselves say (row-level security, policies, grants, roles, memberships) is compared with the backup, object by object.
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::BTreeSet;
 
 use super::{Decision, View, act};
@@ -61,7 +62,7 @@ pub(super) fn judge_people(permissions: &[Permission], before: Option<&BTreeSet<
         .iter()
         .filter(|permission| permission.revoked_at.is_none())
         .map(|permission| permission.granted_to_email.clone())
-        .collect();
+        .into_set();
     let list = |people: &mut dyn Iterator<Item = &String>| people.cloned().collect::<Vec<_>>().join(", ");
     let count = present.len();
     let (outcome, detail) = match before {

@@ -5,7 +5,6 @@ use crate::id::BranchName;
 use crate::neon::wire::{Branch, BranchList};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};
-use crate::sync::schedule;
 use crate::sync::step::FIRST_LOOK_RESTORE;
 use crate::time::after;
 
@@ -33,7 +32,7 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     if orders.is_cancelled {
         return end(RunStatus::Cancelled, "somebody cancelled the run before staging was restored".to_owned());
     }
-    if schedule::settings_digest(view.pair) != view.checkpoint.settings {
+    if view.pair.settings != view.checkpoint.settings {
         return end(RunStatus::Cancelled, "the pair's configuration has changed since the run started".to_owned());
     }
     if let Some(objection) = preflight::objection(view, branches, endpoints) {

@@ -1,5 +1,6 @@
 //! Backups, each as a branch, as a snapshot, or as both.
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ impl<'a> Judge<'a> {
         if inventory.snapshots.is_empty() {
             return;
         }
-        let mut places: BTreeMap<RunId, usize> = found.iter().enumerate().map(|(place, backup)| (backup.run.clone(), place)).collect();
+        let mut places: BTreeMap<RunId, usize> = found.iter().enumerate().map(|(place, backup)| (backup.run.clone(), place)).into_map();
         for snapshot in inventory.snapshots {
             let run = match standing_of_snapshot(self.pair, inventory.branches, inventory.records, snapshot) {
                 Standing::Backup(run) if snapshot.created_at > self.now && self.run != Some(&run) => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::id::BranchId;
 use crate::neon::wire::Branch;
+use crate::ordered::IntoOrdered as _;
 
 /// Branches by their places in a listing, with their parents and children.
 pub(super) struct Tree<'a> {
@@ -15,7 +16,7 @@ pub(super) struct Tree<'a> {
 impl<'a> Tree<'a> {
     /// Finds the parent of each branch.
     pub(super) fn new(branches: &'a [Branch]) -> Self {
-        let places: BTreeMap<&BranchId, usize> = branches.iter().enumerate().map(|(place, branch)| (&branch.id, place)).collect();
+        let places: BTreeMap<&BranchId, usize> = branches.iter().enumerate().map(|(place, branch)| (&branch.id, place)).into_map();
         let parents: Vec<Option<usize>> =
             branches.iter().map(|branch| branch.parent_id.as_ref().and_then(|id| places.get(id).copied())).collect();
         let mut children = vec![Vec::new(); branches.len()];

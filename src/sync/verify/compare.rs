@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use crate::id::DatabaseName;
+use crate::ordered::IntoOrdered as _;
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Fingerprint, OUT_OF_TIME, Position};
 
 /// Compares staging with the backup it was made from. `is_optional` says that a run goes on where something could not be checked.
@@ -101,7 +102,7 @@ impl Comparison<'_> {
     /// Compares the number and the definitions of each kind of object; a kind that a side has nothing of counts as none.
     fn compare_schema(&self, checks: &mut Vec<Check>) {
         let none = Digest::none();
-        let kinds: BTreeSet<&String> = self.backup.schema.keys().chain(self.staging.schema.keys()).collect();
+        let kinds: BTreeSet<&String> = self.backup.schema.keys().chain(self.staging.schema.keys()).into_set();
         for kind in kinds {
             let (expected, seen) = (self.backup.schema.get(kind).unwrap_or(&none), self.staging.schema.get(kind).unwrap_or(&none));
             let (outcome, detail) = if expected == seen {

@@ -9,6 +9,7 @@ use super::probe::{Found, Probe};
 use super::{Check, CheckKind, CheckOutcome, Fingerprint, NAMED, told};
 use crate::config::{Policy, Verification};
 use crate::id::{DatabaseName, RunId};
+use crate::ordered::IntoOrdered as _;
 
 /// Rows that a table must have lost to be told: a table of three rows often has two.
 const ROWS_LOST: u64 = 10;
@@ -30,8 +31,8 @@ pub struct Baseline {
 impl Fingerprint {
     /// Returns the rows of each table.
     pub fn counts(&self) -> Counts {
-        let of = |print: &super::DatabasePrint| print.tables.iter().map(|(name, digest)| (name.clone(), digest.count)).collect();
-        self.databases.iter().map(|(database, print)| (database.clone(), of(print))).collect()
+        let of = |print: &super::DatabasePrint| print.tables.iter().map(|(name, digest)| (name.clone(), digest.count)).into_map();
+        self.databases.iter().map(|(database, print)| (database.clone(), of(print))).into_map()
     }
 }
 

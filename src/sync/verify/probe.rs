@@ -7,6 +7,7 @@
 //!
 //! How: a `do` block executes each statement in a block of its own that catches errors, and leaves what it found in a setting of the transaction.
 
+use crate::ordered::IntoOrdered as _;
 use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
@@ -253,7 +254,7 @@ pub(super) fn decode_probes(rows: &Rows, is_off: impl Fn(ProbeKind) -> bool) -> 
 
 /// Returns the kinds that some probes are of.
 pub(super) fn kinds(probes: &[Probe]) -> BTreeSet<ProbeKind> {
-    probes.iter().map(|probe| probe.kind).collect()
+    probes.iter().map(|probe| probe.kind).into_set()
 }
 
 #[cfg(test)]

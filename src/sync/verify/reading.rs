@@ -17,6 +17,7 @@ use super::catalogue::{Catalogue, Relation, settings, text};
 use super::pace::{FIRST_PIECE, share};
 use super::{DatabasePrint, Digest, Position};
 use crate::neon::sql::{Batch, Rows};
+use crate::ordered::IntoOrdered as _;
 
 /// Seconds that one statement may take: eight times what a piece is to take, and two of them stay inside the five minutes of a cron interval.
 pub const STATEMENT_TIMEOUT_S: u32 = 120;
@@ -260,7 +261,7 @@ fn gaps(read: &[Range]) -> Vec<Blocks> {
 
 /// Makes statements of the parts of a piece.
 fn batch(catalogue: &Catalogue, piece: &Piece) -> Batch {
-    let relations: BTreeMap<&str, &Relation> = catalogue.relations.iter().map(|relation| (relation.name.as_str(), relation)).collect();
+    let relations: BTreeMap<&str, &Relation> = catalogue.relations.iter().map(|relation| (relation.name.as_str(), relation)).into_map();
     let mut statements = vec![settings()];
     let (mut selects, mut bytes) = (Vec::new(), 0);
     for (index, part) in piece.parts.iter().enumerate() {
@@ -306,11 +307,11 @@ impl DatabasePrint {
     /// Takes up what was read before the catalogue was, for the relations that it still lists.
     #[must_use]
     pub fn going_on(mut self, earlier: Self, catalogue: &Catalogue) -> Self {
-        let known: BTreeSet<&String> = catalogue.relations.iter().map(|relation| &relation.name).collect();
+        let known: BTreeSet<&String> = catalogue.relations.iter().map(|relation| &relation.name).into_set();
         let is_known = |name: &String| known.contains(name);
-        self.tables = earlier.tables.into_iter().filter(|(name, _)| is_known(name)).collect();
-        self.sequences = earlier.sequences.into_iter().filter(|(name, _)| is_known(name)).collect();
-        self.ranges = earlier.ranges.into_iter().filter(|(name, _)| is_known(name)).collect();
+        self.tables = earlier.tables.into_iter().filter(|(name, _)| is_known(name)).into_map();
+        self.sequences = earlier.sequences.into_iter().filter(|(name, _)| is_known(name)).into_map();
+        self.ranges = earlier.ranges.into_iter().filter(|(name, _)| is_known(name)).into_map();
         self.not_checked.extend(earlier.not_checked.into_iter().filter(|(name, _)| is_known(name)));
         self.pace = earlier.pace;
         self

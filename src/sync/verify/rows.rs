@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::{Catalogue, Relation, settings, text};
 use super::{Blocks, Digest, NAMED, Range, TOLD, differing};
 use crate::neon::sql::{Batch, Rows};
+use crate::ordered::IntoOrdered as _;
 
 /// Parts that a table is cut into by the hash of its keys: a million rows make parts of a thousand, whose keys fit a reply.
 const PARTS: u32 = 1024;
@@ -54,7 +55,7 @@ pub struct RowDifferences {
 pub fn differing_ranges(backup: Option<&Vec<Range>>, staging: Option<&Vec<Range>>) -> Vec<Blocks> {
     let Some((backup, staging)) = backup.zip(staging) else { return vec![Blocks::ALL] };
     let index =
-        |ranges: &[Range]| -> BTreeMap<Blocks, Digest> { ranges.iter().map(|range| (range.blocks, range.digest.clone())).collect() };
+        |ranges: &[Range]| -> BTreeMap<Blocks, Digest> { ranges.iter().map(|range| (range.blocks, range.digest.clone())).into_map() };
     differing(&index(backup), &index(staging)).copied().collect()
 }
 
@@ -110,7 +111,7 @@ fn keyed(relation: &Relation, ranges: Option<&Vec<Blocks>>) -> String {
 /// Reads one result of [`parts_batch`]; `None` when it makes no sense.
 pub fn decode_parts(rows: &Rows) -> Option<Parts> {
     let part = |row: &Vec<Option<String>>| Some((text(row, 0)?.parse().ok()?, (text(row, 1)?.to_owned(), text(row, 2)?.to_owned())));
-    rows.rows.iter().map(part).collect()
+    Some(rows.rows.iter().map(part).collect::<Option<Vec<_>>>()?.into_iter().into_map())
 }
 
 /// Reads one result of [`rows_batch`]; `None` when it makes no sense.
@@ -157,7 +158,7 @@ pub fn compare_rows(has_key: bool, extent: Extent, backup: &[KeyedRow], staging:
 
 fn by_key(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
     let index =
-        |rows: &'_ [KeyedRow]| -> BTreeMap<String, String> { rows.iter().map(|(key, digest, _)| (key.clone(), digest.clone())).collect() };
+        |rows: &'_ [KeyedRow]| -> BTreeMap<String, String> { rows.iter().map(|(key, digest, _)| (key.clone(), digest.clone())).into_map() };
     let (expected, seen) = (index(backup), index(staging));
     let mut found = RowDifferences::default();
     let [missing, extra, changed] = &mut found.counts;
@@ -180,7 +181,7 @@ fn by_key(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
 /// Counts rows that are not on the other side as often; they have no key to be named by.
 fn by_digest(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
     let index =
-        |rows: &'_ [KeyedRow]| -> BTreeMap<String, u64> { rows.iter().map(|(_, digest, count)| (digest.clone(), *count)).collect() };
+        |rows: &'_ [KeyedRow]| -> BTreeMap<String, u64> { rows.iter().map(|(_, digest, count)| (digest.clone(), *count)).into_map() };
     let surplus = |of: &BTreeMap<String, u64>, over: &BTreeMap<String, u64>| {
         of.iter().map(|(digest, count)| count.saturating_sub(over.get(digest).copied().unwrap_or_default())).sum()
     };

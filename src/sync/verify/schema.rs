@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::{in_one_line, settings, text};
 use super::{DatabasePrint, Digest, NAMED, differing};
 use crate::neon::sql::{Batch, Rows};
+use crate::ordered::IntoOrdered as _;
 
 /// Every object: `kind`, `name`, `definition`; without comments and line ends, which would be sent with every request.
 static ITEMS: LazyLock<String> = LazyLock::new(|| in_one_line(include_str!("schema.sql")));
@@ -107,7 +108,7 @@ pub fn decode_items(results: &[Rows]) -> Option<Vec<Item>> {
 /// Names the items of a kind that differ, at most twenty of them, and says how many there are.
 pub fn differences(kind: &str, backup: &[Item], staging: &[Item]) -> (Vec<Difference>, usize) {
     let of_kind = |items: &'_ [Item]| -> BTreeMap<String, Item> {
-        items.iter().filter(|item| item.kind == kind).map(|item| (item.name.clone(), item.clone())).collect()
+        items.iter().filter(|item| item.kind == kind).map(|item| (item.name.clone(), item.clone())).into_map()
     };
     let (backup, staging) = (of_kind(backup), of_kind(staging));
     let shown = |item: &Item| item.definition.clone().unwrap_or_else(|| "(not shown: it may hold a secret)".to_owned());
