@@ -8,13 +8,16 @@
 //! Source: RFC 9457 for errors; draft-ietf-httpapi-idempotency-key-header for `Idempotency-Key`.
 
 mod backups;
+mod health;
 mod hold;
+mod incidents;
+mod notices;
 mod problem;
 mod runs;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use self::problem::Problem;
 use crate::config::{Config, Pair, secret};
@@ -91,6 +94,14 @@ impl From<ApiResponse> for Answer {
     }
 }
 
+/// What an answer about a pair is made from.
+struct Asked<'a, W> {
+    world: &'a W,
+    config: &'a Config,
+    secrets: &'a Secrets,
+    pair: &'a Pair,
+}
+
 /// Who may do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Access {
@@ -120,7 +131,7 @@ async fn respond<W: World>(
     let parts: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
     if parts == ["health"] {
         allow(request, &[Method::Get])?;
-        return Ok(health(world, config).await.into());
+        return Ok(health::health(world, config).await.into());
     }
     let needed = if request.method == Method::Get { Access::Read } else { Access::Write };
     authorize(secrets, request, needed)?;
@@ -146,16 +157,46 @@ async fn respond<W: World>(
             let pair = config.pair(name).ok_or_else(|| unknown_pair(config, name))?;
             hold::change(world, pair, request).await.map(Answer::from)
         }
-        ["backups", rest @ ..] if rest.len() < 3 => {
-            let asked = backups::Asked { world, config, secrets, pair: pair(config, request)? };
-            match rest {
-                [] => allow(request, &[Method::Get]).map(|()| asked)?.list().await,
-                ["plan"] => allow(request, &[Method::Get]).map(|()| asked)?.plan(request).await,
-                [name, "pin"] => allow(request, &[Method::Put, Method::Delete]).map(|()| asked)?.pin(name, request).await,
-                _ => Err(unknown_address(request)),
-            }
-            .map(Answer::from)
+        ["backups" | "notices" | "channels", ..] => about_pair(world, config, secrets, request, &parts).await.map(Answer::from),
+        ["incidents"] => {
+            allow(request, &[Method::Get])?;
+            incidents::list(world, config).await.map(Answer::from)
         }
+        ["incidents", id, "acknowledge"] => {
+            allow(request, &[Method::Post])?;
+            incidents::acknowledge(world, config, request, id).await.map(Answer::from)
+        }
+        _ => Err(unknown_address(request)),
+    }
+}
+
+/// Answers what is about the backups or the notices of a pair, or about a channel.
+async fn about_pair<W: World>(
+    world: &W,
+    config: &Config,
+    secrets: &Secrets,
+    request: &ApiRequest,
+    parts: &[&str],
+) -> Result<ApiResponse, Problem> {
+    let (method, asked): (&[Method], _) = match parts {
+        ["backups" | "notices"] | ["backups", "plan"] => (&[Method::Get], pair(config, request)),
+        ["backups", _, "pin"] => (&[Method::Put, Method::Delete], pair(config, request)),
+        ["notices", name, _, _] => (&[Method::Get], named_pair(config, Some(name))),
+        ["notices", name, _, _, "redeliver"] => (&[Method::Post], named_pair(config, Some(name))),
+        // A test is told of the first pair: it belongs to none.
+        ["channels", _, "test"] => (&[Method::Post], config.pairs.first().ok_or_else(|| unknown_address(request))),
+        _ => return Err(unknown_address(request)),
+    };
+    allow(request, method)?;
+    let asked = Asked { world, config, secrets, pair: asked? };
+    match parts {
+        ["backups"] => asked.list().await,
+        ["backups", "plan"] => asked.plan(request).await,
+        ["backups", name, "pin"] => asked.pin(name, request).await,
+        ["notices"] => asked.list_notices().await,
+        ["notices", _, run, kind] => asked.show_notice(run, kind).await,
+        ["notices", _, run, kind, "redeliver"] => asked.redeliver(request, run, kind).await,
+        ["channels", name, "test"] => asked.test_channel(name).await,
         _ => Err(unknown_address(request)),
     }
 }
@@ -209,22 +250,6 @@ fn unknown_pair(config: &Config, name: &str) -> Problem {
 
 fn names(config: &Config) -> String {
     config.pairs.iter().map(|pair| format!("{:?}", pair.name.as_str())).collect::<Vec<_>>().join(" or ")
-}
-
-/// Says whether the Worker can work. It names nothing, because it asks for no token.
-async fn health<W: World>(world: &W, config: Result<&Config, &crate::config::ConfigErrors>) -> ApiResponse {
-    let reason = match config {
-        Err(_) => Some("the configuration is invalid"),
-        Ok(config) => {
-            let keys: Vec<String> =
-                config.pairs.iter().take(record::KEYS_PER_READ).map(|pair| record::checkpoint_key(&pair.name)).collect();
-            world.read(&keys).await.is_err().then_some("the store does not answer")
-        }
-    };
-    match reason {
-        None => ApiResponse::json(200, &json!({"status": "ok"})),
-        Some(reason) => ApiResponse::json(503, &json!({"status": "unavailable", "reason": reason})),
-    }
 }
 
 /// Reads a body that is an object with only the given keys; an empty body is an empty object.

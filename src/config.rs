@@ -7,10 +7,15 @@
 //!
 //! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
 
+mod address;
+mod channels;
 mod keep;
+mod kinds;
 mod prices;
 mod reader;
 mod smoke;
+mod template;
+mod timetable;
 mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,23 +23,24 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use self::address::address;
+pub use self::address::address_problem;
+pub use self::channels::{Channel, Digest, Escalation, Quiet, Receiver};
 pub use self::keep::{KeepRules, Rule, Span, Tier};
+pub use self::kinds::{NoticeKind, Severity};
 pub use self::prices::Prices;
 use self::reader::Fields;
 pub use self::reader::Problem;
 pub use self::smoke::{Capture, SmokeTest};
+pub use self::template::{FACTS, Template, Writing};
+pub use self::timetable::Timetable;
 pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, Policy, Tenants, Verification};
-use crate::id::{BranchId, ChannelName, DatabaseName, PairName, ProjectId, RoleName, digest};
+use crate::id::{BranchId, DatabaseName, PairName, ProjectId, RoleName, Secret, digest};
 use crate::ordered::IntoOrdered as _;
-use crate::time::{TimeOfDay, Zone};
+use crate::time::Zone;
 
 /// The variables that are read: this one, and all that begin with it and an underscore.
 pub const VARIABLE: &str = "FIRSTLIGHT";
-
-/// Channels that a notice may go to.
-///
-/// Ending a run takes four subrequests and one for each channel, and must fit the smallest budget of 20.
-const MOST_CHANNELS: usize = 10;
 
 /// The secrets that have fixed names.
 pub mod secret {
@@ -45,6 +51,9 @@ pub mod secret {
     /// The token that may only read.
     pub const READ_TOKEN: &str = "READ_TOKEN";
 }
+
+/// How long after its deadline a day without success is nobody's alarm yet, where nothing else is configured.
+const HEALTH_GRACE_MIN: u32 = 120;
 
 /// Subrequests of one invocation on the Free plan.
 ///
@@ -76,6 +85,16 @@ pub struct Config {
     pub pairs: Vec<Pair>,
     /// Where notices go.
     pub channels: Vec<Channel>,
+    /// Who hears of an incident that nobody has acknowledged, the earliest first.
+    pub escalations: Vec<Escalation>,
+    /// The minutes after which the last escalation is repeated; `None` repeats nothing.
+    pub escalate_again_min: Option<u32>,
+    /// Where this Worker is reached, for links in notices.
+    pub public_url: Option<String>,
+    /// Where the pages of `runbooks/` are read, for links in notices.
+    pub runbooks_url: Option<String>,
+    /// How long after its deadline a day without success is nobody's alarm yet.
+    pub health_grace: Duration,
     /// What storage costs.
     pub prices: Prices,
 }
@@ -105,14 +124,8 @@ pub struct Pair {
     pub zone: Zone,
     /// How people call the zone: `ET`.
     pub zone_label: String,
-    /// A scheduled run starts at this time or later.
-    pub start_at: TimeOfDay,
-    /// A start after this time is late.
-    pub latest_start: TimeOfDay,
-    /// The run is to be done by this time.
-    pub deadline: TimeOfDay,
-    /// After this time the day is missed.
-    pub catch_up_until: TimeOfDay,
+    /// When it runs.
+    pub times: Timetable,
     /// Backups are named `<prefix>-<run>`.
     pub backup_prefix: String,
     /// What is kept.
@@ -136,28 +149,6 @@ pub enum OnMismatch {
     Keep,
     /// Staging goes back to the state this run displaced and the run fails.
     RollBack,
-}
-
-/// Where notices go.
-#[derive(Clone, Debug)]
-pub struct Channel {
-    /// Its name, unique.
-    pub name: ChannelName,
-    /// How a notice is written.
-    pub kind: ChannelKind,
-    /// The name of the secret that holds the address.
-    pub url_secret: String,
-    /// The name of the secret that signs (webhook only).
-    pub signing_secret: Option<String>,
-}
-
-/// How a notice is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelKind {
-    /// JSON, signed after Standard Webhooks 1.0.
-    Webhook,
-    /// Slack's Block Kit.
-    Slack,
 }
 
 /// Every fault that was found.
@@ -189,6 +180,9 @@ impl Config {
     fn from_map(map: &Map<String, Value>, mut problems: Vec<Problem>) -> Result<Self, ConfigErrors> {
         let mut fields = Fields::new(String::new(), map, &mut problems);
         let allow_insecure = fields.flag("allow_insecure").unwrap_or(false);
+        let pairs = pairs(&mut fields, allow_insecure);
+        let names: Vec<PairName> = pairs.iter().map(|pair| pair.name.clone()).collect();
+        let channels = channels::channels(&mut fields, &names, allow_insecure);
         let config = Self {
             label: fields.text("label").unwrap_or_else(|| "Firstlight".to_owned()),
             neon_api_base: address(&mut fields, "neon_api_base", allow_insecure)
@@ -197,8 +191,13 @@ impl Config {
             allow_insecure,
             subrequest_budget: fields.number("subrequest_budget", 20, 10_000).unwrap_or(FREE_SUBREQUESTS),
             wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, LONGEST_WALL_BUDGET_S).unwrap_or(240).into()),
-            pairs: pairs(&mut fields, allow_insecure),
-            channels: channels(&mut fields),
+            pairs,
+            escalations: channels::escalations(&mut fields, &channels),
+            channels,
+            escalate_again_min: fields.number("escalate_again_min", 5, 1_440),
+            public_url: address(&mut fields, "public_url", allow_insecure),
+            runbooks_url: address(&mut fields, "runbooks_url", allow_insecure),
+            health_grace: Duration::from_secs(60 * u64::from(fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN))),
             prices: prices::prices(&mut fields),
         };
         fields.refuse_unknown();
@@ -209,10 +208,30 @@ impl Config {
     pub fn secret_names(&self) -> BTreeSet<String> {
         let always = [secret::NEON_API_KEY, secret::ADMIN_TOKEN, secret::READ_TOKEN].map(str::to_owned);
         let pairs = self.pairs.iter().filter_map(|pair| pair.role_password_secret.clone());
-        let channels =
-            self.channels.iter().flat_map(|channel| std::iter::once(channel.url_secret.clone()).chain(channel.signing_secret.clone()));
+        let channels = self.channels.iter().flat_map(|channel| channel.receiver.secrets()).map(|(_, name)| name.clone());
         let smoked = self.pairs.iter().flat_map(|pair| &pair.smoke_tests).flat_map(SmokeTest::secrets).cloned();
         always.into_iter().chain(pairs).chain(channels).chain(smoked).into_set()
+    }
+
+    /// Returns what is wrong with the secrets that channels name: those that are not set, and those whose address may not be called.
+    pub fn secret_problems(&self, secrets: &BTreeMap<String, Secret>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, channel) in self.channels.iter().enumerate() {
+            for (key, name) in channel.receiver.secrets() {
+                let is_address = channel.receiver.url_secret() == Some(name);
+                let text = match secrets.get(name) {
+                    None => format!("names secret {name}, which is not set; set it with `wrangler secret put {name}`"),
+                    Some(secret) if is_address => match address_problem(secret.reveal(), self.allow_insecure) {
+                        Some(problem) => format!("names secret {name}, whose address cannot be called; {problem}"),
+                        None => continue,
+                    },
+                    Some(secret) if secret.reveal().is_empty() => format!("names secret {name}, which is empty"),
+                    Some(_) => continue,
+                };
+                problems.push(Problem { path: format!("channels[{index}].{key}"), text });
+            }
+        }
+        problems
     }
 
     /// Returns the pair of a name.
@@ -243,28 +262,6 @@ fn merge(variables: &[(String, Value)], problems: &mut Vec<Problem>) -> Map<Stri
         }
     }
     merged
-}
-
-/// Reads an address and removes a slash at its end.
-fn address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
-    let text = fields.text(key)?;
-    if let Some(problem) = address_problem(&text, allow_insecure) {
-        fields.problem(key, format!("is {text:?}; {problem}"));
-        return None;
-    }
-    Some(text.trim_end_matches('/').to_owned())
-}
-
-/// Returns what is wrong with an address.
-pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str> {
-    let host = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
-        (Some(host), _) => host,
-        (None, Some(host)) if allow_insecure => host,
-        (None, Some(_)) => return Some("allowed is https:// (or http:// with allow_insecure = true, for local use)"),
-        (None, None) => return Some("allowed is an address that begins with https://"),
-    };
-    let is_bad = host.is_empty() || host.starts_with('/') || text.contains(char::is_whitespace);
-    is_bad.then_some("allowed is an address with a host and without spaces")
 }
 
 fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
@@ -323,8 +320,9 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         fields.problem("staging_branch", "is the production branch; a run overwrites staging, so they must differ");
     }
     let role = fields.required("role", "\"neondb_owner\"");
+    fields.need("timezone", "\"America/New_York\"");
     let zone = zone(&mut fields);
-    let times = times(&mut fields);
+    let times = timetable::timetable(&mut fields);
     let backup_prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
     let keep = keep::keep_rules(&mut fields);
     let pair = (|fields: &mut Fields<'_>| {
@@ -340,7 +338,6 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let verification = verification::verification(fields);
         let smoke_tests = smoke::smoke_tests(fields, allow_insecure);
         let zone = zone?;
-        let [start_at, latest_start, deadline, catch_up_until] = times?;
         Some(Pair {
             settings,
             configured: BTreeMap::new(),
@@ -354,10 +351,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
             endpoint_cu_hundredths,
             zone_label: zone_label.unwrap_or_else(|| zone.name().to_owned()),
             zone,
-            start_at,
-            latest_start,
-            deadline,
-            catch_up_until,
+            times: times?,
             backup_prefix,
             keep: keep?,
             on_mismatch: on_mismatch.unwrap_or(OnMismatch::Keep),
@@ -385,39 +379,12 @@ fn id(fields: &mut Fields<'_>, key: &'static str, example: &str, prefix: &str) -
 }
 
 fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
-    let name = fields.required("timezone", "\"America/New_York\"")?;
+    let name = fields.text("timezone")?;
     let zone = Zone::get(&name);
     if zone.is_none() {
         fields.problem("timezone", format!("is {name:?}; allowed is an IANA name; for example \"America/New_York\""));
     }
     zone
-}
-
-/// Reads start, latest start, deadline and the end of catching up, which must come in this order.
-fn times(fields: &mut Fields<'_>) -> Option<[TimeOfDay; 4]> {
-    const ALLOWED: &str = "a local time such as \"05:30\"";
-    for (key, example) in [("start_at", "\"05:00\""), ("latest_start", "\"05:30\""), ("deadline", "\"06:00\"")] {
-        fields.need(key, example);
-    }
-    let start_at: Option<TimeOfDay> = fields.parsed("start_at", ALLOWED);
-    let latest_start: Option<TimeOfDay> = fields.parsed("latest_start", ALLOWED);
-    let deadline: Option<TimeOfDay> = fields.parsed("deadline", ALLOWED);
-    let catch_up_until: Option<TimeOfDay> = match fields.value("catch_up_until") {
-        Some(_) => fields.parsed("catch_up_until", ALLOWED),
-        None => deadline,
-    };
-    let (start_at, latest_start, deadline, catch_up_until) = (start_at?, latest_start?, deadline?, catch_up_until?);
-    if start_at > latest_start {
-        fields.problem("latest_start", format!("is {latest_start}, before start_at {start_at}; allowed is that time or later"));
-    }
-    if latest_start >= deadline {
-        fields.problem("deadline", format!("is {deadline}, not after latest_start {latest_start}; allowed is a later time"));
-    }
-    if catch_up_until < latest_start {
-        let text = format!("is {catch_up_until}, before latest_start {latest_start}; allowed is that time or later");
-        fields.problem("catch_up_until", text);
-    }
-    Some([start_at, latest_start, deadline, catch_up_until])
 }
 
 /// Reads the size of helper endpoints, a number of compute units such as 0.25, as hundredths.
@@ -433,37 +400,6 @@ fn endpoint_cu(fields: &mut Fields<'_>) -> u32 {
         fields.problem("endpoint_cu", format!("is {text}; allowed is one of {allowed}"));
     }
     found.map_or(25, |(_, hundredths)| *hundredths)
-}
-
-fn channels(fields: &mut Fields<'_>) -> Vec<Channel> {
-    let mut channels: Vec<Channel> = Vec::new();
-    let objects = fields.objects("channels");
-    if objects.len() > MOST_CHANNELS {
-        fields.problem("channels", format!("has {} entries; allowed are {MOST_CHANNELS}", objects.len()));
-    }
-    for (path, map) in objects {
-        let mut channel = Fields::new(path, map, fields.problems());
-        let name = channel.required("name", "\"on-call\"");
-        channel.need("kind", "\"slack\"");
-        let kind = channel.word("kind", &[("webhook", ChannelKind::Webhook), ("slack", ChannelKind::Slack)]);
-        let url_secret = channel.required("url_secret", "\"SLACK_WEBHOOK_URL\"");
-        if kind == Some(ChannelKind::Webhook) {
-            channel.need("signing_secret", "\"WEBHOOK_SIGNING_SECRET\"");
-        }
-        let signing_secret = channel.text("signing_secret");
-        if name.as_deref().is_some_and(|name| channels.iter().any(|other| other.name.as_str() == name)) {
-            channel.problem("name", "is used by another channel; it must be the channel's own");
-        }
-        if let Some(text) = url_secret.as_deref().filter(|text| text.contains("://")) {
-            let length = text.len();
-            channel.problem("url_secret", format!("is an address ({length} characters); allowed is the name of a secret that holds it"));
-        }
-        channel.refuse_unknown();
-        if let (Some(name), Some(kind), Some(url_secret)) = (name, kind, url_secret) {
-            channels.push(Channel { name: name.into(), kind, url_secret, signing_secret });
-        }
-    }
-    channels
 }
 
 #[cfg(test)]

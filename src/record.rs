@@ -12,6 +12,9 @@
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
 //! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
 //! | `accepted/<pair>/<run>` | `POST /runs` | pruning | a manual run whose place another run took is told after the next run |
+//! | `incident/<pair>` | a tick that tells of trouble, escalates or resolves | every tick, `GET /incidents` | an escalation is told twice, with the same id |
+//! | `acknowledged/<pair>` | `POST /incidents/{id}/acknowledge` | every tick | people are told once more within the minute |
+//! | `channels` | a tick to which a channel answered 410, `POST /channels/{name}/test` | every tick | a channel that is gone is called once more |
 //! | `request/<pair>/<key>` | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
 //!
 //! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
@@ -26,11 +29,10 @@ use serde::de::{self, DeserializeOwned, Deserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 pub use self::backups::{TakenSnapshot, VerifiedBackup, backup_key, backups, endings, facts_of_pin, ledger, pin_key, snapshot_key};
-use crate::config::Pair;
-use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
+use crate::config::{NoticeKind, Pair};
+use crate::id::{BranchId, BranchName, ChannelName, Lsn, PairName, RunId};
 use crate::port::{Clock, Metadata, Store, StoreFailure};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
-use crate::sync::notice::NoticeKind;
 use crate::sync::step::Step;
 use crate::sync::verify::{Check, CheckOutcome};
 use crate::time::{Timestamp, after, millis};
@@ -92,6 +94,43 @@ pub fn prune_key(pair: &PairName, run: &RunId) -> String {
 /// Returns the key of a pair's hold.
 pub fn hold_key(pair: &PairName) -> String {
     format!("hold/{pair}")
+}
+
+/// Returns the key of a pair's incident, the last one where none is open.
+pub fn incident_key(pair: &PairName) -> String {
+    format!("incident/{pair}")
+}
+
+/// Returns the key that says who knows of a pair's incident.
+pub fn acknowledged_key(pair: &PairName) -> String {
+    format!("acknowledged/{pair}")
+}
+
+/// The key of what is known of channels.
+pub const CHANNELS_KEY: &str = "channels";
+
+/// What is known of channels.
+///
+/// Shape: `{"format":1,"disabled":{"team":{"at":"…","notice":"hub/20261121/failed"}},"outbox":[]}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channels {
+    /// The version of this shape.
+    pub format: u32,
+    /// The channels whose address is gone, and since when.
+    pub disabled: BTreeMap<ChannelName, Disabled>,
+    /// The ids of notices about channels that some channel has not taken.
+    pub outbox: Vec<String>,
+}
+
+/// A channel has said that its address is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// When.
+    #[serde(with = "millis")]
+    pub at: Timestamp,
+    /// The notice that it would not take.
+    pub notice: String,
 }
 
 /// Returns the key of the order to cancel a run.
@@ -244,7 +283,7 @@ impl Report {
             started_at: now,
             ended_at: Some(now),
             step: Step::Preflight,
-            reason: Some(format!("no tick between {} and {} {}", pair.start_at, pair.catch_up_until, pair.zone_label)),
+            reason: Some(format!("no tick between {} and {} {}", pair.times.start_at, pair.times.catch_up_until, pair.zone_label)),
             runbook: Some("run-failed.md".to_owned()),
             staging: Some("Staging is untouched.".to_owned()),
             backup: None,
@@ -383,7 +422,7 @@ pub async fn write<W: Store + Clock>(
 /// Returns the keys of what may have been told of a run.
 pub fn notice_keys(pair: &PairName, run: &RunId) -> impl Iterator<Item = String> {
     let stem = notice_key(&format!("{pair}/{run}/"));
-    NoticeKind::ALL.iter().map(move |kind| format!("{stem}{}", kind.as_str()))
+    NoticeKind::OF_RUN.iter().map(move |kind| format!("{stem}{}", kind.as_str()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! `now` and answers with what is to be done next. `crate::tick` does it.
 
 pub mod checkpoint;
+pub mod incident;
 pub mod machine;
 pub mod notice;
 pub mod retention;

@@ -8,6 +8,7 @@
 //! Failure: where the store does not answer, nothing starts.
 
 mod act;
+mod desk;
 mod memory;
 mod meter;
 mod outbox;
@@ -17,9 +18,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::desk::Desk;
 use self::memory::Memory;
 use self::meter::Meter;
-use crate::config::{Config, Pair, secret};
+use crate::config::{Config, NoticeKind, Pair, secret};
 use crate::id::{RunId, Secret};
 use crate::port::{Level, Metadata, StoreFailure, World};
 use crate::record::{self, Report};
@@ -53,6 +55,7 @@ pub struct Context<'a, W: World> {
     /// The instant at which it hands over.
     wall: Timestamp,
     watch: Watch<'a>,
+    desk: Desk,
 }
 
 /// What a tick did.
@@ -71,7 +74,7 @@ pub struct Summary {
 impl<'a, W: World> Context<'a, W> {
     /// Prepares a tick that hands over at `wall`.
     pub fn new(world: &'a W, config: &'a Config, secrets: &'a Secrets, wall: Timestamp, watch: Watch<'a>) -> Self {
-        Self { world: Meter::new(world), config, secrets, wall, watch }
+        Self { world: Meter::new(world), config, secrets, wall, watch, desk: Desk::default() }
     }
 
     /// Does what is due: delivers notices, then advances one pair, the one with the earliest deadline first.
@@ -86,36 +89,62 @@ impl<'a, W: World> Context<'a, W> {
                 return self.finish(summary);
             }
         };
+        self.deliver_waiting(now).await;
+        self.forget_told_channels().await;
         let mut candidates = Vec::new();
         for (pair, memory) in self.config.pairs.iter().zip(memories) {
-            let mut memory = match memory {
-                Ok(memory) => memory,
-                Err((error, is_told)) => {
-                    let facts = [("pair", pair.name.to_string()), ("error", error.to_string())];
-                    self.log(Level::Error, "pair left alone", &facts);
-                    if !is_told {
-                        let run = schedule::today(pair, now).run;
-                        self.tell(notice::of_stuck_pair(pair, &run, &error.to_string(), &self.config.label, now), now).await;
-                    }
-                    continue;
-                }
-            };
-            self.mark_taken(&memory, now).await;
-            self.deliver_due(&mut memory, now).await;
-            self.correct(&memory, now).await;
-            self.tell_lateness(pair, &mut memory, now).await;
-            if let Some(checkpoint) = self.candidate(pair, &memory, now).await {
-                // What comes after a run that was told waits for every run.
-                candidates.push(((checkpoint.is_published, memory.day.deadline), pair, checkpoint));
+            match memory {
+                Ok(memory) => candidates.extend(self.see_to(pair, memory, now).await),
+                Err((error, is_told)) => self.leave_alone(pair, &error, is_told, now).await,
             }
         }
         candidates.sort_by_key(|(order, ..)| *order);
         if let Some((_, pair, checkpoint)) = candidates.into_iter().next() {
             let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
+            self.settle_incident(pair, &checkpoint).await;
             summary.driven = Some((checkpoint.run.clone(), checkpoint.status()));
             summary.is_handed_over = !is_over;
         }
         self.finish(summary)
+    }
+
+    /// Sees to what a pair is owed before a run, and returns the run that wants to be driven, with its place in the order.
+    async fn see_to<'p>(&self, pair: &'p Pair, mut memory: Memory, now: Timestamp) -> Option<((bool, Timestamp), &'p Pair, Checkpoint)> {
+        self.mark_taken(&memory, now).await;
+        self.strike_taken(&mut memory).await;
+        self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
+        self.correct(&memory, now).await;
+        self.tell_misconfigured(pair, &memory, now).await;
+        self.tell_missed_deadline(pair, &memory, now).await;
+        let mut checkpoint = self.candidate(pair, &memory, now).await?;
+        // A checkpoint that was lost or is old does not make people hear it twice.
+        let told = memory.told.iter().filter(|notice| notice.run == checkpoint.run).map(|notice| notice.kind);
+        checkpoint.lateness_told.extend(told);
+        // What comes after a run that was told waits for every run.
+        Some(((checkpoint.is_published, memory.day.deadline), pair, checkpoint))
+    }
+
+    /// Does nothing for a pair of which a record cannot be read, and says so once a day.
+    async fn leave_alone(&self, pair: &Pair, error: &record::RecordError, is_told: bool, now: Timestamp) {
+        self.log(Level::Error, "pair left alone", &[("pair", pair.name.to_string()), ("error", error.to_string())]);
+        if !is_told {
+            let [run, _] = schedule::recent_runs(pair, now);
+            self.tell(notice::of_stuck_pair(pair, &run, &error.to_string(), &self.config.label, now), now).await;
+        }
+    }
+
+    /// Tells, once a day, what is configured and cannot be used. It is told with the first pair.
+    async fn tell_misconfigured(&self, pair: &Pair, memory: &Memory, now: Timestamp) {
+        let is_first = self.config.pairs.first().is_some_and(|first| first.name == pair.name);
+        if !is_first || memory.is_told(NoticeKind::Misconfigured) {
+            return;
+        }
+        let problems: Vec<String> = self.config.secret_problems(self.secrets).iter().map(ToString::to_string).collect();
+        if problems.is_empty() {
+            return;
+        }
+        self.log(Level::Error, "configuration cannot be used", &[("problems", problems.join("; "))]);
+        self.tell(notice::of_misconfigured(pair, &memory.day.run, &problems, &self.config.label, now), now).await;
     }
 
     fn finish(&self, mut summary: Summary) -> Summary {
@@ -166,7 +195,7 @@ impl<'a, W: World> Context<'a, W> {
             return self.swept(memory, now);
         }
         match memory.day.due(now) {
-            Due::Later { .. } => self.swept(memory, now),
+            Due::Later { .. } | Due::Off => self.swept(memory, now),
             Due::Start => {
                 let start = Start {
                     pair: pair.name.clone(),
@@ -176,20 +205,29 @@ impl<'a, W: World> Context<'a, W> {
                     hold: memory.hold.clone(),
                     give_up_at: memory.day.give_up_at(now),
                     settings: pair.settings.clone(),
+                    history: memory.history.clone(),
                 };
                 let mut checkpoint = Checkpoint::start(start, now);
-                if now > memory.day.latest_start && !memory.is_late_told {
-                    self.tell(notice::of_late_start(&checkpoint, pair, &self.config.label, now), now).await;
-                }
+                self.log_warnings(now);
                 // Notices of the run before that are still on their way must not be forgotten with it.
                 checkpoint.outbox = memory.checkpoint.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
                 checkpoint.outbox.extend(left);
+                if now > memory.day.latest_start && !memory.is_told(NoticeKind::LateStart) {
+                    checkpoint.outbox.extend(self.tell(notice::of_late_start(&checkpoint, pair, &self.config.label, now), now).await);
+                }
                 Some(checkpoint)
             }
             Due::Missed => {
                 self.miss(pair, run, now).await;
                 None
             }
+        }
+    }
+
+    /// Writes down what deserves a look in the settings, once for each scheduled run.
+    fn log_warnings(&self, now: Timestamp) {
+        for warning in schedule::warnings(self.config, now) {
+            self.log(Level::Warn, "configuration deserves a look", &[("warning", warning)]);
         }
     }
 
@@ -229,7 +267,12 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Drives one run, as [`Context::tick`] does, and logs what it cost.
     pub async fn drive_one(&self, pair: &Pair, checkpoint: Checkpoint) -> (Checkpoint, bool) {
+        // Without it no incident is changed: what is told now joins the next tick's.
+        if let Err(error) = self.load_desk(pair).await {
+            self.log(Level::Warn, "incident not read", &[("error", error.to_string())]);
+        }
         let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
+        self.settle_incident(pair, &checkpoint).await;
         let driven = Some((checkpoint.run.clone(), checkpoint.status()));
         self.finish(Summary { driven, is_handed_over: !is_over, ..Summary::default() });
         (checkpoint, is_over)
@@ -258,6 +301,7 @@ impl<'a, W: World> Context<'a, W> {
         let wall_budget = between(now, self.wall);
         let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
         let (mut saved_at, _) = self.save(&run.checkpoint).await;
+        self.ping_start(pair, &run.checkpoint).await;
         // Doubled after each save that failed: a store that takes no writes must not eat the budget.
         let mut between_saves = BETWEEN_SAVES;
         for _ in 0..ACTIONS_PER_TICK {
@@ -269,6 +313,7 @@ impl<'a, W: World> Context<'a, W> {
                 between_saves = if is_saved { BETWEEN_SAVES } else { between_saves * 2 };
             }
             let step = run.checkpoint.step;
+            self.tell_lateness(pair, &mut run.checkpoint, now).await;
             match machine::next(&run, pair, now) {
                 Decision::Done => {
                     run.checkpoint.driven_until = None;

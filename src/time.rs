@@ -20,6 +20,11 @@ pub fn after(at: Timestamp, duration: Duration) -> Timestamp {
     at + TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
+/// Returns `at` less a duration.
+pub fn before(at: Timestamp, duration: Duration) -> Timestamp {
+    at - TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
 /// Returns the time from `start` to `end`; zero when `end` is earlier.
 pub fn between(start: Timestamp, end: Timestamp) -> Duration {
     (end - start).to_std().unwrap_or_default()
@@ -39,6 +44,18 @@ pub fn render_duration(duration: Duration) -> String {
         format!("{} s", milliseconds / 1000)
     } else {
         format!("{} min", milliseconds / 60_000)
+    }
+}
+
+/// Renders a margin as people say it: `less than a minute`, `1 minute`, `56 minutes`, `3 hours`, `1 hour 5 minutes`.
+pub fn render_minutes(duration: Duration) -> String {
+    let counted = |count: u64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
+    let minutes = duration.as_secs() / 60;
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => "less than a minute".to_owned(),
+        (0, minutes) => counted(minutes, "minute"),
+        (hours, 0) => counted(hours, "hour"),
+        (hours, minutes) => format!("{} {}", counted(hours, "hour"), counted(minutes, "minute")),
     }
 }
 
@@ -182,6 +199,18 @@ impl Zone {
     /// Returns the civil date at an instant.
     pub fn date(&self, at: Timestamp) -> NaiveDate {
         self.local(at).date()
+    }
+
+    /// Returns the local time of day at an instant, to the minute.
+    pub fn time_of_day(&self, at: Timestamp) -> TimeOfDay {
+        let local = self.local(at);
+        TimeOfDay(small(local.hour() * 60 + local.minute()))
+    }
+
+    /// Returns whether a local time does not exist on a date, because the clocks go forward over it.
+    pub fn skips(&self, date: NaiveDate, time: TimeOfDay) -> bool {
+        let at = self.instant(date, time);
+        self.date(at) != date || self.time_of_day(at) != time
     }
 
     /// Returns the civil date and time at an instant, to the second.

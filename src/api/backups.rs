@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiRequest, ApiResponse, Problem, body, reason_and_end, unavailable};
-use crate::config::{Config, KeepRules, Pair, Rule, secret};
+use super::{ApiRequest, ApiResponse, Asked, Problem, body, reason_and_end, unavailable};
+use crate::config::{KeepRules, Rule, secret};
 use crate::id::{BranchName, RunId};
 use crate::neon::wire::{BranchList, Endpoint, Owner, Snapshot};
 use crate::neon::{Api, Call, Reply};
@@ -13,16 +13,7 @@ use crate::port::{Method, World};
 use crate::record;
 use crate::sync::machine::{is_our_backup, run_of_backup};
 use crate::sync::retention::{self, Entry, Forecast, Inventory, Kind, Known, Pin, Records, Room};
-use crate::tick::Secrets;
 use crate::time::render;
-
-/// What an answer about a pair's backups is made from.
-pub(super) struct Asked<'a, W> {
-    pub(super) world: &'a W,
-    pub(super) config: &'a Config,
-    pub(super) secrets: &'a Secrets,
-    pub(super) pair: &'a Pair,
-}
 
 impl<W: World> Asked<'_, W> {
     /// Shows every backup and every branch with a name like ours, each with the reasons to stay or to go.

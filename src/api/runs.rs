@@ -7,7 +7,7 @@ use crate::config::{Config, Pair};
 use crate::id::{RunId, digest};
 use crate::port::{StoreFailure, World};
 use crate::record::{self, Report};
-use crate::sync::checkpoint::{Checkpoint, Goal, Hold, Prune, Start};
+use crate::sync::checkpoint::{Checkpoint, Goal, History, Hold, Prune, Start};
 use crate::sync::schedule;
 
 /// Pages of a listing that are read; a page has up to 1,000 runs, so these reach back more than ten years.
@@ -62,6 +62,7 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
         hold: hold.filter(|hold| hold.is_in_force(now)),
         give_up_at: schedule::manual_give_up_at(now),
         settings: pair.settings.clone(),
+        history: History::after(last.as_ref()),
     };
     let mut checkpoint = Checkpoint::start(start, now);
     checkpoint.outbox = last.map(|last| last.outbox).unwrap_or_default();

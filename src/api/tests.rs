@@ -1,6 +1,10 @@
 //! The API against a store in memory.
 
+mod notices;
+
 use std::cell::RefCell;
+
+use serde_json::json;
 
 use super::*;
 use crate::id::Secret;
@@ -17,6 +21,10 @@ struct Memory {
     snapshots: Vec<Value>,
     /// Requests and calls of the store.
     asked: std::cell::Cell<u32>,
+    /// What channels answer.
+    channel_status: std::cell::Cell<u16>,
+    /// What was sent to channels, as address and body.
+    sent: RefCell<Vec<(String, String)>>,
 }
 
 impl Memory {
@@ -36,6 +44,10 @@ impl Clock for Memory {
 impl Http for Memory {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
         self.count();
+        if request.url.contains("hooks.example.com") {
+            self.sent.borrow_mut().push((request.url, request.body));
+            return Ok(HttpResponse { status: self.channel_status.get(), ..HttpResponse::default() });
+        }
         let Some(branches) = &self.branches else { return Err(HttpFailure::Disconnected) };
         let body = match request.url.rsplit('/').next() {
             Some("endpoints") => json!({"endpoints": []}),
@@ -85,7 +97,10 @@ fn config() -> Config {
         "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
         "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
         "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 7, "keep_displaced": 1
-    }]});
+    }], "channels": [
+        {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"},
+        {"name": "team", "kind": "slack", "url_secret": "SLACK_URL"}
+    ]});
     Config::from_value(&value).expect("the configuration is complete")
 }
 
@@ -106,9 +121,16 @@ fn request(method: Method, path: &str, token: Option<&str>, body: &str) -> ApiRe
 }
 
 fn ask(memory: &Memory, request: &ApiRequest) -> (u16, Value, bool) {
-    let secrets: Secrets = [("ADMIN_TOKEN", "admin"), ("READ_TOKEN", "reader"), ("NEON_API_KEY", "napi")]
-        .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
-        .into();
+    let secrets: Secrets = [
+        ("ADMIN_TOKEN", "admin"),
+        ("READ_TOKEN", "reader"),
+        ("NEON_API_KEY", "napi"),
+        ("WEBHOOK_URL", "https://hooks.example.com/webhook"),
+        ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("SLACK_URL", "https://hooks.example.com/slack"),
+    ]
+    .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
+    .into();
     let config = config();
     let mut future = Box::pin(answer(memory, Ok(&config), &secrets, request));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -121,7 +143,7 @@ fn ask(memory: &Memory, request: &ApiRequest) -> (u16, Value, bool) {
 #[test]
 fn without_a_token_only_health_answers() {
     let memory = Memory::default();
-    assert_eq!(ask(&memory, &request(Method::Get, "/health", None, "")).0, 200);
+    assert_eq!(ask(&memory, &request(Method::Get, "/health", None, "")).0, 503, "nothing has succeeded yet");
     assert_eq!(ask(&memory, &request(Method::Get, "/runs", None, "")).0, 401);
     assert_eq!(ask(&memory, &request(Method::Get, "/runs", Some("wrong"), "")).0, 401);
     assert_eq!(ask(&memory, &request(Method::Get, "/nothing", None, "")).0, 401);

@@ -31,7 +31,8 @@ fn a_complete_configuration_is_read() {
     let config = Config::from_value(&good()).expect("the configuration is complete");
     let pair = config.pair("hub").expect("the pair is there");
     assert_eq!(pair.keep.at_least, 3);
-    assert_eq!(pair.catch_up_until, pair.deadline);
+    assert_eq!(pair.times.catch_up_until, pair.times.deadline);
+    assert_eq!(pair.times.earliest_start, pair.times.start_at);
     assert_eq!(pair.endpoint_cu_hundredths, 25);
     assert!(pair.keep_passwords);
 }

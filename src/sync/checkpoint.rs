@@ -5,6 +5,8 @@
 //! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
 //! locks, the checkpoint is a memory.
 
+mod ending;
+mod history;
 mod prune;
 mod snapshot;
 
@@ -13,9 +15,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::ending::{Ending, RunStatus, Verdict};
+pub use self::history::{History, Pace};
 pub use self::prune::Prune;
 pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
-use crate::config::LONGEST_WALL_BUDGET;
+use crate::config::{LONGEST_WALL_BUDGET, NoticeKind};
 use crate::id::{BranchId, BranchName, DatabaseName, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint, Probe};
@@ -129,6 +133,12 @@ pub struct Checkpoint {
     pub prune: Prune,
     /// Notices that some channel has not taken.
     pub outbox: Vec<String>,
+    /// What is remembered of the runs before it.
+    #[serde(default)]
+    pub history: History,
+    /// What people were told of its being late.
+    #[serde(default)]
+    pub lateness_told: BTreeSet<NoticeKind>,
 }
 
 /// How far a run is to go.
@@ -291,67 +301,6 @@ pub struct RecordedError {
     pub text: String,
 }
 
-/// Why a run will end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
-    /// How it will end.
-    pub status: RunStatus,
-    /// Why; fits after "Error:".
-    pub reason: String,
-    /// The page of `runbooks/` to open.
-    pub runbook: String,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// How.
-    pub status: RunStatus,
-    /// When.
-    #[serde(with = "millis")]
-    pub at: Timestamp,
-    /// At which step.
-    pub step: Step,
-    /// Why, when it did not succeed.
-    pub reason: Option<String>,
-    /// The page of `runbooks/` to open, when it did not succeed.
-    pub runbook: Option<String>,
-    /// What staging holds, as observed.
-    pub staging: String,
-}
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunStatus {
-    /// Under way.
-    Running,
-    /// Every check named in the report was run and was equal.
-    Succeeded,
-    /// It ended without that.
-    Failed,
-    /// Somebody ended it, or what it was started with has changed.
-    Cancelled,
-    /// Another run has restored staging since.
-    Superseded,
-    /// It was never started.
-    Missed,
-}
-
-impl RunStatus {
-    /// Returns the word that is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Superseded => "superseded",
-            Self::Missed => "missed",
-        }
-    }
-}
-
 /// What starts a run.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -369,6 +318,8 @@ pub struct Start {
     pub give_up_at: Timestamp,
     /// A digest of the pair's settings.
     pub settings: String,
+    /// What is remembered of the runs before it.
+    pub history: History,
 }
 
 impl Checkpoint {
@@ -418,6 +369,8 @@ impl Checkpoint {
             is_published: false,
             prune: Prune::default(),
             outbox: Vec::new(),
+            history: start.history,
+            lateness_told: BTreeSet::new(),
         }
     }
 
@@ -523,6 +476,7 @@ pub(crate) mod tests {
             hold: None,
             give_up_at: at("2026-11-21T12:00:00Z"),
             settings: String::new(),
+            history: History::default(),
         };
         Checkpoint::start(start, at("2026-11-21T10:00:00Z"))
     }

@@ -1,21 +1,24 @@
 //! Says what the calendar asks for: is a run due, is it late, was the day missed?
 //!
-//! In: a pair's local times and `now`. Out: a [`Due`], pure.
+//! In: a pair's local times, how long its runs take, and `now`. Out: a [`Due`], pure.
 //!
-//! Invariants: a civil date has one scheduled run; nothing starts before `start_at` or after `catch_up_until`.
+//! Invariants: a civil date has one scheduled run; nothing starts before `earliest_start` or after `catch_up_until`; a day off has none.
 
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
 
-use crate::config::Pair;
+use crate::config::{Config, Pair};
 use crate::id::RunId;
+use crate::sync::checkpoint::{Checkpoint, History};
 use crate::sync::step::RUN_GRACE;
-use crate::time::{Timestamp, after};
+use crate::time::{Timestamp, after, before, between};
 
 /// What the calendar asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
+    /// The date has no run.
+    Off,
     /// Today's run is not due before `at`.
     Later {
         /// When it will be.
@@ -34,7 +37,9 @@ pub struct Day {
     pub date: NaiveDate,
     /// The run of that date.
     pub run: RunId,
-    /// A run starts at this instant or later.
+    /// Whether the date has a run.
+    pub has_run: bool,
+    /// A run starts at this instant or later: at `start_at`, or earlier where runs are too long for that.
     pub start_at: Timestamp,
     /// A start after this is late.
     pub latest_start: Timestamp,
@@ -45,33 +50,47 @@ pub struct Day {
 }
 
 /// Returns the instants of a date.
-pub fn day(pair: &Pair, date: NaiveDate) -> Day {
+pub fn day(pair: &Pair, date: NaiveDate, history: &History) -> Day {
     let at = |time| pair.zone.instant(date, time);
+    let times = &pair.times;
+    let (start_at, deadline) = (at(times.start_at), at(times.deadline));
+    // Early enough for a long run, where the runs so far tell how long that is.
+    let needed = history.long_run().map(|long| before(deadline, long + times.start_margin));
+    let start_at = needed.map_or(start_at, |needed| start_at.min(needed).max(at(times.earliest_start)));
     Day {
         date,
         run: RunId::scheduled(date),
-        start_at: at(pair.start_at),
-        latest_start: at(pair.latest_start),
-        deadline: at(pair.deadline),
-        catch_up_until: at(pair.catch_up_until),
+        has_run: times.has_run(date),
+        start_at,
+        latest_start: at(times.latest_start),
+        deadline,
+        catch_up_until: at(times.catch_up_until),
     }
 }
 
 /// Returns the instants of the pair's present civil date.
-pub fn today(pair: &Pair, now: Timestamp) -> Day {
-    day(pair, pair.zone.date(now))
+pub fn today(pair: &Pair, history: &History, now: Timestamp) -> Day {
+    day(pair, pair.zone.date(now), history)
+}
+
+/// Returns the run of the pair's present civil date, and of the one before.
+pub fn recent_runs(pair: &Pair, now: Timestamp) -> [RunId; 2] {
+    let today = pair.zone.date(now);
+    [today, today.pred_opt().unwrap_or(today)].map(RunId::scheduled)
 }
 
 /// Returns the instants of the civil date before the present one.
-pub fn yesterday(pair: &Pair, now: Timestamp) -> Day {
+pub fn yesterday(pair: &Pair, history: &History, now: Timestamp) -> Day {
     let today = pair.zone.date(now);
-    day(pair, today.pred_opt().unwrap_or(today))
+    day(pair, today.pred_opt().unwrap_or(today), history)
 }
 
 impl Day {
     /// Says what this date asks for at `now`.
     pub fn due(&self, now: Timestamp) -> Due {
-        if now < self.start_at {
+        if !self.has_run {
+            Due::Off
+        } else if now < self.start_at {
             Due::Later { at: self.start_at }
         } else if now <= self.catch_up_until {
             Due::Start
@@ -86,10 +105,82 @@ impl Day {
     }
 }
 
-/// Returns the dates whose schedule `check-config` shows: today and the six that follow.
-pub fn week(pair: &Pair, now: Timestamp) -> Vec<Day> {
+/// Returns the dates from the present one on, as they will be if runs stay as long as they are.
+pub fn days(pair: &Pair, history: &History, now: Timestamp) -> impl Iterator<Item = Day> {
     let first = pair.zone.date(now);
-    (0..7).filter_map(|days| first.checked_add_days(Days::new(days))).map(|date| day(pair, date)).collect()
+    let dates = (0..DAYS_AHEAD).filter_map(move |days| first.checked_add_days(Days::new(days)));
+    dates.map(|date| day(pair, date, history))
+}
+
+/// Days that are looked at when the next run, or the last that was to be done, is looked for: a year of holidays.
+const DAYS_AHEAD: u64 = 366;
+
+/// Returns the next date with a run that can still start and is none of `done`.
+pub fn next_run(pair: &Pair, history: &History, done: Option<&RunId>, now: Timestamp) -> Option<Day> {
+    days(pair, history, now).find(|day| day.has_run && Some(&day.run) != done && now <= day.catch_up_until)
+}
+
+/// Returns the last date whose run should have succeeded by now, `grace` after its deadline.
+pub fn last_expected(pair: &Pair, history: &History, grace: Duration, now: Timestamp) -> Option<Day> {
+    let today = pair.zone.date(now);
+    let dates = (0..DAYS_AHEAD).filter_map(|days| today.checked_sub_days(Days::new(days)));
+    dates.map(|date| day(pair, date, history)).find(|day| day.has_run && after(day.deadline, grace) <= now)
+}
+
+/// Returns when a scheduled run that is under way is expected to be done; `None` where too few runs tell how long they take.
+pub fn expected_end(run: &Checkpoint, now: Timestamp) -> Option<Timestamp> {
+    let since = run.steps.last().map_or(run.started_at, |step| step.started_at);
+    // A step that is to be tried again does nothing until then.
+    let from = run.not_before.map_or(now, |not_before| not_before.max(now));
+    let remaining = run.history.remaining(run.step, between(since, now))?;
+    Some(after(from, remaining))
+}
+
+/// Returns what deserves a look although it can be carried out, each with its path: local times that do not exist on some day of the year ahead,
+/// and pairs whose runs are due at the same time.
+pub fn warnings(config: &Config, now: Timestamp) -> Vec<String> {
+    let skipped = config.pairs.iter().enumerate().flat_map(|(index, pair)| skipped_times(index, pair, now));
+    skipped.chain(overlaps(config, now)).collect()
+}
+
+fn skipped_times(index: usize, pair: &Pair, now: Timestamp) -> Vec<String> {
+    let times = &pair.times;
+    let named = [
+        ("earliest_start", times.earliest_start),
+        ("start_at", times.start_at),
+        ("latest_start", times.latest_start),
+        ("deadline", times.deadline),
+        ("catch_up_until", times.catch_up_until),
+    ];
+    let none = History::default();
+    let dates: Vec<NaiveDate> = days(pair, &none, now).map(|day| day.date).collect();
+    let found = named.into_iter().filter_map(|(key, time)| {
+        let date = dates.iter().find(|date| pair.zone.skips(**date, time))?;
+        let instead = pair.zone.time_of_day(pair.zone.instant(*date, time));
+        Some(format!("pairs[{index}].{key}: {time} does not exist in {} on {date}: it is {instead} there", pair.zone.name()))
+    });
+    found.collect()
+}
+
+/// Finds pairs whose windows overlap on one of the next seven days: one invocation advances one run, so the second waits for the first.
+fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
+    let none = History::default();
+    let week = |pair: &'_ Pair| -> Vec<Day> { days(pair, &none, now).take(7).filter(|day| day.has_run).collect() };
+    let weeks: Vec<Vec<Day>> = config.pairs.iter().map(week).collect();
+    let mut found = Vec::new();
+    for (index, days) in weeks.iter().enumerate() {
+        for (other, earlier) in weeks.iter().enumerate().take(index) {
+            let meets = |day: &&Day| earlier.iter().any(|one| day.start_at < one.deadline && one.start_at < day.deadline);
+            if let Some(day) = days.iter().find(meets) {
+                found.push(format!(
+                    "pairs[{index}].start_at: on {} the run of {} may be under way at the same time as that of {} (pairs[{other}]); one invocation \
+                     advances one run, the earliest deadline first, so leave each the time that it takes",
+                    day.date, config.pairs[index].name, config.pairs[other].name
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// Returns when a manual run that starts at `now` is given up.
@@ -121,7 +212,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_run_is_due_between_its_start_and_the_end_of_catching_up() {
-        let due = |now: &str| today(&pair(), at(now)).due(at(now));
+        let due = |now: &str| today(&pair(), &History::default(), at(now)).due(at(now));
         assert_eq!(due("2026-11-21T09:59:59Z"), Due::Later { at: at("2026-11-21T10:00:00Z") });
         assert_eq!(due("2026-11-21T10:00:00Z"), Due::Start);
         assert_eq!(due("2026-11-21T11:00:00Z"), Due::Start);
@@ -130,11 +221,11 @@ pub(crate) mod tests {
 
     #[test]
     fn the_date_is_the_pairs_own() {
-        assert_eq!(today(&pair(), at("2026-11-22T02:00:00Z")).run.as_str(), "20261121");
+        assert_eq!(today(&pair(), &History::default(), at("2026-11-22T02:00:00Z")).run.as_str(), "20261121");
     }
 
     #[test]
     fn the_schedule_follows_daylight_saving() {
-        assert_eq!(today(&pair(), at("2026-07-01T12:00:00Z")).start_at, at("2026-07-01T09:00:00Z"));
+        assert_eq!(today(&pair(), &History::default(), at("2026-07-01T12:00:00Z")).start_at, at("2026-07-01T09:00:00Z"));
     }
 }

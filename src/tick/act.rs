@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use super::{Context, RESERVE};
-use crate::config::{Pair, SmokeTest, secret};
+use crate::config::{NoticeKind, Pair, SmokeTest, secret};
 use crate::id::{RunId, Secret};
 use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
@@ -14,7 +14,7 @@ use crate::port::{Clock as _, Http as _, Level, Store as _, World};
 use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
-use crate::sync::notice::{self, NoticeKind, Outgoing};
+use crate::sync::notice::{self, Outgoing};
 use crate::sync::smoke::{self, Captured};
 use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, between};
@@ -27,8 +27,8 @@ pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 
     match action {
         // A record, a pin and a snapshot of each.
         Action::Forget(runs) => 3 * u32::try_from(runs.len()).unwrap_or(u32::MAX),
-        // What is known of it, the notice twice; one request for each channel.
-        Action::NoteSnapshot => 3 + channel_count,
+        // What is known of it, the notice twice, the incident, its end twice; two requests for each channel.
+        Action::NoteSnapshot => 6 + 2 * channel_count,
         // The intent is saved before the call; backups and manual runs are listed apart.
         Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger => 2,
         // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
@@ -191,7 +191,6 @@ impl<W: World> Context<'_, W> {
         }
         for mut outgoing in undelivered(&found) {
             self.deliver(&mut outgoing, now).await;
-            self.store_notice(&outgoing).await;
             waiting.extend((!outgoing.is_delivered()).then_some(outgoing.notice.id));
         }
         // What waits for a channel is only in this tick's hands so far: where it dies, the next run has to find the lost one again.
@@ -220,7 +219,7 @@ impl<W: World> Context<'_, W> {
             // People must not wait for the store. What cannot be recorded is not called an end: the next tick may come to another.
             let now = self.world.now();
             if let Some(stuck) = notice::of_unrecorded_run(checkpoint, pair, &self.config.label, now) {
-                self.deliver(&mut Outgoing::new(stuck, &self.config.channels, now), now).await;
+                self.send(&mut Outgoing::new(stuck, &self.config.channels, now), now).await;
             }
         }
         published
@@ -264,7 +263,10 @@ impl<W: World> Context<'_, W> {
         );
         (self.watch)("verdict", json!({"status": report.status.as_str(), "text": told.text}));
         let is_stored = stored.is_some();
-        let mut outgoing = stored.unwrap_or_else(|| Outgoing::new(told, &self.config.channels, now));
+        let mut outgoing = stored.unwrap_or_else(|| {
+            self.take_up(&mut told);
+            Outgoing::new(told, &self.config.channels, now)
+        });
         // The notice first: a tick that dies between the two would otherwise end the run in silence. What nobody will remember is not told.
         if !is_stored && !self.store_notice(&outgoing).await {
             return None;
@@ -273,7 +275,8 @@ impl<W: World> Context<'_, W> {
         if earlier.is_none() {
             is_safe = self.store_result(&result_key, &report).await;
         }
-        self.deliver(&mut outgoing, now).await;
+        self.send(&mut outgoing, now).await;
+        self.desk.keep(&outgoing);
         if outgoing.is_delivered() && is_safe {
             outbox.remove(&outgoing.notice.id);
             if checkpoint.is_manual {
@@ -342,7 +345,12 @@ impl<W: World> Context<'_, W> {
         let waiting = match notice::of_snapshot(checkpoint, pair, &self.config.label, now) {
             Some(notice) => {
                 self.log(Level::Warn, "snapshot told", &[("run", checkpoint.run.to_string()), ("text", notice.text.clone())]);
-                self.tell(notice, now).await
+                let is_verified = notice.kind == NoticeKind::SnapshotVerified;
+                let waiting = self.tell(notice, now).await;
+                if is_verified {
+                    self.resolve_by_snapshot(pair, checkpoint, now).await;
+                }
+                waiting
             }
             None => None,
         };
@@ -408,7 +416,7 @@ mod tests {
             (cost(&Action::Smoke(0), 2, false), 1),
             (cost(&Action::ReadLedger, 2, false), 2),
             (cost(&Action::ReadEndings(Vec::new()), 2, false), 1),
-            (cost(&Action::NoteSnapshot, 2, false), 5),
+            (cost(&Action::NoteSnapshot, 2, false), 10),
             (cost(&Action::Forget(vec![run.clone(); 2]), 2, false), 6),
             (cost(&Action::Publish, 0, false), 4),
             (cost(&Action::Publish, 3, false), 7),

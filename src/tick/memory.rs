@@ -1,17 +1,20 @@
-//! What is remembered of a pair, read at the beginning of a tick.
+//! What is remembered of the pairs, read at the beginning of a tick.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::Context;
-use crate::config::Pair;
-use crate::id::RunId;
+use crate::config::{NoticeKind, Pair};
+use crate::id::{PairName, RunId};
+use crate::ordered::IntoOrdered as _;
 use crate::port::World;
-use crate::record::{self, KEYS_PER_READ, RecordError};
-use crate::sync::checkpoint::{Checkpoint, Hold};
-use crate::sync::notice::{Notice, NoticeKind, Outgoing};
+use crate::record::{self, Channels, KEYS_PER_READ, RecordError};
+use crate::sync::checkpoint::{Checkpoint, History, Hold};
+use crate::sync::incident::{Acknowledgement, Incident};
+use crate::sync::notice::{Notice, Outgoing};
 use crate::sync::schedule::{self, Day};
 use crate::time::{Timestamp, between};
 
@@ -22,22 +25,30 @@ const MANUAL_IS_RECENT: Duration = Duration::from_hours(1);
 pub(super) struct Memory {
     pub(super) day: Day,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// What is remembered of the runs so far.
+    pub(super) history: History,
     /// Whether today's run has a result.
     pub(super) is_ended: bool,
     pub(super) hold: Option<Hold>,
-    /// Notices that some channel has not taken.
-    pub(super) notices: Vec<Outgoing>,
-    /// The ids of notices that every channel has taken.
-    pub(super) delivered: Vec<String>,
     /// Notices that every channel has taken, which only the checkpoint knows so far.
     pub(super) taken: Vec<Outgoing>,
     /// Successes that were told beside something that says the opposite.
     pub(super) contradicted: Vec<Contradiction>,
-    /// Whether people were told that today's run is late.
-    pub(super) is_late_told: bool,
+    /// What people were told of the runs of today and yesterday, and of a manual run that has just ended.
+    pub(super) told: Vec<Notice>,
     /// Yesterday, when the pair was there and no run of that date was started or told as missed.
     pub(super) unjudged: Option<Day>,
 }
+
+impl Memory {
+    /// Returns whether people were told this of today's run.
+    pub(super) fn is_told(&self, kind: NoticeKind) -> bool {
+        self.told.iter().any(|notice| notice.run == self.day.run && notice.kind == kind)
+    }
+}
+
+/// What is remembered of one pair, or why it cannot be read, and whether people were told of that.
+pub(super) type Remembered = Result<Memory, (RecordError, bool)>;
 
 /// A result, of which only its being there and its version matter here.
 #[derive(Deserialize)]
@@ -49,40 +60,84 @@ pub(super) struct Contradiction {
     pub(super) others: Vec<NoticeKind>,
 }
 
+/// What was read, by its key.
+type Found = BTreeMap<String, Option<String>>;
+
 impl<W: World> Context<'_, W> {
-    /// Reads what is remembered of every pair, in one request for up to five pairs. A record that cannot be read stops its own pair only.
-    pub(super) async fn load(&self, now: Timestamp) -> Result<Vec<Result<Memory, (RecordError, bool)>>, RecordError> {
-        let mut keys = Vec::new();
+    /// Reads what is remembered of every pair, in one request for up to three pairs. A record that cannot be read stops its own pair only.
+    ///
+    /// Of a pair there are thirty-two keys, and one for all channels; a request reads a hundred.
+    pub(super) async fn load(&self, now: Timestamp) -> Result<Vec<Remembered>, RecordError> {
+        let mut keys = vec![record::CHANNELS_KEY.to_owned()];
         for pair in &self.config.pairs {
-            keys.extend([record::checkpoint_key(&pair.name), record::hold_key(&pair.name)]);
-            for day in [schedule::today(pair, now), schedule::yesterday(pair, now)] {
-                keys.push(record::result_key(&pair.name, &day.run));
-                keys.extend(record::notice_keys(&pair.name, &day.run));
+            keys.extend(keys_of(pair));
+            for run in schedule::recent_runs(pair, now) {
+                keys.push(record::result_key(&pair.name, &run));
+                keys.extend(record::notice_keys(&pair.name, &run));
             }
         }
         let mut found = self.read_all(&keys).await?;
-        // Notices of a manual run, or of yesterday's, are known from the checkpoint alone.
-        let mut more = Vec::new();
-        let mut checkpoints = Vec::new();
+        self.take_channels(&found);
+        // Notices of a manual run, of an incident or of a channel, and yesterday's, are known from where they were told.
+        let mut more: Vec<String> = self.desk.channels.borrow().outbox.iter().map(|id| record::notice_key(id)).collect();
         for pair in &self.config.pairs {
             let checkpoint: Result<Option<Checkpoint>, RecordError> = decode_found(&found, &record::checkpoint_key(&pair.name));
             if let Ok(Some(checkpoint)) = &checkpoint {
-                more.extend(checkpoint.outbox.iter().map(|id| record::notice_key(id)).filter(|key| !found.contains_key(key)));
+                more.extend(checkpoint.outbox.iter().map(|id| record::notice_key(id)));
                 more.extend(notices_of_manual_run(pair, checkpoint, now));
             }
-            checkpoints.push(checkpoint);
+            let incident: Result<Option<Incident>, RecordError> = decode_found(&found, &record::incident_key(&pair.name));
+            more.extend(incident.ok().flatten().iter().flat_map(|incident| &incident.outbox).map(|id| record::notice_key(id)));
         }
+        more.retain(|key| !found.contains_key(key));
         found.extend(self.read_all(&more).await?);
-        let told = |pair: &Pair| {
-            let run = schedule::today(pair, now).run;
+        Ok(self.config.pairs.iter().map(|pair| self.remember(pair, &found, now)).collect())
+    }
+
+    /// Reads what is remembered of the incident of one pair and of channels, for a run that no cron drives.
+    pub(super) async fn load_desk(&self, pair: &Pair) -> Result<(), RecordError> {
+        let mut keys = keys_of(pair).to_vec();
+        keys.push(record::CHANNELS_KEY.to_owned());
+        let found = self.read_all(&keys).await?;
+        self.take_channels(&found);
+        let incident = incident(pair, &found)?;
+        let waiting = incident.iter().flat_map(|incident| incident.outbox.iter().chain(&incident.joined));
+        let more: Vec<String> = waiting.map(|id| record::notice_key(id)).into_set().into_iter().collect();
+        let found = self.read_all(&more).await?;
+        self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
+        let waiting =
+            found.keys().filter_map(|key| decode_found::<Outgoing>(&found, key).ok()?).filter(|outgoing| !outgoing.is_delivered());
+        self.desk.waiting.borrow_mut().extend(waiting);
+        Ok(())
+    }
+
+    /// Reads what is known of channels. Where the store does not answer, none is disabled.
+    pub(super) async fn load_channels(&self) {
+        let found = self.read_all(&[record::CHANNELS_KEY.to_owned()]).await;
+        self.take_channels(&found.unwrap_or_default());
+    }
+
+    /// Puts together what is remembered of a pair.
+    fn remember(&self, pair: &Pair, found: &Found, now: Timestamp) -> Remembered {
+        let stuck = || {
+            let [run, _] = schedule::recent_runs(pair, now);
             let key = record::notice_key(&format!("{}/{run}/{}", pair.name, NoticeKind::Stuck.as_str()));
             found.get(&key).is_some_and(Option::is_some)
         };
-        let pairs = self.config.pairs.iter().zip(checkpoints);
-        Ok(pairs.map(|(pair, checkpoint)| memory(pair, checkpoint, &found, now).map_err(|error| (error, told(pair)))).collect())
+        let (memory, waiting) = memory(pair, found, now).map_err(|error| (error, stuck()))?;
+        let incident = incident(pair, found).map_err(|error| (error, stuck()))?;
+        self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
+        self.desk.waiting.borrow_mut().extend(waiting);
+        Ok(memory)
     }
 
-    async fn read_all(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, RecordError> {
+    /// Takes up what is known of channels. A record that cannot be read disables none.
+    fn take_channels(&self, found: &Found) {
+        let channels: Option<Channels> = decode_found(found, record::CHANNELS_KEY).ok().flatten();
+        self.desk.channels.replace(channels.unwrap_or_default());
+    }
+
+    async fn read_all(&self, keys: &[String]) -> Result<Found, RecordError> {
         use crate::port::Store as _;
         let mut found = BTreeMap::new();
         for chunk in keys.chunks(KEYS_PER_READ) {
@@ -92,6 +147,22 @@ impl<W: World> Context<'_, W> {
     }
 }
 
+/// Returns the keys of a pair of which there is one each.
+fn keys_of(pair: &Pair) -> [String; 4] {
+    let of: [fn(&PairName) -> String; 4] = [record::checkpoint_key, record::hold_key, record::incident_key, record::acknowledged_key];
+    of.map(|key| key(&pair.name))
+}
+
+/// Returns the pair's incident with who knows of it.
+fn incident(pair: &Pair, found: &Found) -> Result<Option<Incident>, RecordError> {
+    let incident: Option<Incident> = decode_found(found, &record::incident_key(&pair.name))?;
+    let known: Option<Acknowledgement> = decode_found(found, &record::acknowledged_key(&pair.name))?;
+    Ok(incident.map(|incident| {
+        let acknowledged = known.filter(|known| known.incident == incident.id);
+        Incident { acknowledged, ..incident }
+    }))
+}
+
 /// Returns the keys of what may have been told of a manual run that has ended just now.
 fn notices_of_manual_run(pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -> Vec<String> {
     let ended_at = checkpoint.verdict.as_ref().map(|verdict| verdict.at);
@@ -99,52 +170,54 @@ fn notices_of_manual_run(pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -
     if is_recent { record::notice_keys(&pair.name, &checkpoint.run).collect() } else { Vec::new() }
 }
 
-fn decode_found<T: serde::de::DeserializeOwned>(found: &BTreeMap<String, Option<String>>, key: &str) -> Result<Option<T>, RecordError> {
+fn decode_found<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<T>, RecordError> {
     found.get(key).and_then(Option::as_ref).map(|text| record::decode(key, text)).transpose()
 }
 
-/// Puts together what is remembered of a pair.
-fn memory(
-    pair: &Pair,
-    checkpoint: Result<Option<Checkpoint>, RecordError>,
-    found: &BTreeMap<String, Option<String>>,
-    now: Timestamp,
-) -> Result<Memory, RecordError> {
-    let day = schedule::today(pair, now);
-    let checkpoint = checkpoint?;
+/// Puts together what is remembered of a pair, and the notices that some channel has not taken.
+fn memory(pair: &Pair, found: &Found, now: Timestamp) -> Result<(Memory, Vec<Outgoing>), RecordError> {
+    let checkpoint: Option<Checkpoint> = decode_found(found, &record::checkpoint_key(&pair.name))?;
     let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
+    let history = History::after(checkpoint.as_ref());
+    let day = schedule::today(pair, &history, now);
     let prefix = record::notice_key(&format!("{}/", pair.name));
-    let (mut notices, mut delivered, mut taken, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut waiting, mut taken, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for key in found.keys().filter(|key| key.starts_with(&prefix)) {
         let Some(outgoing) = decode_found::<Outgoing>(found, key)? else { continue };
         told.push(outgoing.notice.clone());
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
         let is_taken = checkpoint.as_ref().is_some_and(|checkpoint| {
-            checkpoint.run == outgoing.notice.run && checkpoint.is_published && !checkpoint.outbox.contains(&outgoing.notice.id)
+            let is_its_own = is_told_by_run(outgoing.notice.kind) && checkpoint.run == outgoing.notice.run;
+            is_its_own && checkpoint.is_published && !checkpoint.outbox.contains(&outgoing.notice.id)
         });
         match (outgoing.is_delivered(), is_taken) {
-            (true, _) => delivered.push(outgoing.notice.id),
+            (true, _) => {}
             (false, true) => taken.push(outgoing),
-            (false, false) => notices.push(outgoing),
+            (false, false) => waiting.push(outgoing),
         }
     }
-    let late = record::notice_key(&format!("{}/{}/{}", pair.name, day.run, NoticeKind::Late.as_str()));
-    let yesterday = schedule::yesterday(pair, now);
-    let is_told = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
+    let yesterday = schedule::yesterday(pair, &history, now);
+    let is_judged = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
     // A pair that was not there yesterday has missed nothing; its first checkpoint tells.
     let was_there = checkpoint.as_ref().is_some_and(|last| last.started_at < yesterday.start_at && last.run != yesterday.run);
-    Ok(Memory {
-        unjudged: (!is_told && was_there).then_some(yesterday),
-        is_late_told: found.get(&late).is_some_and(Option::is_some),
+    let memory = Memory {
+        unjudged: (!is_judged && was_there && yesterday.has_run).then_some(yesterday),
         is_ended: decode_found::<Ended>(found, &record::result_key(&pair.name, &day.run))?.is_some(),
         hold: hold.filter(|hold| hold.is_in_force(now)),
         day,
         checkpoint,
-        notices,
-        delivered,
+        history,
         taken,
         contradicted: contradictions(&told),
-    })
+        told,
+    };
+    Ok((memory, waiting))
+}
+
+/// Returns whether the run itself tells it, so that its checkpoint lists it until it is taken.
+fn is_told_by_run(kind: NoticeKind) -> bool {
+    use NoticeKind::{Cancelled, Corrected, Failed, SnapshotFailed, SnapshotVerified, Succeeded, Superseded};
+    matches!(kind, Succeeded | Failed | Cancelled | Superseded | Corrected | SnapshotFailed | SnapshotVerified)
 }
 
 /// Finds the runs of which people were told a success and its opposite, and that nobody has corrected.
@@ -179,7 +252,7 @@ mod tests {
         let verdict = Verdict { status, at: at_end, step: Step::Prune, reason: None, runbook: None, staging };
         let ended = Checkpoint { verdict: Some(verdict), ..running.clone() };
         let count = |checkpoint: &Checkpoint, now: &str| notices_of_manual_run(&pair(), checkpoint, at(now)).len();
-        assert_eq!(count(&ended, "2026-11-21T15:30:59.999Z"), NoticeKind::ALL.len());
+        assert_eq!(count(&ended, "2026-11-21T15:30:59.999Z"), NoticeKind::OF_RUN.len());
         assert_eq!(count(&ended, "2026-11-21T15:31:00Z"), 0);
         assert_eq!(count(&running, "2026-11-21T14:31:00Z"), 0);
         assert_eq!(count(&Checkpoint { is_manual: false, ..ended }, "2026-11-21T14:32:00Z"), 0);

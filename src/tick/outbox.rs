@@ -1,42 +1,142 @@
 //! Sends notices, and keeps those that a channel has not taken.
+//!
+//! Invariants: a notice is stored before it is sent; channels are called side by side, and of one channel nothing more is tried in a tick once it
+//! did not take a notice.
+
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{Context, Memory};
-use crate::config::{Pair, address_problem};
-use crate::port::{Clock as _, Http as _, Level, World};
-use crate::record;
-use crate::sync::notice::{self, Delivery, Outgoing, redelivery_wait};
-use crate::time::{Timestamp, after, render_duration};
+use crate::config::{Channel, NoticeKind, Pair, Receiver};
+use crate::id::ChannelName;
+use crate::port::{Clock as _, Http as _, HttpResponse, Level, World};
+use crate::record::{self, Disabled};
+use crate::sync::checkpoint::{Checkpoint, RunStatus};
+use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode};
+use crate::sync::schedule;
+use crate::time::{Timestamp, between, render_duration};
+
+/// Requests for notices of earlier ticks that a tick makes before it sees to a run. One for each channel that may be configured.
+const REQUESTS_BEFORE_A_RUN: usize = 10;
+
+/// Success as a receiver says it.
+fn is_taken(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// What goes to a channel in one request: deliveries, by the place of the notice and of the delivery.
+struct Parcel {
+    channel: ChannelName,
+    places: Vec<(usize, usize)>,
+    letter: Notice,
+}
+
+/// What came of a request.
+struct Answer {
+    attempt: Attempt,
+    wait: Option<Duration>,
+    is_gone: bool,
+}
 
 impl<W: World> Context<'_, W> {
-    /// Sends what is due of one pair.
-    pub(super) async fn deliver_due(&self, memory: &mut Memory, now: Timestamp) {
-        let mut notices = std::mem::take(&mut memory.notices);
-        for outgoing in &mut notices {
-            let is_due = |delivery: &Delivery| delivery.delivered_at.is_none() && delivery.next_at <= now;
-            if !outgoing.deliveries.iter().any(is_due) {
-                continue;
-            }
-            self.deliver(outgoing, now).await;
-            self.store_notice(outgoing).await;
-            if outgoing.is_delivered() {
-                memory.delivered.push(outgoing.notice.id.clone());
+    /// Sends what earlier ticks have left and is due.
+    pub(super) async fn deliver_waiting(&self, now: Timestamp) {
+        let mut waiting = self.desk.waiting.take();
+        waiting.sort_unstable_by(|left, right| (left.notice.at, &left.notice.id).cmp(&(right.notice.at, &right.notice.id)));
+        let mut parcels = self.parcels(&waiting, now);
+        parcels.truncate(REQUESTS_BEFORE_A_RUN);
+        let mut changed = Vec::new();
+        for (parcel, answer) in self.send_parcels(parcels).await {
+            for (place, of) in &parcel.places {
+                waiting[*place].deliveries[*of].note(answer.attempt.clone(), answer.wait, answer.is_gone);
+                changed.push(*place);
             }
         }
+        for (place, outgoing) in waiting.iter().enumerate() {
+            if changed.contains(&place) {
+                self.store_notice(outgoing).await;
+            }
+        }
+        waiting.retain(|outgoing| !outgoing.is_delivered());
+        self.desk.waiting.borrow_mut().extend(waiting);
+    }
+
+    /// Strikes off what was taken from the list of the pair's last run.
+    pub(super) async fn strike_taken(&self, memory: &mut Memory) {
         let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
         let before = checkpoint.outbox.len();
-        checkpoint.outbox.retain(|id| !memory.delivered.contains(id));
+        let is_waiting = |id: &String| self.desk.waiting.borrow().iter().any(|waiting| waiting.notice.id == *id);
+        // A notice that was not found may be there all the same: only what is known to be taken is struck off.
+        let is_found = |id: &String| memory.told.iter().any(|notice| notice.id == *id);
+        checkpoint.outbox.retain(|id| is_waiting(id) || !is_found(id));
         if checkpoint.outbox.len() < before && checkpoint.is_over() {
             self.save(checkpoint).await;
         }
+    }
+
+    /// Puts what is due into parcels, for each channel in the order in which it happened.
+    fn parcels(&self, waiting: &[Outgoing], now: Timestamp) -> Vec<Parcel> {
+        let mut parcels: Vec<Parcel> = Vec::new();
+        for (place, outgoing) in waiting.iter().enumerate() {
+            for (of, delivery) in outgoing.deliveries.iter().enumerate().filter(|(_, delivery)| delivery.is_due(now)) {
+                let is_blocked = || waiting.iter().any(|earlier| outgoing.waits_for(earlier, &delivery.channel));
+                let known = delivery.digest_at.and_then(|digest_at| {
+                    let is_same = |parcel: &&mut Parcel| {
+                        let (other, of) = parcel.places[0];
+                        parcel.channel == delivery.channel && waiting[other].deliveries[of].digest_at == Some(digest_at)
+                    };
+                    parcels.iter_mut().find(is_same)
+                });
+                if let Some(parcel) = known {
+                    parcel.places.push((place, of));
+                } else if !is_blocked() {
+                    let (channel, letter) = (delivery.channel.clone(), outgoing.notice.clone());
+                    parcels.push(Parcel { channel, places: vec![(place, of)], letter });
+                }
+            }
+        }
+        for parcel in &mut parcels {
+            let (first, of) = parcel.places[0];
+            let Some(digest_at) = waiting[first].deliveries[of].digest_at else { continue };
+            let gathered: Vec<&Notice> = parcel.places.iter().map(|(place, _)| &waiting[*place].notice).collect();
+            if let Some(digest) = notice::of_digest(&gathered, &parcel.channel, &self.config.label, digest_at) {
+                parcel.letter = digest;
+            }
+        }
+        parcels
+    }
+
+    /// Sends parcels, channels side by side. What comes after one that a channel did not take is left for a later tick.
+    async fn send_parcels(&self, parcels: Vec<Parcel>) -> Vec<(Parcel, Answer)> {
+        let mut queues: Vec<(ChannelName, Vec<Parcel>)> = Vec::new();
+        for parcel in parcels {
+            match queues.iter_mut().find(|(channel, _)| *channel == parcel.channel) {
+                Some((_, queue)) => queue.push(parcel),
+                None => queues.push((parcel.channel.clone(), vec![parcel])),
+            }
+        }
+        let sent = queues.into_iter().map(|(_, queue)| async move {
+            let mut sent = Vec::new();
+            for parcel in queue {
+                let answer = self.attempt(&parcel.letter, &parcel.channel).await;
+                let is_taken = answer.attempt.error.is_none();
+                sent.push((parcel, answer));
+                if !is_taken {
+                    break;
+                }
+            }
+            sent
+        });
+        // All at once: there are few channels, and one that hangs must delay no other.
+        futures_util::future::join_all(sent).await.into_iter().flatten().collect()
     }
 
     /// Writes down that notices were taken: once another run is remembered, nobody knows it any more.
     pub(super) async fn mark_taken(&self, memory: &Memory, now: Timestamp) {
         for outgoing in &memory.taken {
             let mut outgoing = outgoing.clone();
-            for delivery in outgoing.deliveries.iter_mut().filter(|delivery| delivery.delivered_at.is_none()) {
+            for delivery in outgoing.deliveries.iter_mut().filter(|delivery| !delivery.is_settled()) {
                 delivery.delivered_at = Some(now);
             }
             self.store_notice(&outgoing).await;
@@ -50,26 +150,68 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    /// Tells, once, that a run under way has passed its deadline.
-    pub(super) async fn tell_lateness(&self, pair: &Pair, memory: &mut Memory, now: Timestamp) {
-        let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
-        let is_of_today = checkpoint.run == memory.day.run;
-        let is_late = is_of_today && checkpoint.verdict.is_none() && now > memory.day.deadline;
-        if !is_late || memory.is_late_told {
+    /// Tells, once each, that the run under way is not expected to meet its deadline, and that it has passed it.
+    pub(super) async fn tell_lateness(&self, pair: &Pair, checkpoint: &mut Checkpoint, now: Timestamp) {
+        let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
+        if checkpoint.is_manual || checkpoint.verdict.is_some() || !self.has_room(3 + channel_count) {
             return;
         }
-        let id = self.tell(notice::of_late_run(checkpoint, pair, &self.config.label, now), now).await;
+        let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+        let label = &self.config.label;
+        let told = |kind| checkpoint.lateness_told.contains(&kind);
+        let notice = if now > deadline && !told(NoticeKind::Late) {
+            notice::of_late_run(checkpoint, pair, label, now)
+        } else if now <= deadline && !told(NoticeKind::AtRisk) {
+            match schedule::expected_end(checkpoint, now).filter(|expected_at| *expected_at > deadline) {
+                Some(expected_at) => notice::of_at_risk(checkpoint, pair, label, expected_at, now),
+                None => return,
+            }
+        } else {
+            return;
+        };
+        checkpoint.lateness_told.insert(notice.kind);
+        self.log(Level::Warn, "run is late", &[("run", checkpoint.run.to_string()), ("text", notice.text.clone())]);
+        let id = self.tell(notice, now).await;
         checkpoint.outbox.extend(id);
     }
 
+    /// Tells, once, that the deadline has passed after today's run has failed.
+    pub(super) async fn tell_missed_deadline(&self, pair: &Pair, memory: &Memory, now: Timestamp) {
+        let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| checkpoint.run == memory.day.run) else { return };
+        let has_failed = checkpoint.is_published && checkpoint.status() == RunStatus::Failed;
+        if has_failed && now > memory.day.deadline && !memory.is_told(NoticeKind::Late) {
+            self.tell(notice::of_missed_deadline(checkpoint, pair, &self.config.label, now), now).await;
+        }
+    }
+
     /// Stores and sends a notice. Returns its id when some channel has not taken it.
-    pub(super) async fn tell(&self, told: notice::Notice, now: Timestamp) -> Option<String> {
+    pub(super) async fn tell(&self, mut told: Notice, now: Timestamp) -> Option<String> {
+        let is_changed = self.take_up(&mut told);
+        let pair = told.pair.clone();
         let mut outgoing = Outgoing::new(told, &self.config.channels, now);
         self.store_notice(&outgoing).await;
+        if is_changed {
+            self.store_incident(&pair).await;
+        }
         self.deliver(&mut outgoing, now).await;
-        // What every channel has taken is stored as such: the next tick would send it again.
-        self.store_notice(&outgoing).await;
         (!outgoing.is_delivered()).then(|| outgoing.notice.id.clone())
+    }
+
+    /// Sends a notice again to the channels that its deliveries say, and stores what came of it.
+    pub async fn redeliver(&self, outgoing: &mut Outgoing, now: Timestamp) {
+        self.load_channels().await;
+        self.deliver(outgoing, now).await;
+    }
+
+    /// Sends a notice to one channel and stores nothing of it. A channel that takes it is enabled, if it was not.
+    pub async fn try_channel(&self, test: &Notice, channel: &Channel) -> Attempt {
+        self.load_channels().await;
+        let answer = self.attempt(test, &channel.name).await;
+        let is_enabled = answer.attempt.error.is_none() && self.desk.channels.borrow_mut().disabled.remove(&channel.name).is_some();
+        if is_enabled {
+            self.store_channels().await;
+        }
+        answer.attempt
     }
 
     /// Stores a notice, and returns whether that succeeded. Where it fails the notice is sent all the same.
@@ -82,58 +224,143 @@ impl<W: World> Context<'_, W> {
         stored.is_ok()
     }
 
-    /// Tries every channel that has not taken the notice and is due.
+    /// Tries every channel that has not taken the notice, is due and waits for no earlier notice. What came of it is stored.
     pub(super) async fn deliver(&self, outgoing: &mut Outgoing, now: Timestamp) {
-        let Outgoing { notice, deliveries, .. } = outgoing;
-        let due = deliveries.iter_mut().filter(|delivery| delivery.delivered_at.is_none() && delivery.next_at <= now);
-        // At once, so that a channel that hangs delays no other; there are few channels.
-        let attempts = due.map(|delivery| self.attempt(notice, delivery));
-        futures_util::future::join_all(attempts).await;
+        self.send(outgoing, now).await;
+        // What every channel has taken is stored as such: the next tick would send it again.
+        self.store_notice(outgoing).await;
+        self.desk.keep(outgoing);
     }
 
-    async fn attempt(&self, notice: &notice::Notice, delivery: &mut Delivery) {
-        let result = self.send_notice(notice, delivery).await;
+    /// As [`Self::deliver`], and stores nothing.
+    pub(super) async fn send(&self, outgoing: &mut Outgoing, now: Timestamp) {
+        let due: Vec<Parcel> = {
+            let waiting = self.desk.waiting.borrow();
+            let is_free = |channel: &ChannelName| !waiting.iter().any(|earlier| outgoing.waits_for(earlier, channel));
+            let deliveries = outgoing.deliveries.iter().enumerate();
+            let due = deliveries.filter(|(_, delivery)| delivery.is_due(now) && delivery.digest_at.is_none() && is_free(&delivery.channel));
+            let parcel = |(of, delivery): (usize, &Delivery)| Parcel {
+                channel: delivery.channel.clone(),
+                places: vec![(0, of)],
+                letter: outgoing.notice.clone(),
+            };
+            due.map(parcel).collect()
+        };
+        for (parcel, answer) in self.send_parcels(due).await {
+            for (_, of) in &parcel.places {
+                outgoing.deliveries[*of].note(answer.attempt.clone(), answer.wait, answer.is_gone);
+            }
+        }
+    }
+
+    /// Sends a notice to one channel.
+    async fn attempt(&self, notice: &Notice, name: &ChannelName) -> Answer {
+        let at = self.world.now();
+        let failed =
+            |error: String| Answer { attempt: Attempt { at, took_ms: 0, answered: None, error: Some(error) }, wait: None, is_gone: false };
+        let Some(channel) = self.config.channels.iter().find(|channel| channel.name == *name) else {
+            return Answer { is_gone: true, ..failed("the channel is not configured any more".to_owned()) };
+        };
+        let disabled = self.desk.channels.borrow().disabled.get(name).map(|disabled| disabled.notice.clone());
+        if let Some(because) = disabled.filter(|_| notice.kind != NoticeKind::Test) {
+            return Answer { is_gone: true, ..failed(format!("the channel is disabled since it answered 410 to {because}")) };
+        }
+        let request = match self.written(notice, channel) {
+            Ok(request) => request,
+            Err(error) => return self.logged(notice, name, failed(error.to_string())),
+        };
+        let result = self.world.send(request).await;
+        let took_ms = u64::try_from(between(at, self.world.now()).as_millis()).unwrap_or(u64::MAX);
+        let answer = match result {
+            Ok(HttpResponse { status, .. }) if is_taken(status) => {
+                (self.watch)("notice", json!({"channel": name, "subject": notice.subject}));
+                Answer { attempt: Attempt { at, took_ms, answered: Some(status), error: None }, wait: None, is_gone: false }
+            }
+            Ok(HttpResponse { status, retry_after, .. }) => Answer {
+                attempt: Attempt { at, took_ms, answered: Some(status), error: Some(format!("answered {status}")) },
+                wait: retry_after,
+                is_gone: status == 410,
+            },
+            Err(failure) => {
+                let attempt = Attempt { at, took_ms, answered: None, error: Some(failure.to_string()) };
+                Answer { attempt, wait: None, is_gone: false }
+            }
+        };
+        if answer.is_gone {
+            Box::pin(self.disable(notice, channel)).await;
+        }
+        self.logged(notice, name, answer)
+    }
+
+    /// Writes a notice for a channel.
+    fn written(&self, notice: &Notice, channel: &Channel) -> Result<crate::port::HttpRequest, Unsendable> {
+        let (public_url, runbooks_url) = (self.config.public_url.as_deref(), self.config.runbooks_url.as_deref());
+        let letter = Letter { notice, label: &self.config.label, public_url, runbooks_url };
+        encode(&letter, &channel.receiver, self.secrets, self.config.allow_insecure, self.world.now())
+    }
+
+    fn logged(&self, notice: &Notice, channel: &ChannelName, answer: Answer) -> Answer {
+        if let Some(error) = &answer.attempt.error {
+            let took = render_duration(Duration::from_millis(answer.attempt.took_ms));
+            let facts = [("notice", notice.id.clone()), ("channel", channel.to_string()), ("error", error.clone()), ("took", took)];
+            self.log(Level::Warn, "notice not taken", &facts);
+        }
+        answer
+    }
+
+    /// Stops sending to a channel whose address is gone, and says so on the others.
+    async fn disable(&self, lost: &Notice, gone: &Channel) {
         let now = self.world.now();
-        delivery.attempts += 1;
-        match result {
-            Ok(()) => {
-                delivery.delivered_at = Some(now);
-                delivery.last_error = None;
-                (self.watch)("notice", json!({"channel": delivery.channel, "subject": notice.subject}));
-            }
-            Err(error) => {
-                let wait = redelivery_wait(delivery.attempts);
-                delivery.next_at = after(now, wait);
-                let facts = [
-                    ("notice", notice.id.clone()),
-                    ("channel", delivery.channel.to_string()),
-                    ("error", error.clone()),
-                    ("again_in", render_duration(wait)),
-                ];
-                self.log(Level::Warn, "notice not taken", &facts);
-                delivery.last_error = Some(error);
-            }
+        let disabled = Disabled { at: now, notice: lost.id.clone() };
+        if self.desk.channels.borrow_mut().disabled.insert(gone.name.clone(), disabled).is_some() {
+            return;
+        }
+        let told = notice::of_disabled_channel(lost, &gone.name, &self.config.label, now);
+        let others: Vec<Channel> = self.config.channels.iter().filter(|channel| channel.name != gone.name).cloned().collect();
+        let mut outgoing = Outgoing::new(told, &others, now);
+        self.store_notice(&outgoing).await;
+        self.desk.channels.borrow_mut().outbox.push(outgoing.notice.id.clone());
+        self.store_channels().await;
+        self.deliver(&mut outgoing, now).await;
+        self.forget_told_channels().await;
+    }
+
+    /// Strikes notices about channels off the list that every channel has taken.
+    pub(super) async fn forget_told_channels(&self) {
+        let before = self.desk.channels.borrow().outbox.len();
+        let waiting: Vec<String> = self.desk.waiting.borrow().iter().map(|waiting| waiting.notice.id.clone()).collect();
+        self.desk.channels.borrow_mut().outbox.retain(|id| waiting.contains(id));
+        if self.desk.channels.borrow().outbox.len() < before {
+            self.store_channels().await;
         }
     }
 
-    async fn send_notice(&self, notice: &notice::Notice, delivery: &Delivery) -> Result<(), String> {
-        let Some(channel) = self.config.channels.iter().find(|channel| channel.name == delivery.channel) else {
-            return Err("the channel is not configured any more".to_owned());
-        };
-        let not_set = |name: &str| format!("secret {name} is not set");
-        let url = self.secrets.get(&channel.url_secret).ok_or_else(|| not_set(&channel.url_secret))?;
-        if let Some(problem) = address_problem(url.reveal(), self.config.allow_insecure) {
-            return Err(format!("secret {}: {problem}", channel.url_secret));
+    /// Stores what is known of channels.
+    async fn store_channels(&self) {
+        let channels = record::Channels { format: crate::sync::checkpoint::FORMAT, ..self.desk.channels.borrow().clone() };
+        if let Err(error) = self.write(record::CHANNELS_KEY, &record::encode(&channels), None).await {
+            self.log(Level::Error, "channels not stored", &[("error", error.to_string())]);
         }
-        let signing = match &channel.signing_secret {
-            Some(name) => Some(self.secrets.get(name).ok_or_else(|| not_set(name))?),
-            None => None,
-        };
-        let request = notice::encode(notice, channel.kind, url, signing, self.world.now());
-        match self.world.send(request).await {
-            Ok(response) if (200..300).contains(&response.status) => Ok(()),
-            Ok(response) => Err(format!("answered {}", response.status)),
-            Err(failure) => Err(failure.to_string()),
+    }
+
+    /// Tells the checks of healthchecks-style services that a run has started. One that does not answer learns it from the end of the run.
+    pub(super) async fn ping_start(&self, pair: &Pair, checkpoint: &Checkpoint) {
+        if checkpoint.tick_count > 1 {
+            return;
+        }
+        for channel in &self.config.channels {
+            let Receiver::Healthcheck { url_secret } = &channel.receiver else { continue };
+            let is_of_pair = channel.pairs.as_ref().is_none_or(|pairs| pairs.contains(&pair.name));
+            let Some(url) = self.secrets.get(url_secret).filter(|_| is_of_pair && self.has_room(1)) else { continue };
+            if crate::config::address_problem(url.reveal(), self.config.allow_insecure).is_some() {
+                continue;
+            }
+            let error = match self.world.send(notice::start_ping(url, &pair.name, &checkpoint.run)).await {
+                Ok(response) if is_taken(response.status) => continue,
+                Ok(response) => format!("answered {}", response.status),
+                Err(failure) => failure.to_string(),
+            };
+            self.log(Level::Warn, "start not pinged", &[("channel", channel.name.to_string()), ("error", error)]);
         }
     }
 }

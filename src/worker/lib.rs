@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
     AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
-    ScheduleContext, ScheduledEvent, event, kv::KvStore,
+    ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore,
 };
 
 use firstlight::api::{self, ApiRequest, Drive};
@@ -190,12 +190,13 @@ fn secrets_named(env: &Env, names: impl IntoIterator<Item = String>) -> Secrets 
 
 /// The ports on Cloudflare.
 struct Platform {
+    env: Env,
     store: Option<KvStore>,
 }
 
 impl Platform {
     fn new(env: &Env) -> Self {
-        Self { store: env.kv(STATE).ok() }
+        Self { env: env.clone(), store: env.kv(STATE).ok() }
     }
 
     fn kv(&self) -> Result<&KvStore, StoreFailure> {
@@ -218,7 +219,30 @@ impl Clock for Platform {
 impl Http for Platform {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
         let timeout = request.timeout;
-        send(request).await.map_err(|error| failure(&error, timeout))
+        match request.url.strip_prefix("email:") {
+            Some(binding) => self.send_email(binding, &request.body).await,
+            None => send(request).await.map_err(|error| failure(&error, timeout)),
+        }
+    }
+}
+
+impl Platform {
+    /// Sends a message through a `send_email` binding. What the binding refuses is answered as a mail gateway would: 422, with its reason.
+    async fn send_email(&self, binding: &str, message: &str) -> Result<HttpResponse, HttpFailure> {
+        let Ok(sender) = self.env.send_email(binding) else { return Err(HttpFailure::BadAddress) };
+        let message: Value = serde_json::from_str(message).unwrap_or_default();
+        let text = |name: &str| message[name].as_str().unwrap_or_default();
+        let to: Vec<String> = message["to"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let builder = SendEmailBuilder::builder_with_str_and_slice(text("from"), &to, text("subject"));
+        let sent = sender.send_with_builder(&builder.text(text("text")).html(text("html")).build()).await;
+        Ok(match sent {
+            Ok(_) => HttpResponse { status: 202, ..HttpResponse::default() },
+            Err(error) => {
+                let reason = firstlight::neon::shorten(&error.to_string());
+                self.log(Level::Warn, "e-mail refused", &[("binding", binding.to_owned()), ("reason", reason.clone())]);
+                HttpResponse { status: 422, body: reason, ..HttpResponse::default() }
+            }
+        })
     }
 }
 

@@ -316,8 +316,8 @@ fn what_a_notice_tells_beside_a_success_is_what_somebody_should_look_at() {
         assert_eq!(outcome.status, Some(RunStatus::Succeeded));
         outcome.told[0].text.clone()
     };
-    assert!(text(Vec::new()).ends_with(" ET. Staging data verified."), "one line when all is well");
-    assert!(text(vec![planned("smoke", 1, Fault::Refused(500))]).ends_with(" ET. Staging data verified. There is one warning."));
+    assert!(text(Vec::new()).ends_with(" early. Staging data verified."), "one line when all is well");
+    assert!(text(vec![planned("smoke", 1, Fault::Refused(500))]).ends_with(" early. Staging data verified. There is one warning."));
 }
 
 #[test]

@@ -68,21 +68,21 @@ fn a_day_without_a_tick_in_its_time_is_missed_and_told_once() {
     assert_eq!((outcome.status, kinds(&outcome)), (Some(RunStatus::Missed), vec!["missed"]));
     assert_eq!(outcome.deeds, (0, 0, 0));
     assert!(outcome.told[0].text.contains("was not started between 05:00 and 06:00 ET"), "{}", outcome.told[0].text);
-    assert_eq!(kinds(&crons(&[3_300])), ["late", "succeeded"]);
+    assert_eq!(kinds(&crons(&[3_300])), ["late_start", "late", "succeeded", "resolved"]);
 }
 
 #[test]
 fn a_day_without_any_tick_is_told_as_missed_the_next_morning() {
     let outcome = crons(&[86_400]);
     let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
-    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded")]);
+    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded"), ("20261121", "resolved")]);
 }
 
 #[test]
 fn a_start_after_the_latest_one_is_told_as_late_and_the_latest_one_is_not() {
     assert_eq!(kinds(&crons(&[1_500])), ["succeeded"]);
     let late = crons(&[1_501]);
-    assert_eq!(kinds(&late), ["late", "succeeded"]);
+    assert_eq!(kinds(&late), ["late_start", "succeeded"]);
     assert!(late.told[0].text.contains("was to start by 05:30 ET and starts at 5:30 AM ET"), "{}", late.told[0].text);
 }
 
@@ -96,12 +96,12 @@ fn a_run_under_way_after_its_deadline_is_told_as_late_once() {
         texts
     };
     let kinds = |told: &[(String, String)]| told.iter().map(|(kind, _)| kind.clone()).collect::<Vec<_>>();
-    assert_eq!(kinds(&told(0, vec![outage.clone()])), ["failed"], "a tick at 06:00:00 is in time");
+    assert_eq!(kinds(&told(0, vec![outage.clone()])), ["late", "failed"], "the tick of 06:00:00 goes on after that");
     let late = told(60, vec![outage.clone()]);
     assert_eq!(kinds(&late), ["late", "failed"]);
     assert!(late[0].1.contains("has passed its deadline of 06:00 ET"), "{}", late[0].1);
     let refused_first = told(60, vec![outage, planned("webhook", 1, Fault::Refused(500))]);
-    assert_eq!(kinds(&refused_first), ["failed", "late"], "it is sent again");
+    assert_eq!(kinds(&refused_first), ["late", "failed"], "it is sent again, before what came after it");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_pair_whose_state_a_newer_version_wrote_is_left_alone_and_told_as_stuck_once
     let crons = [0, 300, 600, 900].map(|at| (at, Happening::Cron));
     let happenings = [(-5, newer), (800, removed)].into_iter().chain(crons).collect();
     let outcome = play(&Script { happenings, ..Script::default() });
-    assert_eq!(kinds(&outcome), ["stuck", "succeeded"]);
+    assert_eq!(kinds(&outcome), ["stuck", "succeeded", "resolved"]);
     assert!(outcome.told[0].text.contains("format 99"), "{}", outcome.told[0].text);
     let driven: Vec<bool> = outcome.ticks.iter().map(|tick| tick.summary.driven.is_some()).collect();
     assert_eq!(driven[..4], [false, false, false, true]);
@@ -337,6 +337,7 @@ fn ended(run: &str, started_at: &str) -> Checkpoint {
         hold: None,
         give_up_at: at("2026-11-21T12:00:00Z"),
         settings: String::new(),
+        history: firstlight::sync::checkpoint::History::default(),
     };
     let started_at = at(started_at);
     let mut checkpoint = Checkpoint::start(start, started_at);
@@ -401,7 +402,7 @@ fn yesterday_was_missed_where_the_last_run_began_before_it_and_no_result_of_it_i
 fn a_day_that_was_missed_is_told_once_however_many_ticks_there_are_before_the_next_run() {
     let outcome = crons(&[79_200, 79_500, 79_800, 86_100]);
     let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
-    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded")]);
+    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded"), ("20261121", "resolved")]);
 }
 
 #[test]

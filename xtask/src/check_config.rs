@@ -1,9 +1,15 @@
-//! `cargo xtask check-config [FILE]`: every fault of a `wrangler.toml`, or the schedule of the next seven days.
+//! `cargo xtask check-config [FILE] [--secrets FILE]`: every fault of a `wrangler.toml`, or the schedule of the next seven days.
+//!
+//! With `--secrets`, a file as `wrangler dev` reads it (`.dev.vars`) is checked too: whether every secret that the settings name is there, and
+//! whether the addresses in it may be called. Nothing of a secret is printed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use firstlight::config::{Config, VARIABLE};
+use firstlight::config::{Config, Receiver, VARIABLE};
+use firstlight::id::Secret;
+use firstlight::sync::checkpoint::History;
 use firstlight::sync::schedule;
 use firstlight::time::Timestamp;
 use serde_json::Value;
@@ -14,7 +20,7 @@ use serde_json::Value;
 const VARIABLE_LIMIT: usize = 5 * 1024;
 
 /// Reads a file and prints what is wrong with it, or what will happen.
-pub(crate) fn check(file: &Path, now: Timestamp) -> Result<()> {
+pub(crate) fn check(file: &Path, secrets: Option<&Path>, now: Timestamp) -> Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let document: Value = if file.extension().is_some_and(|extension| extension == "json" || extension == "jsonc") {
         serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?
@@ -32,11 +38,16 @@ pub(crate) fn check(file: &Path, now: Timestamp) -> Result<()> {
         }
     }
     match Config::from_variables(&variables) {
-        Ok(config) if faults.is_empty() => {
-            print_schedule(&config, now);
-            return Ok(());
+        Ok(config) => {
+            faults.extend(bindings(&config, &document));
+            if let Some(secrets) = secrets {
+                faults.extend(config.secret_problems(&read_secrets(secrets)?).iter().map(ToString::to_string));
+            }
+            if faults.is_empty() {
+                print_schedule(&config, now);
+                return Ok(());
+            }
         }
-        Ok(_) => {}
         Err(errors) => faults.extend(errors.0.iter().map(ToString::to_string)),
     }
     for fault in &faults {
@@ -45,19 +56,46 @@ pub(crate) fn check(file: &Path, now: Timestamp) -> Result<()> {
     bail!("{} has {} faults", file.display(), faults.len())
 }
 
+/// Returns what e-mail channels need and the file does not bind.
+fn bindings(config: &Config, document: &Value) -> Vec<String> {
+    let bound = |name: &str| document["send_email"].as_array().into_iter().flatten().any(|binding| binding["name"] == name);
+    let missing = |(index, receiver): (usize, &Receiver)| match receiver {
+        Receiver::Email { binding, .. } if !bound(binding) => {
+            Some(format!("channels[{index}].binding: is {binding:?}, which is not bound; add [[send_email]] with name = {binding:?}"))
+        }
+        _ => None,
+    };
+    config.channels.iter().map(|channel| &channel.receiver).enumerate().filter_map(missing).collect()
+}
+
+/// Reads a file of secrets: lines of `NAME=value`, the value in quotes or not.
+fn read_secrets(file: &Path) -> Result<BTreeMap<String, Secret>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    let value = |value: &str| value.trim().trim_matches('"').trim_matches('\'').to_owned();
+    Ok(lines.map(|(name, text)| (name.trim().to_owned(), Secret::new(value(text)))).collect())
+}
+
 fn print_schedule(config: &Config, now: Timestamp) {
     for pair in &config.pairs {
         println!("{} ({}): production {} to staging {}", pair.name, pair.project, pair.production_branch, pair.staging_branch);
-        for day in schedule::week(pair, now) {
+        for day in schedule::days(pair, &History::default(), now).take(7) {
+            if !day.has_run {
+                println!("  {}  no run", day.date);
+                continue;
+            }
             println!(
                 "  {}  starts {} {}  done by {}  ({} UTC)",
                 day.date,
                 pair.zone.date_time(day.start_at),
                 pair.zone_label,
-                pair.deadline,
+                pair.times.deadline,
                 day.start_at.format("%Y-%m-%d %H:%M"),
             );
         }
+    }
+    for warning in schedule::warnings(config, now) {
+        println!("worth a look: {warning}");
     }
     let names: Vec<String> = config.secret_names().into_iter().collect();
     println!("secrets to set with `wrangler secret put`: {}", names.join(", "));

@@ -1,6 +1,6 @@
 //! The repository's own commands.
 //!
-//! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | check | check-config`. Each sets up what it misses.
+//! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | gallery | check | check-config`. Each sets up what it misses.
 
 mod bench;
 mod bench_alarms;
@@ -13,7 +13,7 @@ mod shell;
 mod test;
 mod wasm_std;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -28,7 +28,10 @@ cargo xtask bench cost                CPU, requests and time of 20 runs and 20 i
 cargo xtask bench verify [MB]         our comparison beside those of other tools, on a table of so many megabytes (2048)
 cargo xtask bench refresh [MB]        cron to verified staging beside pg_dump and pg_restore, with so many megabytes (100)
 cargo xtask bench alarms [COUNT]      so many runs of a staging in use, and as many with a planted change (100)
-cargo xtask check-config [FILE]      every fault of a wrangler.toml, or the schedule of the next seven days
+cargo xtask check-config [FILE] [--secrets FILE]
+                                     every fault of a wrangler.toml, or the schedule of the next seven days; with --secrets
+                                     of a .dev.vars too, of which nothing is printed
+cargo xtask gallery                  write runbooks/notices.md, the page of every notice, anew
 cargo xtask check                    formatting, clippy and documentation
 cargo xtask setup                    install what is missing
 cargo xtask build                    build the Worker";
@@ -76,13 +79,18 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         Some("sim") => test::simulate(&words[1..]),
         Some("mutants") => test::mutants(&words[1..]),
+        Some("gallery") => test::gallery(),
         Some("check") => {
             setup::all()?;
             test::check()
         }
         Some("check-config") => {
-            let file = words.get(1).map_or_else(|| PathBuf::from("wrangler.toml"), PathBuf::from);
-            check_config::check(&file, now())
+            let (files, secrets) = match words.iter().position(|word| *word == "--secrets") {
+                Some(place) => (&words[1..place.max(1)], words.get(place + 1)),
+                None => (&words[1..], None),
+            };
+            let file = files.first().map_or_else(|| PathBuf::from("wrangler.toml"), PathBuf::from);
+            check_config::check(&file, secrets.map(Path::new), now())
         }
         Some("setup") => setup::all(),
         Some("build") => prepare(),

@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask check`.
+//! `cargo xtask test`, `cargo xtask gallery` and `cargo xtask check`.
 
 use std::process::Command;
 
@@ -23,6 +23,13 @@ pub(crate) fn all() -> Result<()> {
     )?;
     say("simulating every scenario of one fault");
     simulate(&["--exhaustive"])
+}
+
+/// Writes the page of every notice anew.
+pub(crate) fn gallery() -> Result<()> {
+    say("writing runbooks/notices.md");
+    let mut command = Command::new("cargo");
+    loudly(command.args(["test", "--quiet", "--test", "gallery"]).current_dir(paths::root()).env("FIRSTLIGHT_WRITE_GALLERY", "1"))
 }
 
 /// Runs the simulation, optimised: it runs thousands of mornings a second.

@@ -171,7 +171,7 @@ fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
         };
         let records = Records { known, snapshots: snapshots.iter().filter_map(taken).into_map(), ..Records::default() };
         let inventory = Inventory { branches, endpoints: &[], snapshots, records: &records, is_short: false };
-        let begin = pair.zone.instant(pair.zone.date(now), pair.start_at).min(now);
+        let begin = pair.zone.instant(pair.zone.date(now), pair.times.start_at).min(now);
         ahead = forecast(&inventory, pair, &pair.keep, room, begin).warnings();
     }
     let left: Vec<String> = orphans(pair, branches).map(|(branch, of)| format!("{} ({of})", branch.name)).collect();

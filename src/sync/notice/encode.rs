@@ -1,17 +1,29 @@
 //! How each kind of channel writes a notice: as an [`HttpRequest`].
 //!
-//! Source: Standard Webhooks 1.0 (signature); Slack Block Kit, section text at most 3,000 characters.
+//! In: a [`Letter`], a [`Receiver`] and the secrets. Out: a request, or what stands in its way.
+//!
+//! Invariants: a notice that is too long for a channel is shortened, with where the whole is told; it is never refused for its length. What a
+//! notice tells is text for every channel: it makes no mark-up and calls nobody. A secret stands where its receiver expects it and nowhere else.
 
+mod discord;
+mod email;
+mod healthcheck;
+mod http;
+mod pagerduty;
+mod shorten;
+mod slack;
+mod teams;
+mod webhook;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::json;
-use sha2::Sha256;
+use serde_json::Value;
 
+pub use self::healthcheck::{run_uuid, start_ping};
+pub use self::webhook::sign;
 use super::Notice;
-use crate::config::ChannelKind;
+use crate::config::{NoticeKind, Receiver, address_problem};
 use crate::id::Secret;
 use crate::port::{HttpRequest, Method};
 use crate::time::Timestamp;
@@ -19,76 +31,223 @@ use crate::time::Timestamp;
 /// How long a receiver may take.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Characters of a text that Slack is given; its limit for a section is 3,000.
-const SLACK_TEXT: usize = 2_900;
+/// Characters of an address that is linked. Two of them and their names fit into a field of Discord, which takes 1,024.
+const LINK: usize = 480;
 
-/// Encodes a notice for a channel. `signing` is the secret of a webhook, `whsec_<base64>` or any text.
-pub fn encode(notice: &Notice, kind: ChannelKind, url: &Secret, signing: Option<&Secret>, now: Timestamp) -> HttpRequest {
-    let mut request = HttpRequest::new(Method::Post, url.reveal().to_owned(), DELIVERY_TIMEOUT);
-    request.headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
-    match kind {
-        ChannelKind::Slack => request.body = slack_body(notice),
-        ChannelKind::Webhook => {
-            request.body = webhook_body(notice);
-            let timestamp = now.timestamp().to_string();
-            if let Some(secret) = signing {
-                let signature = sign(secret, &notice.id, &timestamp, &request.body);
-                request.headers.push(("webhook-signature".to_owned(), signature));
+/// A notice with what surrounds it.
+#[derive(Clone, Copy)]
+pub struct Letter<'a> {
+    /// The notice.
+    pub notice: &'a Notice,
+    /// Stands in brackets before every subject.
+    pub label: &'a str,
+    /// Where this Worker is reached.
+    pub public_url: Option<&'a str>,
+    /// Where the pages of `runbooks/` are read.
+    pub runbooks_url: Option<&'a str>,
+}
+
+/// A notice cannot be written for a channel. Trying again is in vain until somebody sets a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// A secret is missing.
+    #[error("secret {0} is not set")]
+    NotSet(String),
+    /// The address in a secret may not be called.
+    #[error("secret {secret}: {problem}")]
+    BadAddress {
+        /// The name of the secret.
+        secret: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// Returns the address of the report of the notice's run; `None` where nobody knows where the Worker is reached, and for a test, which has no run.
+pub fn report_link(letter: &Letter<'_>) -> Option<String> {
+    let base = letter.public_url.filter(|_| letter.notice.kind != NoticeKind::Test)?;
+    Some(format!("{base}/runs/{}?pair={}", letter.notice.run, letter.notice.pair))
+}
+
+/// Returns the address of the notice's runbook; `None` where it has none, or nobody knows where the pages are.
+pub fn runbook_link(letter: &Letter<'_>) -> Option<String> {
+    Some(format!("{}/{}", letter.runbooks_url?, letter.notice.runbook.as_ref()?))
+}
+
+/// Encodes a notice for a receiver.
+///
+/// # Errors
+///
+/// When a secret is missing, or holds an address that may not be called.
+pub fn encode(
+    letter: &Letter<'_>,
+    receiver: &Receiver,
+    secrets: &BTreeMap<String, Secret>,
+    allow_insecure: bool,
+    now: Timestamp,
+) -> Result<HttpRequest, Unsendable> {
+    let secrets = Secrets { all: secrets, allow_insecure };
+    Ok(match receiver {
+        Receiver::Webhook { url_secret, signing_secrets } => {
+            let url = secrets.address(url_secret)?;
+            let keys = signing_secrets.iter().map(|name| secrets.get(name)).collect::<Result<Vec<_>, _>>()?;
+            webhook::encode(letter, url, &keys, now)
+        }
+        Receiver::Slack { url_secret } => post(secrets.address(url_secret)?, &slack::body(letter)),
+        Receiver::Discord { url_secret } => post(&discord::address(secrets.address(url_secret)?), &discord::body(letter)),
+        Receiver::Teams { url_secret } => post(secrets.address(url_secret)?, &teams::body(letter)),
+        Receiver::PagerDuty { routing_key_secret, url } => post(url, &pagerduty::body(letter, secrets.get(routing_key_secret)?)),
+        Receiver::Email { binding, from, to } => post(&format!("email:{binding}"), &email::body(letter, from, to)),
+        Receiver::Http { url_secret, method, headers, secret_headers, content_type, body } => {
+            let mut request = HttpRequest::new(*method, secrets.address(url_secret)?.to_owned(), DELIVERY_TIMEOUT);
+            for (header, secret) in secret_headers {
+                request.secret_headers.push((header.clone(), secrets.get(secret)?.clone()));
             }
-            request.headers.push(("webhook-id".to_owned(), notice.id.clone()));
-            request.headers.push(("webhook-timestamp".to_owned(), timestamp));
+            http::fill(&mut request, letter, headers, content_type, body);
+            request
+        }
+        Receiver::Healthcheck { url_secret } => healthcheck::encode(letter, secrets.address(url_secret)?),
+    })
+}
+
+/// The secrets, and what addresses they may hold.
+struct Secrets<'a> {
+    all: &'a BTreeMap<String, Secret>,
+    allow_insecure: bool,
+}
+
+impl<'a> Secrets<'a> {
+    fn get(&self, name: &str) -> Result<&'a Secret, Unsendable> {
+        self.all.get(name).ok_or_else(|| Unsendable::NotSet(name.to_owned()))
+    }
+
+    fn address(&self, name: &str) -> Result<&'a str, Unsendable> {
+        let url = self.get(name)?.reveal();
+        match address_problem(url, self.allow_insecure) {
+            Some(problem) => Err(Unsendable::BadAddress { secret: name.to_owned(), problem }),
+            None => Ok(url),
         }
     }
+}
+
+/// Returns a request that posts JSON.
+fn post(url: &str, body: &Value) -> HttpRequest {
+    let mut request = HttpRequest::new(Method::Post, url.to_owned(), DELIVERY_TIMEOUT);
+    request.headers.push(("content-type".to_owned(), "application/json".to_owned()));
+    request.body = body.to_string();
     request
 }
 
-/// Signs a message.
-///
-/// # Source
-///
-/// Standard Webhooks 1.0: the signed content is `id.timestamp.payload`, the scheme `v1` is HMAC-SHA256, keys are "base64 encoded, and
-/// prefixed with `whsec_`".
-///
-/// # Panics
-///
-/// Never: HMAC takes a key of any length.
-pub fn sign(secret: &Secret, id: &str, timestamp: &str, body: &str) -> String {
-    let text = secret.reveal();
-    let decoded = text.strip_prefix("whsec_").and_then(|encoded| BASE64.decode(encoded).ok());
-    let key = decoded.unwrap_or_else(|| text.as_bytes().to_vec());
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes a key of any length");
-    for part in [id, ".", timestamp, ".", body] {
-        mac.update(part.as_bytes());
-    }
-    format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
+/// Returns what a notice links to, each with its name. An address that is too long for a channel is left out.
+fn links(letter: &Letter<'_>) -> Vec<(&'static str, String)> {
+    let all = [("Report", report_link(letter)), ("Runbook", runbook_link(letter))];
+    let known = all.into_iter().filter_map(|(name, link)| Some((name, bare(&link?))));
+    known.filter(|(_, link)| link.len() <= LINK).collect()
 }
 
-fn webhook_body(notice: &Notice) -> String {
-    json!({"type": format!("sync.{}", notice.kind.as_str()), "timestamp": crate::time::render(notice.at), "data": notice}).to_string()
+/// Returns where the whole of a notice is told.
+fn place(letter: &Letter<'_>) -> String {
+    let report = links(letter).into_iter().find(|(name, _)| *name == "Report");
+    report.map_or_else(|| format!("GET /runs/{}", letter.notice.run), |(_, link)| link)
 }
 
-/// Escapes what Slack reads as mark-up.
-fn slack_escape(text: &str) -> String {
-    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    if escaped.chars().count() <= SLACK_TEXT {
-        return escaped;
+/// Percent-encodes what would end an address where a channel reads mark-up: `[name](address)`, `<address|name>`, `"address"`.
+fn bare(address: &str) -> String {
+    let mut bare = String::with_capacity(address.len());
+    for character in address.chars() {
+        match character {
+            '(' => bare.push_str("%28"),
+            ')' => bare.push_str("%29"),
+            '<' => bare.push_str("%3C"),
+            '>' => bare.push_str("%3E"),
+            '|' => bare.push_str("%7C"),
+            '"' => bare.push_str("%22"),
+            '\\' => bare.push_str("%5C"),
+            other => bare.push(other),
+        }
     }
-    let mut short: String = escaped.chars().take(SLACK_TEXT).collect();
-    short.push('…');
-    short
+    bare
 }
 
-fn slack_body(notice: &Notice) -> String {
-    let header: String = notice.subject.chars().take(150).collect();
-    let mut blocks = vec![
-        json!({"type": "header", "text": {"type": "plain_text", "text": header}}),
-        json!({"type": "section", "text": {"type": "mrkdwn", "text": slack_escape(&notice.text)}}),
-    ];
-    if !notice.warnings.is_empty() {
-        let text = notice.warnings.iter().map(|warning| format!("• {warning}")).collect::<Vec<_>>().join("\n");
-        blocks.push(json!({"type": "section", "text": {"type": "mrkdwn", "text": slack_escape(&text)}}));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{PairName, RunId};
+
+    const LONG_ADDRESS: &str = "https://firstlight.example.com/";
+
+    /// What tries to be mark-up, a mention, an entity or the end of a line somewhere.
+    const HOSTILE: &str =
+        "<!channel> & <b>*bold*</b> _x_ ~y~ `z` ||s|| @everyone <@123> [a](https://evil.example) &amp; \"q\" \\ 😀\n# h\n- l\n> q\u{7}";
+
+    /// Returns an ordinary failure.
+    pub(super) fn failure() -> Notice {
+        Notice {
+            id: "hub/20261121/failed".to_owned(),
+            kind: NoticeKind::Failed,
+            pair: PairName::from("hub"),
+            run: RunId::decode("20261121").expect("a date"),
+            at: "2026-11-21T10:02:31.250Z".parse().expect("an instant"),
+            subject: "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21".to_owned(),
+            text: "Production → staging sync failed at step 4 of 7 (restore staging). Error: none recorded.".to_owned(),
+            warnings: vec!["table public.user_accounts: 2 rows differ".to_owned()],
+            runbook: Some("run-failed.md".to_owned()),
+            incident: Some("hub-20261121".to_owned()),
+        }
     }
-    let context = format!("pair {} · run {}", notice.pair, notice.run);
-    blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": slack_escape(&context)}]}));
-    json!({"text": format!("{}\n{}", header, slack_escape(&notice.text)), "blocks": blocks}).to_string()
+
+    /// Returns a failure whose text has 100,000 characters, with 500 warnings of 300.
+    pub(super) fn hostile() -> Notice {
+        let text = |length: usize| HOSTILE.chars().cycle().take(length).collect::<String>();
+        Notice { subject: format!("[{}] {}", text(100), text(2_000)), text: text(100_000), warnings: vec![text(300); 500], ..failure() }
+    }
+
+    pub(super) fn letter(notice: &Notice) -> Letter<'_> {
+        let (public_url, runbooks_url) = (Some("https://firstlight.example.com"), Some("https://git.example.com/runbooks"));
+        Letter { notice, label: "CAIO Hub", public_url, runbooks_url }
+    }
+
+    /// Returns the request for a receiver, with secrets that are their own names in lower case, or addresses.
+    pub(super) fn request(letter: &Letter<'_>, receiver: &Receiver) -> HttpRequest {
+        let secret = |name: &str, value: &str| (name.to_owned(), Secret::new(value.to_owned()));
+        let secrets = [secret("URL", "https://hook.example.com/a?b=c"), secret("KEY", "key"), secret("OTHER", "whsec_b3RoZXI=")];
+        encode(letter, receiver, &BTreeMap::from(secrets), false, letter.notice.at).expect("every secret is set")
+    }
+
+    /// Returns the body of the request for a receiver.
+    pub(super) fn body(letter: &Letter<'_>, receiver: &Receiver) -> Value {
+        serde_json::from_str(&request(letter, receiver).body).expect("it is JSON")
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_or_leads_into_a_private_network_is_named_and_not_shown() {
+        let notice = failure();
+        let receiver = Receiver::Slack { url_secret: "SLACK".to_owned() };
+        let refused = |secrets: BTreeMap<String, Secret>| {
+            let refused = encode(&letter(&notice), &receiver, &secrets, false, notice.at).err();
+            refused.expect("it cannot be sent").to_string()
+        };
+        assert_eq!(refused(BTreeMap::new()), "secret SLACK is not set");
+        let inside = BTreeMap::from([("SLACK".to_owned(), Secret::new("https://10.0.0.1/token".to_owned()))]);
+        let text = refused(inside);
+        assert!(text.starts_with("secret SLACK: leads into a private network") && !text.contains("token"), "{text}");
+    }
+
+    #[test]
+    fn a_link_is_left_out_where_it_is_unknown_too_long_or_leads_nowhere() {
+        let notice = failure();
+        let letter = letter(&notice);
+        assert_eq!(place(&letter), "https://firstlight.example.com/runs/20261121?pair=hub");
+        assert_eq!(links(&letter)[1], ("Runbook", "https://git.example.com/runbooks/run-failed.md".to_owned()));
+        assert_eq!(place(&Letter { public_url: None, ..letter }), "GET /runs/20261121");
+        let long = LONG_ADDRESS.repeat(20);
+        assert_eq!(links(&Letter { public_url: Some(&long), runbooks_url: None, ..letter }), []);
+        let test = Notice { kind: NoticeKind::Test, ..failure() };
+        assert_eq!(report_link(&Letter { notice: &test, ..letter }), None);
+    }
+
+    #[test]
+    fn an_address_cannot_end_where_mark_up_would_end_it() {
+        assert_eq!(bare("https://a.example/(x)|<y>\"\\"), "https://a.example/%28x%29%7C%3Cy%3E%22%5C");
+    }
 }

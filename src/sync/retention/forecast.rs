@@ -110,9 +110,9 @@ fn look_ahead(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: R
         Forecast { limit, most: project.branches.branches.len(), most_on: today, blocked_on: None, rule: None, kept: 0, snapshots };
     let mut last = now;
     for date in today.iter_days().take(mornings) {
-        let at = pair.zone.instant(date, pair.start_at);
+        let at = pair.zone.instant(date, pair.times.start_at);
         let run = RunId::scheduled(date);
-        if at < now || project.branches.by_name(&backup_name(pair, &run)).is_some() {
+        if at < now || !pair.times.has_run(date) || project.branches.by_name(&backup_name(pair, &run)).is_some() {
             continue;
         }
         if project.branches.branches.len() + BRANCHES_OF_A_RUN > limit {

@@ -1,0 +1,148 @@
+//! `/notices` and `/channels`: what people were told, whether it arrived, and whether a channel works.
+
+use serde_json::{Value, json};
+
+use super::{ApiRequest, ApiResponse, Asked, Problem, body, unavailable};
+use crate::id::{ChannelName, RunId};
+use crate::port::World;
+use crate::record::{self, RecordError};
+use crate::sync::notice::{self, Delivery, Outgoing};
+use crate::tick::Context;
+use crate::time::{after, render};
+
+/// Notices that a listing shows, the newest. One request of the store reads a hundred.
+const LISTED: usize = 50;
+
+/// Pages of a listing that are read; a page has up to 1,000 notices, so these reach back more than three years.
+const PAGES: u32 = 5;
+
+/// How long a request for a channel may take; its timeout is ten seconds.
+const WALL: std::time::Duration = std::time::Duration::from_secs(25);
+
+impl<W: World> Asked<'_, W> {
+    /// Lists the newest notices of a pair with what became of them.
+    pub(super) async fn list_notices(&self) -> Result<ApiResponse, Problem> {
+        let fail = |failure: crate::port::StoreFailure| unavailable(&failure.into());
+        let prefix = record::notice_key(&format!("{}/", self.pair.name));
+        let mut keys = Vec::new();
+        let mut cursor = None;
+        for _ in 0..PAGES {
+            let page = self.world.list(&prefix, cursor).await.map_err(fail)?;
+            keys.extend(page.keys.into_iter().map(|(key, _)| key));
+            cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        // Keys are in the order of their runs.
+        let newest = keys.split_off(keys.len().saturating_sub(LISTED));
+        let found = self.world.read(&newest).await.map_err(fail)?;
+        let mut notices: Vec<Outgoing> = Vec::new();
+        for (key, text) in &found {
+            let Some(text) = text else { continue };
+            notices.push(record::decode(key, text).map_err(|error| unavailable(&error))?);
+        }
+        notices.sort_unstable_by(|left, right| (right.notice.at, &right.notice.id).cmp(&(left.notice.at, &left.notice.id)));
+        let shown: Vec<Value> = notices.iter().map(|outgoing| shown(outgoing, false)).collect();
+        Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "notices": shown})))
+    }
+
+    /// Shows a notice with every attempt to deliver it.
+    pub(super) async fn show_notice(&self, run: &str, word: &str) -> Result<ApiResponse, Problem> {
+        let outgoing = self.notice(run, word).await?;
+        Ok(ApiResponse::json(200, &shown(&outgoing, true)))
+    }
+
+    /// Sends a notice again: to the channel that is named, else to all of it. A receiver that knows its id may drop it.
+    pub(super) async fn redeliver(&self, request: &ApiRequest, run: &str, word: &str) -> Result<ApiResponse, Problem> {
+        let fields = body(request, &["channel"])?;
+        let chosen = match fields.get("channel") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) => Some(ChannelName::from(name.clone())),
+            Some(_) => return Err(Problem::new(400, "The body cannot be used").with_detail("channel: expected a text".to_owned())),
+        };
+        let mut outgoing = self.notice(run, word).await?;
+        let now = self.world.now();
+        let is_chosen = |delivery: &&mut Delivery| chosen.as_ref().is_none_or(|name| delivery.channel == *name);
+        let mut count = 0_usize;
+        for delivery in outgoing.deliveries.iter_mut().filter(is_chosen) {
+            delivery.redeliver(now);
+            count += 1;
+        }
+        if count == 0 {
+            let known = outgoing.deliveries.iter().map(|delivery| format!("{:?}", delivery.channel.as_str())).collect::<Vec<_>>();
+            let known = if known.is_empty() { "no channel".to_owned() } else { known.join(" or ") };
+            return Err(Problem::new(400, "The notice is not for that channel").with_detail(format!("channel: it goes to {known}")));
+        }
+        let context = Context::new(self.world, self.config, self.secrets, after(now, WALL), &|_, _| {});
+        context.redeliver(&mut outgoing, now).await;
+        Ok(ApiResponse::json(200, &shown(&outgoing, true)))
+    }
+
+    async fn notice(&self, run: &str, word: &str) -> Result<Outgoing, Problem> {
+        let unknown = || {
+            let id: String = format!("{}/{run}/{word}", self.pair.name).chars().take(120).collect();
+            Problem::new(404, "There is no such notice").with_detail(format!("notice {id:?} is not known; GET /notices lists them"))
+        };
+        let run = RunId::decode(run).ok_or_else(unknown)?;
+        let is_word = word.len() <= 80 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let key = record::notice_key(&format!("{}/{run}/{word}", self.pair.name));
+        if !is_word {
+            return Err(unknown());
+        }
+        let found = self.world.read(std::slice::from_ref(&key)).await.map_err(|failure| unavailable(&RecordError::from(failure)))?;
+        let text = found.get(&key).and_then(Option::as_ref).ok_or_else(unknown)?;
+        record::decode(&key, text).map_err(|error| unavailable(&error))
+    }
+
+    /// Sends a notice to a channel that says that it is a test. One that is taken enables a channel that was disabled.
+    pub(super) async fn test_channel(&self, name: &str) -> Result<ApiResponse, Problem> {
+        let Some(channel) = self.config.channels.iter().find(|channel| channel.name.as_str() == name) else {
+            let name: String = name.chars().take(60).collect();
+            let known = self.config.channels.iter().map(|channel| format!("{:?}", channel.name.as_str())).collect::<Vec<_>>().join(" or ");
+            return Err(Problem::new(404, "There is no such channel").with_detail(format!("channel: is {name:?}; known is {known}")));
+        };
+        let now = self.world.now();
+        let test = notice::of_test(self.pair, &channel.name, &self.config.label, now);
+        let context = Context::new(self.world, self.config, self.secrets, after(now, WALL), &|_, _| {});
+        let attempt = context.try_channel(&test, channel).await;
+        let shown = json!({"channel": name, "kind": channel.receiver.kind(), "notice": test.id, "attempt": attempt});
+        match attempt.error {
+            None => Ok(ApiResponse::json(200, &shown)),
+            Some(error) => Err(Problem::new(502, "The channel did not take the test").with_detail(format!("channel {name}: {error}"))),
+        }
+    }
+}
+
+/// Shows a notice as people look at it; `is_whole` with its text and every attempt.
+fn shown(outgoing: &Outgoing, is_whole: bool) -> Value {
+    let notice = &outgoing.notice;
+    let delivery = |delivery: &Delivery| {
+        let state = match (&delivery.delivered_at, &delivery.given_up) {
+            (Some(_), _) => "delivered",
+            (None, Some(_)) => "given up",
+            (None, None) => "waiting",
+        };
+        let next_at = (!delivery.is_settled()).then(|| render(delivery.next_at));
+        let mut shown = json!({
+            "channel": delivery.channel, "state": state, "attempts": delivery.attempts,
+            "delivered_at": delivery.delivered_at.map(render), "next_at": next_at,
+            "reason": delivery.given_up.as_ref().or(delivery.last_error.as_ref()),
+        });
+        if is_whole {
+            shown["log"] = json!(delivery.log);
+        }
+        shown
+    };
+    let deliveries: Vec<Value> = outgoing.deliveries.iter().map(delivery).collect();
+    let mut shown = json!({
+        "id": notice.id, "kind": notice.kind, "severity": notice.severity(), "run": notice.run, "at": render(notice.at),
+        "subject": notice.subject, "incident": notice.incident, "deliveries": deliveries,
+    });
+    if is_whole {
+        shown["text"] = json!(notice.text);
+        shown["warnings"] = json!(notice.warnings);
+        shown["runbook"] = json!(notice.runbook);
+    }
+    shown
+}

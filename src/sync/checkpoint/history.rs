@@ -1,0 +1,182 @@
+//! What a run remembers of those before it: how long they took, and when one last succeeded.
+//!
+//! Invariants: it travels from checkpoint to checkpoint, so that it costs no read of its own; lost with a checkpoint, it begins again.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Checkpoint, RunStatus};
+use crate::id::RunId;
+use crate::sync::step::Step;
+use crate::time::{Timestamp, between, millis};
+
+/// Runs whose length is remembered.
+const RUNS: usize = 30;
+
+/// Runs that have to be known before anything is concluded from their length.
+const ENOUGH: usize = 3;
+
+/// What is remembered of earlier runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// How long the runs took that restored staging and succeeded, the oldest first; at most thirty.
+    pub paces: Vec<Pace>,
+    /// When a run last succeeded; missing when none is remembered.
+    #[serde(default, with = "millis::option")]
+    pub last_success_at: Option<Timestamp>,
+}
+
+/// How long a run took.
+///
+/// Shape: `{"run":"20261121","seconds":252,"steps":[1,4,31,8,46,2]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Which run.
+    pub run: RunId,
+    /// From its start to its verdict, in seconds.
+    pub seconds: u64,
+    /// Each step before the verdict, in seconds.
+    pub steps: Vec<u64>,
+}
+
+impl History {
+    /// Returns what the run after this one remembers.
+    pub fn after(last: Option<&Checkpoint>) -> Self {
+        let Some(last) = last else { return Self::default() };
+        let mut history = last.history.clone();
+        let Some(verdict) = last.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded) else { return history };
+        history.last_success_at = history.last_success_at.max(Some(verdict.at));
+        if last.restore.is_some() && !history.paces.iter().any(|pace| pace.run == last.run) {
+            let seconds = |step: Step| {
+                let of = last.steps.iter().filter(|record| record.step == step);
+                of.map(|record| between(record.started_at, record.ended_at.unwrap_or(verdict.at)).as_secs()).sum()
+            };
+            let steps = Step::ALL.into_iter().filter(|step| *step != Step::Prune).map(seconds).collect();
+            history.paces.push(Pace { run: last.run.clone(), seconds: between(last.started_at, verdict.at).as_secs(), steps });
+            let surplus = history.paces.len().saturating_sub(RUNS);
+            history.paces.drain(..surplus);
+        }
+        history
+    }
+
+    /// Returns the length that 95 of 100 runs do not exceed; `None` while too few are known.
+    pub fn long_run(&self) -> Option<Duration> {
+        percentile(self.paces.iter().map(|pace| pace.seconds), 95)
+    }
+
+    /// Returns how long a run usually still takes that is at `step` for `elapsed`; `None` while too few are known.
+    ///
+    /// A step that already takes longer than usual is expected to end at once: the expected end then moves on with the clock.
+    pub fn remaining(&self, step: Step, elapsed: Duration) -> Option<Duration> {
+        let usual = |index: usize| percentile(self.paces.iter().filter_map(|pace| pace.steps.get(index).copied()), 50);
+        let at = Step::ALL.iter().position(|other| *other == step)?;
+        let last = Step::ALL.len() - 1;
+        let mut remaining = if at < last { usual(at)?.saturating_sub(elapsed) } else { Duration::ZERO };
+        for index in at + 1..last {
+            remaining += usual(index)?;
+        }
+        Some(remaining)
+    }
+}
+
+/// Returns the nearest-rank percentile; `None` of too few.
+fn percentile(seconds: impl Iterator<Item = u64>, percent: usize) -> Option<Duration> {
+    let mut seconds: Vec<u64> = seconds.collect();
+    if seconds.len() < ENOUGH {
+        return None;
+    }
+    seconds.sort_unstable();
+    let rank = (seconds.len() * percent).div_ceil(100);
+    seconds.get(rank.saturating_sub(1)).copied().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{Restore, StepRecord, Verdict};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    fn paces(seconds: impl IntoIterator<Item = u64>) -> History {
+        let pace = |(index, seconds): (usize, u64)| Pace {
+            run: RunId::decode(&format!("202610{:02}", index % 28 + 1)).expect("a date"),
+            seconds,
+            steps: vec![1, 4, seconds - 15, 8, 2, 0],
+        };
+        History { paces: seconds.into_iter().enumerate().map(pace).collect(), last_success_at: None }
+    }
+
+    fn succeeded() -> Checkpoint {
+        let step = |step, from: &str, to: &str| StepRecord { step, started_at: at(from), ended_at: Some(at(to)), attempts: 1 };
+        Checkpoint {
+            steps: vec![
+                step(Step::Preflight, "2026-11-21T10:00:00Z", "2026-11-21T10:00:01Z"),
+                step(Step::Backup, "2026-11-21T10:00:01Z", "2026-11-21T10:00:05Z"),
+            ],
+            restore: Some(Restore {
+                displaced_name: "staging-of-20261120".into(),
+                displaced_id: None,
+                accepted_at: None,
+                operations: Vec::new(),
+                is_done: true,
+            }),
+            verdict: Some(Verdict {
+                status: RunStatus::Succeeded,
+                at: at("2026-11-21T10:04:12Z"),
+                step: Step::Prune,
+                reason: None,
+                runbook: None,
+                staging: String::new(),
+            }),
+            ..started()
+        }
+    }
+
+    #[test]
+    fn a_run_that_succeeded_is_remembered_once() {
+        let history = History::after(Some(&succeeded()));
+        assert_eq!(history.last_success_at, Some(at("2026-11-21T10:04:12Z")));
+        assert_eq!(history.paces, [Pace { run: started().run, seconds: 252, steps: vec![1, 4, 0, 0, 0, 0] }]);
+        let again = Checkpoint { history: history.clone(), ..succeeded() };
+        assert_eq!(History::after(Some(&again)), history);
+    }
+
+    #[test]
+    fn a_run_that_failed_or_left_staging_tells_nothing_of_the_length() {
+        let mut failed = Checkpoint { history: paces([100, 110, 120]), ..succeeded() };
+        failed.verdict.as_mut().expect("a verdict").status = RunStatus::Failed;
+        assert_eq!(History::after(Some(&failed)), failed.history);
+        let held = History::after(Some(&Checkpoint { restore: None, ..succeeded() }));
+        assert!(held.paces.is_empty() && held.last_success_at.is_some());
+        assert_eq!(History::after(None), History::default());
+    }
+
+    #[test]
+    fn thirty_runs_are_remembered() {
+        let history = History::after(Some(&Checkpoint { history: paces(100..130), ..succeeded() }));
+        assert_eq!((history.paces.len(), history.paces[0].seconds, history.paces[29].seconds), (30, 101, 252));
+    }
+
+    #[test]
+    fn the_long_run_is_the_nearest_rank() {
+        assert_eq!(paces([100, 200]).long_run(), None, "two are too few");
+        assert_eq!(paces([100, 300, 200]).long_run(), Some(Duration::from_mins(5)));
+        assert_eq!(paces(101..=120).long_run(), Some(Duration::from_secs(119)), "the 19th of 20");
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_is_what_its_steps_usually_take() {
+        let history = paces([100, 100, 100]);
+        let left = |step, elapsed| history.remaining(step, Duration::from_secs(elapsed)).expect("enough are known").as_secs();
+        assert_eq!(left(Step::Preflight, 0), 100);
+        assert_eq!(left(Step::VerifyBackup, 40), 55);
+        assert_eq!(left(Step::VerifyBackup, 4_000), 10, "it is expected to end at once");
+        assert_eq!(left(Step::SmokeTest, 0), 0);
+        assert_eq!(paces([100]).remaining(Step::Backup, Duration::ZERO), None);
+    }
+}

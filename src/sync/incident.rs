@@ -1,0 +1,397 @@
+//! Incidents: what went wrong with a pair, until somebody knows and until it is over.
+//!
+//! In: the incident on record, a notice, what is configured, `now`. Out: the changed incident, and what is [`due`].
+//!
+//! Invariants: a pair has one open incident at most; its id is that of the first notice that it was opened by, so that two ticks open the same
+//! one; an escalation has an id of its own, so that a receiver drops a second copy.
+//!
+//! Failure: the record is a memory. Where it is lost, the notices of the day open the incident again, under the same id.
+
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, NoticeKind, Pair};
+use crate::id::{ChannelName, PairName, RunId};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, RunStatus};
+use crate::sync::notice::Notice;
+use crate::time::{Timestamp, after, millis};
+
+/// Notices that an incident remembers.
+const JOINED: usize = 50;
+
+/// Escalations of one incident beside those of business days: at the shortest distance of five minutes, four hours of them.
+const MOST_ESCALATIONS: u32 = 48;
+
+/// What went wrong with a pair.
+///
+/// Shape: `{"format":1,"id":"hub-20261121","pair":"hub","run":"20261121","opened_at":"…","subject":"…","joined":["hub/20261121/failed"],"escalations":0,…}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Incident {
+    /// The version of this shape.
+    pub format: u32,
+    /// `<pair>-<run>`.
+    pub id: String,
+    /// Whose.
+    pub pair: PairName,
+    /// The run that it began with.
+    pub run: RunId,
+    /// How many incidents began with that run before this one.
+    pub number: u32,
+    /// When it was opened.
+    #[serde(with = "millis")]
+    pub opened_at: Timestamp,
+    /// What people were told first.
+    pub subject: String,
+    /// The ids of the notices that belong to it, the first first.
+    pub joined: Vec<String>,
+    /// How often it was escalated, business days apart.
+    pub escalations: u32,
+    /// When it was last escalated.
+    #[serde(with = "millis::option")]
+    pub escalated_at: Option<Timestamp>,
+    /// The last business day at whose beginning it was told.
+    pub business_day: Option<NaiveDate>,
+    /// Who knows of it; kept under a key of its own, because people write it.
+    #[serde(default, skip)]
+    pub acknowledged: Option<Acknowledgement>,
+    /// How it ended; missing while it is open.
+    pub resolution: Option<Resolution>,
+    /// The ids of its notices that some channel has not taken.
+    pub outbox: Vec<String>,
+}
+
+/// Somebody knows of an incident.
+///
+/// Shape: `{"format":1,"incident":"hub-20261121","at":"…","by":"Dana, on call"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledgement {
+    /// The version of this shape.
+    pub format: u32,
+    /// Which.
+    pub incident: String,
+    /// When.
+    #[serde(with = "millis")]
+    pub at: Timestamp,
+    /// Who, in their words.
+    pub by: String,
+}
+
+/// How an incident ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// When.
+    #[serde(with = "millis")]
+    pub at: Timestamp,
+    /// The good run.
+    pub run: RunId,
+}
+
+/// Why people are told again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Nobody has acknowledged it: the n-th time, counted from one.
+    Level(u32),
+    /// The business day of this date begins.
+    BusinessDay(NaiveDate),
+}
+
+impl Occasion {
+    /// Returns the word that stands in the id of its notice.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Level(number) => format!("escalated-{number}"),
+            Self::BusinessDay(date) => format!("escalated-{}", date.format("%Y%m%d")),
+        }
+    }
+}
+
+/// People are to be told again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Why.
+    pub occasion: Occasion,
+    /// The channels; `None` where none is configured for it: all that hear of failures.
+    pub channels: Option<Vec<ChannelName>>,
+}
+
+impl Incident {
+    /// Opens an incident with the notice of a trouble. `last` is the pair's incident before, if one is on record.
+    pub fn open(notice: &Notice, last: Option<&Self>) -> Self {
+        let number = last.filter(|last| last.run == notice.run).map_or(0, |last| last.number + 1);
+        let again = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+        Self {
+            format: FORMAT,
+            id: format!("{}-{}{again}", notice.pair, notice.run),
+            pair: notice.pair.clone(),
+            run: notice.run.clone(),
+            number,
+            opened_at: notice.at,
+            subject: notice.subject.clone(),
+            joined: vec![notice.id.clone()],
+            escalations: 0,
+            escalated_at: None,
+            business_day: None,
+            acknowledged: None,
+            resolution: None,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Opens it again from a notice that is on record, when its own record was lost.
+    pub fn recover(notice: &Notice, last: Option<&Self>) -> Option<Self> {
+        let id = notice.incident.as_ref().filter(|_| notice.kind.is_trouble())?;
+        let is_known = last.is_some_and(|last| last.id == *id || last.opened_at >= notice.at);
+        (!is_known).then(|| Self { id: id.clone(), ..Self::open(notice, last) })
+    }
+
+    /// Returns whether it is not over.
+    pub fn is_open(&self) -> bool {
+        self.resolution.is_none()
+    }
+
+    /// Returns the id of one of its notices.
+    pub fn notice_id(&self, word: &str) -> String {
+        let again = if self.number == 0 { String::new() } else { format!("-{}", self.number + 1) };
+        format!("{}/{}/{word}{again}", self.pair, self.run)
+    }
+
+    /// Takes up a notice; returns whether it was not known.
+    pub fn join(&mut self, notice: &Notice) -> bool {
+        let is_new = !self.joined.contains(&notice.id) && self.joined.len() < JOINED;
+        if is_new {
+            self.joined.push(notice.id.clone());
+        }
+        is_new
+    }
+
+    /// Returns how it ends with a run: a good one that was started for staging, and ended after it was opened.
+    pub fn resolution_by(&self, run: &Checkpoint) -> Option<Resolution> {
+        let verdict = run.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded)?;
+        let is_good = self.is_open() && run.goal == Goal::Staging && run.is_published && verdict.at >= self.opened_at;
+        is_good.then(|| Resolution { at: verdict.at, run: run.run.clone() })
+    }
+
+    /// Returns how it ends with a snapshot that is verified after all: where nothing else belongs to it.
+    pub fn resolution_by_snapshot(&self, run: &RunId, now: Timestamp) -> Option<Resolution> {
+        let word = format!("/{}", NoticeKind::SnapshotFailed.as_str());
+        let is_all = self.is_open() && self.joined.iter().all(|id| id.contains(&word));
+        is_all.then(|| Resolution { at: now, run: run.clone() })
+    }
+
+    /// Notes that people were told again.
+    pub fn escalated(&mut self, due: &Due, now: Timestamp) {
+        match due.occasion {
+            Occasion::Level(number) => {
+                self.escalations = number;
+                self.escalated_at = Some(now);
+            }
+            Occasion::BusinessDay(date) => self.business_day = Some(date),
+        }
+    }
+}
+
+/// Returns the incident that a notice belongs to: the open one, or one that it opens; `None` when it is no trouble.
+pub fn take_up(current: Option<&Incident>, notice: &Notice) -> Option<Incident> {
+    if !notice.kind.is_trouble() {
+        return None;
+    }
+    let mut incident = match current.filter(|current| current.is_open()) {
+        Some(open) => open.clone(),
+        None => return Some(Incident::open(notice, current)),
+    };
+    incident.join(notice);
+    Some(incident)
+}
+
+/// Says whether people are to be told again. Of several escalations that were missed, the last is told.
+pub fn due(incident: &Incident, pair: &Pair, config: &Config, now: Timestamp) -> Option<Due> {
+    if !incident.is_open() {
+        return None;
+    }
+    business_day(incident, pair, config, now).or_else(|| level(incident, config, now))
+}
+
+fn business_day(incident: &Incident, pair: &Pair, config: &Config, now: Timestamp) -> Option<Due> {
+    let today = pair.zone.date(now);
+    let begins = pair.zone.instant(today, pair.times.business_day_starts);
+    let is_told = incident.business_day.is_some_and(|told| told >= today);
+    let is_due = pair.times.has_run(today) && !is_told && incident.opened_at < begins && begins <= now;
+    let all = || config.escalations.iter().flat_map(|escalation| &escalation.channels).cloned();
+    let channels = (!config.escalations.is_empty()).then(|| all().collect());
+    is_due.then_some(Due { occasion: Occasion::BusinessDay(today), channels })
+}
+
+fn level(incident: &Incident, config: &Config, now: Timestamp) -> Option<Due> {
+    if incident.acknowledged.is_some() || incident.escalations >= MOST_ESCALATIONS {
+        return None;
+    }
+    let minutes = |count: u32| Duration::from_secs(60 * u64::from(count));
+    let configured = u32::try_from(config.escalations.len()).unwrap_or(u32::MAX);
+    let passed = config.escalations.iter().filter(|escalation| after(incident.opened_at, minutes(escalation.after_min)) <= now).count();
+    let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+    let number = if passed > incident.escalations {
+        passed
+    } else {
+        let again = minutes(config.escalate_again_min?);
+        let is_last = configured > 0 && incident.escalations >= configured;
+        let is_due = incident.escalated_at.is_some_and(|at| after(at, again) <= now);
+        (is_last && is_due).then_some(incident.escalations + 1)?
+    };
+    let index = usize::try_from(number.min(configured).saturating_sub(1)).ok()?;
+    Some(Due { occasion: Occasion::Level(number), channels: Some(config.escalations.get(index)?.channels.clone()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::sync::checkpoint::Verdict;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::notice::{of_late_run, of_missed_day};
+    use crate::sync::schedule::tests::pair;
+    use crate::sync::step::Step;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    fn missed(date: &str, told_at: &str) -> Notice {
+        of_missed_day(&pair(), &RunId::decode(date).expect("a date"), "Hub", at(told_at))
+    }
+
+    fn opened() -> Incident {
+        take_up(None, &missed("20261121", "2026-11-21T11:05:00Z")).expect("a missed day is trouble")
+    }
+
+    /// Reads a configuration with escalations after 15 and 45 minutes, and whatever else is given.
+    fn config(more: &Value) -> Config {
+        let mut value = json!({
+            "pairs": [{
+                "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
+                "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
+                "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 2, "keep_displaced": 1
+            }],
+            "channels": [
+                {"name": "on-call", "kind": "slack", "url_secret": "SLACK"}, {"name": "director", "kind": "slack", "url_secret": "SLACK"}
+            ],
+            "escalations": [{"after_min": 15, "channels": ["on-call"]}, {"after_min": 45, "channels": ["on-call", "director"]}]
+        });
+        value.as_object_mut().expect("a table").extend(more.as_object().cloned().unwrap_or_default());
+        Config::from_value(&value).expect("the configuration is complete")
+    }
+
+    /// Lets time pass in steps of five minutes, and returns what people are told, with the minutes since the incident was opened.
+    fn told(incident: &mut Incident, config: &Config, hours: i64) -> Vec<(i64, String)> {
+        let mut told = Vec::new();
+        for minutes in (0..hours * 60).step_by(5) {
+            let now = incident.opened_at + chrono::TimeDelta::minutes(minutes);
+            while let Some(due) = due(incident, &config.pairs[0], config, now) {
+                told.push((minutes, due.occasion.word()));
+                incident.escalated(&due, now);
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn repeated_failures_join_the_incident_that_is_open() {
+        let first = opened();
+        assert_eq!((first.id.as_str(), first.joined.len()), ("hub-20261121", 1));
+        let late = of_late_run(&started(), &pair(), "Hub", at("2026-11-21T11:10:00Z"));
+        let second = take_up(Some(&first), &late).expect("it joins");
+        assert_eq!((second.id.as_str(), second.joined.len()), ("hub-20261121", 2));
+        let again = take_up(Some(&second), &late).expect("it is known");
+        assert_eq!(again, second);
+        assert_eq!(take_up(Some(&second), &Notice { kind: NoticeKind::Succeeded, ..late }), None);
+    }
+
+    #[test]
+    fn an_incident_after_one_that_is_over_has_an_id_of_its_own() {
+        let over = Incident { resolution: Some(Resolution { at: at("2026-11-21T12:00:00Z"), run: started().run }), ..opened() };
+        let next = take_up(Some(&over), &missed("20261122", "2026-11-22T11:05:00Z")).expect("another");
+        assert_eq!(next.id, "hub-20261122");
+        let same_day = take_up(Some(&over), &missed("20261121", "2026-11-21T12:05:00Z")).expect("another of the day");
+        assert_eq!((same_day.id.as_str(), same_day.notice_id("resolved").as_str()), ("hub-20261121-2", "hub/20261121/resolved-2"));
+    }
+
+    #[test]
+    fn an_incident_whose_record_was_lost_is_opened_again_under_its_id() {
+        let notice = Notice { incident: Some("hub-20261121-2".to_owned()), ..missed("20261121", "2026-11-21T11:05:00Z") };
+        assert_eq!(Incident::recover(&notice, None).expect("it is opened").id, "hub-20261121-2");
+        let known = Incident { id: "hub-20261121-2".to_owned(), ..opened() };
+        assert_eq!(Incident::recover(&notice, Some(&known)), None);
+        let later = take_up(None, &missed("20261122", "2026-11-22T11:05:00Z")).expect("a later one");
+        assert_eq!(Incident::recover(&notice, Some(&later)), None, "a later one is known");
+        assert_eq!(Incident::recover(&missed("20261121", "2026-11-21T11:05:00Z"), None), None, "it names none");
+    }
+
+    #[test]
+    fn a_good_run_resolves_and_no_other_does() {
+        let ended = |status, goal, ended_at: &str| {
+            let verdict = Verdict { status, at: at(ended_at), step: Step::Prune, reason: None, runbook: None, staging: String::new() };
+            Checkpoint { verdict: Some(verdict), goal, is_published: true, ..started() }
+        };
+        let is_over = |run: &Checkpoint| opened().resolution_by(run).is_some();
+        let good = ended(RunStatus::Succeeded, Goal::Staging, "2026-11-21T12:00:00Z");
+        assert!(is_over(&good));
+        assert!(!is_over(&ended(RunStatus::Failed, Goal::Staging, "2026-11-21T12:00:00Z")));
+        assert!(!is_over(&ended(RunStatus::Succeeded, Goal::VerifyBackup, "2026-11-21T12:00:00Z")), "staging was not its business");
+        assert!(!is_over(&ended(RunStatus::Succeeded, Goal::Staging, "2026-11-21T11:00:00Z")), "it was before");
+        assert!(!is_over(&Checkpoint { is_published: false, ..good }), "nobody was told of it yet");
+    }
+
+    #[test]
+    fn people_are_told_again_at_the_configured_times_and_when_the_business_day_begins() {
+        let mut incident = opened();
+        let expected = [(15, "escalated-1"), (45, "escalated-2"), (175, "escalated-20261121"), (1_615, "escalated-20261122")];
+        assert_eq!(told(&mut incident, &config(&json!({})), 30), expected.map(|(minutes, word)| (minutes, word.to_owned())));
+    }
+
+    #[test]
+    fn the_last_escalation_is_repeated_where_that_is_configured_and_not_for_ever() {
+        let mut incident = opened();
+        let told = told(&mut incident, &config(&json!({"escalate_again_min": 60})), 100);
+        let levels: Vec<i64> = told.iter().filter(|(_, word)| word.len() < 13).map(|(minutes, _)| *minutes).collect();
+        assert_eq!(levels[..4], [15, 45, 105, 165]);
+        assert_eq!(levels.len(), 48);
+    }
+
+    #[test]
+    fn who_has_acknowledged_is_told_again_only_when_the_business_day_begins() {
+        let by = Acknowledgement { format: 1, incident: "hub-20261121".to_owned(), at: at("2026-11-21T11:06:00Z"), by: "Dana".to_owned() };
+        let mut incident = Incident { acknowledged: Some(by), ..opened() };
+        assert_eq!(told(&mut incident, &config(&json!({})), 4), [(175, "escalated-20261121".to_owned())]);
+    }
+
+    #[test]
+    fn of_escalations_that_were_missed_the_last_is_told() {
+        let incident = opened();
+        let due = due(&incident, &pair(), &config(&json!({})), at("2026-11-21T12:30:00Z")).expect("two have passed");
+        assert_eq!(due.occasion, Occasion::Level(2));
+        assert_eq!(due.channels.expect("configured").len(), 2);
+    }
+
+    #[test]
+    fn a_day_off_has_no_business_day() {
+        let with = |days: Value| {
+            let mut table = json!({
+                "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
+                "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
+                "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 2, "keep_displaced": 1
+            });
+            table["weekdays"] = days;
+            config(&json!({"pairs": [table], "escalations": []}))
+        };
+        // The 21st is a Saturday.
+        assert_eq!(
+            told(&mut opened(), &with(json!(["mon", "sat"])), 60),
+            [(175, "escalated-20261121".to_owned()), (3_055, "escalated-20261123".to_owned())]
+        );
+        assert_eq!(told(&mut opened(), &with(json!(["mon"])), 60), [(3_055, "escalated-20261123".to_owned())]);
+    }
+}

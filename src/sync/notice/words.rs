@@ -1,0 +1,434 @@
+//! What people are told of runs and days, in words.
+//!
+//! In: a run, a pair. Out: a [`Notice`].
+//!
+//! Invariants: the subject is one line, and says alone whether somebody has to act; the text names the runbook where there is something to do.
+
+use super::Notice;
+use crate::config::{NoticeKind, Pair};
+use crate::id::{PairName, RunId};
+use crate::sync::checkpoint::{Checkpoint, RunStatus, SnapshotOutcome};
+use crate::sync::step::Step;
+use crate::time::{Timestamp, between, render_minutes};
+
+/// Checks that a notice tells; the report has all.
+const WARNINGS: usize = 10;
+
+/// Writes the notice of a run that ended.
+pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notice> {
+    let verdict = checkpoint.verdict.as_ref()?;
+    let date = checkpoint_date(checkpoint, pair, verdict.at);
+    let time = format!("{} {}", pair.zone.clock_time(verdict.at), pair.zone_label);
+    let reason = verdict.reason.as_deref().unwrap_or("none recorded");
+    let reason = reason.trim_end_matches('.');
+    let (number, name, of) = (verdict.step.number(), verdict.step.name(), Step::ALL.len());
+    let staging = &verdict.staging;
+    let page = verdict.runbook.as_deref().unwrap_or("run-failed.md");
+    let (kind, subject, text) = match verdict.status {
+        RunStatus::Succeeded if checkpoint.restore.is_some() => (
+            NoticeKind::Succeeded,
+            format!("[{label}] Daily sync completed — {date}"),
+            format!(
+                "Production → staging sync completed successfully at {time}{}. Staging data verified{}",
+                margin_text(checkpoint, pair, verdict.at),
+                warned_text(checkpoint)
+            ),
+        ),
+        RunStatus::Succeeded => (
+            NoticeKind::Succeeded,
+            format!("[{label}] Backup verified — {date}"),
+            format!("The backup of production was made and verified at {time}{} {}", warned_text(checkpoint), kept_text(checkpoint, pair)),
+        ),
+        RunStatus::Cancelled => (
+            NoticeKind::Cancelled,
+            format!("[{label}] Daily sync cancelled — {date}"),
+            format!("Production → staging sync was cancelled at step {number} of {of} ({name}): {reason}. {staging}"),
+        ),
+        RunStatus::Superseded => (
+            NoticeKind::Superseded,
+            format!("[{label}] Daily sync superseded — {date}"),
+            format!("Production → staging sync {} ended at step {number} of {of} ({name}): {reason}. {staging}", checkpoint.run),
+        ),
+        RunStatus::Failed | RunStatus::Running | RunStatus::Missed => (
+            NoticeKind::Failed,
+            format!("[URGENT] [{label}] Daily sync FAILED — {date}"),
+            format!(
+                "Production → staging sync failed at step {number} of {of} ({name}). Error: {reason}. {staging} \
+                 Runbook: runbooks/{page}"
+            ),
+        ),
+    };
+    Some(Notice {
+        id: format!("{}/{}/{}", checkpoint.pair, checkpoint.run, kind.as_str()),
+        kind,
+        pair: checkpoint.pair.clone(),
+        run: checkpoint.run.clone(),
+        at: verdict.at,
+        subject,
+        text,
+        warnings: warnings(checkpoint),
+        runbook: verdict.runbook.clone(),
+        incident: None,
+    })
+}
+
+/// Returns what people should know although it stopped nothing, and what did not hold, of which the reason tells only the first.
+fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
+    let mut checks: Vec<_> = checkpoint.checks.iter().filter(|check| check.is_worth_telling()).collect();
+    checks.sort_by_key(|check| check.outcome);
+    let more = checks.len().saturating_sub(WARNINGS);
+    let told = checks.into_iter().take(WARNINGS).map(ToString::to_string);
+    let more = (more > 0).then(|| format!("and {more} more, told by GET /runs/{}", checkpoint.run));
+    checkpoint.warnings.iter().cloned().chain(told).chain(more).collect()
+}
+
+/// Ends a sentence, and says how much there is to look at.
+fn warned_text(checkpoint: &Checkpoint) -> String {
+    match warnings(checkpoint).len() {
+        0 => ".".to_owned(),
+        1 => ". There is one warning.".to_owned(),
+        count => format!(". There are {count} warnings."),
+    }
+}
+
+/// Says why staging was left as it is.
+fn kept_text(checkpoint: &Checkpoint, pair: &Pair) -> String {
+    match &checkpoint.hold {
+        Some(hold) => {
+            let until = hold.until.map_or_else(
+                || "until it is released".to_owned(),
+                |until| format!("until {} {}", pair.zone.date_time(until), pair.zone_label),
+            );
+            format!("Staging is held as it is {until}: {}.", hold.reason.trim_end_matches('.'))
+        }
+        None => "Staging was left as it is, as asked.".to_owned(),
+    }
+}
+
+fn checkpoint_date(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> chrono::NaiveDate {
+    if checkpoint.is_manual { pair.zone.date(at) } else { checkpoint.run.date() }
+}
+
+/// Writes the notice of a day on which no run was started.
+pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
+    let date = run.date();
+    Notice {
+        id: format!("{}/{run}/missed", pair.name),
+        kind: NoticeKind::Missed,
+        pair: pair.name.clone(),
+        run: run.clone(),
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync MISSED — {date}"),
+        text: format!(
+            "Production → staging sync was not started between {} and {} {}. Staging is untouched, and will be until somebody starts a run. \
+             Runbook: runbooks/run-failed.md",
+            pair.times.start_at, pair.times.catch_up_until, pair.zone_label
+        ),
+        warnings: Vec::new(),
+        runbook: Some("run-failed.md".to_owned()),
+        incident: None,
+    }
+}
+
+/// Writes the notice of a run that is under way when its deadline passes.
+pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
+    let text = format!(
+        "Production → staging sync is at {} and has passed its deadline of {} {}. It goes on; the outcome will be told. Runbook: runbooks/late.md",
+        place(checkpoint),
+        pair.times.deadline,
+        pair.zone_label
+    );
+    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, checkpoint, now)
+}
+
+/// Writes the notice of a deadline that passes after the day's run has failed.
+pub fn of_missed_deadline(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
+    let staging = checkpoint.verdict.as_ref().map(|verdict| verdict.staging.as_str()).unwrap_or_default();
+    let text = format!(
+        "The deadline of {} {} has passed, and staging is no verified copy: the day's run has failed at {}. {staging} Runbook: runbooks/late.md",
+        pair.times.deadline,
+        pair.zone_label,
+        place(checkpoint)
+    );
+    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, checkpoint, now)
+}
+
+/// Writes the notice of a run that is not expected to be done by its deadline.
+pub fn of_at_risk(checkpoint: &Checkpoint, pair: &Pair, label: &str, expected_at: Timestamp, now: Timestamp) -> Notice {
+    let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+    let text = format!(
+        "Production → staging sync is at {} and is expected to be done at {} {}, {} after its deadline of {} {}. It goes on; the outcome will be told. \
+         Runbook: runbooks/late.md",
+        place(checkpoint),
+        pair.zone.clock_time(expected_at),
+        pair.zone_label,
+        render_minutes(between(deadline, expected_at)),
+        pair.times.deadline,
+        pair.zone_label
+    );
+    of_lateness(NoticeKind::AtRisk, &format!("[{label}] Daily sync may be late"), text, checkpoint, now)
+}
+
+/// Writes the notice of a run that starts later than it should.
+pub fn of_late_start(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
+    let text = format!(
+        "Production → staging sync was to start by {} {label_of_zone} and starts at {} {label_of_zone}. It is to be done by {} {label_of_zone}; \
+         the outcome will be told. Runbook: runbooks/late.md",
+        pair.times.latest_start,
+        pair.zone.clock_time(now),
+        pair.times.deadline,
+        label_of_zone = pair.zone_label,
+    );
+    of_lateness(NoticeKind::LateStart, &format!("[{label}] Daily sync starts late"), text, checkpoint, now)
+}
+
+fn of_lateness(kind: NoticeKind, subject: &str, text: String, checkpoint: &Checkpoint, now: Timestamp) -> Notice {
+    let subject = format!("{subject} — {}", checkpoint.run.date());
+    let notice = notice(kind, &checkpoint.pair, &checkpoint.run, now, subject, text);
+    Notice { runbook: Some("late.md".to_owned()), ..notice }
+}
+
+/// Says where a run is: `step 4 of 7 (restore staging)`.
+fn place(checkpoint: &Checkpoint) -> String {
+    format!("step {} of {} ({})", checkpoint.step.number(), Step::ALL.len(), checkpoint.step.name())
+}
+
+/// Says how long before or after its deadline a scheduled run was done.
+fn margin_text(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> String {
+    if checkpoint.is_manual {
+        return String::new();
+    }
+    let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+    if at <= deadline {
+        format!(", {} early", render_minutes(between(at, deadline)))
+    } else {
+        format!(", {} late", render_minutes(between(deadline, at)))
+    }
+}
+
+/// Returns a notice without warnings, runbook and incident.
+pub(super) fn notice(kind: NoticeKind, pair: &PairName, run: &RunId, at: Timestamp, subject: String, text: String) -> Notice {
+    let id = format!("{pair}/{run}/{}", kind.as_str());
+    Notice { id, kind, pair: pair.clone(), run: run.clone(), at, subject, text, warnings: Vec::new(), runbook: None, incident: None }
+}
+
+/// Writes the notice of a pair for which nothing is done, because a record of it cannot be read.
+pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Timestamp) -> Notice {
+    Notice {
+        id: format!("{}/{run}/stuck", pair.name),
+        kind: NoticeKind::Stuck,
+        pair: pair.name.clone(),
+        run: run.clone(),
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date()),
+        text: format!(
+            "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is made, until that is mended. \
+             Runbook: runbooks/run-failed.md",
+            pair.name
+        ),
+        warnings: Vec::new(),
+        runbook: Some("run-failed.md".to_owned()),
+        incident: None,
+    }
+}
+
+/// Writes the notice of a backup that is not kept by a snapshot although a rule wants one, or that is, after that was told; `None` where there is nothing
+/// new to tell.
+pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
+    let work = checkpoint.prune.snapshot.as_ref()?;
+    let date = checkpoint_date(checkpoint, pair, now);
+    let (kind, subject, text) = match work.outcome.as_ref()? {
+        SnapshotOutcome::Failed { reason, is_final } if !work.has_failed || *is_final => (
+            NoticeKind::SnapshotFailed,
+            format!("[{label}] Backup has no verified snapshot — {date}"),
+            format!(
+                "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as there is room, and the next run takes a snapshot of its \
+                 own backup. Runbook: runbooks/snapshots.md",
+                work.name,
+                reason.trim_end_matches('.')
+            ),
+        ),
+        SnapshotOutcome::Verified { tables, rows } if work.has_failed => (
+            NoticeKind::SnapshotVerified,
+            format!("[{label}] Backup has a verified snapshot — {date}"),
+            format!("{} is kept by a snapshot after all: restored, {tables} tables with {rows} rows are equal.", work.name),
+        ),
+        SnapshotOutcome::Failed { .. } | SnapshotOutcome::Verified { .. } => return None,
+    };
+    let runbook = (kind == NoticeKind::SnapshotFailed).then(|| "snapshots.md".to_owned());
+    // A second failure that is told is another one: a receiver must not drop it.
+    let again = if work.has_failed && kind == NoticeKind::SnapshotFailed { "-again" } else { "" };
+    let id = format!("{}/{}/{}{again}", pair.name, checkpoint.run, kind.as_str());
+    Some(Notice {
+        id,
+        kind,
+        pair: pair.name.clone(),
+        run: checkpoint.run.clone(),
+        at: now,
+        subject,
+        text,
+        warnings: Vec::new(),
+        runbook,
+        incident: None,
+    })
+}
+
+/// Writes the notice of a manual run that was accepted and whose place another run took before it ended.
+pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, label: &str, now: Timestamp) -> Notice {
+    Notice {
+        id: format!("{}/{run}/superseded", pair.name),
+        kind: NoticeKind::Superseded,
+        pair: pair.name.clone(),
+        run: run.clone(),
+        at: now,
+        subject: format!("[{label}] Daily sync superseded — {}", pair.zone.date(now)),
+        text: format!(
+            "Production → staging sync {run} was accepted, and run {by} took its place before it ended. What staging holds is told by that run."
+        ),
+        warnings: Vec::new(),
+        runbook: None,
+        incident: None,
+    }
+}
+
+/// Writes the notice of a run whose end cannot be recorded: the next tick takes it up again, and what comes of it may differ.
+pub fn of_unrecorded_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
+    let told = of_run(checkpoint, pair, label)?;
+    Some(Notice {
+        id: format!("{}/{}/stuck", checkpoint.pair, checkpoint.run),
+        kind: NoticeKind::Stuck,
+        at: now,
+        subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", checkpoint_date(checkpoint, pair, now)),
+        text: format!(
+            "The end of run {} could not be recorded, because the store does not answer; the next tick takes the run up again and tells how it \
+             ended. As far as is known: {}",
+            checkpoint.run, told.text
+        ),
+        runbook: Some("run-failed.md".to_owned()),
+        ..told
+    })
+}
+
+/// Writes the notice that takes back what was told beside a success, by a tick that did not know of it.
+pub fn of_contradiction(success: &Notice, others: &[NoticeKind], now: Timestamp) -> Notice {
+    let others = others.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" and ");
+    Notice {
+        id: format!("{}/{}/corrected", success.pair, success.run),
+        kind: NoticeKind::Corrected,
+        at: now,
+        text: format!("This run was told as {others} as well, by a tick that did not know of its success. What holds: {}", success.text),
+        ..success.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{Hold, Restore, Verdict};
+    use crate::sync::schedule::tests::pair;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    fn ended(status: RunStatus, step: Step, reason: Option<&str>) -> Checkpoint {
+        let mut checkpoint = started();
+        checkpoint.verdict = Some(Verdict {
+            status,
+            at: at("2026-11-21T10:02:31Z"),
+            step,
+            reason: reason.map(str::to_owned),
+            runbook: reason.map(|_| "run-failed.md".to_owned()),
+            staging: "Staging holds backup-20261121, not verified.".to_owned(),
+        });
+        checkpoint
+    }
+
+    fn restored(mut checkpoint: Checkpoint) -> Checkpoint {
+        checkpoint.restore = Some(Restore {
+            displaced_name: "staging-of-20261120".into(),
+            displaced_id: None,
+            accepted_at: None,
+            operations: Vec::new(),
+            is_done: true,
+        });
+        checkpoint
+    }
+
+    #[test]
+    fn a_success_is_told_in_these_words() {
+        let notice = of_run(&restored(ended(RunStatus::Succeeded, Step::Prune, None)), &pair(), "CAIO Hub").expect("a verdict");
+        assert_eq!(notice.subject, "[CAIO Hub] Daily sync completed — 2026-11-21");
+        assert_eq!(notice.text, "Production → staging sync completed successfully at 5:02 AM ET, 57 minutes early. Staging data verified.");
+    }
+
+    #[test]
+    fn a_failure_is_told_in_these_words() {
+        let checkpoint = restored(ended(RunStatus::Failed, Step::Restore, Some("operation op-1 ended \"failed\"")));
+        let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
+        assert_eq!(notice.subject, "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21");
+        assert_eq!(
+            notice.text,
+            "Production → staging sync failed at step 4 of 7 (restore staging). Error: operation op-1 ended \"failed\". \
+             Staging holds backup-20261121, not verified. Runbook: runbooks/run-failed.md"
+        );
+    }
+
+    #[test]
+    fn a_late_start_a_missed_day_and_a_stuck_pair_are_told() {
+        let checkpoint = ended(RunStatus::Succeeded, Step::Prune, None);
+        let late = of_late_start(&checkpoint, &pair(), "CAIO Hub", at("2026-11-21T10:42:00Z"));
+        assert_eq!(late.subject, "[CAIO Hub] Daily sync starts late — 2026-11-21");
+        assert_eq!(
+            late.text,
+            "Production → staging sync was to start by 05:30 ET and starts at 5:42 AM ET. It is to be done by 06:00 ET; \
+             the outcome will be told. Runbook: runbooks/late.md"
+        );
+        let stuck = of_stuck_pair(&pair(), &checkpoint.run, "read hold/hub: Syntax", "CAIO Hub", at("2026-11-21T10:05:00Z"));
+        assert_eq!(
+            stuck.text,
+            "Nothing is done for pair hub: read hold/hub: Syntax. Staging stays as it is, and no backup is made, until that is mended. \
+             Runbook: runbooks/run-failed.md"
+        );
+        let missed = of_missed_day(&pair(), &checkpoint.run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
+        assert_eq!(missed.subject, "[URGENT] [CAIO Hub] Daily sync MISSED — 2026-11-21");
+        assert!(missed.text.starts_with("Production → staging sync was not started between 05:00 and 06:00 ET. Staging is untouched"));
+    }
+
+    #[test]
+    fn a_held_staging_is_told() {
+        let mut checkpoint = ended(RunStatus::Succeeded, Step::VerifyBackup, None);
+        checkpoint.hold = Some(Hold { reason: "customer demo".into(), until: Some(at("2026-11-22T17:00:00Z")) });
+        let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
+        assert_eq!(
+            notice.text,
+            "The backup of production was made and verified at 5:02 AM ET. Staging is held as it is until 2026-11-22 12:00 ET: \
+             customer demo."
+        );
+    }
+
+    #[test]
+    fn what_is_late_is_told_with_its_deadline() {
+        let now = at("2026-11-21T10:58:00Z");
+        let risk = of_at_risk(&started(), &pair(), "CAIO Hub", at("2026-11-21T11:12:30Z"), now);
+        assert_eq!(risk.subject, "[CAIO Hub] Daily sync may be late — 2026-11-21");
+        assert_eq!(
+            risk.text,
+            "Production → staging sync is at step 1 of 7 (preflight) and is expected to be done at 6:12 AM ET, 12 minutes after its deadline of \
+             06:00 ET. It goes on; the outcome will be told. Runbook: runbooks/late.md"
+        );
+        let failed = ended(RunStatus::Failed, Step::Restore, Some("operation op-1 ended \"failed\""));
+        assert_eq!(
+            of_missed_deadline(&failed, &pair(), "CAIO Hub", at("2026-11-21T11:05:00Z")).text,
+            "The deadline of 06:00 ET has passed, and staging is no verified copy: the day's run has failed at step 1 of 7 (preflight). \
+             Staging holds backup-20261121, not verified. Runbook: runbooks/late.md"
+        );
+        let late = Checkpoint { is_manual: false, ..restored(ended(RunStatus::Succeeded, Step::Prune, None)) };
+        let mut late_run = late.clone();
+        late_run.verdict.as_mut().expect("a verdict").at = at("2026-11-21T12:01:00Z");
+        assert!(of_run(&late_run, &pair(), "CAIO Hub").expect("a verdict").text.contains("at 7:01 AM ET, 1 hour 1 minute late. Staging"));
+        let manual = Checkpoint { is_manual: true, ..late };
+        assert!(of_run(&manual, &pair(), "CAIO Hub").expect("a verdict").text.contains("at 5:02 AM ET. Staging"));
+    }
+}

@@ -1,0 +1,168 @@
+//! What a tick knows of the notices that are on their way, of channels and of incidents.
+//!
+//! Invariants: of one incident a channel is given an earlier notice before a later one, as far as KV lets this tick know; a channel that is slow
+//! or gone delays no other.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Context;
+use crate::config::{NoticeKind, Pair};
+use crate::id::PairName;
+use crate::port::{Level, World};
+use crate::record::{self, Channels};
+use crate::sync::checkpoint::Checkpoint;
+use crate::sync::incident::{self, Incident, Resolution};
+use crate::sync::notice::{self, Notice, Outgoing};
+use crate::time::Timestamp;
+
+/// The state of a tick beside its run.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// The last incident of each pair that could be read.
+    pub(super) incidents: RefCell<BTreeMap<PairName, Option<Incident>>>,
+    /// Notices that some channel has not taken, in no order.
+    pub(super) waiting: RefCell<Vec<Outgoing>>,
+    /// What is known of channels.
+    pub(super) channels: RefCell<Channels>,
+    /// The pairs whose incident has changed since it was stored.
+    pub(super) unstored: RefCell<BTreeSet<PairName>>,
+}
+
+impl Desk {
+    /// Returns the pair's last incident; `None` where there is none, or where it could not be read.
+    pub(super) fn incident(&self, pair: &PairName) -> Option<Incident> {
+        self.incidents.borrow().get(pair).cloned().flatten()
+    }
+
+    /// Remembers a notice as waiting, or as settled.
+    pub(super) fn keep(&self, outgoing: &Outgoing) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|other| other.notice.id != outgoing.notice.id);
+        if !outgoing.is_delivered() {
+            waiting.push(outgoing.clone());
+        }
+    }
+}
+
+impl<W: World> Context<'_, W> {
+    /// Gives a notice the incident that it opens or joins. Returns whether the incident has changed.
+    pub(super) fn take_up(&self, notice: &mut Notice) -> bool {
+        let current = self.desk.incident(&notice.pair);
+        let Some(incident) = incident::take_up(current.as_ref(), notice) else { return false };
+        notice.incident = Some(incident.id.clone());
+        let mut incidents = self.desk.incidents.borrow_mut();
+        // What could not be read is not written over: the notice names the incident, which is opened again from it.
+        let Some(known) = incidents.get_mut(&notice.pair) else { return false };
+        let is_changed = known.as_ref() != Some(&incident);
+        *known = Some(incident);
+        if is_changed {
+            self.desk.unstored.borrow_mut().insert(notice.pair.clone());
+        }
+        is_changed
+    }
+
+    /// Stores the incident of a pair as this tick knows it. One that is not stored is opened again from its notices.
+    pub(super) async fn store_incident(&self, pair: &PairName) {
+        let Some(incident) = self.desk.incident(pair) else { return };
+        let key = record::incident_key(pair);
+        match self.write(&key, &record::encode(&incident), None).await {
+            Ok(()) => drop(self.desk.unstored.borrow_mut().remove(pair)),
+            Err(error) => self.log(Level::Error, "incident not stored", &[("key", key), ("error", error.to_string())]),
+        }
+    }
+
+    /// Sees to the incident of a pair whose run was driven: stores it, and ends it when the run was a good one. What the budget leaves no room for, the
+    /// next tick does from the notices and the checkpoint.
+    pub(super) async fn settle_incident(&self, pair: &Pair, run: &Checkpoint) {
+        if self.desk.unstored.borrow().contains(&pair.name) && self.has_room(1) {
+            self.store_incident(&pair.name).await;
+        }
+        let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
+        if run.is_published && self.has_room(3 + channel_count) {
+            self.resolve(pair, run).await;
+        }
+    }
+
+    /// Sees to the incident of a pair at the beginning of a tick: opens it again where its record was lost, resolves it by the last run, tells
+    /// people again who have not answered.
+    pub(super) async fn see_to_incident(&self, pair: &Pair, last: Option<&Checkpoint>, told: &[Notice], now: Timestamp) {
+        self.recover(pair, told).await;
+        if let Some(run) = last.filter(|run| run.is_published) {
+            self.resolve(pair, run).await;
+        }
+        self.forget_taken(pair).await;
+        let Some(mut incident) = self.desk.incident(&pair.name) else { return };
+        let Some(due) = incident::due(&incident, pair, self.config, now) else { return };
+        let notice = notice::of_escalation(&incident, &due, pair, &self.config.label, now);
+        let channels: Vec<_> = match &due.channels {
+            Some(names) => self.config.channels.iter().filter(|channel| names.contains(&channel.name)).collect(),
+            None => self.config.channels.iter().filter(|channel| channel.hears(&pair.name, NoticeKind::Escalated)).collect(),
+        };
+        self.log(Level::Warn, "incident escalated", &[("incident", incident.id.clone()), ("notice", notice.id.clone())]);
+        incident.escalated(&due, now);
+        self.send_of_incident(incident, Outgoing::to(notice, &channels, now), now).await;
+    }
+
+    /// Ends the pair's incident when the run was a good one.
+    pub(super) async fn resolve(&self, pair: &Pair, run: &Checkpoint) {
+        let resolution = self.desk.incident(&pair.name).and_then(|incident| incident.resolution_by(run));
+        self.end_incident(pair, resolution).await;
+    }
+
+    /// Ends the pair's incident when nothing but a snapshot was wrong, which is verified after all.
+    pub(super) async fn resolve_by_snapshot(&self, pair: &Pair, run: &Checkpoint, now: Timestamp) {
+        let resolution = self.desk.incident(&pair.name).and_then(|incident| incident.resolution_by_snapshot(&run.run, now));
+        self.end_incident(pair, resolution).await;
+    }
+
+    /// Ends the pair's incident, and tells people so.
+    async fn end_incident(&self, pair: &Pair, resolution: Option<Resolution>) {
+        let (Some(mut incident), Some(resolution)) = (self.desk.incident(&pair.name), resolution) else { return };
+        let notice = notice::of_resolution(&incident, &resolution, pair, &self.config.label);
+        let now = resolution.at;
+        self.log(Level::Info, "incident resolved", &[("incident", incident.id.clone()), ("run", resolution.run.to_string())]);
+        incident.resolution = Some(resolution);
+        // Who was told of an escalation alone hears that it is over as well.
+        let escalated = self.config.escalations.iter().flat_map(|escalation| &escalation.channels);
+        let escalated: Vec<_> = escalated.filter(|_| incident.escalations > 0 || incident.business_day.is_some()).collect();
+        let hears =
+            |channel: &&crate::config::Channel| channel.hears(&pair.name, NoticeKind::Resolved) || escalated.contains(&&channel.name);
+        let channels: Vec<_> = self.config.channels.iter().filter(hears).collect();
+        self.send_of_incident(incident, Outgoing::to(notice, &channels, now), now).await;
+    }
+
+    /// Opens the incident again that a notice names and nobody remembers.
+    async fn recover(&self, pair: &Pair, told: &[Notice]) {
+        for notice in told.iter().filter(|notice| notice.kind.is_trouble()) {
+            let current = self.desk.incident(&pair.name);
+            let Some(incident) = Incident::recover(notice, current.as_ref()) else { continue };
+            self.log(Level::Warn, "incident opened again", &[("incident", incident.id.clone()), ("notice", notice.id.clone())]);
+            self.desk.incidents.borrow_mut().insert(pair.name.clone(), Some(incident));
+            self.store_incident(&pair.name).await;
+        }
+    }
+
+    /// Sends a notice of an incident. The notice is stored before the incident: what is not known to be told is told again, under the same id.
+    async fn send_of_incident(&self, mut incident: Incident, mut outgoing: Outgoing, now: Timestamp) {
+        self.store_notice(&outgoing).await;
+        self.deliver(&mut outgoing, now).await;
+        if !outgoing.is_delivered() && !incident.outbox.contains(&outgoing.notice.id) {
+            incident.outbox.push(outgoing.notice.id.clone());
+        }
+        let pair = incident.pair.clone();
+        self.desk.incidents.borrow_mut().insert(pair.clone(), Some(incident));
+        self.store_incident(&pair).await;
+    }
+
+    /// Strikes notices off the incident's list that every channel has taken.
+    async fn forget_taken(&self, pair: &Pair) {
+        let Some(mut incident) = self.desk.incident(&pair.name) else { return };
+        let before = incident.outbox.len();
+        incident.outbox.retain(|id| self.desk.waiting.borrow().iter().any(|waiting| waiting.notice.id == *id));
+        if incident.outbox.len() < before {
+            self.desk.incidents.borrow_mut().insert(pair.name.clone(), Some(incident));
+            self.store_incident(&pair.name).await;
+        }
+    }
+}
