@@ -25,7 +25,7 @@ use crate::port::{Method, World};
 use crate::record;
 use crate::sync::checkpoint::Checkpoint;
 use crate::tick::Secrets;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, read_instant};
 
 /// Bytes of a body that are read. The largest body that means something has about 300.
 pub const BODY_LIMIT: usize = 4_096;
@@ -284,7 +284,7 @@ fn reason_and_end(fields: &serde_json::Map<String, Value>, now: Timestamp) -> Re
     let until = match fields.get("until") {
         None | Some(Value::Null) => None,
         Some(value) => {
-            let instant: Option<Timestamp> = value.as_str().and_then(|text| text.parse().ok());
+            let instant: Option<Timestamp> = value.as_str().and_then(read_instant);
             let future = instant.filter(|until| *until > now);
             Some(future.ok_or_else(|| bad("until: expected an instant in the future, such as \"2026-11-22T12:00:00Z\"".to_owned()))?)
         }

@@ -200,6 +200,9 @@ impl Config {
             health_grace: Duration::from_secs(60 * u64::from(fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN))),
             prices: prices::prices(&mut fields),
         };
+        if config.escalate_again_min.is_some() && config.escalations.is_empty() {
+            fields.problem("escalate_again_min", "repeats the last of the escalations, and there are none; add [[escalations]]");
+        }
         fields.refuse_unknown();
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }

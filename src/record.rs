@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use self::backups::{TakenSnapshot, VerifiedBackup, backup_key, backups, endings, facts_of_pin, ledger, pin_key, snapshot_key};
 use crate::config::{NoticeKind, Pair};
 use crate::id::{BranchId, BranchName, ChannelName, Lsn, PairName, RunId};
+use crate::ordered;
 use crate::port::{Clock, Metadata, Store, StoreFailure};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
 use crate::sync::step::Step;
@@ -109,7 +110,7 @@ pub fn acknowledged_key(pair: &PairName) -> String {
 /// The key of what is known of channels.
 pub const CHANNELS_KEY: &str = "channels";
 
-/// What is known of channels.
+/// What is known of channels, and of notices that nothing else lists.
 ///
 /// Shape: `{"format":1,"disabled":{"team":{"at":"…","notice":"hub/20261121/failed"}},"outbox":[]}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +120,7 @@ pub struct Channels {
     pub format: u32,
     /// The channels whose address is gone, and since when.
     pub disabled: BTreeMap<ChannelName, Disabled>,
-    /// The ids of notices about channels that some channel has not taken.
+    /// The ids of notices that some channel has not taken, and that neither a run nor an incident lists.
     pub outbox: Vec<String>,
 }
 
@@ -341,7 +342,7 @@ fn counted(checks: &[Check]) -> BTreeMap<CheckOutcome, usize> {
 /// Puts what did not hold first, otherwise in the order in which it was checked.
 fn sorted(checks: &[Check]) -> Vec<Check> {
     let mut checks = checks.to_vec();
-    checks.sort_by_key(|check| check.outcome);
+    ordered::sort_by_key(&mut checks, |check| check.outcome);
     checks
 }
 

@@ -23,6 +23,7 @@ use self::memory::Memory;
 use self::meter::Meter;
 use crate::config::{Config, NoticeKind, Pair, secret};
 use crate::id::{RunId, Secret};
+use crate::ordered;
 use crate::port::{Level, Metadata, StoreFailure, World};
 use crate::record::{self, Report};
 use crate::sync::checkpoint::{Checkpoint, Ending, Goal, RunStatus, Start};
@@ -90,7 +91,7 @@ impl<'a, W: World> Context<'a, W> {
             }
         };
         self.deliver_waiting(now).await;
-        self.forget_told_channels().await;
+        self.forget_listed().await;
         let mut candidates = Vec::new();
         for (pair, memory) in self.config.pairs.iter().zip(memories) {
             match memory {
@@ -98,7 +99,7 @@ impl<'a, W: World> Context<'a, W> {
                 Err((error, is_told)) => self.leave_alone(pair, &error, is_told, now).await,
             }
         }
-        candidates.sort_by_key(|(order, ..)| *order);
+        ordered::sort_by_key(&mut candidates, |(order, ..)| *order);
         if let Some((_, pair, checkpoint)) = candidates.into_iter().next() {
             let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
             self.settle_incident(pair, &checkpoint).await;
@@ -129,7 +130,8 @@ impl<'a, W: World> Context<'a, W> {
         self.log(Level::Error, "pair left alone", &[("pair", pair.name.to_string()), ("error", error.to_string())]);
         if !is_told {
             let [run, _] = schedule::recent_runs(pair, now);
-            self.tell(notice::of_stuck_pair(pair, &run, &error.to_string(), &self.config.label, now), now).await;
+            let waiting = self.tell(notice::of_stuck_pair(pair, &run, &error.to_string(), &self.config.label, now), now).await;
+            self.list_waiting(waiting).await;
         }
     }
 
@@ -144,7 +146,8 @@ impl<'a, W: World> Context<'a, W> {
             return;
         }
         self.log(Level::Error, "configuration cannot be used", &[("problems", problems.join("; "))]);
-        self.tell(notice::of_misconfigured(pair, &memory.day.run, &problems, &self.config.label, now), now).await;
+        let waiting = self.tell(notice::of_misconfigured(pair, &memory.day.run, &problems, &self.config.label, now), now).await;
+        self.list_waiting(waiting).await;
     }
 
     fn finish(&self, mut summary: Summary) -> Summary {

@@ -310,7 +310,7 @@ fn of_times(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result<(
         "The deadline passes while the run is under way.",
         notice::of_late_run(&restoring, pair, LABEL, at("2026-11-21T11:00:03Z")?),
     ));
-    let missed = notice::of_missed_deadline(&failed(pair)?, pair, LABEL, at("2026-11-21T11:00:03Z")?);
+    let missed = notice::of_missed_deadline(pair, &failed(pair)?.run, LABEL, at("2026-11-21T11:00:03Z")?);
     examples.push(("The deadline passes after the run has failed.", missed));
     Ok(())
 }
@@ -329,7 +329,9 @@ fn of_records(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result
     let snapshot =
         notice::of_snapshot(&with_snapshot(pair, outcome, true)?, pair, LABEL, at("2026-11-21T22:06:00Z")?).context("it is told")?;
     examples.push(("It is, after that was told otherwise.", snapshot));
-    let problems = ["channel team: secret SLACK_WEBHOOK_URL is not set".to_owned()];
+    let problems =
+        ["channels[0].url_secret: names secret SLACK_WEBHOOK_URL, which is not set; set it with `wrangler secret put SLACK_WEBHOOK_URL`"
+            .to_owned()];
     examples.push(("A channel cannot be used as it is configured.", notice::of_misconfigured(pair, &run()?, &problems, LABEL, now)));
     Ok(())
 }
@@ -338,14 +340,14 @@ fn of_records(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result
 fn of_incidents(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result<()> {
     let failure = taken_up(notice::of_run(&failed(pair)?, pair, LABEL).context("the run has ended")?);
     let incident = Incident::open(&failure, None);
-    let level = Due { occasion: Occasion::Level(1), channels: None };
+    let level = Due { occasion: Occasion::Level(1), at: at("2026-11-21T10:19:12Z")?, channels: None };
     let escalated = notice::of_escalation(&incident, &level, pair, LABEL, at("2026-11-21T10:19:12Z")?);
     examples.push(("Nobody has acknowledged an incident.", escalated));
     let acknowledged =
         Acknowledgement { format: 1, incident: incident.id.clone(), at: at("2026-11-21T10:25:00Z")?, by: "Dana, on call".to_owned() };
     let known =
         Incident { acknowledged: Some(acknowledged), joined: vec![failure.id.clone(), "hub/20261121/late".to_owned()], ..incident.clone() };
-    let day = Due { occasion: Occasion::BusinessDay(run()?.date()), channels: None };
+    let day = Due { occasion: Occasion::BusinessDay(run()?.date()), at: at("2026-11-21T14:00:00Z")?, channels: None };
     examples.push((
         "An incident is open when the business day begins.",
         notice::of_escalation(&known, &day, pair, LABEL, at("2026-11-21T14:00:00Z")?),

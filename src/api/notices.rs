@@ -1,48 +1,57 @@
 //! `/notices` and `/channels`: what people were told, whether it arrived, and whether a channel works.
 
+use chrono::{Days, Months};
 use serde_json::{Value, json};
 
 use super::{ApiRequest, ApiResponse, Asked, Problem, body, unavailable};
 use crate::id::{ChannelName, RunId};
+use crate::ordered;
 use crate::port::World;
 use crate::record::{self, RecordError};
 use crate::sync::notice::{self, Delivery, Outgoing};
 use crate::tick::Context;
-use crate::time::{after, render};
+use crate::time::{after, compact, render};
 
 /// Notices that a listing shows, the newest. One request of the store reads a hundred.
 const LISTED: usize = 50;
 
-/// Pages of a listing that are read; a page has up to 1,000 notices, so these reach back more than three years.
-const PAGES: u32 = 5;
+/// Months that are looked through for them, one listing each. A pair has a notice a day at least, so one or two are enough.
+const MONTHS: u32 = 3;
 
-/// How long a request for a channel may take; its timeout is ten seconds.
+/// How long a request for a channel may take; its timeout is fifteen seconds.
 const WALL: std::time::Duration = std::time::Duration::from_secs(25);
 
 impl<W: World> Asked<'_, W> {
     /// Lists the newest notices of a pair with what became of them.
     pub(super) async fn list_notices(&self) -> Result<ApiResponse, Problem> {
         let fail = |failure: crate::port::StoreFailure| unavailable(&failure.into());
-        let prefix = record::notice_key(&format!("{}/", self.pair.name));
-        let mut keys = Vec::new();
-        let mut cursor = None;
-        for _ in 0..PAGES {
-            let page = self.world.list(&prefix, cursor).await.map_err(fail)?;
-            keys.extend(page.keys.into_iter().map(|(key, _)| key));
-            cursor = page.cursor;
-            if cursor.is_none() {
+        let today = self.pair.zone.date(self.world.now());
+        let mut newest = Vec::new();
+        // A manual run may be named by tomorrow's date in UTC.
+        let months =
+            std::iter::once(today + Days::new(1)).chain((0..MONTHS).filter_map(|back| today.checked_sub_months(Months::new(back))));
+        let mut last = String::new();
+        for month in months.map(|month| compact(month)[..6].to_owned()) {
+            if month == last {
+                continue;
+            }
+            let prefix = record::notice_key(&format!("{}/{month}", self.pair.name));
+            let page = self.world.list(&prefix, None).await.map_err(fail)?;
+            // Keys are in the order of their runs.
+            let keys: Vec<String> = page.keys.into_iter().map(|(key, _)| key).rev().take(LISTED - newest.len()).collect();
+            newest.extend(keys);
+            if newest.len() == LISTED {
                 break;
             }
+            last = month;
         }
-        // Keys are in the order of their runs.
-        let newest = keys.split_off(keys.len().saturating_sub(LISTED));
         let found = self.world.read(&newest).await.map_err(fail)?;
         let mut notices: Vec<Outgoing> = Vec::new();
         for (key, text) in &found {
             let Some(text) = text else { continue };
             notices.push(record::decode(key, text).map_err(|error| unavailable(&error))?);
         }
-        notices.sort_unstable_by(|left, right| (right.notice.at, &right.notice.id).cmp(&(left.notice.at, &left.notice.id)));
+        ordered::sort_by(&mut notices, |left, right| (right.notice.at, &right.notice.id).cmp(&(left.notice.at, &left.notice.id)));
         let shown: Vec<Value> = notices.iter().map(|outgoing| shown(outgoing, false)).collect();
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "notices": shown})))
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, store, unavailable};
 use crate::config::{Config, Pair};
 use crate::id::{RunId, digest};
+use crate::ordered;
 use crate::port::{StoreFailure, World};
 use crate::record::{self, Report};
 use crate::sync::checkpoint::{Checkpoint, Goal, History, Hold, Prune, Start};
@@ -162,7 +163,7 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
             }),
         ));
     }
-    runs.sort_by(|(left, _), (right, _)| right.cmp(left));
+    ordered::sort_by(&mut runs, |(left, _), (right, _)| right.cmp(left));
     let runs: Vec<Value> = runs.into_iter().map(|(_, run)| run).collect();
     Ok(ApiResponse::json(200, &json!({"pair": pair.name, "runs": runs})))
 }

@@ -142,7 +142,7 @@ impl Receiver {
     pub fn secrets(&self) -> Vec<(&'static str, &String)> {
         let mut needed: Vec<_> = self.url_secret().map(|name| ("url_secret", name)).into_iter().collect();
         match self {
-            Self::Webhook { signing_secrets, .. } => needed.extend(signing_secrets.iter().map(|name| ("signing_secrets", name))),
+            Self::Webhook { signing_secrets, .. } => needed.extend(signing_secrets.iter().map(|name| ("signing_secret", name))),
             Self::PagerDuty { routing_key_secret, .. } => needed.push(("routing_key_secret", routing_key_secret)),
             Self::Http { secret_headers, .. } => needed.extend(secret_headers.values().map(|name| ("secret_headers", name))),
             Self::Slack { .. } | Self::Discord { .. } | Self::Teams { .. } | Self::Email { .. } | Self::Healthcheck { .. } => {}
@@ -236,7 +236,14 @@ pub(super) fn channels(fields: &mut Fields<'_>, pairs: &[PairName], allow_insecu
 }
 
 fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Option<Channel> {
-    let name = one.required("name", "\"on-call\"");
+    // It stands in the ids of notices and in addresses.
+    let name = one.required("name", "\"on-call\"").filter(|name| {
+        let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if !is_good {
+            one.problem("name", format!("is {name:?}; allowed are up to 40 of A-Z, a-z, 0-9, - and _"));
+        }
+        is_good
+    });
     let receiver = receiver(one, allow_insecure);
     let kinds = one.texts("notices").map(|words| {
         let known = |word: &String| NoticeKind::ALL.into_iter().find(|kind| kind.as_str() == word);
@@ -259,6 +266,15 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
         one.problem("pairs", "does not name one pair; a check belongs to one: for example pairs = [\"hub\"]");
     }
     let (quiet, digest) = times(one);
+    if digest.is_some() && matches!(receiver, Some(Receiver::PagerDuty { .. })) {
+        one.problem("digest_at", "is set for a channel that needs each notice by itself; allowed is none");
+    }
+    if is_healthcheck && (kinds.is_some() || quiet.is_some() || digest.is_some() || minimum_severity > Severity::Info) {
+        one.problem(
+            "kind",
+            "is a check, which has to hear of every run at once; allowed are no notices, minimum_severity, quiet hours and digest_at",
+        );
+    }
     Some(Channel { name: name?.into(), receiver: receiver?, kinds, minimum_severity, pairs: chosen, quiet, digest })
 }
 
@@ -314,12 +330,27 @@ fn url_secret(one: &mut Fields<'_>, example: &str) -> Option<String> {
 /// Reads the name of a secret, and shows nothing of what stands there instead.
 fn secret_name(one: &mut Fields<'_>, key: &'static str, example: &str) -> Option<String> {
     let text = one.required(key, example)?;
-    let is_name = text.len() <= 100 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let is_name = is_secret_name(&text);
     if !is_name {
         let what = if text.contains("://") { "an address" } else { "no name" };
         one.problem(key, format!("is {what} ({} characters); allowed is the name of a secret that holds it, A-Z, 0-9 and _", text.len()));
     }
     is_name.then_some(text)
+}
+
+/// Refuses what is no name of a secret, and shows nothing of it.
+fn check_names<'a>(one: &mut Fields<'_>, key: &'static str, names: impl Iterator<Item = &'a String>) {
+    for name in names.filter(|name| !is_secret_name(name)) {
+        one.problem(
+            key,
+            format!("has a text of {} characters that is no name; allowed is the name of a secret, A-Z, 0-9 and _", name.len()),
+        );
+    }
+}
+
+fn is_secret_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !text.is_empty() && text.len() <= 100 && text.bytes().all(is_part)
 }
 
 /// Reads the secrets that sign: one, or several while one replaces another.
@@ -330,6 +361,7 @@ fn signing_secrets(one: &mut Fields<'_>) -> Vec<String> {
             if names.is_empty() {
                 one.problem("signing_secret", "is empty; name one secret, or several while one replaces another");
             }
+            check_names(one, "signing_secret", names.iter());
             names
         }
         Some(_) => secret_name(one, "signing_secret", "").into_iter().collect(),
@@ -366,9 +398,18 @@ fn http(one: &mut Fields<'_>) -> Option<Receiver> {
     let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete].map(|method| (method.as_str(), method));
     let method = one.word("method", &methods).unwrap_or(Method::Post);
     let (headers, secret_headers) = (one.map("headers"), one.map("secret_headers"));
+    check_names(one, "secret_headers", secret_headers.values());
+    let is_token =
+        |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    for name in headers.keys().chain(secret_headers.keys()).filter(|name| !is_token(name)) {
+        one.problem("headers", format!("has {name:?}, which is no name of a header"));
+    }
     let content_type = one.text("content_type").unwrap_or_else(|| "application/json".to_owned());
     let text = if method == Method::Get {
-        one.scalar("body").unwrap_or_default()
+        if one.value("body").is_some() {
+            one.problem("body", "stands beside method GET, which has none");
+        }
+        String::new()
     } else {
         one.need("body", "'{\"message\": \"{{subject}}\"}'");
         one.scalar("body")?

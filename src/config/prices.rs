@@ -36,7 +36,7 @@ impl FromStr for Date {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        NaiveDate::parse_from_str(text, "%Y-%m-%d").map(Self).map_err(drop)
+        crate::time::read_date(text).map(Self).ok_or(())
     }
 }
 

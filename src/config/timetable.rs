@@ -7,7 +7,7 @@ use chrono::{Datelike as _, NaiveDate, Weekday};
 
 use super::reader::Fields;
 use crate::ordered::IntoOrdered as _;
-use crate::time::TimeOfDay;
+use crate::time::{TimeOfDay, read_date};
 
 /// What is added to the usual length of a run, where nothing else is configured.
 const MARGIN_MIN: u32 = 10;
@@ -125,7 +125,7 @@ type Holidays = (BTreeSet<NaiveDate>, BTreeSet<(u32, u32)>);
 
 fn holidays(fields: &mut Fields<'_>) -> Option<Holidays> {
     let words = fields.texts("holidays").unwrap_or_default();
-    let date = |text: &str| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
+    let date = read_date;
     // Of a leap year, so that the 29th of February is one.
     let yearly = |text: &str| date(&format!("2024-{text}")).filter(|_| text.len() == 5).map(|date| (date.month(), date.day()));
     if let Some(bad) = words.iter().find(|word| date(word).is_none() && yearly(word).is_none()) {

@@ -12,7 +12,7 @@ use crate::sync::checkpoint::SnapshotWork;
 use crate::sync::machine::Ledger;
 use crate::sync::retention::{Known, Pin, Records, SnapshotRecord};
 use crate::sync::verify::Counts;
-use crate::time::{Timestamp, millis};
+use crate::time::{Timestamp, millis, read_instant};
 
 /// Pages of the listing of backups: with a record, a snapshot and a pin for each, a page of 1,000 keys is most of a year at least.
 const PAGES_OF_BACKUPS: u32 = 5;
@@ -130,7 +130,7 @@ pub fn facts_of_pin(pin: &Pin, now: Timestamp) -> Metadata {
 
 /// Reads the facts of a pin. One whose end makes no sense has none.
 fn pin(facts: Metadata) -> Pin {
-    Pin { reason: facts.reason, until: facts.ended_at.parse().ok() }
+    Pin { reason: facts.reason, until: read_instant(&facts.ended_at) }
 }
 
 /// What is known of the snapshot of a backup.
@@ -164,7 +164,7 @@ fn snapshot(facts: &Metadata) -> Option<SnapshotRecord> {
     let lsn = words.next().and_then(|lsn| lsn.parse().ok());
     let id = words.next().map(SnapshotId::from);
     let known = if facts.status == VERIFIED { Known::Verified } else { Known::Unverified };
-    Some(SnapshotRecord { id, lsn, made_at: facts.started_at.parse().ok()?, known })
+    Some(SnapshotRecord { id, lsn, made_at: read_instant(&facts.started_at)?, known })
 }
 
 /// Of a result, what it says of the backup.

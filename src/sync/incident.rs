@@ -14,9 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, NoticeKind, Pair};
 use crate::id::{ChannelName, PairName, RunId};
-use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, RunStatus};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, RunStatus};
 use crate::sync::notice::Notice;
-use crate::time::{Timestamp, after, millis};
+use crate::time::{Timestamp, after, between, compact, millis};
+
+/// How long the last notices of an incident are looked at, whether they are listed or not.
+const RECENT: Duration = Duration::from_hours(1);
 
 /// Notices that an incident remembers.
 const JOINED: usize = 50;
@@ -43,6 +46,9 @@ pub struct Incident {
     /// When it was opened.
     #[serde(with = "millis")]
     pub opened_at: Timestamp,
+    /// The instant of its last notice. The next one's is later, also where a clock has jumped back.
+    #[serde(with = "millis")]
+    pub told_at: Timestamp,
     /// What people were told first.
     pub subject: String,
     /// The ids of the notices that belong to it, the first first.
@@ -61,6 +67,9 @@ pub struct Incident {
     pub resolution: Option<Resolution>,
     /// The ids of its notices that some channel has not taken.
     pub outbox: Vec<String>,
+    /// When the last one was put there.
+    #[serde(with = "millis")]
+    pub listed_at: Timestamp,
 }
 
 /// Somebody knows of an incident.
@@ -104,7 +113,7 @@ impl Occasion {
     pub fn word(&self) -> String {
         match self {
             Self::Level(number) => format!("escalated-{number}"),
-            Self::BusinessDay(date) => format!("escalated-{}", date.format("%Y%m%d")),
+            Self::BusinessDay(date) => format!("escalated-{}", compact(*date)),
         }
     }
 }
@@ -114,6 +123,8 @@ impl Occasion {
 pub struct Due {
     /// Why.
     pub occasion: Occasion,
+    /// Since when. Two ticks that do not know of each other tell the same.
+    pub at: Timestamp,
     /// The channels; `None` where none is configured for it: all that hear of failures.
     pub channels: Option<Vec<ChannelName>>,
 }
@@ -130,6 +141,7 @@ impl Incident {
             run: notice.run.clone(),
             number,
             opened_at: notice.at,
+            told_at: notice.at,
             subject: notice.subject.clone(),
             joined: vec![notice.id.clone()],
             escalations: 0,
@@ -137,7 +149,9 @@ impl Incident {
             business_day: None,
             acknowledged: None,
             resolution: None,
-            outbox: Vec::new(),
+            // What is on its way of the one before must not be forgotten with it.
+            outbox: last.map(|last| last.outbox.clone()).unwrap_or_default(),
+            listed_at: notice.at,
         }
     }
 
@@ -145,7 +159,8 @@ impl Incident {
     pub fn recover(notice: &Notice, last: Option<&Self>) -> Option<Self> {
         let id = notice.incident.as_ref().filter(|_| notice.kind.is_trouble())?;
         let is_known = last.is_some_and(|last| last.id == *id || last.opened_at >= notice.at);
-        (!is_known).then(|| Self { id: id.clone(), ..Self::open(notice, last) })
+        let outbox = vec![notice.id.clone()];
+        (!is_known).then(|| Self { id: id.clone(), outbox, ..Self::open(notice, last) })
     }
 
     /// Returns whether it is not over.
@@ -159,31 +174,57 @@ impl Incident {
         format!("{}/{}/{word}{again}", self.pair, self.run)
     }
 
+    /// Returns the ids of its own last notices, for an hour: two ticks that did not see each other may have written this record, and what one of them has
+    /// told is then not listed.
+    pub fn recent_notices(&self, now: Timestamp) -> Vec<String> {
+        if between(self.listed_at, now) > RECENT {
+            return Vec::new();
+        }
+        let level = (self.escalations > 0).then(|| self.notice_id(&Occasion::Level(self.escalations).word()));
+        let day = self.business_day.map(|date| self.notice_id(&Occasion::BusinessDay(date).word()));
+        let end = self.resolution.is_some().then(|| self.notice_id(NoticeKind::Resolved.as_str()));
+        level.into_iter().chain(day).chain(end).collect()
+    }
+
+    /// Lists a notice as one that some channel has not taken.
+    pub fn list(&mut self, id: &str, now: Timestamp) {
+        self.outbox.retain(|other| other != id);
+        self.outbox.push(id.to_owned());
+        self.listed_at = self.listed_at.max(now);
+    }
+
     /// Takes up a notice; returns whether it was not known.
     pub fn join(&mut self, notice: &Notice) -> bool {
         let is_new = !self.joined.contains(&notice.id) && self.joined.len() < JOINED;
         if is_new {
             self.joined.push(notice.id.clone());
+            self.told_at = self.told_at.max(notice.at);
         }
         is_new
     }
 
-    /// Returns how it ends with a run: a good one that was started for staging, and ended after it was opened.
+    /// Returns how it ends with a run: a good one that has restored staging, and ended after it was opened. Staging that is held is not mended.
     pub fn resolution_by(&self, run: &Checkpoint) -> Option<Resolution> {
         let verdict = run.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded)?;
-        let is_good = self.is_open() && run.goal == Goal::Staging && run.is_published && verdict.at >= self.opened_at;
-        is_good.then(|| Resolution { at: verdict.at, run: run.run.clone() })
+        let is_good = self.is_open() && run.restore.is_some() && run.is_published && verdict.at >= self.opened_at;
+        is_good.then(|| Resolution { at: self.next_notice(verdict.at), run: run.run.clone() })
     }
 
     /// Returns how it ends with a snapshot that is verified after all: where nothing else belongs to it.
     pub fn resolution_by_snapshot(&self, run: &RunId, now: Timestamp) -> Option<Resolution> {
         let word = format!("/{}", NoticeKind::SnapshotFailed.as_str());
         let is_all = self.is_open() && self.joined.iter().all(|id| id.contains(&word));
-        is_all.then(|| Resolution { at: now, run: run.clone() })
+        is_all.then(|| Resolution { at: self.next_notice(now), run: run.clone() })
+    }
+
+    /// Returns the instant of its next notice.
+    pub fn next_notice(&self, now: Timestamp) -> Timestamp {
+        now.max(after(self.told_at, Duration::from_millis(1)))
     }
 
     /// Notes that people were told again.
-    pub fn escalated(&mut self, due: &Due, now: Timestamp) {
+    pub fn escalated(&mut self, due: &Due, told_at: Timestamp, now: Timestamp) {
+        self.told_at = told_at;
         match due.occasion {
             Occasion::Level(number) => {
                 self.escalations = number;
@@ -199,11 +240,16 @@ pub fn take_up(current: Option<&Incident>, notice: &Notice) -> Option<Incident> 
     if !notice.kind.is_trouble() {
         return None;
     }
-    let mut incident = match current.filter(|current| current.is_open()) {
+    let open = current.filter(|current| current.is_open());
+    let is_known = open.is_some_and(|open| open.joined.contains(&notice.id));
+    let mut incident = match open {
         Some(open) => open.clone(),
-        None => return Some(Incident::open(notice, current)),
+        None => Incident::open(notice, current),
     };
     incident.join(notice);
+    if !incident.outbox.contains(&notice.id) && !is_known {
+        incident.list(&notice.id, notice.at);
+    }
     Some(incident)
 }
 
@@ -222,7 +268,7 @@ fn business_day(incident: &Incident, pair: &Pair, config: &Config, now: Timestam
     let is_due = pair.times.has_run(today) && !is_told && incident.opened_at < begins && begins <= now;
     let all = || config.escalations.iter().flat_map(|escalation| &escalation.channels).cloned();
     let channels = (!config.escalations.is_empty()).then(|| all().collect());
-    is_due.then_some(Due { occasion: Occasion::BusinessDay(today), channels })
+    is_due.then_some(Due { occasion: Occasion::BusinessDay(today), at: begins, channels })
 }
 
 fn level(incident: &Incident, config: &Config, now: Timestamp) -> Option<Due> {
@@ -233,16 +279,18 @@ fn level(incident: &Incident, config: &Config, now: Timestamp) -> Option<Due> {
     let configured = u32::try_from(config.escalations.len()).unwrap_or(u32::MAX);
     let passed = config.escalations.iter().filter(|escalation| after(incident.opened_at, minutes(escalation.after_min)) <= now).count();
     let passed = u32::try_from(passed).unwrap_or(u32::MAX);
-    let number = if passed > incident.escalations {
-        passed
-    } else {
-        let again = minutes(config.escalate_again_min?);
-        let is_last = configured > 0 && incident.escalations >= configured;
-        let is_due = incident.escalated_at.is_some_and(|at| after(at, again) <= now);
-        (is_last && is_due).then_some(incident.escalations + 1)?
-    };
+    let is_first = passed > incident.escalations;
+    let number = if is_first { passed } else { incident.escalations + 1 };
     let index = usize::try_from(number.min(configured).saturating_sub(1)).ok()?;
-    Some(Due { occasion: Occasion::Level(number), channels: Some(config.escalations.get(index)?.channels.clone()) })
+    let escalation = config.escalations.get(index)?;
+    let at = if is_first {
+        after(incident.opened_at, minutes(escalation.after_min))
+    } else {
+        let is_last = incident.escalations >= configured;
+        let again = minutes(config.escalate_again_min.filter(|_| is_last)?);
+        incident.escalated_at.map(|at| after(at, again)).filter(|at| *at <= now)?
+    };
+    Some(Due { occasion: Occasion::Level(number), at, channels: Some(escalation.channels.clone()) })
 }
 
 #[cfg(test)]
@@ -250,8 +298,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::sync::checkpoint::Verdict;
     use crate::sync::checkpoint::tests::started;
+    use crate::sync::checkpoint::{Restore, Verdict};
     use crate::sync::notice::{of_late_run, of_missed_day};
     use crate::sync::schedule::tests::pair;
     use crate::sync::step::Step;
@@ -292,7 +340,7 @@ mod tests {
             let now = incident.opened_at + chrono::TimeDelta::minutes(minutes);
             while let Some(due) = due(incident, &config.pairs[0], config, now) {
                 told.push((minutes, due.occasion.word()));
-                incident.escalated(&due, now);
+                incident.escalated(&due, now, now);
             }
         }
         told
@@ -332,16 +380,23 @@ mod tests {
 
     #[test]
     fn a_good_run_resolves_and_no_other_does() {
-        let ended = |status, goal, ended_at: &str| {
+        let restore = Restore {
+            displaced_name: "staging-of-20261120".into(),
+            displaced_id: None,
+            accepted_at: None,
+            operations: Vec::new(),
+            is_done: true,
+        };
+        let ended = |status, ended_at: &str| {
             let verdict = Verdict { status, at: at(ended_at), step: Step::Prune, reason: None, runbook: None, staging: String::new() };
-            Checkpoint { verdict: Some(verdict), goal, is_published: true, ..started() }
+            Checkpoint { verdict: Some(verdict), restore: Some(restore.clone()), is_published: true, ..started() }
         };
         let is_over = |run: &Checkpoint| opened().resolution_by(run).is_some();
-        let good = ended(RunStatus::Succeeded, Goal::Staging, "2026-11-21T12:00:00Z");
+        let good = ended(RunStatus::Succeeded, "2026-11-21T12:00:00Z");
         assert!(is_over(&good));
-        assert!(!is_over(&ended(RunStatus::Failed, Goal::Staging, "2026-11-21T12:00:00Z")));
-        assert!(!is_over(&ended(RunStatus::Succeeded, Goal::VerifyBackup, "2026-11-21T12:00:00Z")), "staging was not its business");
-        assert!(!is_over(&ended(RunStatus::Succeeded, Goal::Staging, "2026-11-21T11:00:00Z")), "it was before");
+        assert!(!is_over(&ended(RunStatus::Failed, "2026-11-21T12:00:00Z")));
+        assert!(!is_over(&Checkpoint { restore: None, ..good.clone() }), "staging was left as it was");
+        assert!(!is_over(&ended(RunStatus::Succeeded, "2026-11-21T11:00:00Z")), "it was before");
         assert!(!is_over(&Checkpoint { is_published: false, ..good }), "nobody was told of it yet");
     }
 

@@ -18,7 +18,7 @@ mod ours;
 mod price;
 mod rules;
 
-use crate::ordered::IntoOrdered as _;
+use crate::ordered::{self, IntoOrdered as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -197,7 +197,7 @@ pub fn unknown(pair: &Pair, branches: &BranchList, records: &Records) -> Vec<Run
     let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
     let mut unknown: Vec<RunId> =
         ours.filter_map(|branch| run_of_backup(pair, &branch.name)).filter(|run| !records.known.contains_key(run)).collect();
-    unknown.sort_unstable();
+    ordered::sort_by(&mut unknown, Ord::cmp);
     unknown.truncate(ENDINGS_READ);
     unknown
 }
@@ -370,7 +370,7 @@ impl<'a> Judge<'a> {
         let named = branches.branches.iter().enumerate().filter(|(_, branch)| branch.name.as_str().starts_with(&stem));
         let (mut ours, foreign): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
             named.partition(|(_, branch)| is_our_displaced(branches, self.pair, &stem, branch));
-        ours.sort_by(|(_, left), (_, right)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
+        ordered::sort_by(&mut ours, |(_, left), (_, right)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
         for (rank, branch) in ours.into_iter().enumerate() {
             let most = self.rules.displaced;
             let reason = (rank < most as usize).then(|| format!("keep_displaced: number {} of {most}", rank + 1));

@@ -12,7 +12,7 @@ use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
 use crate::port::{Clock as _, Http as _, Level, Store as _, World};
 use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
-use crate::sync::checkpoint::{Checkpoint, FORMAT, Hold, RunStatus};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
 use crate::sync::notice::{self, Outgoing};
 use crate::sync::smoke::{self, Captured};
@@ -218,7 +218,8 @@ impl<W: World> Context<'_, W> {
         if published.is_none() && checkpoint.attempt == TELL_DIRECTLY {
             // People must not wait for the store. What cannot be recorded is not called an end: the next tick may come to another.
             let now = self.world.now();
-            if let Some(stuck) = notice::of_unrecorded_run(checkpoint, pair, &self.config.label, now) {
+            if let Some(mut stuck) = notice::of_unrecorded_run(checkpoint, pair, &self.config.label, now) {
+                self.take_up(&mut stuck);
                 self.send(&mut Outgoing::new(stuck, &self.config.channels, now), now).await;
             }
         }
@@ -265,7 +266,12 @@ impl<W: World> Context<'_, W> {
         let is_stored = stored.is_some();
         let mut outgoing = stored.unwrap_or_else(|| {
             self.take_up(&mut told);
-            Outgoing::new(told, &self.config.channels, now)
+            let mut outgoing = Outgoing::new(told, &self.config.channels, now);
+            if checkpoint.goal == Goal::VerifyBackup {
+                // A rehearsal is not what a check waits for.
+                outgoing.deliveries.retain(|delivery| !self.is_healthcheck(&delivery.channel));
+            }
+            outgoing
         });
         // The notice first: a tick that dies between the two would otherwise end the run in silence. What nobody will remember is not told.
         if !is_stored && !self.store_notice(&outgoing).await {
@@ -278,6 +284,8 @@ impl<W: World> Context<'_, W> {
         self.send(&mut outgoing, now).await;
         self.desk.keep(&outgoing);
         if outgoing.is_delivered() && is_safe {
+            // What came of it is stored after the run: the key takes one write a second.
+            self.desk.settled.borrow_mut().push(outgoing.clone());
             outbox.remove(&outgoing.notice.id);
             if checkpoint.is_manual {
                 self.strike_off(pair, &checkpoint.run).await;

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Context;
 use crate::config::{NoticeKind, Pair};
@@ -14,7 +15,10 @@ use crate::record::{self, Channels};
 use crate::sync::checkpoint::Checkpoint;
 use crate::sync::incident::{self, Incident, Resolution};
 use crate::sync::notice::{self, Notice, Outgoing};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, between};
+
+/// How long a notice is looked for that is listed and was never found: its write was refused.
+const NOT_STORED: Duration = Duration::from_mins(30);
 
 /// The state of a tick beside its run.
 #[derive(Default)]
@@ -23,6 +27,10 @@ pub(super) struct Desk {
     pub(super) incidents: RefCell<BTreeMap<PairName, Option<Incident>>>,
     /// Notices that some channel has not taken, in no order.
     pub(super) waiting: RefCell<Vec<Outgoing>>,
+    /// The ids of notices that were read or told in this tick. One that was not may be there all the same: a read may be a minute old.
+    pub(super) found: RefCell<BTreeSet<String>>,
+    /// Notices that were taken while a run was driven, and are stored as they were before that.
+    pub(super) settled: RefCell<Vec<Outgoing>>,
     /// What is known of channels.
     pub(super) channels: RefCell<Channels>,
     /// The pairs whose incident has changed since it was stored.
@@ -37,11 +45,19 @@ impl Desk {
 
     /// Remembers a notice as waiting, or as settled.
     pub(super) fn keep(&self, outgoing: &Outgoing) {
+        self.found.borrow_mut().insert(outgoing.notice.id.clone());
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|other| other.notice.id != outgoing.notice.id);
         if !outgoing.is_delivered() {
             waiting.push(outgoing.clone());
         }
+    }
+}
+
+impl Desk {
+    /// Returns whether every channel has taken a notice, as far as this tick has seen.
+    pub(super) fn is_settled(&self, id: &String) -> bool {
+        self.found.borrow().contains(id) && !self.waiting.borrow().iter().any(|waiting| waiting.notice.id == *id)
     }
 }
 
@@ -78,6 +94,11 @@ impl<W: World> Context<'_, W> {
         if self.desk.unstored.borrow().contains(&pair.name) && self.has_room(1) {
             self.store_incident(&pair.name).await;
         }
+        for outgoing in self.desk.settled.take() {
+            if self.has_room(1) {
+                self.store_notice(&outgoing).await;
+            }
+        }
         let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
         if run.is_published && self.has_room(3 + channel_count) {
             self.resolve(pair, run).await;
@@ -91,16 +112,17 @@ impl<W: World> Context<'_, W> {
         if let Some(run) = last.filter(|run| run.is_published) {
             self.resolve(pair, run).await;
         }
-        self.forget_taken(pair).await;
+        self.forget_taken(pair, now).await;
         let Some(mut incident) = self.desk.incident(&pair.name) else { return };
         let Some(due) = incident::due(&incident, pair, self.config, now) else { return };
-        let notice = notice::of_escalation(&incident, &due, pair, &self.config.label, now);
+        let told_at = incident.next_notice(due.at);
+        let notice = notice::of_escalation(&incident, &due, pair, &self.config.label, told_at);
         let channels: Vec<_> = match &due.channels {
             Some(names) => self.config.channels.iter().filter(|channel| names.contains(&channel.name)).collect(),
             None => self.config.channels.iter().filter(|channel| channel.hears(&pair.name, NoticeKind::Escalated)).collect(),
         };
         self.log(Level::Warn, "incident escalated", &[("incident", incident.id.clone()), ("notice", notice.id.clone())]);
-        incident.escalated(&due, now);
+        incident.escalated(&due, told_at, now);
         self.send_of_incident(incident, Outgoing::to(notice, &channels, now), now).await;
     }
 
@@ -143,24 +165,31 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    /// Sends a notice of an incident. The notice is stored before the incident: what is not known to be told is told again, under the same id.
+    /// Sends a notice of an incident. Both are stored first: a tick that dies after that is known to have told it, and the next one sends the same.
     async fn send_of_incident(&self, mut incident: Incident, mut outgoing: Outgoing, now: Timestamp) {
         self.store_notice(&outgoing).await;
-        self.deliver(&mut outgoing, now).await;
-        if !outgoing.is_delivered() && !incident.outbox.contains(&outgoing.notice.id) {
-            incident.outbox.push(outgoing.notice.id.clone());
-        }
+        incident.list(&outgoing.notice.id, now);
         let pair = incident.pair.clone();
         self.desk.incidents.borrow_mut().insert(pair.clone(), Some(incident));
         self.store_incident(&pair).await;
+        self.deliver(&mut outgoing, now).await;
     }
 
-    /// Strikes notices off the incident's list that every channel has taken.
-    async fn forget_taken(&self, pair: &Pair) {
+    /// Strikes notices off the incident's list that every channel has taken, and lists those that are missing.
+    async fn forget_taken(&self, pair: &Pair, now: Timestamp) {
         let Some(mut incident) = self.desk.incident(&pair.name) else { return };
         let before = incident.outbox.len();
-        incident.outbox.retain(|id| self.desk.waiting.borrow().iter().any(|waiting| waiting.notice.id == *id));
-        if incident.outbox.len() < before {
+        // One that was never stored is looked for no longer than a read may be old, many times over.
+        let listed_at = incident.listed_at;
+        let is_given_up = |id: &String| !self.desk.found.borrow().contains(id) && between(listed_at, now) > NOT_STORED;
+        incident.outbox.retain(|id| !self.desk.is_settled(id) && !is_given_up(id));
+        // What another tick has told and this record does not know of, because that tick did not see ours.
+        for waiting in self.desk.waiting.borrow().iter().filter(|waiting| waiting.notice.incident.as_ref() == Some(&incident.id)) {
+            if !incident.outbox.contains(&waiting.notice.id) {
+                incident.outbox.push(waiting.notice.id.clone());
+            }
+        }
+        if incident.outbox.len() != before {
             self.desk.incidents.borrow_mut().insert(pair.name.clone(), Some(incident));
             self.store_incident(&pair.name).await;
         }

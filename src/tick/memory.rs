@@ -87,9 +87,12 @@ impl<W: World> Context<'_, W> {
                 more.extend(notices_of_manual_run(pair, checkpoint, now));
             }
             let incident: Result<Option<Incident>, RecordError> = decode_found(&found, &record::incident_key(&pair.name));
-            more.extend(incident.ok().flatten().iter().flat_map(|incident| &incident.outbox).map(|id| record::notice_key(id)));
+            let incident = incident.ok().flatten();
+            more.extend(incident.iter().flat_map(|incident| &incident.outbox).map(|id| record::notice_key(id)));
+            more.extend(incident.iter().flat_map(|incident| incident.recent_notices(now)).map(|id| record::notice_key(&id)));
         }
         more.retain(|key| !found.contains_key(key));
+        let more: Vec<String> = more.into_iter().into_set().into_iter().collect();
         found.extend(self.read_all(&more).await?);
         Ok(self.config.pairs.iter().map(|pair| self.remember(pair, &found, now)).collect())
     }
@@ -105,9 +108,9 @@ impl<W: World> Context<'_, W> {
         let more: Vec<String> = waiting.map(|id| record::notice_key(id)).into_set().into_iter().collect();
         let found = self.read_all(&more).await?;
         self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
-        let waiting =
-            found.keys().filter_map(|key| decode_found::<Outgoing>(&found, key).ok()?).filter(|outgoing| !outgoing.is_delivered());
-        self.desk.waiting.borrow_mut().extend(waiting);
+        for outgoing in found.keys().filter_map(|key| decode_found::<Outgoing>(&found, key).ok()?) {
+            self.desk.keep(&outgoing);
+        }
         Ok(())
     }
 
@@ -124,9 +127,11 @@ impl<W: World> Context<'_, W> {
             let key = record::notice_key(&format!("{}/{run}/{}", pair.name, NoticeKind::Stuck.as_str()));
             found.get(&key).is_some_and(Option::is_some)
         };
-        let (memory, waiting) = memory(pair, found, now).map_err(|error| (error, stuck()))?;
+        let listed = self.desk.channels.borrow().outbox.clone();
+        let (memory, waiting) = memory(pair, found, &listed, now).map_err(|error| (error, stuck()))?;
         let incident = incident(pair, found).map_err(|error| (error, stuck()))?;
         self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
+        self.desk.found.borrow_mut().extend(memory.told.iter().map(|notice| notice.id.clone()));
         self.desk.waiting.borrow_mut().extend(waiting);
         Ok(memory)
     }
@@ -175,7 +180,7 @@ fn decode_found<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<
 }
 
 /// Puts together what is remembered of a pair, and the notices that some channel has not taken.
-fn memory(pair: &Pair, found: &Found, now: Timestamp) -> Result<(Memory, Vec<Outgoing>), RecordError> {
+fn memory(pair: &Pair, found: &Found, listed: &[String], now: Timestamp) -> Result<(Memory, Vec<Outgoing>), RecordError> {
     let checkpoint: Option<Checkpoint> = decode_found(found, &record::checkpoint_key(&pair.name))?;
     let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
     let history = History::after(checkpoint.as_ref());
@@ -188,7 +193,9 @@ fn memory(pair: &Pair, found: &Found, now: Timestamp) -> Result<(Memory, Vec<Out
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
         let is_taken = checkpoint.as_ref().is_some_and(|checkpoint| {
             let is_its_own = is_told_by_run(outgoing.notice.kind) && checkpoint.run == outgoing.notice.run;
-            is_its_own && checkpoint.is_published && !checkpoint.outbox.contains(&outgoing.notice.id)
+            // One that somebody has sent again is listed elsewhere.
+            let is_listed = checkpoint.outbox.contains(&outgoing.notice.id) || listed.contains(&outgoing.notice.id);
+            is_its_own && checkpoint.is_published && !is_listed
         });
         match (outgoing.is_delivered(), is_taken) {
             (true, _) => {}

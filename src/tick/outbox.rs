@@ -10,15 +10,19 @@ use serde_json::json;
 use super::{Context, Memory};
 use crate::config::{Channel, NoticeKind, Pair, Receiver};
 use crate::id::ChannelName;
+use crate::ordered;
 use crate::port::{Clock as _, Http as _, HttpResponse, Level, World};
 use crate::record::{self, Disabled};
-use crate::sync::checkpoint::{Checkpoint, RunStatus};
+use crate::sync::checkpoint::{Checkpoint, Goal};
 use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode};
 use crate::sync::schedule;
 use crate::time::{Timestamp, between, render_duration};
 
 /// Requests for notices of earlier ticks that a tick makes before it sees to a run. One for each channel that may be configured.
 const REQUESTS_BEFORE_A_RUN: usize = 10;
+
+/// Notices that are listed beside those of runs and incidents.
+const MOST_LISTED: usize = 30;
 
 /// Success as a receiver says it.
 fn is_taken(status: u16) -> bool {
@@ -32,6 +36,17 @@ struct Parcel {
     letter: Notice,
 }
 
+impl Parcel {
+    fn holds(&self, place: usize) -> bool {
+        self.places.iter().any(|(other, _)| *other == place)
+    }
+}
+
+/// Returns how many parcels before this one go to its channel.
+fn same_channel(parcels: &[Parcel], place: usize) -> usize {
+    parcels[..place].iter().filter(|parcel| parcel.channel == parcels[place].channel).count()
+}
+
 /// What came of a request.
 struct Answer {
     attempt: Attempt,
@@ -43,9 +58,14 @@ impl<W: World> Context<'_, W> {
     /// Sends what earlier ticks have left and is due.
     pub(super) async fn deliver_waiting(&self, now: Timestamp) {
         let mut waiting = self.desk.waiting.take();
-        waiting.sort_unstable_by(|left, right| (left.notice.at, &left.notice.id).cmp(&(right.notice.at, &right.notice.id)));
+        ordered::sort_by(&mut waiting, |left, right| (left.notice.at, &left.notice.id).cmp(&(right.notice.at, &right.notice.id)));
         let mut parcels = self.parcels(&waiting, now);
-        parcels.truncate(REQUESTS_BEFORE_A_RUN);
+        // The first of every channel before the second of any: one that is gone for days must not take all the places.
+        let ranks: Vec<usize> = (0..parcels.len()).map(|place| same_channel(&parcels, place)).collect();
+        let mut ranked: Vec<(usize, Parcel)> = ranks.into_iter().zip(parcels).collect();
+        ordered::sort_by_key(&mut ranked, |(rank, _)| *rank);
+        ranked.truncate(REQUESTS_BEFORE_A_RUN);
+        parcels = ranked.into_iter().map(|(_, parcel)| parcel).collect();
         let mut changed = Vec::new();
         for (parcel, answer) in self.send_parcels(parcels).await {
             for (place, of) in &parcel.places {
@@ -66,10 +86,7 @@ impl<W: World> Context<'_, W> {
     pub(super) async fn strike_taken(&self, memory: &mut Memory) {
         let Some(checkpoint) = memory.checkpoint.as_mut() else { return };
         let before = checkpoint.outbox.len();
-        let is_waiting = |id: &String| self.desk.waiting.borrow().iter().any(|waiting| waiting.notice.id == *id);
-        // A notice that was not found may be there all the same: only what is known to be taken is struck off.
-        let is_found = |id: &String| memory.told.iter().any(|notice| notice.id == *id);
-        checkpoint.outbox.retain(|id| is_waiting(id) || !is_found(id));
+        checkpoint.outbox.retain(|id| !self.desk.is_settled(id));
         if checkpoint.outbox.len() < before && checkpoint.is_over() {
             self.save(checkpoint).await;
         }
@@ -80,7 +97,10 @@ impl<W: World> Context<'_, W> {
         let mut parcels: Vec<Parcel> = Vec::new();
         for (place, outgoing) in waiting.iter().enumerate() {
             for (of, delivery) in outgoing.deliveries.iter().enumerate().filter(|(_, delivery)| delivery.is_due(now)) {
-                let is_blocked = || waiting.iter().any(|earlier| outgoing.waits_for(earlier, &delivery.channel));
+                // One that goes before it in this tick is no reason to wait: nothing more is tried after one that is not taken.
+                let is_sent = |earlier: usize| parcels.iter().any(|parcel| parcel.channel == delivery.channel && parcel.holds(earlier));
+                let is_behind = |(earlier, other): (usize, &Outgoing)| outgoing.waits_for(other, &delivery.channel) && !is_sent(earlier);
+                let is_blocked = waiting.iter().enumerate().any(is_behind);
                 let known = delivery.digest_at.and_then(|digest_at| {
                     let is_same = |parcel: &&mut Parcel| {
                         let (other, of) = parcel.places[0];
@@ -90,7 +110,7 @@ impl<W: World> Context<'_, W> {
                 });
                 if let Some(parcel) = known {
                     parcel.places.push((place, of));
-                } else if !is_blocked() {
+                } else if !is_blocked {
                     let (channel, letter) = (delivery.channel.clone(), outgoing.notice.clone());
                     parcels.push(Parcel { channel, places: vec![(place, of)], letter });
                 }
@@ -146,7 +166,8 @@ impl<W: World> Context<'_, W> {
     /// Tells what is true of a run that two ticks have told differently, because one of them could not see the other.
     pub(super) async fn correct(&self, memory: &Memory, now: Timestamp) {
         for contradiction in &memory.contradicted {
-            self.tell(notice::of_contradiction(&contradiction.success, &contradiction.others, now), now).await;
+            let waiting = self.tell(notice::of_contradiction(&contradiction.success, &contradiction.others, now), now).await;
+            self.list_waiting(waiting).await;
         }
     }
 
@@ -175,12 +196,17 @@ impl<W: World> Context<'_, W> {
         checkpoint.outbox.extend(id);
     }
 
-    /// Tells, once, that the deadline has passed after today's run has failed.
+    /// Tells, once, that the deadline has passed and no run of the day has succeeded, when the day's own is over.
     pub(super) async fn tell_missed_deadline(&self, pair: &Pair, memory: &Memory, now: Timestamp) {
-        let Some(checkpoint) = memory.checkpoint.as_ref().filter(|checkpoint| checkpoint.run == memory.day.run) else { return };
-        let has_failed = checkpoint.is_published && checkpoint.status() == RunStatus::Failed;
-        if has_failed && now > memory.day.deadline && !memory.is_told(NoticeKind::Late) {
-            self.tell(notice::of_missed_deadline(checkpoint, pair, &self.config.label, now), now).await;
+        let day = &memory.day;
+        let begins = pair.zone.instant(day.date, pair.times.earliest_start);
+        let has_succeeded = memory.history.last_success_at.is_some_and(|at| at >= begins);
+        // A day that was missed is told as such.
+        let is_told = [NoticeKind::Late, NoticeKind::Missed, NoticeKind::Succeeded, NoticeKind::Corrected]
+            .into_iter()
+            .any(|kind| memory.is_told(kind));
+        if day.has_run && memory.is_ended && now > day.deadline && !has_succeeded && !is_told {
+            self.tell(notice::of_missed_deadline(pair, &day.run, &self.config.label, now), now).await;
         }
     }
 
@@ -201,6 +227,8 @@ impl<W: World> Context<'_, W> {
     pub async fn redeliver(&self, outgoing: &mut Outgoing, now: Timestamp) {
         self.load_channels().await;
         self.deliver(outgoing, now).await;
+        let waiting = (!outgoing.is_delivered()).then(|| outgoing.notice.id.clone());
+        self.list_waiting(waiting).await;
     }
 
     /// Sends a notice to one channel and stores nothing of it. A channel that takes it is enabled, if it was not.
@@ -322,14 +350,26 @@ impl<W: World> Context<'_, W> {
         self.desk.channels.borrow_mut().outbox.push(outgoing.notice.id.clone());
         self.store_channels().await;
         self.deliver(&mut outgoing, now).await;
-        self.forget_told_channels().await;
+        self.forget_listed().await;
     }
 
-    /// Strikes notices about channels off the list that every channel has taken.
-    pub(super) async fn forget_told_channels(&self) {
+    /// Remembers a notice that some channel has not taken, and that neither a run nor an incident lists.
+    pub(super) async fn list_waiting(&self, id: Option<String>) {
+        let Some(id) = id.filter(|id| !self.desk.channels.borrow().outbox.contains(id)) else { return };
+        {
+            let mut channels = self.desk.channels.borrow_mut();
+            channels.outbox.push(id);
+            // One whose write was refused is never found; the list must not grow with it.
+            let surplus = channels.outbox.len().saturating_sub(MOST_LISTED);
+            channels.outbox.drain(..surplus);
+        }
+        self.store_channels().await;
+    }
+
+    /// Strikes notices off that list that every channel has taken.
+    pub(super) async fn forget_listed(&self) {
         let before = self.desk.channels.borrow().outbox.len();
-        let waiting: Vec<String> = self.desk.waiting.borrow().iter().map(|waiting| waiting.notice.id.clone()).collect();
-        self.desk.channels.borrow_mut().outbox.retain(|id| waiting.contains(id));
+        self.desk.channels.borrow_mut().outbox.retain(|id| !self.desk.is_settled(id));
         if self.desk.channels.borrow().outbox.len() < before {
             self.store_channels().await;
         }
@@ -343,9 +383,15 @@ impl<W: World> Context<'_, W> {
         }
     }
 
+    /// Returns whether a channel is a check of a healthchecks-style service.
+    pub(super) fn is_healthcheck(&self, name: &ChannelName) -> bool {
+        let is = |channel: &Channel| channel.name == *name && matches!(channel.receiver, Receiver::Healthcheck { .. });
+        self.config.channels.iter().any(is)
+    }
+
     /// Tells the checks of healthchecks-style services that a run has started. One that does not answer learns it from the end of the run.
     pub(super) async fn ping_start(&self, pair: &Pair, checkpoint: &Checkpoint) {
-        if checkpoint.tick_count > 1 {
+        if checkpoint.tick_count > 1 || checkpoint.goal == Goal::VerifyBackup {
             return;
         }
         for channel in &self.config.channels {

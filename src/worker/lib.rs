@@ -126,12 +126,13 @@ impl<T> Pipe for T {}
 /// Reads a request; `None` for a method that no address knows.
 async fn api_request(request: &mut worker::Request) -> worker::Result<Option<ApiRequest>> {
     let method = match request.method() {
-        worker::Method::Get => Method::Get,
+        // Monitors ask for the head alone; the platform leaves the body out.
+        worker::Method::Get | worker::Method::Head => Method::Get,
         worker::Method::Post => Method::Post,
         worker::Method::Put => Method::Put,
         worker::Method::Patch => Method::Patch,
         worker::Method::Delete => Method::Delete,
-        worker::Method::Head | worker::Method::Options | worker::Method::Connect | worker::Method::Trace | worker::Method::Report => {
+        worker::Method::Options | worker::Method::Connect | worker::Method::Trace | worker::Method::Report => {
             return Ok(None);
         }
     };
@@ -238,7 +239,7 @@ impl Platform {
         Ok(match sent {
             Ok(_) => HttpResponse { status: 202, ..HttpResponse::default() },
             Err(error) => {
-                let reason = firstlight::neon::shorten(&error.to_string());
+                let reason = firstlight::neon::shorten(&String::from(error.message()));
                 self.log(Level::Warn, "e-mail refused", &[("binding", binding.to_owned()), ("reason", reason.clone())]);
                 HttpResponse { status: 422, body: reason, ..HttpResponse::default() }
             }

@@ -24,7 +24,9 @@ fn ended(stack: &Stack, run: &str) -> Result<Value> {
 fn tokens_and_unknown_runs_are_refused() -> Result<()> {
     let stack = small()?;
     let url = &stack.worker.url;
-    assert_eq!(send("GET", &format!("{url}/health"), None, None)?.json(), json!({"status": "ok"}));
+    // A Worker that has not yet done what it is for is not well.
+    let health = send("GET", &format!("{url}/health"), None, None)?;
+    assert_eq!((health.status, health.json()["reason"].as_str()), (503, Some("no run of a pair has succeeded yet")));
     assert_eq!(send("GET", &format!("{url}/runs"), None, None)?.status, 401);
     assert_eq!(send("GET", &format!("{url}/runs"), Some("wrong"), None)?.status, 401);
     assert_eq!(send("POST", &format!("{url}/runs"), Some(READ_TOKEN), None)?.status, 403);

@@ -131,6 +131,77 @@ fn the_commands_of_the_page_for_backups_that_stay_work() -> Result<()> {
 }
 
 #[test]
+fn the_commands_of_the_page_for_incidents_work() -> Result<()> {
+    // With the usual budget a slow machine leaves the incident to the next tick.
+    let stack = Stack::start_with(&options(), &|settings, _, _| settings["subrequest_budget"] = serde_json::json!(200))?;
+    stack.emulator.fault("restoreProjectBranch", 1, &serde_json::json!({"kind": "refuse", "status": 403}))?;
+    stack.sink.respond(410);
+    let report = stack.run_to_end(2)?;
+    let run = report["run"].as_str().context("the run's id")?.to_owned();
+    let incident = format!("hub-{run}");
+    let more = [("RUN", run.as_str()), ("INCIDENT", incident.as_str()), ("CHANNEL", "hook")];
+    let blocks = blocks("incident-response.md")?;
+    let [incidents, acknowledge, read, start, notices, notice, health, test, redeliver] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
+    let told = |command: &str| paste(&stack, &run, command, &more);
+    let told_at_last = |command: &str, text: &str| {
+        let found = harness::wait_for(std::time::Duration::from_mins(1), || told(command).ok().filter(|answer| answer.contains(text)));
+        found.with_context(|| format!("{command} does not answer {text}: {:?}", told(command)))
+    };
+
+    assert!(told(incidents)?.contains("\"state\":\"open\""));
+    assert!(told(acknowledge)?.contains("\"by\":\"Dana, on call\""));
+    told_at_last(incidents, "\"state\":\"acknowledged\"")?;
+    assert!(told(read)?.contains("\"status\":\"failed\""));
+    told_at_last(notices, &format!("\"id\":\"hub/{run}/failed\""))?;
+    assert!(told_at_last(notice, "\"state\":\"given up\"")?.contains("answered 410"));
+    assert!(told(health)?.contains("no run of a pair has succeeded yet"));
+    assert!(told(test).is_err(), "the address is still gone");
+    stack.sink.respond(204);
+    assert!(told(test)?.contains("\"answered\":204"));
+    assert!(told(redeliver)?.contains("\"state\":\"delivered\""));
+    assert_eq!(
+        stack.sink.taken("/webhook").iter().map(|taken| taken.body["type"].clone()).collect::<Vec<_>>(),
+        ["sync.test", "sync.failed"]
+    );
+    assert!(told(start)?.contains("\"status\":\"succeeded\""));
+    told_at_last(incidents, "\"state\":\"resolved\"")?;
+    told_at_last(health, "{\"status\":\"ok\"}")?;
+    Ok(())
+}
+
+#[test]
+fn the_commands_of_the_page_for_late_runs_work() -> Result<()> {
+    let stack = small()?;
+    let report = stack.run_to_end(3)?;
+    let run = report["run"].as_str().context("the run's id")?.to_owned();
+    let blocks = blocks("late.md")?;
+    let [list, read, hold] = blocks.as_slice() else { anyhow::bail!("the page has other blocks: {blocks:#?}") };
+    assert!(paste(&stack, &run, list, &[])?.contains(&format!("\"run\":\"{run}\"")));
+    let steps = paste(&stack, &run, read, &[])?;
+    assert!(["\"steps\":[", "\"compared\":", "\"tick_count\":"].iter().all(|part| steps.contains(part)), "{steps}");
+    assert!(paste(&stack, &run, hold, &[])?.contains("late; staging is in use"));
+    Ok(())
+}
+
+#[test]
+fn the_commands_of_the_page_for_channels_work() -> Result<()> {
+    let stack = small()?;
+    stack.run_to_end(3)?;
+    let more = [("CHANNEL", "hook")];
+    let blocks = blocks("channels.md")?;
+    let [test, key, health] = blocks.as_slice() else { anyhow::bail!("the page has other blocks: {blocks:#?}") };
+    assert!(paste(&stack, "20261121", test, &more)?.contains("\"answered\":204"));
+    let tried = stack.sink.taken("/webhook").pop().context("the test")?;
+    assert_eq!((tried.is_signed, &tried.body["type"]), (Some(true), &serde_json::json!("sync.test")));
+    let key = paste(&stack, "20261121", key, &more)?;
+    assert_eq!((key.get(..6), key.trim().len()), (Some("whsec_"), 50), "32 bytes in base64 have 44 characters");
+    assert!(paste(&stack, "20261121", health, &more)?.contains("{\"status\":\"ok\"}"));
+    Ok(())
+}
+
+#[test]
 fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
     let stack = crate::snapshots::with_snapshots()?;
     let report = crate::snapshots::run_until_judged(&stack)?;

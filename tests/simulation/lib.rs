@@ -42,6 +42,7 @@ pub mod outcomes;
 mod outside;
 pub mod plan;
 mod random;
+pub mod receivers;
 mod requests;
 pub mod run;
 pub mod scene;

@@ -7,12 +7,13 @@ use simulation::grid::{self, Next, Pairs, Tally};
 use simulation::plan::Plan;
 use simulation::run::{TABLES, TICKS_TO_END};
 use simulation::scene::Scene;
-use simulation::{histories, outcomes, season};
+use simulation::{histories, outcomes, receivers, season};
 
 const USAGE: &str = "\
 sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds, and histories
 sim --histories N [--seed S]    so many histories of backups, from this one
 sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
+sim --receivers N [--seed S]    so many times five days on which receivers of every kind fail at random
 sim --season DAYS [--seed S]    so many days, one after the other
 sim --pairs                     every pair of faults
 sim --replay PLAN               one scenario, action by action
@@ -25,6 +26,9 @@ const SEASONS: u64 = 8;
 const SEASON: u64 = 400;
 /// Backups of the plan whose time is told.
 const LARGE: usize = 10_000;
+/// Times five days with failing receivers in the exhaustive part; of a hundred requests so many fail.
+const WEEKS: u64 = 60;
+const PERCENT: u8 = 35;
 /// Histories of backups in the exhaustive part.
 const HISTORIES: u64 = 100_000;
 /// Seeds in the exhaustive part.
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         number("--histories", HISTORIES).and_then(|count| Ok(judge_histories(number("--seed", 0)?, count)))
     } else if has("--season") {
         number("--season", SEASON).and_then(|days| Ok(live(number("--seed", 0)?, days)))
+    } else if has("--receivers") {
+        number("--receivers", WEEKS).and_then(|count| Ok(tell_failing_receivers(number("--seed", 0)?, count)))
     } else if has("--exhaustive") {
         Ok(exhaustive())
     } else if has("--pairs") {
@@ -110,6 +116,7 @@ fn exhaustive() -> bool {
     let seeds = grid::run_all(&|index| if index < SEEDS_SAMPLED { Next::Run(Plan::Seed(index as u64)) } else { Next::End });
     let is_good = tell("seeds", &seeds, started) && is_good;
     let is_good = judge_histories(0, HISTORIES) && is_good;
+    let is_good = tell_failing_receivers(0, WEEKS) && is_good;
     (1..=SEASONS).fold(is_good, |is_good, seed| live(seed, SEASON) && is_good)
 }
 
@@ -130,6 +137,27 @@ fn live(seed: u64, days: u64) -> bool {
     ));
     season.violations.iter().take(20).for_each(|violation| print(&format!("  {violation}")));
     season.violations.is_empty()
+}
+
+/// Lets receivers of every kind fail at random, so many times for five days.
+fn tell_failing_receivers(seed: u64, count: u64) -> bool {
+    let started = Instant::now();
+    let scene = Scene::new();
+    let (mut notices, mut taken, mut failed, mut violations) = (0, 0, 0, 0);
+    for seed in seed..seed.saturating_add(count) {
+        let post = receivers::run(&scene, 5, PERCENT, seed);
+        (notices, taken, failed) = (notices + post.notices, taken + post.taken, failed + post.failed);
+        violations += post.violations.len();
+        post.violations.iter().take(5).for_each(|violation| print(&format!("  seed {seed}: {violation}")));
+    }
+    let seconds = started.elapsed().as_millis();
+    print(&format!(
+        "{count} times five days with failing receivers from {seed} in {}.{} s: {notices} notices, taken {taken} times, {failed} failed requests, \
+         {violations} violations",
+        seconds / 1_000,
+        seconds % 1_000 / 100
+    ));
+    violations == 0
 }
 
 /// Judges the plan of what is deleted.

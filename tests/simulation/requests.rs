@@ -55,7 +55,11 @@ impl Sim {
         }
         let action = action_of(request);
         let kind = kind_of(action);
-        let fault = self.begin(task, action, kind);
+        let mut fault = self.begin(task, action, kind);
+        if kind == Kind::Notice && self.random.u8(..100) < self.receivers_fail {
+            fault = crate::receivers::misbehaviour(&mut self.random);
+            self.failed_letters += 1;
+        }
         self.around(task, fault);
         let latency = self.latency();
         let timeout = TimeDelta::from_std(request.timeout).unwrap_or(TimeDelta::seconds(20));
@@ -197,6 +201,9 @@ impl Sim {
     /// A receiver takes a notice.
     fn receive(&mut self, task: usize, request: &HttpRequest) {
         self.judge_secrets("a notice", &request.body);
+        if let Some(letters) = &mut self.letters {
+            letters.push(crate::receivers::Letterbox { url: request.url.clone(), body: request.body.clone() });
+        }
         if !request.url.contains("webhook") {
             return;
         }
@@ -256,12 +263,15 @@ fn action_of(request: &HttpRequest) -> &'static str {
         let path = path.split('?').next().unwrap_or_default();
         return neon_emulator::model::route_name(request.method.as_str(), path);
     }
-    match &request.url {
-        url if url.contains("webhook") => "webhook",
-        url if url.contains("slack") => "slack",
-        _ => "smoke",
+    if request.url.starts_with("email:") {
+        return "email";
     }
+    let Some((_, path)) = request.url.split_once("://hooks.example.test/") else { return "smoke" };
+    RECEIVERS.into_iter().find(|name| path.starts_with(name)).unwrap_or("webhook")
 }
+
+/// The names of what takes notices, as they begin their paths.
+const RECEIVERS: [&str; 7] = ["webhook", "slack", "discord", "teams", "pagerduty", "http", "healthcheck"];
 
 /// Does what [`str::contains`] does, several times as fast: bodies have kilobytes.
 fn contains(text: &str, part: &str) -> bool {
@@ -289,7 +299,7 @@ fn kind_of(action: &str) -> Kind {
         "deleteProjectBranch" | "deleteProjectEndpoint" | "deleteSnapshot" => Kind::Deletion,
         "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "sees_all_rows" | "give_password"
         | "log_in" => Kind::Query,
-        "webhook" | "slack" => Kind::Notice,
+        "webhook" | "slack" | "discord" | "teams" | "pagerduty" | "http" | "healthcheck" | "email" => Kind::Notice,
         "smoke" => Kind::Smoke,
         _ => Kind::Reading,
     }

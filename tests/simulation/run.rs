@@ -218,7 +218,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Goes on until `until`, or until nothing is left to happen before.
-    fn advance(&mut self, until: Timestamp) {
+    pub(crate) fn advance(&mut self, until: Timestamp) {
         loop {
             self.polls += 1;
             assert!(self.polls < POLLS, "the scenario does not come to an end");

@@ -1,6 +1,7 @@
 //! What every scenario begins with: a project with two good mornings behind it, and the third about to begin.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use chrono::TimeDelta;
@@ -101,6 +102,10 @@ impl Scene {
             ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
             ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
             ("SLACK_URL", "https://hooks.example.test/slack"),
+            ("DISCORD_URL", "https://hooks.example.test/discord"),
+            ("TEAMS_URL", "https://hooks.example.test/teams"),
+            ("HTTP_URL", "https://hooks.example.test/http"),
+            ("HEALTHCHECK_URL", "https://hooks.example.test/healthcheck"),
             ("ROLE_PASSWORD", production_password.as_str()),
         ];
         let mut scene = Self {
@@ -217,6 +222,11 @@ impl Scene {
     /// Returns the plain configuration, changed.
     pub(crate) fn config(&self, change: &dyn Fn(&mut Value)) -> Rc<Config> {
         config(&self.pair, change)
+    }
+
+    /// Returns the secrets.
+    pub(crate) fn secrets(&self) -> &BTreeMap<String, Secret> {
+        &self.secrets
     }
 
     /// Returns the world at the beginning of the day.

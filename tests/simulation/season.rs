@@ -139,7 +139,7 @@ pub fn day_with_an_evening(scene: &Scene, faults: Vec<Planned>) -> (Vec<String>,
 }
 
 /// Draws a fault that a project recovers from by itself.
-fn fault(draw: &mut fastrand::Rng) -> Planned {
+pub(crate) fn fault(draw: &mut fastrand::Rng) -> Planned {
     loop {
         let planned = random::fault(draw);
         let is_lasting = matches!(

@@ -60,6 +60,12 @@ pub(crate) struct Sim {
     pub(crate) is_live: bool,
     /// Whether another configuration is deployed.
     pub(crate) is_deployed: bool,
+    /// Of a hundred requests to receivers, how many fail.
+    pub(crate) receivers_fail: u8,
+    /// Requests that a receiver failed because of that.
+    pub(crate) failed_letters: u32,
+    /// What receivers got; only when it is wanted.
+    pub(crate) letters: Option<Vec<crate::receivers::Letterbox>>,
     /// How often each action was taken.
     pub(crate) counts: Vec<(&'static str, u32)>,
     /// Every action; only when it is wanted.
@@ -146,6 +152,9 @@ impl Sim {
             damages: false,
             is_live: false,
             is_deployed: false,
+            receivers_fail: 0,
+            failed_letters: 0,
+            letters: None,
             counts: Vec::new(),
             actions: None,
             trace: None,
@@ -203,6 +212,11 @@ impl Sim {
             self.struck(task);
         }
         fault.unwrap_or(Fault::Nothing)
+    }
+
+    /// Returns how often an action was taken.
+    pub(crate) fn count_of(&self, action: &str) -> u32 {
+        self.counts.iter().find(|(name, _)| *name == action).map_or(0, |(_, count)| *count)
     }
 
     /// The place of a fault is reached: a crash, a second tick, a loss of memory begin here.

@@ -15,7 +15,7 @@ mod wasm_std;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 const USAGE: &str = "\
 cargo xtask demo [--keep] [--json]   do the main job before your eyes
@@ -85,11 +85,12 @@ fn run(arguments: &[String]) -> Result<()> {
             test::check()
         }
         Some("check-config") => {
-            let (files, secrets) = match words.iter().position(|word| *word == "--secrets") {
-                Some(place) => (&words[1..place.max(1)], words.get(place + 1)),
-                None => (&words[1..], None),
-            };
-            let file = files.first().map_or_else(|| PathBuf::from("wrangler.toml"), PathBuf::from);
+            only(&flags, &["--secrets"])?;
+            let place = words.iter().position(|word| *word == "--secrets");
+            let secrets = place.map(|place| words.get(place + 1).context("name the file after --secrets")).transpose()?;
+            let is_file = |(index, _): &(usize, &&str)| *index > 0 && place.is_none_or(|place| *index != place && *index != place + 1);
+            let file =
+                words.iter().enumerate().find(is_file).map_or_else(|| PathBuf::from("wrangler.toml"), |(_, word)| PathBuf::from(word));
             check_config::check(&file, secrets.map(Path::new), now())
         }
         Some("setup") => setup::all(),

@@ -41,7 +41,7 @@ fn notices_are_listed_with_what_became_of_them() {
         (notice["deliveries"][0]["channel"].as_str(), notice["deliveries"][0]["state"].as_str()),
         (Some("on-call"), Some("waiting"))
     );
-    assert_eq!(memory.asked.get(), 2, "one listing and one read");
+    assert_eq!(memory.asked.get(), 4, "a listing of each of three months, and one read");
     let (status, body, _) = ask(&memory, &request(Method::Get, "/notices/hub/20261121/missed", Some("reader"), ""));
     assert_eq!((status, body["deliveries"][0]["log"].as_array().map(Vec::len)), (200, Some(0)));
     for unknown in ["/notices/hub/20261121/failed", "/notices/hub/tomorrow/missed", "/notices/hub/20261121/..%2f"] {

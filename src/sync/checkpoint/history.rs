@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, RunStatus};
+use super::{Checkpoint, Goal, RunStatus};
 use crate::id::RunId;
+use crate::ordered;
 use crate::sync::step::Step;
 use crate::time::{Timestamp, between, millis};
 
@@ -47,7 +48,9 @@ impl History {
         let Some(last) = last else { return Self::default() };
         let mut history = last.history.clone();
         let Some(verdict) = last.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded) else { return history };
-        history.last_success_at = history.last_success_at.max(Some(verdict.at));
+        if last.goal == Goal::Staging {
+            history.last_success_at = history.last_success_at.max(Some(verdict.at));
+        }
         if last.restore.is_some() && !history.paces.iter().any(|pace| pace.run == last.run) {
             let seconds = |step: Step| {
                 let of = last.steps.iter().filter(|record| record.step == step);
@@ -87,7 +90,7 @@ fn percentile(seconds: impl Iterator<Item = u64>, percent: usize) -> Option<Dura
     if seconds.len() < ENOUGH {
         return None;
     }
-    seconds.sort_unstable();
+    ordered::sort_by(&mut seconds, Ord::cmp);
     let rank = (seconds.len() * percent).div_ceil(100);
     seconds.get(rank.saturating_sub(1)).copied().map(Duration::from_secs)
 }
@@ -153,6 +156,8 @@ mod tests {
         assert_eq!(History::after(Some(&failed)), failed.history);
         let held = History::after(Some(&Checkpoint { restore: None, ..succeeded() }));
         assert!(held.paces.is_empty() && held.last_success_at.is_some());
+        let rehearsed = History::after(Some(&Checkpoint { goal: Goal::VerifyBackup, restore: None, ..succeeded() }));
+        assert_eq!(rehearsed, History::default());
         assert_eq!(History::after(None), History::default());
     }
 

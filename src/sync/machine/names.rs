@@ -3,6 +3,7 @@
 use crate::config::Pair;
 use crate::id::{BranchId, BranchName, Lsn, RunId};
 use crate::neon::wire::{Annotation, Branch, BranchList};
+use crate::ordered;
 
 /// How the names of branches begin that are made from a snapshot to compare it.
 pub const RESTORE_TEST: &str = "restore-test-";
@@ -54,7 +55,7 @@ pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> boo
 pub(super) fn earlier_runs(pair: &Pair, branches: &BranchList, run: &RunId) -> Vec<RunId> {
     const MOST: usize = 10;
     let mut ours: Vec<&Branch> = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch)).collect();
-    ours.sort_by_key(|branch| std::cmp::Reverse(branch.created_at));
+    ordered::sort_by_key(&mut ours, |branch| std::cmp::Reverse(branch.created_at));
     ours.into_iter().filter_map(|branch| run_of_backup(pair, &branch.name)).filter(|other| other != run).take(MOST).collect()
 }
 

@@ -9,6 +9,7 @@ use crate::id::{BranchId, DatabaseName, OperationId, SnapshotId};
 use crate::neon::sql::SqlError;
 use crate::neon::wire::{Branch, Snapshot};
 use crate::neon::{Call, CreateSnapshot, NeonError, RestoreSnapshot};
+use crate::ordered;
 use crate::sync::checkpoint::{Checkpoint, RestoreTest, Side, SnapshotOutcome, SnapshotWork};
 use crate::sync::retention::is_our_snapshot;
 use crate::sync::retry::{Disposition, wait_after};
@@ -130,7 +131,7 @@ fn take(view: &View<'_>, work: &SnapshotWork) -> Decision {
     let run = &view.checkpoint.run;
     let mut ours: Vec<&Snapshot> =
         snapshots.iter().filter(|snapshot| is_our_snapshot(view.pair, branches, &records, snapshot, run)).collect();
-    ours.sort_by_key(|snapshot| (snapshot.created_at, &snapshot.id));
+    ordered::sort_by(&mut ours, |left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
     if let Some(found) = ours.first() {
         return progress(SnapshotProgress::Found(found.id.clone()));
     }

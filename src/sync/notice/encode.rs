@@ -29,10 +29,13 @@ use crate::port::{HttpRequest, Method};
 use crate::time::Timestamp;
 
 /// How long a receiver may take.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Characters of an address that is linked. Two of them and their names fit into a field of Discord, which takes 1,024.
 const LINK: usize = 480;
+
+/// What the link to the report is called.
+const REPORT: &str = "Report";
 
 /// A notice with what surrounds it.
 #[derive(Clone, Copy)]
@@ -140,15 +143,19 @@ fn post(url: &str, body: &Value) -> HttpRequest {
 
 /// Returns what a notice links to, each with its name. An address that is too long for a channel is left out.
 fn links(letter: &Letter<'_>) -> Vec<(&'static str, String)> {
-    let all = [("Report", report_link(letter)), ("Runbook", runbook_link(letter))];
+    let all = [(REPORT, report_link(letter)), ("Runbook", runbook_link(letter))];
     let known = all.into_iter().filter_map(|(name, link)| Some((name, bare(&link?))));
     known.filter(|(_, link)| link.len() <= LINK).collect()
 }
 
+/// Returns the link to the report, if there is one.
+fn report(letter: &Letter<'_>) -> Option<String> {
+    links(letter).into_iter().find(|(name, _)| *name == REPORT).map(|(_, link)| link)
+}
+
 /// Returns where the whole of a notice is told.
 fn place(letter: &Letter<'_>) -> String {
-    let report = links(letter).into_iter().find(|(name, _)| *name == "Report");
-    report.map_or_else(|| format!("GET /runs/{}", letter.notice.run), |(_, link)| link)
+    report(letter).unwrap_or_else(|| format!("GET /runs/{}", letter.notice.run))
 }
 
 /// Percent-encodes what would end an address where a channel reads mark-up: `[name](address)`, `<address|name>`, `"address"`.

@@ -18,6 +18,7 @@ pub fn of_escalation(incident: &Incident, due: &Due, pair: &Pair, label: &str, n
     };
     let more = match incident.joined.len() {
         0 | 1 => String::new(),
+        2 => " One more notice belongs to it.".to_owned(),
         count => format!(" {} more notices belong to it.", count - 1),
     };
     let text = format!(
@@ -76,7 +77,7 @@ mod tests {
     fn an_incident_is_told_until_it_is_over() {
         let missed = of_missed_day(&pair(), &started().run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
         let mut incident = Incident::open(&missed, None);
-        let due = Due { occasion: Occasion::Level(1), channels: None };
+        let due = Due { occasion: Occasion::Level(1), at: at("2026-11-21T11:20:00Z"), channels: None };
         let told = of_escalation(&incident, &due, &pair(), "CAIO Hub", at("2026-11-21T11:20:00Z"));
         assert_eq!(
             (told.id.as_str(), told.subject.as_str()),
@@ -89,7 +90,8 @@ mod tests {
              Runbook: runbooks/incident-response.md"
         );
         incident.acknowledged = Some(Acknowledgement { format: 1, incident: incident.id.clone(), at: missed.at, by: "Dana".to_owned() });
-        let business = Due { occasion: Occasion::BusinessDay("2026-11-21".parse().expect("a date")), channels: None };
+        let business =
+            Due { occasion: Occasion::BusinessDay("2026-11-21".parse().expect("a date")), at: at("2026-11-21T14:00:00Z"), channels: None };
         let told = of_escalation(&incident, &business, &pair(), "CAIO Hub", at("2026-11-21T14:00:00Z"));
         assert_eq!(told.id, "hub/20261121/escalated-20261121");
         assert!(told.text.contains("The business day begins, and it is not resolved. Dana has acknowledged it."), "{}", told.text);

@@ -7,6 +7,7 @@
 use super::Notice;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
+use crate::ordered;
 use crate::sync::checkpoint::{Checkpoint, RunStatus, SnapshotOutcome};
 use crate::sync::step::Step;
 use crate::time::{Timestamp, between, render_minutes};
@@ -75,7 +76,7 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
 /// Returns what people should know although it stopped nothing, and what did not hold, of which the reason tells only the first.
 fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
     let mut checks: Vec<_> = checkpoint.checks.iter().filter(|check| check.is_worth_telling()).collect();
-    checks.sort_by_key(|check| check.outcome);
+    ordered::sort_by_key(&mut checks, |check| check.outcome);
     let more = checks.len().saturating_sub(WARNINGS);
     let told = checks.into_iter().take(WARNINGS).map(ToString::to_string);
     let more = (more > 0).then(|| format!("and {more} more, told by GET /runs/{}", checkpoint.run));
@@ -138,19 +139,17 @@ pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
         pair.times.deadline,
         pair.zone_label
     );
-    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, checkpoint, now)
+    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, &checkpoint.pair, &checkpoint.run, now)
 }
 
-/// Writes the notice of a deadline that passes after the day's run has failed.
-pub fn of_missed_deadline(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
-    let staging = checkpoint.verdict.as_ref().map(|verdict| verdict.staging.as_str()).unwrap_or_default();
+/// Writes the notice of a deadline that passes after the day's run has ended without success.
+pub fn of_missed_deadline(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
     let text = format!(
-        "The deadline of {} {} has passed, and staging is no verified copy: the day's run has failed at {}. {staging} Runbook: runbooks/late.md",
-        pair.times.deadline,
-        pair.zone_label,
-        place(checkpoint)
+        "The deadline of {} {} has passed, and staging is no verified copy: the day's run has ended without success, and no other has succeeded since. \
+         Runbook: runbooks/late.md",
+        pair.times.deadline, pair.zone_label
     );
-    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, checkpoint, now)
+    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, &pair.name, run, now)
 }
 
 /// Writes the notice of a run that is not expected to be done by its deadline.
@@ -166,7 +165,7 @@ pub fn of_at_risk(checkpoint: &Checkpoint, pair: &Pair, label: &str, expected_at
         pair.times.deadline,
         pair.zone_label
     );
-    of_lateness(NoticeKind::AtRisk, &format!("[{label}] Daily sync may be late"), text, checkpoint, now)
+    of_lateness(NoticeKind::AtRisk, &format!("[{label}] Daily sync may be late"), text, &checkpoint.pair, &checkpoint.run, now)
 }
 
 /// Writes the notice of a run that starts later than it should.
@@ -179,12 +178,12 @@ pub fn of_late_start(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Tim
         pair.times.deadline,
         label_of_zone = pair.zone_label,
     );
-    of_lateness(NoticeKind::LateStart, &format!("[{label}] Daily sync starts late"), text, checkpoint, now)
+    of_lateness(NoticeKind::LateStart, &format!("[{label}] Daily sync starts late"), text, &checkpoint.pair, &checkpoint.run, now)
 }
 
-fn of_lateness(kind: NoticeKind, subject: &str, text: String, checkpoint: &Checkpoint, now: Timestamp) -> Notice {
-    let subject = format!("{subject} — {}", checkpoint.run.date());
-    let notice = notice(kind, &checkpoint.pair, &checkpoint.run, now, subject, text);
+fn of_lateness(kind: NoticeKind, subject: &str, text: String, pair: &PairName, run: &RunId, now: Timestamp) -> Notice {
+    let subject = format!("{subject} — {}", run.date());
+    let notice = notice(kind, pair, run, now, subject, text);
     Notice { runbook: Some("late.md".to_owned()), ..notice }
 }
 
@@ -418,11 +417,10 @@ mod tests {
             "Production → staging sync is at step 1 of 7 (preflight) and is expected to be done at 6:12 AM ET, 12 minutes after its deadline of \
              06:00 ET. It goes on; the outcome will be told. Runbook: runbooks/late.md"
         );
-        let failed = ended(RunStatus::Failed, Step::Restore, Some("operation op-1 ended \"failed\""));
         assert_eq!(
-            of_missed_deadline(&failed, &pair(), "CAIO Hub", at("2026-11-21T11:05:00Z")).text,
-            "The deadline of 06:00 ET has passed, and staging is no verified copy: the day's run has failed at step 1 of 7 (preflight). \
-             Staging holds backup-20261121, not verified. Runbook: runbooks/late.md"
+            of_missed_deadline(&pair(), &started().run, "CAIO Hub", at("2026-11-21T11:05:00Z")).text,
+            "The deadline of 06:00 ET has passed, and staging is no verified copy: the day's run has ended without success, and no other has \
+             succeeded since. Runbook: runbooks/late.md"
         );
         let late = Checkpoint { is_manual: false, ..restored(ended(RunStatus::Succeeded, Step::Prune, None)) };
         let mut late_run = late.clone();

@@ -1,6 +1,6 @@
 //! Backups, each as a branch, as a snapshot, or as both.
 
-use crate::ordered::IntoOrdered as _;
+use crate::ordered::{self, IntoOrdered as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl<'a> Judge<'a> {
         let (mut backups, mut odd) = (Vec::new(), Vec::new());
         self.find_branches(&mut backups, &mut odd);
         self.find_snapshots(&mut backups);
-        backups.sort_by(|left, right| (right.made_at, &right.run).cmp(&(left.made_at, &left.run)));
+        ordered::sort_by(&mut backups, |left: &Backup, right: &Backup| (right.made_at, &right.run).cmp(&(left.made_at, &left.run)));
         let sure = self.by_rules(&backups, |known| known == Some(Known::Verified));
         // Where every record is there, both are the same, and this one is not asked.
         let is_lost = backups.iter().any(|backup| backup.has(None));

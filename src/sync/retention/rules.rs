@@ -38,8 +38,15 @@ pub(super) fn reasons(rules: &KeepRules, zone: &Zone, newest_first: &[Made]) -> 
     let dates: Vec<NaiveDate> = newest_first.iter().map(|made| zone.date(made.at)).collect();
     let periods: [(&str, u32, Period); 4] = [
         ("keep_daily", rules.daily, (|date| (date.year(), date.ordinal()), |date| date.to_string())),
-        ("keep_weekly", rules.weekly, (|date| (date.iso_week().year(), date.iso_week().week()), |date| date.format("%G-W%V").to_string())),
-        ("keep_monthly", rules.monthly, (|date| (date.year(), date.month()), |date| date.format("%Y-%m").to_string())),
+        (
+            "keep_weekly",
+            rules.weekly,
+            (
+                |date| (date.iso_week().year(), date.iso_week().week()),
+                |date| format!("{}-W{:02}", date.iso_week().year(), date.iso_week().week()),
+            ),
+        ),
+        ("keep_monthly", rules.monthly, (|date| (date.year(), date.month()), |date| format!("{}-{:02}", date.year(), date.month()))),
         ("keep_yearly", rules.yearly, (|date| (date.year(), 0), |date| date.year().to_string())),
     ];
     for (key, count, (number, name)) in periods {

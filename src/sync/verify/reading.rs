@@ -17,7 +17,7 @@ use super::catalogue::{Catalogue, Relation, settings, text};
 use super::pace::{FIRST_PIECE, share};
 use super::{DatabasePrint, Digest, Position};
 use crate::neon::sql::{Batch, Rows};
-use crate::ordered::IntoOrdered as _;
+use crate::ordered::{self, IntoOrdered as _};
 
 /// Seconds that one statement may take: eight times what a piece is to take, and two of them stay inside the five minutes of a cron interval.
 pub const STATEMENT_TIMEOUT_S: u32 = 120;
@@ -245,7 +245,7 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
 /// Returns the blocks of a table that are in none of the ranges.
 fn gaps(read: &[Range]) -> Vec<Blocks> {
     let mut read: Vec<Blocks> = read.iter().map(|range| range.blocks).collect();
-    read.sort_unstable();
+    ordered::sort_by(&mut read, Ord::cmp);
     let mut found = Vec::new();
     let mut next = Some(0);
     for blocks in read {
@@ -356,7 +356,7 @@ impl DatabasePrint {
             return Some(());
         }
         ranges.push(range);
-        ranges.sort_unstable_by_key(|range| range.blocks);
+        ordered::sort_by_key(ranges, |range| range.blocks);
         if gaps(ranges).is_empty() {
             let digest = sum(ranges.iter().map(|range| &range.digest))?;
             self.tables.insert(name, digest);

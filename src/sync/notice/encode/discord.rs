@@ -11,7 +11,7 @@
 use serde_json::{Value, json};
 
 use super::shorten::Room;
-use super::{Letter, links, report_link};
+use super::{Letter, links, report};
 use crate::config::Severity;
 use crate::time::render;
 
@@ -53,7 +53,7 @@ pub(super) fn body(letter: &Letter<'_>) -> Value {
         "footer": {"text": ROOM.line(&notice.id, FOOTER)},
         "timestamp": render(notice.at),
     });
-    if let Some(link) = report_link(letter) {
+    if let Some(link) = report(letter) {
         embed["url"] = link.into();
     }
     json!({"embeds": [embed], "allowed_mentions": {"parse": []}})

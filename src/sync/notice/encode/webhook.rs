@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::shorten::{Room, json_bytes, plain};
-use super::{Letter, post, report_link, runbook_link};
+use super::{Letter, REPORT, links, post};
 use crate::id::Secret;
 use crate::port::HttpRequest;
 use crate::sync::notice::Notice;
@@ -46,11 +46,12 @@ pub(super) fn encode(letter: &Letter<'_>, url: &str, keys: &[&Secret], now: Time
 }
 
 fn payload(letter: &Letter<'_>, notice: &Notice) -> serde_json::Value {
-    let mut payload = json!({"type": format!("sync.{}", notice.kind.as_str()), "timestamp": render(notice.at), "data": notice});
-    for (key, link) in [("link", report_link(letter)), ("runbook_link", runbook_link(letter))] {
-        if let Some(link) = link {
-            payload["data"][key] = link.into();
-        }
+    // Several notices in one are of no single kind.
+    let kind = if notice.id.starts_with("digest/") { "digest" } else { notice.kind.as_str() };
+    let mut payload = json!({"type": format!("sync.{kind}"), "timestamp": render(notice.at), "data": notice});
+    for (name, link) in links(letter) {
+        let key = if name == REPORT { "link" } else { "runbook_link" };
+        payload["data"][key] = link.into();
     }
     payload
 }
