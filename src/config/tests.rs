@@ -100,3 +100,71 @@ fn settings_under_which_nothing_would_be_checked_are_refused() {
     let millions = faults(|value| value["pairs"][0]["keep_last"] = json!(1_000_000));
     assert_eq!(millions, ["pairs[0].keep_last: is 1000000; allowed is a whole number from 1 to 1000"]);
 }
+
+#[test]
+fn faults_of_times_and_channels_are_told_at_once_with_their_paths() {
+    let found = faults(|value| {
+        let pair = value["pairs"][0].as_object_mut().expect("a table");
+        pair.insert("timezone".into(), json!("America/New_Yrok"));
+        pair.insert("latest_start".into(), json!("06:30"));
+        pair.insert("earliest_start".into(), json!("05:10"));
+        pair.insert("weekdays".into(), json!(["monday"]));
+        pair.insert("holidays".into(), json!(["25-12"]));
+        value["escalate_again_min"] = json!(30);
+        value["channels"] = json!([
+            {"name": "a", "kind": "pigeon"},
+            {"name": "b", "kind": "http", "url_secret": "B_URL", "body": "{\"x\": \"{{password}}\"}"},
+            {"name": "c", "kind": "webhook", "url_secret": "C_URL", "signing_secret": ["whsec_abc"]},
+            {"name": "d d", "kind": "slack", "url_secret": "D_URL", "quiet_from": "22:00", "notices": ["won"]},
+            {"name": "e", "kind": "email", "from": "me", "to": []},
+            {"name": "f", "kind": "healthcheck", "url_secret": "F_URL", "pairs": ["other"], "digest_at": "09:00", "timezone": "UTC"},
+            {"name": "g", "kind": "pagerduty", "routing_key_secret": "G_KEY", "url": "http://10.0.0.1/"},
+        ]);
+    });
+    let expected = [
+        "pairs[0].timezone: is \"America/New_Yrok\"",
+        "pairs[0].weekdays: has \"monday\"",
+        "pairs[0].holidays: has \"25-12\"",
+        "pairs[0].earliest_start: is 05:10, after start_at 05:00",
+        "pairs[0].deadline: is 06:00, not after latest_start 06:30",
+        "channels[0].kind: is \"pigeon\"",
+        "channels[1].body: has {{password}}",
+        "channels[2].signing_secret: has a text of 9 characters",
+        "channels[3].name: is \"d d\"",
+        "channels[3].notices: has \"won\"",
+        "channels[3].quiet_until: is missing",
+        "channels[3].timezone: is missing",
+        "channels[4].from: is \"me\"",
+        "channels[4].to: has 0 addresses",
+        "channels[5].pairs: has \"other\"",
+        "channels[5].kind: is a check",
+        "channels[6].url: is \"http://10.0.0.1/\"",
+        "escalate_again_min: repeats the last of the escalations",
+    ];
+    for (index, start) in expected.iter().enumerate() {
+        assert!(found.iter().any(|text| text.starts_with(start)), "{index}: {start}: {found:#?}");
+    }
+    assert!(!found.iter().any(|text| text.contains("whsec_")), "{found:#?}");
+}
+
+#[test]
+fn secrets_that_are_missing_or_lead_into_a_private_network_are_named_and_not_shown() {
+    let mut value = good();
+    value["channels"] = json!([
+        {"name": "a", "kind": "slack", "url_secret": "A_URL"},
+        {"name": "b", "kind": "webhook", "url_secret": "B_URL", "signing_secret": "B_KEY"},
+        {"name": "c", "kind": "discord", "url_secret": "C_URL"},
+    ]);
+    let config = Config::from_value(&value).expect("the configuration is complete");
+    let secrets =
+        [("B_URL", "https://169.254.169.254/latest"), ("B_KEY", ""), ("C_URL", "https://discord.example.com/api/webhooks/1/t0k3n")];
+    let secrets = secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into();
+    let found: Vec<String> = config.secret_problems(&secrets).iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].starts_with("channels[0].url_secret: names secret A_URL, which is not set"), "{found:#?}");
+    assert!(
+        found[1].starts_with("channels[1].url_secret: names secret B_URL, whose address cannot be called; leads into a private network")
+    );
+    assert_eq!(found[2], "channels[1].signing_secret: names secret B_KEY, which is empty");
+    assert!(!found.iter().any(|text| text.contains("169.254") || text.contains("t0k3n")), "{found:#?}");
+}

@@ -100,7 +100,7 @@ fn times(fields: &mut Fields<'_>) -> Option<[TimeOfDay; 5]> {
     if latest_start >= deadline {
         fields.problem("deadline", format!("is {deadline}, not after latest_start {latest_start}; allowed is a later time"));
     }
-    if catch_up_until < latest_start {
+    if catch_up_until < latest_start && fields.value("catch_up_until").is_some() {
         let text = format!("is {catch_up_until}, before latest_start {latest_start}; allowed is that time or later");
         fields.problem("catch_up_until", text);
     }

@@ -12,7 +12,7 @@ use crate::config::{Config, Pair};
 use crate::id::RunId;
 use crate::sync::checkpoint::{Checkpoint, History};
 use crate::sync::step::RUN_GRACE;
-use crate::time::{Timestamp, after, before, between};
+use crate::time::{TimeOfDay, Timestamp, after, before, between};
 
 /// What the calendar asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +154,10 @@ fn skipped_times(index: usize, pair: &Pair, now: Timestamp) -> Vec<String> {
     ];
     let none = History::default();
     let dates: Vec<NaiveDate> = days(pair, &none, now).map(|day| day.date).collect();
-    let found = named.into_iter().filter_map(|(key, time)| {
+    // One that was not set is another.
+    let is_own =
+        |(key, time): &(&str, TimeOfDay)| *key == "start_at" || ![times.start_at, times.deadline].contains(time) || *key == "deadline";
+    let found = named.into_iter().filter(is_own).filter_map(|(key, time)| {
         let date = dates.iter().find(|date| pair.zone.skips(**date, time))?;
         let instead = pair.zone.time_of_day(pair.zone.instant(*date, time));
         Some(format!("pairs[{index}].{key}: {time} does not exist in {} on {date}: it is {instead} there", pair.zone.name()))
@@ -227,5 +230,26 @@ pub(crate) mod tests {
     #[test]
     fn the_schedule_follows_daylight_saving() {
         assert_eq!(today(&pair(), &History::default(), at("2026-07-01T12:00:00Z")).start_at, at("2026-07-01T09:00:00Z"));
+    }
+
+    #[test]
+    fn times_that_a_day_skips_and_windows_that_overlap_are_named() {
+        let value = |second: &str| {
+            let pair = |name: &str, start: &str, deadline: &str| {
+                json!({
+                    "name": name, "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
+                    "staging_branch": format!("br-{name}"), "role": "neondb_owner", "timezone": "America/New_York", "start_at": start,
+                    "latest_start": start, "deadline": deadline, "backup_prefix": name, "keep_last": 2, "keep_displaced": 1
+                })
+            };
+            Config::from_value(&json!({"pairs": [pair("hub", "02:30", "03:30"), pair("shop", second, "05:00")]})).expect("it is complete")
+        };
+        let found = warnings(&value("03:00"), at("2026-11-21T12:00:00Z"));
+        assert_eq!(found[0], "pairs[0].start_at: 02:30 does not exist in America/New_York on 2027-03-14: it is 03:00 there");
+        assert!(
+            found.last().is_some_and(|last| last.starts_with("pairs[1].start_at: on 2026-11-21 the run of shop may be under way")),
+            "{found:#?}"
+        );
+        assert!(!warnings(&value("03:30"), at("2026-11-21T12:00:00Z")).iter().any(|text| text.starts_with("pairs[1]")));
     }
 }

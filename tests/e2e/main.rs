@@ -4,6 +4,7 @@
 //! the same time. `cargo xtask test` builds the Worker and the emulator first.
 
 mod api;
+mod channels;
 mod checks;
 mod crash;
 mod kills;

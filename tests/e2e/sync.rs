@@ -76,7 +76,10 @@ fn a_success_is_told_once_signed_and_in_the_agreed_words() -> Result<()> {
     let data = &hooks[0].body["data"];
     assert!(data["subject"].as_str().unwrap_or_default().starts_with("[CAIO Hub] Daily sync completed — "), "{data:#}");
     let text = data["text"].as_str().unwrap_or_default();
-    assert!(text.starts_with("Production → staging sync completed successfully at ") && text.ends_with(". Staging data verified."), "{data:#}");
+    assert!(
+        text.starts_with("Production → staging sync completed successfully at ") && text.ends_with(". Staging data verified."),
+        "{data:#}"
+    );
     assert!(text.contains(" UTC, ") && (text.contains(" early. ") || text.contains(" late. ")), "{data:#}");
     let health = harness::http::send("GET", &format!("{}/health", stack.worker.url), None, None)?;
     assert_eq!(health.status, 200, "{}", health.body);

@@ -191,10 +191,9 @@ fn judge_order(channel: &str, order: &[&Notice], post: &mut Post) {
     let incidents: BTreeSet<&String> = order.iter().filter_map(|notice| notice.incident.as_ref()).collect();
     for incident in incidents {
         let of: Vec<&&Notice> = order.iter().filter(|notice| notice.incident.as_ref() == Some(incident)).collect();
-        let rank = |notice: &Notice| match notice.kind {
-            NoticeKind::Resolved => 2,
-            NoticeKind::Escalated => 1,
-            _ => 0,
+        let rank = |notice: &Notice| {
+            let is = |kind: NoticeKind| u8::from(notice.kind == kind);
+            2 * is(NoticeKind::Resolved) + is(NoticeKind::Escalated)
         };
         let first_escalation = of.iter().position(|notice| rank(notice) == 1);
         let first_trouble = of.iter().position(|notice| rank(notice) == 0);

@@ -59,11 +59,10 @@ pub(crate) fn check(file: &Path, secrets: Option<&Path>, now: Timestamp) -> Resu
 /// Returns what e-mail channels need and the file does not bind.
 fn bindings(config: &Config, document: &Value) -> Vec<String> {
     let bound = |name: &str| document["send_email"].as_array().into_iter().flatten().any(|binding| binding["name"] == name);
-    let missing = |(index, receiver): (usize, &Receiver)| match receiver {
-        Receiver::Email { binding, .. } if !bound(binding) => {
-            Some(format!("channels[{index}].binding: is {binding:?}, which is not bound; add [[send_email]] with name = {binding:?}"))
-        }
-        _ => None,
+    let missing = |(index, receiver): (usize, &Receiver)| {
+        let Receiver::Email { binding, .. } = receiver else { return None };
+        let fault = || format!("channels[{index}].binding: is {binding:?}, which is not bound; add [[send_email]] with name = {binding:?}");
+        (!bound(binding)).then(fault)
     };
     config.channels.iter().map(|channel| &channel.receiver).enumerate().filter_map(missing).collect()
 }

@@ -191,5 +191,9 @@ fn secrets(sink: &Sink) -> Vec<(&'static str, String)> {
         ("HOOK_SECRET", SIGNING_SECRET.to_owned()),
         ("PREVIEW_TOKEN", APP_SECRET.to_owned()),
         ("SLACK_URL", format!("{}/slack", sink.url)),
+        ("DISCORD_URL", format!("{}/discord", sink.url)),
+        ("TEAMS_URL", format!("{}/teams", sink.url)),
+        ("BOARD_URL", format!("{}/board", sink.url)),
+        ("CHECK_URL", format!("{}/check", sink.url)),
     ]
 }

@@ -175,6 +175,7 @@ pub fn configure(folder: &Path, firstlight: &serde_json::Value, secrets: &[(&str
         "compatibility_date": "2026-11-01",
         "triggers": {"crons": ["*/5 * * * *"]},
         "kv_namespaces": [{"binding": "STATE", "id": "00000000000000000000000000000000"}],
+        "send_email": [{"name": "EMAIL"}],
         "vars": {"FIRSTLIGHT": firstlight},
     });
     std::fs::write(folder.join("wrangler.json"), config.to_string()).context("write wrangler.json")?;
