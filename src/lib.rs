@@ -9,7 +9,7 @@
 //!
 //! From the top: the crate `firstlight-worker` in `src/worker` (entry points and ports on Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save),
 //! [`record`] (KV keys and formats), [`sync`] (the machine and its policies: `machine::next`, `machine::apply`, `retry::disposition`,
-//! `verify::pieces` reads, `verify::compare` compares, `verify::judge_backup` judges, `retention::plan`, `notice::of_run`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
+//! `verify::pieces` reads, `verify::compare` compares, `verify::judge_backup` judges, `retention::plan`, `notice::of_run`, `incident::take_up`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
 //! (the four ports), [`time`] and [`id`] (values). A module uses lower ones only.
 //!
 //! # Who owns what
@@ -28,6 +28,9 @@
 //!   `what_is_run_on_staging_is_run_once_in_a_run_and_all_of_it_or_nothing`).
 //! - What was read is not read again by the next tick (simulation: `a_production_that_one_invocation_cannot_read_is_read_by_several_and_nothing_twice`).
 //! - Nothing waits for an instant that is further away than any of ours (simulation: `a_clock_that_was_ahead_holds_nobody_up`).
+//! - A date has one scheduled run, at its time, in every zone (simulation: `every_date_has_one_run_at_its_time_in_every_zone`).
+//! - No notice is lost, told under two ids, or told before what came before it in its incident (simulation:
+//!   `nothing_is_lost_told_under_another_id_or_out_of_order_whatever_receivers_do`).
 //! - Secrets have no `Debug`, `Display` or `Serialize` (`id::Secret`).
 
 pub mod api;

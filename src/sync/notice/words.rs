@@ -4,6 +4,8 @@
 //!
 //! Invariants: the subject is one line, and says alone whether somebody has to act; the text names the runbook where there is something to do.
 
+use chrono::{DurationRound as _, TimeDelta};
+
 use super::Notice;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
@@ -198,6 +200,8 @@ fn margin_text(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> String {
         return String::new();
     }
     let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+    // From the minute that is told.
+    let at = at.duration_trunc(TimeDelta::minutes(1)).unwrap_or(at);
     if at <= deadline {
         format!(", {} early", render_minutes(between(at, deadline)))
     } else {
@@ -359,7 +363,7 @@ mod tests {
     fn a_success_is_told_in_these_words() {
         let notice = of_run(&restored(ended(RunStatus::Succeeded, Step::Prune, None)), &pair(), "CAIO Hub").expect("a verdict");
         assert_eq!(notice.subject, "[CAIO Hub] Daily sync completed — 2026-11-21");
-        assert_eq!(notice.text, "Production → staging sync completed successfully at 5:02 AM ET, 57 minutes early. Staging data verified.");
+        assert_eq!(notice.text, "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes early. Staging data verified.");
     }
 
     #[test]
