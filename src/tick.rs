@@ -72,6 +72,16 @@ pub struct Summary {
     pub is_handed_over: bool,
 }
 
+/// A run that wants to be driven.
+struct Candidate<'p> {
+    /// What comes first is driven first: what was not told yet, then the earliest deadline.
+    order: (bool, Timestamp),
+    pair: &'p Pair,
+    checkpoint: Checkpoint,
+    /// The run that gives way to it, at its snapshot.
+    left: Option<Checkpoint>,
+}
+
 impl<'a, W: World> Context<'a, W> {
     /// Prepares a tick that hands over at `wall`.
     pub fn new(world: &'a W, config: &'a Config, secrets: &'a Secrets, wall: Timestamp, watch: Watch<'a>) -> Self {
@@ -99,8 +109,20 @@ impl<'a, W: World> Context<'a, W> {
                 Err((error, is_told)) => self.leave_alone(pair, &error, is_told, now).await,
             }
         }
-        ordered::sort_by_key(&mut candidates, |(order, ..)| *order);
-        if let Some((_, pair, checkpoint)) = candidates.into_iter().next() {
+        ordered::sort_by_key(&mut candidates, |candidate: &Candidate<'_>| candidate.order);
+        let mut candidates = candidates.into_iter();
+        let first = candidates.next();
+        // The others wait for a later tick; that they will be late is told by this one.
+        for mut waiting in candidates {
+            let known = waiting.checkpoint.outbox.len();
+            self.tell_lateness(waiting.pair, &mut waiting.checkpoint, now).await;
+            for id in waiting.checkpoint.outbox.split_off(known) {
+                self.list_waiting(Some(id)).await;
+            }
+        }
+        if let Some(candidate) = first {
+            let pair = candidate.pair;
+            let checkpoint = self.begin(candidate, now).await;
             let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
             self.settle_incident(pair, &checkpoint).await;
             summary.driven = Some((checkpoint.run.clone(), checkpoint.status()));
@@ -110,19 +132,36 @@ impl<'a, W: World> Context<'a, W> {
     }
 
     /// Sees to what a pair is owed before a run, and returns the run that wants to be driven, with its place in the order.
-    async fn see_to<'p>(&self, pair: &'p Pair, mut memory: Memory, now: Timestamp) -> Option<((bool, Timestamp), &'p Pair, Checkpoint)> {
+    async fn see_to<'p>(&self, pair: &'p Pair, mut memory: Memory, now: Timestamp) -> Option<Candidate<'p>> {
         self.mark_taken(&memory, now).await;
         self.strike_taken(&mut memory).await;
         self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
         self.correct(&memory, now).await;
         self.tell_misconfigured(pair, &memory, now).await;
         self.tell_missed_deadline(pair, &memory, now).await;
-        let mut checkpoint = self.candidate(pair, &memory, now).await?;
+        let (mut checkpoint, left) = self.candidate(pair, &memory, now).await?;
         // A checkpoint that was lost or is old does not make people hear it twice.
         let told = memory.told.iter().filter(|notice| notice.run == checkpoint.run).map(|notice| notice.kind);
         checkpoint.lateness_told.extend(told);
         // What comes after a run that was told waits for every run.
-        Some(((checkpoint.is_published, memory.day.deadline), pair, checkpoint))
+        Some(Candidate { order: (checkpoint.is_published, memory.day.deadline), pair, checkpoint, left })
+    }
+
+    /// Tells what there is to tell of a run that begins, and of the one that gives way to it.
+    async fn begin(&self, candidate: Candidate<'_>, now: Timestamp) -> Checkpoint {
+        let Candidate { pair, mut checkpoint, left, .. } = candidate;
+        if checkpoint.tick_count > 0 || checkpoint.is_manual {
+            return checkpoint;
+        }
+        self.log_warnings(now);
+        if let Some(left) = left {
+            checkpoint.outbox.extend(self.leave_snapshot(pair, &left, now).await);
+        }
+        let latest = pair.zone.instant(checkpoint.run.date(), pair.times.latest_start);
+        if now > latest && checkpoint.lateness_told.insert(NoticeKind::LateStart) {
+            checkpoint.outbox.extend(self.tell(notice::of_late_start(&checkpoint, pair, &self.config.label, now), now).await);
+        }
+        checkpoint
     }
 
     /// Does nothing for a pair of which a record cannot be read, and says so once a day.
@@ -142,7 +181,7 @@ impl<'a, W: World> Context<'a, W> {
             return;
         }
         let problems: Vec<String> = self.config.secret_problems(self.secrets).iter().map(ToString::to_string).collect();
-        if problems.is_empty() {
+        if problems.is_empty() || !self.has_room_to_tell() {
             return;
         }
         self.log(Level::Error, "configuration cannot be used", &[("problems", problems.join("; "))]);
@@ -179,26 +218,22 @@ impl<'a, W: World> Context<'a, W> {
         self.world.log(level, event, facts);
     }
 
-    /// Returns the run of a pair that wants to be driven: the one under way, or today's when it is due.
-    async fn candidate(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
+    /// Returns the run of a pair that wants to be driven: the one under way, or today's when it is due, with the one that gives way to it.
+    async fn candidate(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<(Checkpoint, Option<Checkpoint>)> {
         let under_way = memory.checkpoint.as_ref().filter(|checkpoint| !checkpoint.is_over());
         if let Some(checkpoint) = under_way.filter(|checkpoint| checkpoint.is_driven(now) || !Self::gives_way(checkpoint, memory, now)) {
-            return (!checkpoint.is_driven(now)).then(|| checkpoint.clone());
+            return (!checkpoint.is_driven(now)).then(|| (checkpoint.clone(), None));
         }
-        let left = match under_way {
-            Some(checkpoint) => self.leave_snapshot(pair, checkpoint, now).await,
-            None => None,
-        };
         if let Some(day) = &memory.unjudged {
-            self.miss(pair, &day.run, now).await;
+            self.miss(pair, &day.run, memory, now).await;
         }
         let run = &memory.day.run;
         let is_done = memory.is_ended || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
         if is_done {
-            return self.swept(memory, now);
+            return self.swept(memory, now).map(|swept| (swept, None));
         }
         match memory.day.due(now) {
-            Due::Later { .. } | Due::Off => self.swept(memory, now),
+            Due::Later { .. } | Due::Off => self.swept(memory, now).map(|swept| (swept, None)),
             Due::Start => {
                 let start = Start {
                     pair: pair.name.clone(),
@@ -211,17 +246,12 @@ impl<'a, W: World> Context<'a, W> {
                     history: memory.history.clone(),
                 };
                 let mut checkpoint = Checkpoint::start(start, now);
-                self.log_warnings(now);
                 // Notices of the run before that are still on their way must not be forgotten with it.
                 checkpoint.outbox = memory.checkpoint.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
-                checkpoint.outbox.extend(left);
-                if now > memory.day.latest_start && !memory.is_told(NoticeKind::LateStart) {
-                    checkpoint.outbox.extend(self.tell(notice::of_late_start(&checkpoint, pair, &self.config.label, now), now).await);
-                }
-                Some(checkpoint)
+                Some((checkpoint, under_way.cloned()))
             }
             Due::Missed => {
-                self.miss(pair, run, now).await;
+                self.miss(pair, run, memory, now).await;
                 None
             }
         }
@@ -257,9 +287,11 @@ impl<'a, W: World> Context<'a, W> {
     }
 
     /// Records a day on which no run was started, and tells people.
-    async fn miss(&self, pair: &Pair, run: &RunId, now: Timestamp) {
-        // Told first: a tick that dies in between tells it again, with the same id.
-        self.tell(notice::of_missed_day(pair, run, &self.config.label, now), now).await;
+    async fn miss(&self, pair: &Pair, run: &RunId, memory: &Memory, now: Timestamp) {
+        // Told first, and not again where only the result could not be stored.
+        if !memory.told.iter().any(|notice| notice.run == *run && notice.kind == NoticeKind::Missed) {
+            self.tell(notice::of_missed_day(pair, run, &self.config.label, now), now).await;
+        }
         let report = Report::of_missed_day(pair, run, now);
         let key = record::result_key(&pair.name, run);
         if let Err(error) = self.write(&key, &record::encode(&report), Some(report.metadata())).await {

@@ -27,6 +27,10 @@ pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str>
         (None, None) => return Some("allowed is an address that begins with https://"),
     };
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    // A host in other than plain letters is decoded before it is called, and would be another than the one that was judged.
+    if !authority.is_ascii() || authority.contains('%') {
+        return Some("allowed is an address whose host is written in plain letters, an international one as xn--…");
+    }
     if authority.is_empty() || text.contains(char::is_whitespace) || text.contains(char::is_control) {
         return Some("allowed is an address with a host and without spaces");
     }
@@ -137,6 +141,7 @@ mod tests {
 
     #[test]
     fn an_address_needs_a_host_and_no_user() {
+        assert!(address_problem("https://127.0.0%2E1/", false).is_some() && address_problem("https://\u{ff11}27.0.0.1/", false).is_some());
         for text in [
             "https://",
             "https:///x",

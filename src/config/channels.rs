@@ -197,12 +197,17 @@ pub struct Digest {
 }
 
 impl Channel {
+    /// Returns whether a notice ends what another has opened there, and nobody else would.
+    fn ends(&self, kind: NoticeKind) -> bool {
+        kind == NoticeKind::Resolved && matches!(self.receiver, Receiver::PagerDuty { .. })
+    }
+
     /// Returns whether it hears of a notice. That an incident is over matters as much as the incident did.
     pub fn hears(&self, pair: &PairName, kind: NoticeKind) -> bool {
         let severity = if kind == NoticeKind::Resolved { Severity::Urgent } else { kind.severity() };
         self.receiver.is_for(kind)
             && self.pairs.as_ref().is_none_or(|pairs| pairs.contains(pair))
-            && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+            && (self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind)) || self.ends(kind))
             && severity >= self.minimum_severity
     }
 }

@@ -69,7 +69,7 @@ impl Severity {
 }
 
 impl NoticeKind {
-    /// Every kind.
+    /// Every kind; those that a run has first.
     pub const ALL: [Self; 17] = [
         Self::Succeeded,
         Self::Failed,
@@ -90,22 +90,9 @@ impl NoticeKind {
         Self::Test,
     ];
 
-    /// The kinds of which a run has at most one each, so that their ids are known before they are told. The others are listed where they are told from.
-    pub const OF_RUN: [Self; 13] = [
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Superseded,
-        Self::Missed,
-        Self::LateStart,
-        Self::AtRisk,
-        Self::Late,
-        Self::Corrected,
-        Self::Stuck,
-        Self::SnapshotFailed,
-        Self::SnapshotVerified,
-        Self::Misconfigured,
-    ];
+    /// The kinds of which a run has at most one each, so that their ids are known before they are told: those up to [`Self::Misconfigured`]. The others are
+    /// listed where they are told from.
+    pub const OF_RUN: &'static [Self] = Self::ALL.split_at(13).0;
 
     /// Returns the word that stands in ids and is configured.
     pub fn as_str(self) -> &'static str {
@@ -168,5 +155,16 @@ impl NoticeKind {
     /// Returns whether it says that a run has not succeeded.
     pub fn is_opposite_of_success(self) -> bool {
         matches!(self, Self::Failed | Self::Cancelled | Self::Superseded | Self::Missed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_of_a_run_are_those_up_to_the_last_of_them() {
+        assert_eq!(NoticeKind::OF_RUN.last(), Some(&NoticeKind::Misconfigured));
+        assert!(!NoticeKind::OF_RUN.contains(&NoticeKind::Escalated));
     }
 }

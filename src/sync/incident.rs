@@ -158,7 +158,7 @@ impl Incident {
     /// Opens it again from a notice that is on record, when its own record was lost.
     pub fn recover(notice: &Notice, last: Option<&Self>) -> Option<Self> {
         let id = notice.incident.as_ref().filter(|_| notice.kind.is_trouble())?;
-        let is_known = last.is_some_and(|last| last.id == *id || last.opened_at >= notice.at);
+        let is_known = last.is_some_and(|last| last.id == *id || last.opened_at >= notice.at || last.is_open());
         let outbox = vec![notice.id.clone()];
         (!is_known).then(|| Self { id: id.clone(), outbox, ..Self::open(notice, last) })
     }

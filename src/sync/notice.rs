@@ -35,6 +35,9 @@ pub const MOST_ATTEMPTS: u32 = 10;
 /// Attempts of one channel that are remembered: those of the schedule, and as many that people have asked for.
 const ATTEMPTS_LOGGED: usize = 20;
 
+/// The longest wait that a receiver may ask for: the longest of the schedule.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
 /// Something people are told.
 ///
 /// Shape: `{"id":"hub/20261121/failed","kind":"failed","pair":"hub","run":"20261121","at":"…","subject":"…","text":"…","warnings":[],"runbook":"…","incident":"hub-20261121"}`.
@@ -163,7 +166,7 @@ impl Delivery {
             Some(error) if is_final || self.attempts >= MOST_ATTEMPTS => {
                 self.given_up = Some(format!("{error}; after {} attempts", self.attempts));
             }
-            Some(_) => self.next_at = after(ended_at, redelivery_wait(self.attempts).max(wait.unwrap_or_default())),
+            Some(_) => self.next_at = after(ended_at, redelivery_wait(self.attempts).max(wait.unwrap_or_default().min(LONGEST_WAIT))),
         }
         if self.log.len() == ATTEMPTS_LOGGED {
             self.log.remove(0);
@@ -271,6 +274,8 @@ mod tests {
         let mut delivery = outgoing("missed", "2026-11-21T11:00:00Z").deliveries.remove(0);
         delivery.note(refused(now), Some(Duration::from_secs(90)), false);
         assert_eq!(delivery.next_at, at("2026-11-21T11:01:31Z"));
+        delivery.note(refused(now), Some(Duration::from_secs(u64::MAX)), false);
+        assert_eq!(delivery.next_at, at("2026-11-22T11:00:01Z"), "and no more than a day");
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 
     match action {
         // A record, a pin and a snapshot of each.
         Action::Forget(runs) => 3 * u32::try_from(runs.len()).unwrap_or(u32::MAX),
-        // What is known of it, the notice twice, the incident, its end twice; two requests for each channel.
-        Action::NoteSnapshot => 6 + 2 * channel_count,
+        // What is known of it, the notice twice, the incident; one request for each channel.
+        Action::NoteSnapshot => 4 + channel_count,
         // The intent is saved before the call; backups and manual runs are listed apart.
         Action::Call(Call::RestoreBranch(_)) | Action::ReadLedger => 2,
         // Result read and written, notice written before and after, the mark of a manual run; one request for each channel.
@@ -424,7 +424,7 @@ mod tests {
             (cost(&Action::Smoke(0), 2, false), 1),
             (cost(&Action::ReadLedger, 2, false), 2),
             (cost(&Action::ReadEndings(Vec::new()), 2, false), 1),
-            (cost(&Action::NoteSnapshot, 2, false), 10),
+            (cost(&Action::NoteSnapshot, 2, false), 6),
             (cost(&Action::Forget(vec![run.clone(); 2]), 2, false), 6),
             (cost(&Action::Publish, 0, false), 4),
             (cost(&Action::Publish, 3, false), 7),

@@ -3,7 +3,7 @@
 //! Invariants: of one incident a channel is given an earlier notice before a later one, as far as KV lets this tick know; a channel that is slow
 //! or gone delays no other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(super) struct Desk {
     pub(super) found: RefCell<BTreeSet<String>>,
     /// Notices that were taken while a run was driven, and are stored as they were before that.
     pub(super) settled: RefCell<Vec<Outgoing>>,
+    /// Whether what is known of channels was read.
+    pub(super) is_channels_known: Cell<bool>,
     /// What is known of channels.
     pub(super) channels: RefCell<Channels>,
     /// The pairs whose incident has changed since it was stored.
@@ -99,10 +101,15 @@ impl<W: World> Context<'_, W> {
                 self.store_notice(&outgoing).await;
             }
         }
-        let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
-        if run.is_published && self.has_room(3 + channel_count) {
+        if run.is_published && self.has_room_to_tell() {
             self.resolve(pair, run).await;
         }
+    }
+
+    /// Returns whether there is room to tell something: the notice twice, the incident, and one request for each channel. What there is no room for is told
+    /// by the next tick.
+    pub(super) fn has_room_to_tell(&self) -> bool {
+        self.has_room(3 + u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX))
     }
 
     /// Sees to the incident of a pair at the beginning of a tick: opens it again where its record was lost, resolves it by the last run, tells
@@ -114,7 +121,7 @@ impl<W: World> Context<'_, W> {
         }
         self.forget_taken(pair, now).await;
         let Some(mut incident) = self.desk.incident(&pair.name) else { return };
-        let Some(due) = incident::due(&incident, pair, self.config, now) else { return };
+        let Some(due) = incident::due(&incident, pair, self.config, now).filter(|_| self.has_room_to_tell()) else { return };
         let told_at = incident.next_notice(due.at);
         let notice = notice::of_escalation(&incident, &due, pair, &self.config.label, told_at);
         let channels: Vec<_> = match &due.channels {
@@ -135,6 +142,7 @@ impl<W: World> Context<'_, W> {
     /// Ends the pair's incident when nothing but a snapshot was wrong, which is verified after all.
     pub(super) async fn resolve_by_snapshot(&self, pair: &Pair, run: &Checkpoint, now: Timestamp) {
         let resolution = self.desk.incident(&pair.name).and_then(|incident| incident.resolution_by_snapshot(&run.run, now));
+        let resolution = resolution.filter(|_| self.has_room_to_tell());
         self.end_incident(pair, resolution).await;
     }
 

@@ -116,8 +116,9 @@ impl<W: World> Context<'_, W> {
 
     /// Reads what is known of channels. Where the store does not answer, none is disabled.
     pub(super) async fn load_channels(&self) {
-        let found = self.read_all(&[record::CHANNELS_KEY.to_owned()]).await;
-        self.take_channels(&found.unwrap_or_default());
+        if let Ok(found) = self.read_all(&[record::CHANNELS_KEY.to_owned()]).await {
+            self.take_channels(&found);
+        }
     }
 
     /// Puts together what is remembered of a pair.
@@ -136,10 +137,11 @@ impl<W: World> Context<'_, W> {
         Ok(memory)
     }
 
-    /// Takes up what is known of channels. A record that cannot be read disables none.
+    /// Takes up what is known of channels. A record that cannot be read disables none, and is not written over.
     fn take_channels(&self, found: &Found) {
-        let channels: Option<Channels> = decode_found(found, record::CHANNELS_KEY).ok().flatten();
-        self.desk.channels.replace(channels.unwrap_or_default());
+        let channels: Result<Option<Channels>, RecordError> = decode_found(found, record::CHANNELS_KEY);
+        self.desk.is_channels_known.set(channels.is_ok());
+        self.desk.channels.replace(channels.ok().flatten().unwrap_or_default());
     }
 
     async fn read_all(&self, keys: &[String]) -> Result<Found, RecordError> {
@@ -188,7 +190,8 @@ fn memory(pair: &Pair, found: &Found, listed: &[String], now: Timestamp) -> Resu
     let prefix = record::notice_key(&format!("{}/", pair.name));
     let (mut waiting, mut taken, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for key in found.keys().filter(|key| key.starts_with(&prefix)) {
-        let Some(outgoing) = decode_found::<Outgoing>(found, key)? else { continue };
+        // One that cannot be read keeps nobody from the run; it stays as it is.
+        let Ok(Some(outgoing)) = decode_found::<Outgoing>(found, key) else { continue };
         told.push(outgoing.notice.clone());
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
         let is_taken = checkpoint.as_ref().is_some_and(|checkpoint| {
@@ -223,8 +226,8 @@ fn memory(pair: &Pair, found: &Found, listed: &[String], now: Timestamp) -> Resu
 
 /// Returns whether the run itself tells it, so that its checkpoint lists it until it is taken.
 fn is_told_by_run(kind: NoticeKind) -> bool {
-    use NoticeKind::{Cancelled, Corrected, Failed, SnapshotFailed, SnapshotVerified, Succeeded, Superseded};
-    matches!(kind, Succeeded | Failed | Cancelled | Superseded | Corrected | SnapshotFailed | SnapshotVerified)
+    use NoticeKind::{Cancelled, Corrected, Failed, Succeeded, Superseded};
+    matches!(kind, Succeeded | Failed | Cancelled | Superseded | Corrected)
 }
 
 /// Finds the runs of which people were told a success and its opposite, and that nobody has corrected.

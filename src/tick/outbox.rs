@@ -165,7 +165,7 @@ impl<W: World> Context<'_, W> {
 
     /// Tells what is true of a run that two ticks have told differently, because one of them could not see the other.
     pub(super) async fn correct(&self, memory: &Memory, now: Timestamp) {
-        for contradiction in &memory.contradicted {
+        for contradiction in memory.contradicted.iter().filter(|_| self.has_room_to_tell()) {
             let waiting = self.tell(notice::of_contradiction(&contradiction.success, &contradiction.others, now), now).await;
             self.list_waiting(waiting).await;
         }
@@ -173,8 +173,7 @@ impl<W: World> Context<'_, W> {
 
     /// Tells, once each, that the run under way is not expected to meet its deadline, and that it has passed it.
     pub(super) async fn tell_lateness(&self, pair: &Pair, checkpoint: &mut Checkpoint, now: Timestamp) {
-        let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
-        if checkpoint.is_manual || checkpoint.verdict.is_some() || !self.has_room(3 + channel_count) {
+        if checkpoint.is_manual || checkpoint.verdict.is_some() || !self.has_room_to_tell() {
             return;
         }
         let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
@@ -205,7 +204,7 @@ impl<W: World> Context<'_, W> {
         let is_told = [NoticeKind::Late, NoticeKind::Missed, NoticeKind::Succeeded, NoticeKind::Corrected]
             .into_iter()
             .any(|kind| memory.is_told(kind));
-        if day.has_run && memory.is_ended && now > day.deadline && !has_succeeded && !is_told {
+        if day.has_run && memory.is_ended && now > day.deadline && !has_succeeded && !is_told && self.has_room_to_tell() {
             self.tell(notice::of_missed_deadline(pair, &day.run, &self.config.label, now), now).await;
         }
     }
@@ -350,7 +349,6 @@ impl<W: World> Context<'_, W> {
         self.desk.channels.borrow_mut().outbox.push(outgoing.notice.id.clone());
         self.store_channels().await;
         self.deliver(&mut outgoing, now).await;
-        self.forget_listed().await;
     }
 
     /// Remembers a notice that some channel has not taken, and that neither a run nor an incident lists.
@@ -377,6 +375,9 @@ impl<W: World> Context<'_, W> {
 
     /// Stores what is known of channels.
     async fn store_channels(&self) {
+        if !self.desk.is_channels_known.get() {
+            return;
+        }
         let channels = record::Channels { format: crate::sync::checkpoint::FORMAT, ..self.desk.channels.borrow().clone() };
         if let Err(error) = self.write(record::CHANNELS_KEY, &record::encode(&channels), None).await {
             self.log(Level::Error, "channels not stored", &[("error", error.to_string())]);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
@@ -221,7 +222,7 @@ impl Http for Platform {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
         let timeout = request.timeout;
         match request.url.strip_prefix("email:") {
-            Some(binding) => self.send_email(binding, &request.body).await,
+            Some(binding) => self.send_email(binding, &request.body, timeout).await,
             None => send(request).await.map_err(|error| failure(&error, timeout)),
         }
     }
@@ -229,13 +230,15 @@ impl Http for Platform {
 
 impl Platform {
     /// Sends a message through a `send_email` binding. What the binding refuses is answered as a mail gateway would: 422, with its reason.
-    async fn send_email(&self, binding: &str, message: &str) -> Result<HttpResponse, HttpFailure> {
+    async fn send_email(&self, binding: &str, message: &str, timeout: Duration) -> Result<HttpResponse, HttpFailure> {
         let Ok(sender) = self.env.send_email(binding) else { return Err(HttpFailure::BadAddress) };
         let message: Value = serde_json::from_str(message).unwrap_or_default();
         let text = |name: &str| message[name].as_str().unwrap_or_default();
         let to: Vec<String> = message["to"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let builder = SendEmailBuilder::builder_with_str_and_slice(text("from"), &to, text("subject"));
-        let sent = sender.send_with_builder(&builder.text(text("text")).html(text("html")).build()).await;
+        let message = builder.text(text("text")).html(text("html")).build();
+        let sending = std::pin::pin!(sender.send_with_builder(&message));
+        let Either::Left((sent, _)) = select(sending, Delay::from(timeout)).await else { return Err(HttpFailure::TimedOut(timeout)) };
         Ok(match sent {
             Ok(_) => HttpResponse { status: 202, ..HttpResponse::default() },
             Err(error) => {

@@ -3,7 +3,7 @@
 use super::Notice;
 use super::words::notice;
 use crate::config::{NoticeKind, Pair};
-use crate::id::{ChannelName, RunId};
+use crate::id::{ChannelName, RunId, digest};
 use crate::time::{Timestamp, render};
 
 /// Writes the notice, for the other channels, of a channel whose address is gone.
@@ -43,8 +43,10 @@ pub fn of_test(pair: &Pair, channel: &ChannelName, label: &str, now: Timestamp) 
     }
 }
 
-/// Puts several notices into one. Its id is that of the channel and the instant for which they were gathered.
+/// Puts several notices into one. Its id is that of the channel, the instant for which they were gathered, and what was.
 pub fn of_digest(gathered: &[&Notice], channel: &ChannelName, label: &str, digest_at: Timestamp) -> Option<Notice> {
+    // What joins it before it is sent again makes it another: a receiver must not drop that.
+    let ids = gathered.iter().map(|notice| notice.id.as_str()).collect::<Vec<_>>().join(" ");
     let most = gathered.iter().max_by_key(|notice| notice.severity())?;
     let text = match gathered.len() {
         1 => "One notice was gathered.".to_owned(),
@@ -55,7 +57,7 @@ pub fn of_digest(gathered: &[&Notice], channel: &ChannelName, label: &str, diges
         format!("{}: {}{warnings}", told.subject, told.text)
     };
     Some(Notice {
-        id: format!("digest/{channel}/{}", render(digest_at)),
+        id: format!("digest/{channel}/{}/{}", render(digest_at), digest(&ids, 4)),
         kind: most.kind,
         pair: most.pair.clone(),
         run: most.run.clone(),

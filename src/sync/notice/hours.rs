@@ -14,7 +14,8 @@ pub fn first_attempt(channel: &Channel, kind: NoticeKind, now: Timestamp) -> (Ti
     if kind == NoticeKind::Test {
         return (now, false);
     }
-    let is_urgent = kind.severity() == Severity::Urgent || kind == NoticeKind::Resolved;
+    // What belongs to an incident holds up what comes after it.
+    let is_urgent = kind.severity() == Severity::Urgent || kind.is_trouble() || kind == NoticeKind::Resolved;
     if let Some(digest) = channel.digest.as_ref().filter(|_| !is_urgent) {
         return (next(&digest.zone, digest.at, now), true);
     }
@@ -34,7 +35,9 @@ fn end(quiet: &Quiet, now: Timestamp) -> Option<Timestamp> {
     let time = quiet.zone.time_of_day(now);
     let is_quiet =
         if quiet.from < quiet.until { (quiet.from..quiet.until).contains(&time) } else { time >= quiet.from || time < quiet.until };
-    is_quiet.then(|| next(&quiet.zone, quiet.until, now))
+    // Where the clocks go back, a time of day comes twice: the hours end the first time.
+    let is_over = time < quiet.until && quiet.zone.instant(quiet.zone.date(now), quiet.until) <= now;
+    (is_quiet && !is_over).then(|| next(&quiet.zone, quiet.until, now))
 }
 
 #[cfg(test)]
@@ -83,6 +86,13 @@ mod tests {
         let channel = channel(&json!({"quiet_from": "22:00", "quiet_until": "07:00"}));
         assert_eq!(told(&channel, NoticeKind::Succeeded, "2026-11-01T04:30:00Z").0, "2026-11-01T12:00:00+00:00");
         assert_eq!(told(&channel, NoticeKind::Succeeded, "2026-03-08T04:30:00Z").0, "2026-03-08T11:00:00+00:00");
+    }
+
+    #[test]
+    fn quiet_hours_end_once_where_their_end_comes_twice() {
+        let channel = channel(&json!({"quiet_from": "22:00", "quiet_until": "01:30"}));
+        assert_eq!(told(&channel, NoticeKind::Succeeded, "2026-11-01T05:10:00Z").0, "2026-11-01T05:30:00+00:00");
+        assert_eq!(told(&channel, NoticeKind::Succeeded, "2026-11-01T06:10:00Z").0, "2026-11-01T06:10:00+00:00", "the second 01:10");
     }
 
     #[test]
