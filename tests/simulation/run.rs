@@ -196,7 +196,7 @@ impl<'a> Simulation<'a> {
             use firstlight::port::Clock as _;
             let began_at = world.now();
             let wall = after(began_at, config.wall_budget);
-            let summary = Context::new(&world, &config, &secrets, wall, &|_, _| {}).tick().await;
+            let summary = Box::pin(Context::new(&world, &config, &secrets, wall, &|_, _| {}).tick()).await;
             world.ended(began_at, summary, config.subrequest_budget);
         })));
     }
