@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 pub use self::problem::Problem;
-use crate::config::{Config, Pair, secret};
+use crate::config::{Config, Pair, one_of, secret};
 use crate::port::{Method, World};
 use crate::record;
 use crate::sync::checkpoint::Checkpoint;
@@ -249,7 +249,7 @@ fn unknown_pair(config: &Config, name: &str) -> Problem {
 }
 
 fn names(config: &Config) -> String {
-    config.pairs.iter().map(|pair| format!("{:?}", pair.name.as_str())).collect::<Vec<_>>().join(" or ")
+    one_of(config.pairs.iter().map(|pair| pair.name.as_str()))
 }
 
 /// Reads a body that is an object with only the given keys; an empty body is an empty object.

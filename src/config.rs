@@ -30,7 +30,7 @@ pub use self::keep::{KeepRules, Rule, Span, Tier};
 pub use self::kinds::{NoticeKind, Severity};
 pub use self::prices::Prices;
 use self::reader::Fields;
-pub use self::reader::Problem;
+pub use self::reader::{Problem, one_of};
 pub use self::smoke::{Capture, SmokeTest};
 pub use self::template::{FACTS, Template, Writing};
 pub use self::timetable::Timetable;
@@ -197,7 +197,7 @@ impl Config {
             escalate_again_min: fields.number("escalate_again_min", 5, 1_440),
             public_url: address(&mut fields, "public_url", allow_insecure),
             runbooks_url: address(&mut fields, "runbooks_url", allow_insecure),
-            health_grace: Duration::from_secs(60 * u64::from(fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN))),
+            health_grace: Duration::from_mins(fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN).into()),
             prices: prices::prices(&mut fields),
         };
         if config.escalate_again_min.is_some() && config.escalations.is_empty() {

@@ -334,7 +334,6 @@ impl<'a, W: World> Context<'a, W> {
             ],
         );
         let wall_budget = between(now, self.wall);
-        let channel_count = u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX);
         let (mut saved_at, _) = self.save(&run.checkpoint).await;
         self.ping_start(pair, &run.checkpoint).await;
         // Doubled after each save that failed: a store that takes no writes must not eat the budget.
@@ -370,7 +369,7 @@ impl<'a, W: World> Context<'a, W> {
                 }
                 Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
                 Decision::Act(action) => {
-                    if now >= self.wall || !self.has_room(act::cost(&action, channel_count, run.checkpoint.is_manual)) {
+                    if now >= self.wall || !self.has_room(act::cost(&action, self.channel_count(), run.checkpoint.is_manual)) {
                         return (self.hand_over(run, saved_at, "the budget of this invocation is spent").await, false);
                     }
                     let outcome = self.act(pair, &mut run, &action, &mut saved_at).await;

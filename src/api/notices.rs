@@ -4,6 +4,7 @@ use chrono::{Days, Months};
 use serde_json::{Value, json};
 
 use super::{ApiRequest, ApiResponse, Asked, Problem, body, unavailable};
+use crate::config::one_of;
 use crate::id::{ChannelName, RunId};
 use crate::ordered;
 use crate::port::World;
@@ -79,8 +80,8 @@ impl<W: World> Asked<'_, W> {
             count += 1;
         }
         if count == 0 {
-            let known = outgoing.deliveries.iter().map(|delivery| format!("{:?}", delivery.channel.as_str())).collect::<Vec<_>>();
-            let known = if known.is_empty() { "no channel".to_owned() } else { known.join(" or ") };
+            let known = one_of(outgoing.deliveries.iter().map(|delivery| delivery.channel.as_str()));
+            let known = if known.is_empty() { "no channel".to_owned() } else { known };
             return Err(Problem::new(400, "The notice is not for that channel").with_detail(format!("channel: it goes to {known}")));
         }
         let context = Context::new(self.world, self.config, self.secrets, after(now, WALL), &|_, _| {});
@@ -108,7 +109,7 @@ impl<W: World> Asked<'_, W> {
     pub(super) async fn test_channel(&self, name: &str) -> Result<ApiResponse, Problem> {
         let Some(channel) = self.config.channels.iter().find(|channel| channel.name.as_str() == name) else {
             let name: String = name.chars().take(60).collect();
-            let known = self.config.channels.iter().map(|channel| format!("{:?}", channel.name.as_str())).collect::<Vec<_>>().join(" or ");
+            let known = one_of(self.config.channels.iter().map(|channel| channel.name.as_str()));
             return Err(Problem::new(404, "There is no such channel").with_detail(format!("channel: is {name:?}; known is {known}")));
         };
         let now = self.world.now();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::address::address;
 use super::kinds::{NoticeKind, Severity};
-use super::reader::Fields;
+use super::reader::{Fields, one_of};
 use super::template::{Template, Writing};
 use crate::id::{ChannelName, PairName};
 use crate::ordered::IntoOrdered as _;
@@ -262,7 +262,7 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
     let minimum_severity = one.word("minimum_severity", &severities).unwrap_or(Severity::Info);
     let chosen = one.texts("pairs");
     for unknown in chosen.iter().flatten().filter(|chosen| !pairs.iter().any(|pair| pair.as_str() == *chosen)) {
-        let known = pairs.iter().map(|pair| format!("{:?}", pair.as_str())).collect::<Vec<_>>().join(" or ");
+        let known = one_of(pairs.iter().map(PairName::as_str));
         one.problem("pairs", format!("has {unknown:?}; allowed is {known}"));
     }
     let chosen = chosen.map(|names| names.into_iter().map(PairName::from).into_set());
@@ -434,7 +434,7 @@ pub(super) fn escalations(fields: &mut Fields<'_>, channels: &[Channel]) -> Vec<
         one.need("channels", "[\"on-call\"]");
         let names = one.texts("channels");
         for name in names.iter().flatten().filter(|name| !channels.iter().any(|channel| channel.name.as_str() == *name)) {
-            let known = channels.iter().map(|channel| format!("{:?}", channel.name.as_str())).collect::<Vec<_>>().join(" or ");
+            let known = one_of(channels.iter().map(|channel| channel.name.as_str()));
             one.problem("channels", format!("has {name:?}, which is no channel; known is {known}"));
         }
         if names.as_ref().is_some_and(Vec::is_empty) {

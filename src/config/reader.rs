@@ -11,6 +11,11 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+/// Names what is allowed or known: `"hub" or "shop"`.
+pub fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or ")
+}
+
 /// One fault of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -86,8 +91,7 @@ impl<'a> Fields<'a> {
         let text = self.text(key)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
-            let allowed: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-            self.refuse::<()>(key, &Value::String(text), &allowed.join(" or "));
+            self.refuse::<()>(key, &Value::String(text), &one_of(words.iter().map(|(word, _)| *word)));
         }
         found.map(|(_, meaning)| *meaning)
     }

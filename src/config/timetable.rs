@@ -59,7 +59,7 @@ impl Timetable {
 /// Reads the times, which must come in this order, and the days.
 pub(super) fn timetable(fields: &mut Fields<'_>) -> Option<Timetable> {
     let (weekdays, holidays) = (weekdays(fields), holidays(fields));
-    let start_margin = Duration::from_secs(60 * u64::from(fields.number("start_margin_min", 0, 240).unwrap_or(MARGIN_MIN)));
+    let start_margin = Duration::from_mins(fields.number("start_margin_min", 0, 240).unwrap_or(MARGIN_MIN).into());
     let [earliest_start, start_at, latest_start, deadline, catch_up_until] = times(fields)?;
     let business_day_starts = fields.parsed("business_day_starts", "a local time such as \"09:00\"");
     let (holidays, yearly_holidays) = holidays?;

@@ -193,14 +193,12 @@ impl Incident {
         self.listed_at = self.listed_at.max(now);
     }
 
-    /// Takes up a notice; returns whether it was not known.
-    pub fn join(&mut self, notice: &Notice) -> bool {
-        let is_new = !self.joined.contains(&notice.id) && self.joined.len() < JOINED;
-        if is_new {
+    /// Takes up a notice that it does not know.
+    fn join(&mut self, notice: &Notice) {
+        if !self.joined.contains(&notice.id) && self.joined.len() < JOINED {
             self.joined.push(notice.id.clone());
             self.told_at = self.told_at.max(notice.at);
         }
-        is_new
     }
 
     /// Returns how it ends with a run: a good one that has restored staging, and ended after it was opened. Staging that is held is not mended.
@@ -242,12 +240,9 @@ pub fn take_up(current: Option<&Incident>, notice: &Notice) -> Option<Incident> 
     }
     let open = current.filter(|current| current.is_open());
     let is_known = open.is_some_and(|open| open.joined.contains(&notice.id));
-    let mut incident = match open {
-        Some(open) => open.clone(),
-        None => Incident::open(notice, current),
-    };
+    let mut incident = open.cloned().unwrap_or_else(|| Incident::open(notice, current));
     incident.join(notice);
-    if !incident.outbox.contains(&notice.id) && !is_known {
+    if !is_known && !incident.outbox.contains(&notice.id) {
         incident.list(&notice.id, notice.at);
     }
     Some(incident)
@@ -275,7 +270,7 @@ fn level(incident: &Incident, config: &Config, now: Timestamp) -> Option<Due> {
     if incident.acknowledged.is_some() || incident.escalations >= MOST_ESCALATIONS {
         return None;
     }
-    let minutes = |count: u32| Duration::from_secs(60 * u64::from(count));
+    let minutes = |count: u32| Duration::from_mins(count.into());
     let configured = u32::try_from(config.escalations.len()).unwrap_or(u32::MAX);
     let passed = config.escalations.iter().filter(|escalation| after(incident.opened_at, minutes(escalation.after_min)) <= now).count();
     let passed = u32::try_from(passed).unwrap_or(u32::MAX);
@@ -301,7 +296,7 @@ mod tests {
     use crate::sync::checkpoint::tests::started;
     use crate::sync::checkpoint::{Restore, Verdict};
     use crate::sync::notice::{of_late_run, of_missed_day};
-    use crate::sync::schedule::tests::pair;
+    use crate::sync::schedule::tests::{pair, settings};
     use crate::sync::step::Step;
 
     fn at(text: &str) -> Timestamp {
@@ -319,11 +314,7 @@ mod tests {
     /// Reads a configuration with escalations after 15 and 45 minutes, and whatever else is given.
     fn config(more: &Value) -> Config {
         let mut value = json!({
-            "pairs": [{
-                "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-                "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
-                "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 2, "keep_displaced": 1
-            }],
+            "pairs": [settings()],
             "channels": [
                 {"name": "on-call", "kind": "slack", "url_secret": "SLACK"}, {"name": "director", "kind": "slack", "url_secret": "SLACK"}
             ],
@@ -434,11 +425,7 @@ mod tests {
     #[test]
     fn a_day_off_has_no_business_day() {
         let with = |days: Value| {
-            let mut table = json!({
-                "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-                "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
-                "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 2, "keep_displaced": 1
-            });
+            let mut table = settings();
             table["weekdays"] = days;
             config(&json!({"pairs": [table], "escalations": []}))
         };

@@ -221,18 +221,14 @@ pub fn redelivery_wait(attempts: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::sync::schedule::tests::pair;
+    use crate::sync::schedule::tests::{pair, settings};
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")
     }
 
     fn channel() -> Channel {
-        let value = serde_json::json!({"pairs": [{
-            "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-            "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
-            "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 2, "keep_displaced": 1
-        }], "channels": [{"name": "on-call", "kind": "slack", "url_secret": "SLACK"}]});
+        let value = serde_json::json!({"pairs": [settings()], "channels": [{"name": "on-call", "kind": "slack", "url_secret": "SLACK"}]});
         Config::from_value(&value).expect("the configuration is complete").channels.remove(0)
     }
 

@@ -109,7 +109,12 @@ impl<W: World> Context<'_, W> {
     /// Returns whether there is room to tell something: the notice twice, the incident, and one request for each channel. What there is no room for is told
     /// by the next tick.
     pub(super) fn has_room_to_tell(&self) -> bool {
-        self.has_room(3 + u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX))
+        self.has_room(3 + self.channel_count())
+    }
+
+    /// Returns how many channels there are, each of which may take a request.
+    pub(super) fn channel_count(&self) -> u32 {
+        u32::try_from(self.config.channels.len()).unwrap_or(u32::MAX)
     }
 
     /// Sees to the incident of a pair at the beginning of a tick: opens it again where its record was lost, resolves it by the last run, tells

@@ -46,15 +46,12 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::sync::schedule::tests::settings;
 
     fn channel(more: &Value) -> Channel {
         let mut channel = json!({"name": "team", "kind": "slack", "url_secret": "SLACK", "timezone": "America/New_York"});
         channel.as_object_mut().expect("a table").extend(more.as_object().cloned().unwrap_or_default());
-        let value = json!({"pairs": [{
-            "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-            "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
-            "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 2, "keep_displaced": 1
-        }], "channels": [channel]});
+        let value = json!({"pairs": [settings()], "channels": [channel]});
         Config::from_value(&value).expect("the configuration is complete").channels.remove(0)
     }
 

@@ -61,18 +61,8 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
             ),
         ),
     };
-    Some(Notice {
-        id: format!("{}/{}/{}", checkpoint.pair, checkpoint.run, kind.as_str()),
-        kind,
-        pair: checkpoint.pair.clone(),
-        run: checkpoint.run.clone(),
-        at: verdict.at,
-        subject,
-        text,
-        warnings: warnings(checkpoint),
-        runbook: verdict.runbook.clone(),
-        incident: None,
-    })
+    let notice = notice(kind, &checkpoint.pair, &checkpoint.run, verdict.at, subject, text);
+    Some(Notice { warnings: warnings(checkpoint), runbook: verdict.runbook.clone(), ..notice })
 }
 
 /// Returns what people should know although it stopped nothing, and what did not hold, of which the reason tells only the first.
@@ -114,23 +104,13 @@ fn checkpoint_date(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> chron
 
 /// Writes the notice of a day on which no run was started.
 pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
-    let date = run.date();
-    Notice {
-        id: format!("{}/{run}/missed", pair.name),
-        kind: NoticeKind::Missed,
-        pair: pair.name.clone(),
-        run: run.clone(),
-        at: now,
-        subject: format!("[URGENT] [{label}] Daily sync MISSED — {date}"),
-        text: format!(
-            "Production → staging sync was not started between {} and {} {}. Staging is untouched, and will be until somebody starts a run. \
-             Runbook: runbooks/run-failed.md",
-            pair.times.start_at, pair.times.catch_up_until, pair.zone_label
-        ),
-        warnings: Vec::new(),
-        runbook: Some("run-failed.md".to_owned()),
-        incident: None,
-    }
+    let subject = format!("[URGENT] [{label}] Daily sync MISSED — {}", run.date());
+    let text = format!(
+        "Production → staging sync was not started between {} and {} {}. Staging is untouched, and will be until somebody starts a run. \
+         Runbook: runbooks/run-failed.md",
+        pair.times.start_at, pair.times.catch_up_until, pair.zone_label
+    );
+    Notice { runbook: Some("run-failed.md".to_owned()), ..notice(NoticeKind::Missed, &pair.name, run, now, subject, text) }
 }
 
 /// Writes the notice of a run that is under way when its deadline passes.
@@ -217,22 +197,13 @@ pub(super) fn notice(kind: NoticeKind, pair: &PairName, run: &RunId, at: Timesta
 
 /// Writes the notice of a pair for which nothing is done, because a record of it cannot be read.
 pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Timestamp) -> Notice {
-    Notice {
-        id: format!("{}/{run}/stuck", pair.name),
-        kind: NoticeKind::Stuck,
-        pair: pair.name.clone(),
-        run: run.clone(),
-        at: now,
-        subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date()),
-        text: format!(
-            "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is made, until that is mended. \
-             Runbook: runbooks/run-failed.md",
-            pair.name
-        ),
-        warnings: Vec::new(),
-        runbook: Some("run-failed.md".to_owned()),
-        incident: None,
-    }
+    let subject = format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date());
+    let text = format!(
+        "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is made, until that is mended. \
+         Runbook: runbooks/run-failed.md",
+        pair.name
+    );
+    Notice { runbook: Some("run-failed.md".to_owned()), ..notice(NoticeKind::Stuck, &pair.name, run, now, subject, text) }
 }
 
 /// Writes the notice of a backup that is not kept by a snapshot although a rule wants one, or that is, after that was told; `None` where there is nothing
@@ -278,20 +249,11 @@ pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
 
 /// Writes the notice of a manual run that was accepted and whose place another run took before it ended.
 pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, label: &str, now: Timestamp) -> Notice {
-    Notice {
-        id: format!("{}/{run}/superseded", pair.name),
-        kind: NoticeKind::Superseded,
-        pair: pair.name.clone(),
-        run: run.clone(),
-        at: now,
-        subject: format!("[{label}] Daily sync superseded — {}", pair.zone.date(now)),
-        text: format!(
-            "Production → staging sync {run} was accepted, and run {by} took its place before it ended. What staging holds is told by that run."
-        ),
-        warnings: Vec::new(),
-        runbook: None,
-        incident: None,
-    }
+    let subject = format!("[{label}] Daily sync superseded — {}", pair.zone.date(now));
+    let text = format!(
+        "Production → staging sync {run} was accepted, and run {by} took its place before it ended. What staging holds is told by that run."
+    );
+    notice(NoticeKind::Superseded, &pair.name, run, now, subject, text)
 }
 
 /// Writes the notice of a run whose end cannot be recorded: the next tick takes it up again, and what comes of it may differ.

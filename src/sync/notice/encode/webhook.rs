@@ -60,7 +60,7 @@ fn payload(letter: &Letter<'_>, notice: &Notice) -> serde_json::Value {
 ///
 /// # Source
 ///
-/// Standard Webhooks 1.0, "Signature scheme": the id must not "be allowed to include any `.`". A channel's name, which is any text, stands in some ids.
+/// Standard Webhooks 1.0, "Signature scheme": the id must not "be allowed to include any `.`". The id of a digest holds an instant, with its milliseconds.
 fn message_id(id: &str) -> String {
     id.chars().map(|character| if character.is_ascii_graphic() && character != '.' { character } else { '_' }).collect()
 }
