@@ -1,6 +1,6 @@
 //! What the Worker needs from the world: time, requests, memory, a log.
 //!
-//! Four traits and the plain values they carry. the crate in `src/worker` implements them on Cloudflare; tests implement them natively.
+//! Five traits and the plain values they carry. The crate in `src/worker` implements them on Cloudflare; tests implement them natively.
 //!
 //! *Architecture Invariant:* nothing else in this crate reaches outside. Only that crate knows the platform.
 
@@ -74,10 +74,44 @@ pub trait Log {
     fn log(&self, level: Level, event: &str, facts: &[(&str, String)]);
 }
 
-/// Everything that a tick needs.
-pub trait World: Clock + Http + Store + Log {}
+/// Remembers as long as this instance of the program lives, which is minutes, hours, or no longer than one tick.
+///
+/// Nothing may be unsafe, and nothing may stay untold, because it has forgotten.
+pub trait Recall {
+    /// Notes something.
+    fn note(&self, what: &str, at: Timestamp);
 
-impl<T: Clock + Http + Store + Log> World for T {}
+    /// Returns when it was last noted; `None` where it was not, or is forgotten.
+    fn noted_at(&self, what: &str) -> Option<Timestamp>;
+}
+
+/// Notes of an instance, the oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Vec<(String, Timestamp)>);
+
+impl Notes {
+    /// Notes something. The oldest of a hundred is forgotten for it.
+    pub fn note(&mut self, what: &str, at: Timestamp) {
+        self.0.retain(|(known, _)| known != what);
+        if self.0.len() == MOST_NOTES {
+            self.0.remove(0);
+        }
+        self.0.push((what.to_owned(), at));
+    }
+
+    /// Returns when something was last noted; `None` where it was not, or is forgotten.
+    pub fn noted_at(&self, what: &str) -> Option<Timestamp> {
+        self.0.iter().find(|(known, _)| known == what).map(|(_, at)| *at)
+    }
+}
+
+/// Notes that an instance keeps: as many as ten pairs can have on ten channels.
+const MOST_NOTES: usize = 100;
+
+/// Everything that a tick needs.
+pub trait World: Clock + Http + Store + Log + Recall {}
+
+impl<T: Clock + Http + Store + Log + Recall> World for T {}
 
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

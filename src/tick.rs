@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::desk::Desk;
-use self::memory::Memory;
+use self::memory::{Memory, Unreadable};
 use self::meter::Meter;
 use crate::config::{Config, NoticeKind, Pair, secret};
 use crate::id::{RunId, Secret};
@@ -106,7 +106,7 @@ impl<'a, W: World> Context<'a, W> {
         for (pair, memory) in self.config.pairs.iter().zip(memories) {
             match memory {
                 Ok(memory) => candidates.extend(self.see_to(pair, memory, now).await),
-                Err((error, is_told)) => self.leave_alone(pair, &error, is_told, now).await,
+                Err(unreadable) => self.leave_alone(pair, &unreadable, now).await,
             }
         }
         ordered::sort_by_key(&mut candidates, |candidate: &Candidate<'_>| candidate.order);
@@ -137,6 +137,7 @@ impl<'a, W: World> Context<'a, W> {
         self.strike_taken(&mut memory).await;
         self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
         self.correct(&memory, now).await;
+        self.resolve_by_told(pair, &memory.told, now).await;
         self.tell_misconfigured(pair, &memory, now).await;
         self.tell_missed_deadline(pair, &memory, now).await;
         let (mut checkpoint, left) = self.candidate(pair, &memory, now).await?;
@@ -164,12 +165,15 @@ impl<'a, W: World> Context<'a, W> {
         checkpoint
     }
 
-    /// Does nothing for a pair of which a record cannot be read, and says so once a day.
-    async fn leave_alone(&self, pair: &Pair, error: &record::RecordError, is_told: bool, now: Timestamp) {
-        self.log(Level::Error, "pair left alone", &[("pair", pair.name.to_string()), ("error", error.to_string())]);
-        if !is_told {
-            let [run, _] = schedule::recent_runs(pair, now);
-            let waiting = self.tell(notice::of_stuck_pair(pair, &run, &error.to_string(), &self.config.label, now), now).await;
+    /// Does nothing for a pair of which a record cannot be read, and says so once a day and as often as its incident is escalated.
+    async fn leave_alone(&self, pair: &Pair, unreadable: &Unreadable, now: Timestamp) {
+        let error = unreadable.error.to_string();
+        self.log(Level::Error, "pair left alone", &[("pair", pair.name.to_string()), ("error", error.clone())]);
+        self.see_to_incident(pair, None, &unreadable.told, now).await;
+        let [run, _] = schedule::recent_runs(pair, now);
+        let is_told = unreadable.told.iter().any(|notice| notice.run == run && notice.kind == NoticeKind::Stuck);
+        if !is_told && self.has_room_to_tell() {
+            let waiting = self.tell(notice::of_stuck_pair(pair, &run, &error, &self.config.label, now), now).await;
             self.list_waiting(waiting).await;
         }
     }

@@ -46,11 +46,11 @@ async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
 fn overdue(pair: &Pair, config: &Config, history: &History, now: Timestamp) -> Option<String> {
     let day = schedule::last_expected(pair, history, config.health_grace, now)?;
     let begins = pair.zone.instant(day.date, pair.times.earliest_start);
-    match history.last_success_at {
-        None => Some("no run of a pair has succeeded yet".to_owned()),
-        Some(at) if at < begins => {
-            Some(format!("the last success of a pair was at {}; one was due by {}", render(at), render(day.deadline)))
-        }
-        Some(_) => None,
+    if history.has_succeeded(begins) {
+        return None;
     }
+    Some(match history.last_success_at {
+        None => "no run of a pair has succeeded yet".to_owned(),
+        Some(at) => format!("the last success of a pair was at {}; one was due by {}", render(at), render(day.deadline)),
+    })
 }

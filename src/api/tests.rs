@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::id::Secret;
-use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Store, StoreFailure};
+use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store, StoreFailure};
 use crate::time::Timestamp;
 
 #[derive(Default)]
@@ -90,6 +90,14 @@ impl Store for Memory {
 
 impl Log for Memory {
     fn log(&self, _level: Level, _event: &str, _facts: &[(&str, String)]) {}
+}
+
+impl Recall for Memory {
+    fn note(&self, _what: &str, _at: Timestamp) {}
+
+    fn noted_at(&self, _what: &str) -> Option<Timestamp> {
+        None
+    }
 }
 
 fn config() -> Config {

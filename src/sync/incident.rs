@@ -208,6 +208,16 @@ impl Incident {
         is_good.then(|| Resolution { at: self.next_notice(verdict.at), run: run.run.clone() })
     }
 
+    /// Returns how it ends with the success of the run that it began with: where nothing belongs to it but what that success contradicts. Another tick may
+    /// have told that after the success, because it did not see it.
+    pub fn resolution_by_told(&self, told: &[Notice], now: Timestamp) -> Option<Resolution> {
+        let is_success = |notice: &Notice| notice.run == self.run && notice.kind == NoticeKind::Succeeded;
+        let contradicted = NoticeKind::ALL.into_iter().filter(|kind| kind.is_opposite_of_success() || *kind == NoticeKind::Stuck);
+        let contradicted: Vec<String> = contradicted.map(|kind| format!("{}/{}/{}", self.pair, self.run, kind.as_str())).collect();
+        let is_all = self.is_open() && self.joined.iter().all(|id| contradicted.contains(id));
+        (is_all && told.iter().any(is_success)).then(|| Resolution { at: self.next_notice(now), run: self.run.clone() })
+    }
+
     /// Returns how it ends with a snapshot that is verified after all: where nothing else belongs to it.
     pub fn resolution_by_snapshot(&self, run: &RunId, now: Timestamp) -> Option<Resolution> {
         let word = format!("/{}", NoticeKind::SnapshotFailed.as_str());

@@ -174,6 +174,14 @@ impl Delivery {
         self.log.push(attempt);
     }
 
+    /// Begins the waits again: something more is to be told that comes after it.
+    fn hasten(&mut self, now: Timestamp) {
+        // One that was never tried waits for an end of quiet hours or for its turn.
+        if !self.is_settled() && self.attempts > 0 {
+            (self.attempts, self.next_at) = (0, self.next_at.min(now));
+        }
+    }
+
     /// Begins again, because somebody asked for it.
     pub fn redeliver(&mut self, now: Timestamp) {
         (self.delivered_at, self.given_up, self.digest_at) = (None, None, None);
@@ -200,11 +208,21 @@ impl Outgoing {
         self.deliveries.iter().all(Delivery::is_settled)
     }
 
+    /// Begins the waits for these channels again.
+    pub fn hasten(&mut self, channels: &[&ChannelName], now: Timestamp) {
+        let deliveries = self.deliveries.iter_mut().filter(|delivery| channels.contains(&&delivery.channel));
+        deliveries.for_each(|delivery| delivery.hasten(now));
+    }
+
+    /// Returns what puts notices in the order in which they happened.
+    pub fn order(&self) -> (Timestamp, &str) {
+        (self.notice.at, &self.notice.id)
+    }
+
     /// Returns whether it waits for an earlier notice of its incident that the channel has not taken.
     pub fn waits_for(&self, earlier: &Self, channel: &ChannelName) -> bool {
         let is_of_same = self.notice.incident.is_some() && self.notice.incident == earlier.notice.incident;
-        let is_earlier = (earlier.notice.at, &earlier.notice.id) < (self.notice.at, &self.notice.id);
-        is_of_same && is_earlier && earlier.deliveries.iter().any(|delivery| delivery.channel == *channel && !delivery.is_settled())
+        is_of_same && earlier.order() < self.order() && earlier.deliveries.iter().any(|delivery| delivery.channel == *channel && !delivery.is_settled())
     }
 }
 

@@ -220,7 +220,10 @@ impl<W: World> Context<'_, W> {
             let now = self.world.now();
             if let Some(mut stuck) = notice::of_unrecorded_run(checkpoint, pair, &self.config.label, now) {
                 self.take_up(&mut stuck);
-                self.send(&mut Outgoing::new(stuck, &self.config.channels, now), now).await;
+                let mut outgoing = Outgoing::new(stuck, &self.config.channels, now);
+                self.recall_taken(&mut outgoing, now);
+                self.send(&mut outgoing, now).await;
+                self.note_taken(&outgoing);
             }
         }
         published
@@ -237,7 +240,9 @@ impl<W: World> Context<'_, W> {
         let text = |key: &String| found.get(key).and_then(Option::as_ref);
         let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
         // What another tick of this run has told and not every channel has taken, as far as is known, is not forgotten with it.
-        let waiting = undelivered(&found).map(|outgoing| outgoing.notice.id);
+        let waiting: Vec<Outgoing> = undelivered(&found).collect();
+        self.desk.meet(&waiting);
+        let waiting = waiting.into_iter().map(|outgoing| outgoing.notice.id);
         let mut outbox: BTreeSet<String> = checkpoint.outbox.iter().cloned().chain(waiting).into_set();
         let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
         let is_success_told = text(&success_key).is_some();

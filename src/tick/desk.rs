@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Context;
 use crate::config::{NoticeKind, Pair};
-use crate::id::PairName;
+use crate::id::{ChannelName, PairName};
+use crate::ordered;
 use crate::port::{Level, World};
 use crate::record::{self, Channels};
 use crate::sync::checkpoint::Checkpoint;
@@ -43,6 +44,24 @@ impl Desk {
     /// Returns the pair's last incident; `None` where there is none, or where it could not be read.
     pub(super) fn incident(&self, pair: &PairName) -> Option<Incident> {
         self.incidents.borrow().get(pair).cloned().flatten()
+    }
+
+    /// Returns what comes before a notice in its incident and one of these channels did not take, the oldest first.
+    pub(super) fn ahead_of(&self, outgoing: &Outgoing, channels: &[&ChannelName]) -> Vec<Outgoing> {
+        let waiting = self.waiting.borrow();
+        let is_ahead = |earlier: &&Outgoing| channels.iter().any(|channel| outgoing.waits_for(earlier, channel));
+        let mut ahead: Vec<Outgoing> = waiting.iter().filter(is_ahead).cloned().collect();
+        ordered::sort_by(&mut ahead, |left, right| left.order().cmp(&right.order()));
+        ahead
+    }
+
+    /// Remembers notices that were read after the beginning of the tick, where this tick does not know better.
+    pub(super) fn meet(&self, read: &[Outgoing]) {
+        for outgoing in read {
+            if self.found.borrow_mut().insert(outgoing.notice.id.clone()) {
+                self.waiting.borrow_mut().push(outgoing.clone());
+            }
+        }
     }
 
     /// Remembers a notice as waiting, or as settled.
@@ -144,6 +163,12 @@ impl<W: World> Context<'_, W> {
         self.end_incident(pair, resolution).await;
     }
 
+    /// Ends the pair's incident when it was opened by what the success of the same run contradicts.
+    pub(super) async fn resolve_by_told(&self, pair: &Pair, told: &[Notice], now: Timestamp) {
+        let resolution = self.desk.incident(&pair.name).and_then(|incident| incident.resolution_by_told(told, now));
+        self.end_incident(pair, resolution.filter(|_| self.has_room_to_tell())).await;
+    }
+
     /// Ends the pair's incident when nothing but a snapshot was wrong, which is verified after all.
     pub(super) async fn resolve_by_snapshot(&self, pair: &Pair, run: &Checkpoint, now: Timestamp) {
         let resolution = self.desk.incident(&pair.name).and_then(|incident| incident.resolution_by_snapshot(&run.run, now));
@@ -169,6 +194,10 @@ impl<W: World> Context<'_, W> {
 
     /// Opens the incident again that a notice names and nobody remembers.
     async fn recover(&self, pair: &Pair, told: &[Notice]) {
+        // One that cannot be read is not written over.
+        if !self.desk.incidents.borrow().contains_key(&pair.name) {
+            return;
+        }
         for notice in told.iter().filter(|notice| notice.kind.is_trouble()) {
             let current = self.desk.incident(&pair.name);
             let Some(incident) = Incident::recover(notice, current.as_ref()) else { continue };
@@ -180,6 +209,7 @@ impl<W: World> Context<'_, W> {
 
     /// Sends a notice of an incident. Both are stored first: a tick that dies after that is known to have told it, and the next one sends the same.
     async fn send_of_incident(&self, mut incident: Incident, mut outgoing: Outgoing, now: Timestamp) {
+        self.recall_taken(&mut outgoing, now);
         self.store_notice(&outgoing).await;
         incident.list(&outgoing.notice.id, now);
         let pair = incident.pair.clone();

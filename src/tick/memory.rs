@@ -47,8 +47,26 @@ impl Memory {
     }
 }
 
-/// What is remembered of one pair, or why it cannot be read, and whether people were told of that.
-pub(super) type Remembered = Result<Memory, (RecordError, bool)>;
+/// What is remembered of one pair, or that it cannot be read.
+pub(super) type Remembered = Result<Memory, Unreadable>;
+
+/// A pair of which a record cannot be read.
+pub(super) struct Unreadable {
+    pub(super) error: RecordError,
+    /// What people were told of the runs of today and yesterday.
+    pub(super) told: Vec<Notice>,
+}
+
+/// The notices of a pair, by how far their delivery is.
+#[derive(Default)]
+struct Post {
+    /// Every one.
+    told: Vec<Notice>,
+    /// Those that some channel has not taken.
+    waiting: Vec<Outgoing>,
+    /// Those that every channel has taken, which only the checkpoint knows so far.
+    taken: Vec<Outgoing>,
+}
 
 /// A result, of which only its being there and its version matter here.
 #[derive(Deserialize)]
@@ -123,18 +141,15 @@ impl<W: World> Context<'_, W> {
 
     /// Puts together what is remembered of a pair.
     fn remember(&self, pair: &Pair, found: &Found, now: Timestamp) -> Remembered {
-        let stuck = || {
-            let [run, _] = schedule::recent_runs(pair, now);
-            let key = record::notice_key(&format!("{}/{run}/{}", pair.name, NoticeKind::Stuck.as_str()));
-            found.get(&key).is_some_and(Option::is_some)
-        };
-        let listed = self.desk.channels.borrow().outbox.clone();
-        let (memory, waiting) = memory(pair, found, &listed, now).map_err(|error| (error, stuck()))?;
-        let incident = incident(pair, found).map_err(|error| (error, stuck()))?;
-        self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
-        self.desk.found.borrow_mut().extend(memory.told.iter().map(|notice| notice.id.clone()));
-        self.desk.waiting.borrow_mut().extend(waiting);
-        Ok(memory)
+        let checkpoint: Result<Option<Checkpoint>, RecordError> = decode_found(found, &record::checkpoint_key(&pair.name));
+        let post = post(pair, found, checkpoint.as_ref().ok().and_then(Option::as_ref), &self.desk.channels.borrow().outbox);
+        self.desk.found.borrow_mut().extend(post.told.iter().map(|notice| notice.id.clone()));
+        self.desk.waiting.borrow_mut().extend(post.waiting);
+        // Where nothing else can be read, people are told again all the same.
+        let incident = incident(pair, found).map(|incident| drop(self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident)));
+        let unreadable = |error| Unreadable { error, told: post.told.clone() };
+        let memory = checkpoint.and_then(|checkpoint| incident.and_then(|()| memory(pair, found, checkpoint, now))).map_err(unreadable)?;
+        Ok(Memory { taken: post.taken, contradicted: contradictions(&post.told), told: post.told, ..memory })
     }
 
     /// Takes up what is known of channels. A record that cannot be read disables none, and is not written over.
@@ -181,20 +196,16 @@ fn decode_found<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<
     found.get(key).and_then(Option::as_ref).map(|text| record::decode(key, text)).transpose()
 }
 
-/// Puts together what is remembered of a pair, and the notices that some channel has not taken.
-fn memory(pair: &Pair, found: &Found, listed: &[String], now: Timestamp) -> Result<(Memory, Vec<Outgoing>), RecordError> {
-    let checkpoint: Option<Checkpoint> = decode_found(found, &record::checkpoint_key(&pair.name))?;
-    let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
-    let history = History::after(checkpoint.as_ref());
-    let day = schedule::today(pair, &history, now);
+/// Finds the notices of a pair. `listed` are the ids of those that no run and no incident lists.
+fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[String]) -> Post {
     let prefix = record::notice_key(&format!("{}/", pair.name));
-    let (mut waiting, mut taken, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let mut post = Post::default();
     for key in found.keys().filter(|key| key.starts_with(&prefix)) {
         // One that cannot be read keeps nobody from the run; it stays as it is.
         let Ok(Some(outgoing)) = decode_found::<Outgoing>(found, key) else { continue };
-        told.push(outgoing.notice.clone());
+        post.told.push(outgoing.notice.clone());
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
-        let is_taken = checkpoint.as_ref().is_some_and(|checkpoint| {
+        let is_taken = checkpoint.is_some_and(|checkpoint| {
             let is_its_own = is_told_by_run(outgoing.notice.kind) && checkpoint.run == outgoing.notice.run;
             // One that somebody has sent again is listed elsewhere.
             let is_listed = checkpoint.outbox.contains(&outgoing.notice.id) || listed.contains(&outgoing.notice.id);
@@ -202,26 +213,33 @@ fn memory(pair: &Pair, found: &Found, listed: &[String], now: Timestamp) -> Resu
         });
         match (outgoing.is_delivered(), is_taken) {
             (true, _) => {}
-            (false, true) => taken.push(outgoing),
-            (false, false) => waiting.push(outgoing),
+            (false, true) => post.taken.push(outgoing),
+            (false, false) => post.waiting.push(outgoing),
         }
     }
+    post
+}
+
+/// Puts together what is remembered of a pair, beside its notices.
+fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Timestamp) -> Result<Memory, RecordError> {
+    let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
+    let history = History::after(checkpoint.as_ref());
+    let day = schedule::today(pair, &history, now);
     let yesterday = schedule::yesterday(pair, &history, now);
     let is_judged = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
     // A pair that was not there yesterday has missed nothing; its first checkpoint tells.
     let was_there = checkpoint.as_ref().is_some_and(|last| last.started_at < yesterday.start_at && last.run != yesterday.run);
-    let memory = Memory {
+    Ok(Memory {
         unjudged: (!is_judged && was_there && yesterday.has_run).then_some(yesterday),
         is_ended: decode_found::<Ended>(found, &record::result_key(&pair.name, &day.run))?.is_some(),
         hold: hold.filter(|hold| hold.is_in_force(now)),
         day,
         checkpoint,
         history,
-        taken,
-        contradicted: contradictions(&told),
-        told,
-    };
-    Ok((memory, waiting))
+        taken: Vec::new(),
+        contradicted: Vec::new(),
+        told: Vec::new(),
+    })
 }
 
 /// Returns whether the run itself tells it, so that its checkpoint lists it until it is taken.

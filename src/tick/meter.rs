@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Store, StoreFailure, World};
+use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store, StoreFailure, World};
 use crate::time::Timestamp;
 
 /// The world, with a count of its requests.
@@ -81,5 +81,15 @@ impl<W: World> Store for Meter<'_, W> {
 impl<W: World> Log for Meter<'_, W> {
     fn log(&self, level: Level, event: &str, facts: &[(&str, String)]) {
         self.world.log(level, event, facts);
+    }
+}
+
+impl<W: World> Recall for Meter<'_, W> {
+    fn note(&self, what: &str, at: Timestamp) {
+        self.world.note(what, at);
+    }
+
+    fn noted_at(&self, what: &str) -> Option<Timestamp> {
+        self.world.noted_at(what)
     }
 }

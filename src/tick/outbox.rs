@@ -1,7 +1,9 @@
 //! Sends notices, and keeps those that a channel has not taken.
 //!
-//! Invariants: a notice is stored before it is sent; channels are called side by side, and of one channel nothing more is tried in a tick once it
-//! did not take a notice.
+//! Invariants: a notice is stored before it is sent; channels are called side by side, and of one channel what comes after a notice that it did not
+//! take is left for a later tick.
+//!
+//! Failure: what the store does not take is sent all the same, to each channel once an hour as far as this instance remembers.
 
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::{Context, Memory};
 use crate::config::{Channel, NoticeKind, Pair, Receiver};
 use crate::id::ChannelName;
 use crate::ordered;
-use crate::port::{Clock as _, Http as _, HttpResponse, Level, World};
+use crate::port::{Clock as _, Http as _, HttpResponse, Level, Recall as _, World};
 use crate::record::{self, Disabled};
 use crate::sync::checkpoint::{Checkpoint, Goal};
 use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode};
@@ -21,12 +23,26 @@ use crate::time::{Timestamp, between, render_duration};
 /// Requests for notices of earlier ticks that a tick makes before it sees to a run. One for each channel that may be configured.
 const REQUESTS_BEFORE_A_RUN: usize = 10;
 
+/// Notices that one digest gathers: each of them is written down afterwards.
+const MOST_GATHERED: usize = 10;
+
+/// Writes of notices of earlier ticks before a tick sees to a run.
+const WRITES_BEFORE_A_RUN: usize = 15;
+
+/// The time after which what could not be stored is told to a channel again.
+const UNSTORED_AGAIN: Duration = Duration::from_hours(1);
+
 /// Notices that are listed beside those of runs and incidents.
 const MOST_LISTED: usize = 30;
 
 /// Success as a receiver says it.
 fn is_taken(status: u16) -> bool {
     (200..300).contains(&status)
+}
+
+/// What is noted of a channel that has taken a notice.
+fn taken_by(notice: &Notice, channel: &ChannelName) -> String {
+    format!("{} taken by {channel}", notice.id)
 }
 
 /// What goes to a channel in one request: deliveries, by the place of the notice and of the delivery.
@@ -58,21 +74,22 @@ impl<W: World> Context<'_, W> {
     /// Sends what earlier ticks have left and is due.
     pub(super) async fn deliver_waiting(&self, now: Timestamp) {
         let mut waiting = self.desk.waiting.take();
-        ordered::sort_by(&mut waiting, |left, right| (left.notice.at, &left.notice.id).cmp(&(right.notice.at, &right.notice.id)));
+        ordered::sort_by(&mut waiting, |left, right| left.order().cmp(&right.order()));
+        let recalled = waiting.iter_mut().enumerate().map(|(place, outgoing)| (place, self.recall_taken(outgoing, now)));
+        let mut changed: Vec<usize> = recalled.filter(|(_, is_changed)| *is_changed).map(|(place, _)| place).collect();
         let mut parcels = self.parcels(&waiting, now);
         // The first of every channel before the second of any: one that is gone for days must not take all the places.
         let ranks: Vec<usize> = (0..parcels.len()).map(|place| same_channel(&parcels, place)).collect();
         let mut ranked: Vec<(usize, Parcel)> = ranks.into_iter().zip(parcels).collect();
         ordered::sort_by_key(&mut ranked, |(rank, _)| *rank);
         ranked.truncate(REQUESTS_BEFORE_A_RUN);
-        parcels = ranked.into_iter().map(|(_, parcel)| parcel).collect();
-        let mut changed = Vec::new();
-        for (parcel, answer) in self.send_parcels(parcels).await {
-            for (place, of) in &parcel.places {
-                waiting[*place].deliveries[*of].note(answer.attempt.clone(), answer.wait, answer.is_gone);
-                changed.push(*place);
-            }
-        }
+        let mut writes = 0;
+        let is_within = |(_, parcel): &(usize, Parcel)| {
+            writes += parcel.places.len();
+            writes <= WRITES_BEFORE_A_RUN
+        };
+        parcels = ranked.into_iter().take_while(is_within).map(|(_, parcel)| parcel).collect();
+        changed.extend(self.send_all(&mut waiting, parcels).await);
         for (place, outgoing) in waiting.iter().enumerate() {
             if changed.contains(&place) {
                 self.store_notice(outgoing).await;
@@ -104,7 +121,8 @@ impl<W: World> Context<'_, W> {
                 let known = delivery.digest_at.and_then(|digest_at| {
                     let is_same = |parcel: &&mut Parcel| {
                         let (other, of) = parcel.places[0];
-                        parcel.channel == delivery.channel && waiting[other].deliveries[of].digest_at == Some(digest_at)
+                        let is_of_digest = waiting[other].deliveries[of].digest_at == Some(digest_at);
+                        parcel.channel == delivery.channel && is_of_digest && parcel.places.len() < MOST_GATHERED
                     };
                     parcels.iter_mut().find(is_same)
                 });
@@ -125,6 +143,18 @@ impl<W: World> Context<'_, W> {
             }
         }
         parcels
+    }
+
+    /// Sends parcels of these notices, and notes what came of it. Returns the places of those that have changed.
+    async fn send_all(&self, notices: &mut [Outgoing], parcels: Vec<Parcel>) -> Vec<usize> {
+        let mut changed = Vec::new();
+        for (parcel, answer) in self.send_parcels(parcels).await {
+            for (place, of) in &parcel.places {
+                notices[*place].deliveries[*of].note(answer.attempt.clone(), answer.wait, answer.is_gone);
+                changed.push(*place);
+            }
+        }
+        changed
     }
 
     /// Sends parcels, channels side by side. What comes after one that a channel did not take is left for a later tick.
@@ -199,12 +229,11 @@ impl<W: World> Context<'_, W> {
     pub(super) async fn tell_missed_deadline(&self, pair: &Pair, memory: &Memory, now: Timestamp) {
         let day = &memory.day;
         let begins = pair.zone.instant(day.date, pair.times.earliest_start);
-        let has_succeeded = memory.history.last_success_at.is_some_and(|at| at >= begins);
         // A day that was missed is told as such.
         let is_told = [NoticeKind::Late, NoticeKind::Missed, NoticeKind::Succeeded, NoticeKind::Corrected]
             .into_iter()
             .any(|kind| memory.is_told(kind));
-        if day.has_run && memory.is_ended && now > day.deadline && !has_succeeded && !is_told && self.has_room_to_tell() {
+        if day.has_run && memory.is_ended && now > day.deadline && !memory.history.has_succeeded(begins) && !is_told && self.has_room_to_tell() {
             self.tell(notice::of_missed_deadline(pair, &day.run, &self.config.label, now), now).await;
         }
     }
@@ -214,6 +243,7 @@ impl<W: World> Context<'_, W> {
         let is_changed = self.take_up(&mut told);
         let pair = told.pair.clone();
         let mut outgoing = Outgoing::new(told, &self.config.channels, now);
+        self.recall_taken(&mut outgoing, now);
         self.store_notice(&outgoing).await;
         if is_changed {
             self.store_incident(&pair).await;
@@ -247,8 +277,30 @@ impl<W: World> Context<'_, W> {
         let stored = self.write(&key, &record::encode(outgoing), None).await;
         if let Err(error) = &stored {
             self.log(Level::Error, "notice not stored", &[("key", key), ("error", error.to_string())]);
+            self.note_taken(outgoing);
         }
         stored.is_ok()
+    }
+
+    /// Notes who has taken a notice, for as long as this instance lives.
+    pub(super) fn note_taken(&self, outgoing: &Outgoing) {
+        for delivery in &outgoing.deliveries {
+            if let Some(at) = delivery.delivered_at {
+                self.world.note(&taken_by(&outgoing.notice, &delivery.channel), at);
+            }
+        }
+    }
+
+    /// Strikes off who has taken a notice within the hour, where the store did not take that. Returns whether there was anybody.
+    pub(super) fn recall_taken(&self, outgoing: &mut Outgoing, now: Timestamp) -> bool {
+        let mut is_changed = false;
+        for delivery in outgoing.deliveries.iter_mut().filter(|delivery| !delivery.is_settled()) {
+            let noted_at = self.world.noted_at(&taken_by(&outgoing.notice, &delivery.channel));
+            if let Some(at) = noted_at.filter(|at| between(*at, now) < UNSTORED_AGAIN) {
+                (delivery.delivered_at, is_changed) = (Some(at), true);
+            }
+        }
+        is_changed
     }
 
     /// Tries every channel that has not taken the notice, is due and waits for no earlier notice. What came of it is stored.
@@ -259,24 +311,27 @@ impl<W: World> Context<'_, W> {
         self.desk.keep(outgoing);
     }
 
-    /// As [`Self::deliver`], and stores nothing.
+    /// As [`Self::deliver`], and stores nothing of it. What came before it in its incident and a channel did not take is tried once more first.
     pub(super) async fn send(&self, outgoing: &mut Outgoing, now: Timestamp) {
-        let due: Vec<Parcel> = {
-            let waiting = self.desk.waiting.borrow();
-            let is_free = |channel: &ChannelName| !waiting.iter().any(|earlier| outgoing.waits_for(earlier, channel));
-            let deliveries = outgoing.deliveries.iter().enumerate();
-            let due = deliveries.filter(|(_, delivery)| delivery.is_due(now) && delivery.digest_at.is_none() && is_free(&delivery.channel));
-            let parcel = |(of, delivery): (usize, &Delivery)| Parcel {
-                channel: delivery.channel.clone(),
-                places: vec![(0, of)],
-                letter: outgoing.notice.clone(),
-            };
-            due.map(parcel).collect()
-        };
-        for (parcel, answer) in self.send_parcels(due).await {
-            for (_, of) in &parcel.places {
-                outgoing.deliveries[*of].note(answer.attempt.clone(), answer.wait, answer.is_gone);
-            }
+        let is_alone = |delivery: &Delivery| delivery.is_due(now) && delivery.digest_at.is_none();
+        let due = || outgoing.deliveries.iter().filter(|delivery| is_alone(delivery));
+        let known = self.desk.ahead_of(outgoing, &due().map(|delivery| &delivery.channel).collect::<Vec<_>>());
+        let mut queue = known.clone();
+        // Only by what is tried for the first time, and where there is room for all of it.
+        let more = u32::try_from(known.iter().map(|earlier| 1 + earlier.deliveries.len()).sum::<usize>()).unwrap_or(u32::MAX);
+        if self.has_room(more.saturating_add(3 + self.channel_count())) {
+            let fresh: Vec<&ChannelName> = due().filter(|delivery| delivery.log.is_empty()).map(|delivery| &delivery.channel).collect();
+            queue.iter_mut().for_each(|earlier| earlier.hasten(&fresh, now));
+        }
+        queue.push(outgoing.clone());
+        let mut parcels = self.parcels(&queue, now);
+        parcels.retain(|parcel| due().any(|delivery| delivery.channel == parcel.channel));
+        self.send_all(&mut queue, parcels).await;
+        *outgoing = queue.remove(known.len());
+        for (earlier, before) in queue.iter().zip(&known).filter(|(earlier, before)| earlier != before) {
+            self.log(Level::Info, "earlier notice tried again", &[("notice", before.notice.id.clone())]);
+            self.store_notice(earlier).await;
+            self.desk.keep(earlier);
         }
     }
 

@@ -4,6 +4,7 @@
 
 #![cfg(target_arch = "wasm32")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use firstlight::api::{self, ApiRequest, Drive};
 use firstlight::config::{Config, ConfigErrors, VARIABLE};
 use firstlight::id::Secret;
 use firstlight::ordered::IntoOrdered as _;
-use firstlight::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Page, Store, StoreFailure};
+use firstlight::port::{
+    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, Page, Recall, Store, StoreFailure,
+};
 use firstlight::tick::{Context, Secrets};
 use firstlight::time::{Timestamp, after, between};
 
@@ -191,6 +194,11 @@ fn secrets_named(env: &Env, names: impl IntoIterator<Item = String>) -> Secrets 
 }
 
 /// The ports on Cloudflare.
+thread_local! {
+    /// What this isolate remembers.
+    static NOTES: RefCell<Notes> = RefCell::default();
+}
+
 struct Platform {
     env: Env,
     store: Option<KvStore>,
@@ -340,6 +348,16 @@ impl Store for Platform {
 fn store_failure(error: &worker::kv::KvError) -> StoreFailure {
     let text = format!("{error:?}");
     if text.contains("429") { StoreFailure::TooFast } else { StoreFailure::Unavailable(firstlight::neon::shorten(&text)) }
+}
+
+impl Recall for Platform {
+    fn note(&self, what: &str, at: Timestamp) {
+        NOTES.with_borrow_mut(|notes| notes.note(what, at));
+    }
+
+    fn noted_at(&self, what: &str) -> Option<Timestamp> {
+        NOTES.with_borrow(|notes| notes.noted_at(what))
+    }
 }
 
 impl Log for Platform {

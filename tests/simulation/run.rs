@@ -264,6 +264,12 @@ impl<'a> Simulation<'a> {
                 let Sim { neon, oracle, .. } = &mut *sim;
                 crate::outside::happens(neon, oracle, fault, now);
             }
+            Event::WritesRefused(time) => {
+                let mut sim = self.sim.borrow_mut();
+                let until = sim.now + time;
+                sim.writes_refused_until = Some(until);
+                sim.faulty_until = sim.faulty_until.max(until);
+            }
             Event::Stored(key, value) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;

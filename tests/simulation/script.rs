@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use firstlight::api::ApiRequest;
 use firstlight::port::Method;
 use neon_emulator::model::{Model, Switches};
@@ -91,6 +92,8 @@ pub enum Happening {
     Application,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
+    /// The store takes no writes for so many minutes.
+    WritesRefused(i64),
     /// Somebody writes a key of the store by hand, or removes it.
     Stored(&'static str, Option<String>),
 }
@@ -102,6 +105,7 @@ impl Happening {
             Self::Application => return Event::Application,
             Self::SuspendInVain => return Event::SuspendInVain,
             Self::Outside(fault) => return Event::Outside(*fault),
+            Self::WritesRefused(minutes) => return Event::WritesRefused(TimeDelta::minutes(*minutes)),
             Self::Stored(key, value) => return Event::Stored(key, value.clone()),
             Self::Start => (Method::Post, "/runs".to_owned(), ""),
             Self::Rehearse => (Method::Post, "/runs".to_owned(), r#"{"until":"verify_backup"}"#),

@@ -99,7 +99,8 @@ impl Sim {
             self.kill(task);
             return Err(unavailable());
         }
-        if self.is_store_out(fault) || fault == Fault::StoreFails {
+        let is_refused = self.writes_refused_until.is_some_and(|until| self.now < until);
+        if self.is_store_out(fault) || is_refused || fault == Fault::StoreFails {
             return Err(unavailable());
         }
         if fault == Fault::TooFast {

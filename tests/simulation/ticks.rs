@@ -327,7 +327,7 @@ fn a_run_that_ends_records_what_it_compared_verified_and_pruned() {
 }
 
 /// A run that has ended well and that people were told of.
-fn ended(run: &str, started_at: &str) -> Checkpoint {
+pub(crate) fn ended(run: &str, started_at: &str) -> Checkpoint {
     let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
     let start = Start {
         pair: "hub".into(),

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use chrono::TimeDelta;
 use firstlight::api::ApiRequest;
-use firstlight::port::{Clock, Level, Log};
+use firstlight::port::{Clock, Level, Log, Notes, Recall};
 use firstlight::tick::Summary;
 use firstlight::time::Timestamp;
 use neon_emulator::simulated::Simulated;
@@ -78,6 +78,10 @@ pub(crate) struct Sim {
     pub(crate) neon_out_until: Option<Timestamp>,
     /// Until when the store is out.
     pub(crate) store_out_until: Option<Timestamp>,
+    /// Until when the store takes no writes, and answers reads.
+    pub(crate) writes_refused_until: Option<Timestamp>,
+    /// What the instance remembers; every tick is run by the same one.
+    notes: Notes,
     /// Queries that find the compute asleep.
     pub(crate) asleep: u32,
     /// Whether the next save is the one at which the Worker is killed, and in which task.
@@ -111,6 +115,8 @@ pub(crate) enum Event {
     SuspendInVain,
     /// Somebody does something to the project.
     Outside(Fault),
+    /// The store takes no writes for so long.
+    WritesRefused(TimeDelta),
     /// Somebody writes a key of the store by hand, or removes it.
     Stored(&'static str, Option<String>),
 }
@@ -161,6 +167,8 @@ impl Sim {
             action_count: 0,
             neon_out_until: None,
             store_out_until: None,
+            writes_refused_until: None,
+            notes: Notes::default(),
             asleep: 0,
             doomed: None,
             last_wait: String::new(),
@@ -325,6 +333,16 @@ impl Clock for TaskWorld {
     async fn sleep(&self, until: Timestamp) {
         let time = until - self.now();
         self.pause(time.max(TimeDelta::milliseconds(1))).await;
+    }
+}
+
+impl Recall for TaskWorld {
+    fn note(&self, what: &str, at: Timestamp) {
+        self.sim.borrow_mut().notes.note(what, at);
+    }
+
+    fn noted_at(&self, what: &str) -> Option<Timestamp> {
+        self.sim.borrow().notes.noted_at(what)
     }
 }
 

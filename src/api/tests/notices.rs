@@ -113,24 +113,27 @@ fn an_incident_is_acknowledged_by_its_id_while_it_is_open() {
 #[test]
 fn health_is_good_until_the_last_day_on_which_a_run_had_to_succeed_is_over_with_its_grace() {
     // It is 09:30 in New York; the deadline was 06:00, and two hours of grace have passed.
-    let health = |ended_at: Option<&str>, status: RunStatus| {
+    let health = |ran: Option<(&str, &str)>, status: RunStatus| {
         let memory = Memory::default();
-        if let Some(ended_at) = ended_at.map(at) {
-            let verdict = Verdict { status, at: ended_at, step: Step::Prune, reason: None, runbook: None, staging: String::new() };
-            let checkpoint = Checkpoint { verdict: Some(verdict), ..started() };
+        if let Some((started_at, ended_at)) = ran {
+            let verdict = Verdict { status, at: at(ended_at), step: Step::Prune, reason: None, runbook: None, staging: String::new() };
+            let checkpoint = Checkpoint { started_at: at(started_at), verdict: Some(verdict), ..started() };
             memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), record::encode(&checkpoint));
         }
         let (status, body, _) = ask(&memory, &request(Method::Get, "/health", None, ""));
         (status, body["reason"].as_str().unwrap_or_default().to_owned())
     };
-    assert_eq!(health(Some("2026-11-21T10:04:00Z"), RunStatus::Succeeded), (200, String::new()));
+    let today = Some(("2026-11-21T10:00:00Z", "2026-11-21T10:04:00Z"));
+    assert_eq!(health(today, RunStatus::Succeeded), (200, String::new()));
     assert_eq!(health(None, RunStatus::Succeeded), (503, "no run of a pair has succeeded yet".to_owned()));
-    assert_eq!(health(Some("2026-11-21T10:04:00Z"), RunStatus::Failed).0, 503);
-    let old = health(Some("2026-11-20T10:04:00Z"), RunStatus::Succeeded);
+    assert_eq!(health(today, RunStatus::Failed).0, 503);
+    let old = health(Some(("2026-11-20T10:00:00Z", "2026-11-20T10:04:00Z")), RunStatus::Succeeded);
     assert_eq!(
         old,
         (503, "the last success of a pair was at 2026-11-20T10:04:00.000Z; one was due by 2026-11-21T11:00:00.000Z".to_owned())
     );
+    // It has copied what was there before this morning.
+    assert_eq!(health(Some(("2026-11-21T09:59:59.999Z", "2026-11-21T10:04:00Z")), RunStatus::Succeeded).0, 503);
 }
 
 #[test]

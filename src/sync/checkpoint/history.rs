@@ -27,6 +27,9 @@ pub struct History {
     /// When a run last succeeded; missing when none is remembered.
     #[serde(default, with = "millis::option")]
     pub last_success_at: Option<Timestamp>,
+    /// When that run was started; missing in what earlier versions have written.
+    #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub last_success_started_at: Option<Timestamp>,
 }
 
 /// How long a run took.
@@ -50,6 +53,7 @@ impl History {
         let Some(verdict) = last.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded) else { return history };
         if last.goal == Goal::Staging {
             history.last_success_at = history.last_success_at.max(Some(verdict.at));
+            history.last_success_started_at = history.last_success_started_at.max(Some(last.started_at));
         }
         if last.restore.is_some() && !history.paces.iter().any(|pace| pace.run == last.run) {
             let seconds = |step: Step| {
@@ -62,6 +66,11 @@ impl History {
             history.paces.drain(..surplus);
         }
         history
+    }
+
+    /// Returns whether a run has succeeded that was started at `since` or later: one that only ended after that has copied what was there before it.
+    pub fn has_succeeded(&self, since: Timestamp) -> bool {
+        self.last_success_started_at.or(self.last_success_at).is_some_and(|at| at >= since)
     }
 
     /// Returns the length that 95 of 100 runs do not exceed; `None` while too few are known.
@@ -111,7 +120,7 @@ mod tests {
             seconds,
             steps: vec![1, 4, seconds - 15, 8, 2, 0],
         };
-        History { paces: seconds.into_iter().enumerate().map(pace).collect(), last_success_at: None }
+        History { paces: seconds.into_iter().enumerate().map(pace).collect(), ..History::default() }
     }
 
     fn succeeded() -> Checkpoint {
@@ -144,6 +153,11 @@ mod tests {
     fn a_run_that_succeeded_is_remembered_once() {
         let history = History::after(Some(&succeeded()));
         assert_eq!(history.last_success_at, Some(at("2026-11-21T10:04:12Z")));
+        let started_at = succeeded().started_at;
+        assert!(history.has_succeeded(started_at) && !history.has_succeeded(at("2026-11-21T10:04:12Z")), "it counts from its start");
+        let of_an_earlier_version = History { last_success_started_at: None, ..history.clone() };
+        assert!(of_an_earlier_version.has_succeeded(at("2026-11-21T10:04:12Z")));
+        assert!(!History::default().has_succeeded(started_at));
         assert_eq!(history.paces, [Pace { run: started().run, seconds: 252, steps: vec![1, 4, 0, 0, 0, 0] }]);
         let again = Checkpoint { history: history.clone(), ..succeeded() };
         assert_eq!(History::after(Some(&again)), history);
