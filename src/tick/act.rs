@@ -10,7 +10,7 @@ use crate::config::{NoticeKind, Pair, SmokeTest, secret};
 use crate::id::{RunId, Secret};
 use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
-use crate::port::{Clock as _, Http as _, Level, Store as _, World};
+use crate::port::{Clock as _, Http as _, Level, Recall as _, Store as _, World};
 use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
@@ -224,6 +224,7 @@ impl<W: World> Context<'_, W> {
                 self.recall_taken(&mut outgoing, now);
                 self.send(&mut outgoing, now).await;
                 self.note_taken(&outgoing);
+                self.world.note(&outgoing.notice.id, now);
             }
         }
         published

@@ -11,9 +11,9 @@ use super::Context;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{ChannelName, PairName};
 use crate::ordered;
-use crate::port::{Level, World};
+use crate::port::{Level, Recall as _, World};
 use crate::record::{self, Channels};
-use crate::sync::checkpoint::Checkpoint;
+use crate::sync::checkpoint::{Checkpoint, RunStatus};
 use crate::sync::incident::{self, Incident, Resolution};
 use crate::sync::notice::{self, Notice, Outgoing};
 use crate::time::{Timestamp, between};
@@ -125,6 +125,15 @@ impl<W: World> Context<'_, W> {
         }
     }
 
+    /// Writes down the incident of a run whose end could not be recorded at first: it was told directly, and now it has an end.
+    async fn write_up_stuck(&self, pair: &Pair, run: &Checkpoint) {
+        let Some(told_at) = self.world.noted_at(&notice::stuck_id(run)).filter(|_| run.status() == RunStatus::Succeeded) else { return };
+        let Some(mut stuck) = notice::of_unrecorded_run(run, pair, &self.config.label, told_at) else { return };
+        if self.desk.incident(&pair.name).is_none_or(|incident| !incident.is_open() && incident.opened_at < told_at) && self.take_up(&mut stuck) {
+            self.store_incident(&pair.name).await;
+        }
+    }
+
     /// Returns whether there is room to tell something: the notice twice, the incident, and one request for each channel. What there is no room for is told
     /// by the next tick.
     pub(super) fn has_room_to_tell(&self) -> bool {
@@ -141,6 +150,7 @@ impl<W: World> Context<'_, W> {
     pub(super) async fn see_to_incident(&self, pair: &Pair, last: Option<&Checkpoint>, told: &[Notice], now: Timestamp) {
         self.recover(pair, told).await;
         if let Some(run) = last.filter(|run| run.is_published) {
+            self.write_up_stuck(pair, run).await;
             self.resolve(pair, run).await;
         }
         self.forget_taken(pair, now).await;

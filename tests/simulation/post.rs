@@ -122,6 +122,15 @@ fn what_cannot_be_stored_is_told_once_an_hour_and_not_in_every_tick() {
 }
 
 #[test]
+fn an_end_that_was_told_as_stuck_while_the_store_took_nothing_is_resolved_at_every_channel() {
+    let happenings = [(1, Happening::WritesRefused(12))].into_iter().chain(crons((0..=1_500).step_by(300))).collect();
+    let outcome = play(&Script { happenings, ..Script::default() });
+    assert_eq!(kinds(&outcome), ["stuck", "succeeded", "resolved"]);
+    let incident: Incident = stored(&outcome, "incident/hub");
+    assert_eq!((incident.id.as_str(), incident.is_open()), ("hub-20261121", false));
+}
+
+#[test]
 fn what_cannot_be_stored_and_was_not_taken_is_sent_again_to_that_channel_alone() {
     let faults = vec![planned("webhook", 1, Fault::Refused(500))];
     let happenings = std::iter::once((60, Happening::WritesRefused(60))).chain(crons([3_600, 3_650, 3_655])).collect();

@@ -260,7 +260,7 @@ pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, label: &str, now: 
 pub fn of_unrecorded_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
     let told = of_run(checkpoint, pair, label)?;
     Some(Notice {
-        id: format!("{}/{}/stuck", checkpoint.pair, checkpoint.run),
+        id: stuck_id(checkpoint),
         kind: NoticeKind::Stuck,
         at: now,
         subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", checkpoint_date(checkpoint, pair, now)),
@@ -272,6 +272,11 @@ pub fn of_unrecorded_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now:
         runbook: Some("run-failed.md".to_owned()),
         ..told
     })
+}
+
+/// Returns the id of [`of_unrecorded_run`].
+pub fn stuck_id(checkpoint: &Checkpoint) -> String {
+    format!("{}/{}/{}", checkpoint.pair, checkpoint.run, NoticeKind::Stuck.as_str())
 }
 
 /// Writes the notice that takes back what was told beside a success, by a tick that did not know of it.
