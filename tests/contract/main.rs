@@ -8,6 +8,7 @@ mod clients;
 mod defects;
 mod openapi;
 mod parity;
+mod receivers;
 mod rules;
 mod schema;
 mod snapshots;

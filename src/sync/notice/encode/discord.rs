@@ -77,10 +77,14 @@ fn fields(letter: &Letter<'_>) -> Vec<Value> {
 /// # Source
 ///
 /// Discord, help centre, "Markdown Text 101": a backslash before a character makes it one of the text; headings, lists and quotes begin a line, and
-/// `](` is the middle of a link.
+/// `](` is the middle of a link. In an address nothing is read but its end, so that a backslash would become a part of it; so does
+/// `discord-markdown-parser`, which a test asks.
 fn markdown(previous: char, character: char, into: &mut String) {
+    let word = into.rsplit([' ', '\n', '<']).next().unwrap_or_default();
+    let is_in_address = word.contains("https://") || word.contains("http://");
     let is_markup = match character {
-        '\\' | '*' | '_' | '~' | '`' | '|' | '<' => true,
+        '<' => true,
+        '\\' | '*' | '_' | '~' | '`' | '|' => !is_in_address,
         '#' | '-' | '+' | '>' => previous == '\n',
         '(' => previous == ']',
         _ => false,
@@ -157,6 +161,13 @@ mod tests {
             "\\# a\n\\- b \\*c\\* \\_\\_d\\_\\_ \\`e\\` \\|\\|f\\|\\| \\~\\~g\\~\\~ \\<@1> [h]\\(https://i.example) 4 (of 7) \\\\"
         );
         assert!(sent["embeds"][0].get("url").is_none());
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_is() {
+        let notice = Notice { text: "sign_in: GET https://a.example/b_c*d|e answered 500, g_h".to_owned(), ..failure() };
+        let sent = body(&Letter { public_url: None, ..letter(&Notice { warnings: Vec::new(), ..notice }) }, &receiver());
+        assert_eq!(sent["embeds"][0]["description"], "sign\\_in: GET https://a.example/b_c*d|e answered 500, g\\_h");
     }
 
     #[test]
