@@ -25,7 +25,7 @@ pub trait Clock {
 /// Sends requests. Every request that leaves the Worker goes through here, so that it can be counted.
 #[expect(async_fn_in_trait, reason = "a Worker has one thread; no caller needs the future to be Send")]
 pub trait Http {
-    /// Sends a request and reads the whole reply. Redirects are not followed.
+    /// Sends a request and reads the whole reply, or its head where the request says so. Redirects are not followed.
     ///
     /// # Errors
     ///
@@ -167,12 +167,14 @@ pub struct HttpRequest {
     pub body: String,
     /// The time until the whole reply must have come.
     pub timeout: Duration,
+    /// Whether the body of the reply is read. Where it is not, the reply is complete with its head, and its body is empty.
+    pub is_body_read: bool,
 }
 
 impl HttpRequest {
     /// Returns a request without headers and body.
     pub fn new(method: Method, url: String, timeout: Duration) -> Self {
-        Self { method, url, secret_headers: Vec::new(), headers: Vec::new(), body: String::new(), timeout }
+        Self { method, url, secret_headers: Vec::new(), headers: Vec::new(), body: String::new(), timeout, is_body_read: true }
     }
 }
 

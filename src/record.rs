@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `checkpoint/<pair>` | the tick that drives, `POST /runs` | every tick, `GET /runs/{id}` | the run is taken up again from the names in Neon |
 //! | `result/<pair>/<run>` | the tick that ends the run | every tick, `GET /runs` | a run that is over is taken up, finds its backup and restore, and ends again |
-//! | `notice/<pair>/<run>/<kind>` | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
+//! | `notice/<pair>/<run>/<kind>`, for 400 days | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
 //! | `backup/<pair>/<run>` | the tick that verified the backup | pruning; the next run | a backup is kept that might have gone; lost rows are not noticed |
 //! | `backup/<pair>/<run>/pin` | `PUT` and `DELETE …/pin` | pruning, `GET /backups` | within the minute, a backup goes that was just pinned |
 //! | `backup/<pair>/<run>/snapshot` | the tick that takes or compares it | pruning, `GET /backups` | a snapshot is not known to be verified, and is kept |
@@ -85,6 +85,13 @@ pub fn result_key(pair: &PairName, run: &RunId) -> String {
 /// Returns the key of a notice; its id is `<pair>/<run>/<kind>`.
 pub fn notice_key(id: &str) -> String {
     format!("notice/{id}")
+}
+
+/// Returns how long the store keeps a record after its last write; `None` for ever.
+///
+/// A notice is looked up for a year and a month: results and backups tell the rest.
+pub fn lifetime(key: &str) -> Option<std::time::Duration> {
+    key.starts_with("notice/").then(|| std::time::Duration::from_hours(400 * 24))
 }
 
 /// Returns the key of what a run pruned.
@@ -433,6 +440,14 @@ mod tests {
 
     fn hold(text: &str) -> Result<Hold, RecordError> {
         decode("hold/hub", text)
+    }
+
+    #[test]
+    fn a_notice_is_kept_for_longer_than_a_year_and_what_backups_need_for_ever() {
+        assert_eq!(lifetime(&notice_key("hub/20261121/failed")), Some(std::time::Duration::from_hours(9_600)));
+        let (pair, run) = (PairName::from("hub"), RunId::decode("20261121").expect("a date"));
+        let kept = [result_key(&pair, &run), backup_key(&pair, &run), checkpoint_key(&pair), incident_key(&pair), CHANNELS_KEY.to_owned()];
+        assert!(kept.iter().all(|key| lifetime(key).is_none()));
     }
 
     #[test]

@@ -210,8 +210,9 @@ impl Outgoing {
 
     /// Begins the waits for these channels again.
     pub fn hasten(&mut self, channels: &[&ChannelName], now: Timestamp) {
-        let deliveries = self.deliveries.iter_mut().filter(|delivery| channels.contains(&&delivery.channel));
-        deliveries.for_each(|delivery| delivery.hasten(now));
+        for delivery in self.deliveries.iter_mut().filter(|delivery| channels.contains(&&delivery.channel)) {
+            delivery.hasten(now);
+        }
     }
 
     /// Returns what puts notices in the order in which they happened.
@@ -222,7 +223,9 @@ impl Outgoing {
     /// Returns whether it waits for an earlier notice of its incident that the channel has not taken.
     pub fn waits_for(&self, earlier: &Self, channel: &ChannelName) -> bool {
         let is_of_same = self.notice.incident.is_some() && self.notice.incident == earlier.notice.incident;
-        is_of_same && earlier.order() < self.order() && earlier.deliveries.iter().any(|delivery| delivery.channel == *channel && !delivery.is_settled())
+        is_of_same
+            && earlier.order() < self.order()
+            && earlier.deliveries.iter().any(|delivery| delivery.channel == *channel && !delivery.is_settled())
     }
 }
 

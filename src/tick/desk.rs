@@ -129,7 +129,9 @@ impl<W: World> Context<'_, W> {
     async fn write_up_stuck(&self, pair: &Pair, run: &Checkpoint) {
         let Some(told_at) = self.world.noted_at(&notice::stuck_id(run)).filter(|_| run.status() == RunStatus::Succeeded) else { return };
         let Some(mut stuck) = notice::of_unrecorded_run(run, pair, &self.config.label, told_at) else { return };
-        if self.desk.incident(&pair.name).is_none_or(|incident| !incident.is_open() && incident.opened_at < told_at) && self.take_up(&mut stuck) {
+        if self.desk.incident(&pair.name).is_none_or(|incident| !incident.is_open() && incident.opened_at < told_at)
+            && self.take_up(&mut stuck)
+        {
             self.store_incident(&pair.name).await;
         }
     }

@@ -83,10 +83,10 @@ impl<W: World> Context<'_, W> {
         let mut ranked: Vec<(usize, Parcel)> = ranks.into_iter().zip(parcels).collect();
         ordered::sort_by_key(&mut ranked, |(rank, _)| *rank);
         ranked.truncate(REQUESTS_BEFORE_A_RUN);
-        let mut writes = 0;
+        let (mut requests, mut writes) = (0, 0);
         let is_within = |(_, parcel): &(usize, Parcel)| {
-            writes += parcel.places.len();
-            writes <= WRITES_BEFORE_A_RUN
+            (requests, writes) = (requests + 1, writes + parcel.places.len());
+            writes <= WRITES_BEFORE_A_RUN && self.has_room(u32::try_from(requests + writes).unwrap_or(u32::MAX))
         };
         parcels = ranked.into_iter().take_while(is_within).map(|(_, parcel)| parcel).collect();
         changed.extend(self.send_all(&mut waiting, parcels).await);
@@ -233,7 +233,13 @@ impl<W: World> Context<'_, W> {
         let is_told = [NoticeKind::Late, NoticeKind::Missed, NoticeKind::Succeeded, NoticeKind::Corrected]
             .into_iter()
             .any(|kind| memory.is_told(kind));
-        if day.has_run && memory.is_ended && now > day.deadline && !memory.history.has_succeeded(begins) && !is_told && self.has_room_to_tell() {
+        if day.has_run
+            && memory.is_ended
+            && now > day.deadline
+            && !memory.history.has_succeeded(begins)
+            && !is_told
+            && self.has_room_to_tell()
+        {
             self.tell(notice::of_missed_deadline(pair, &day.run, &self.config.label, now), now).await;
         }
     }
@@ -321,7 +327,9 @@ impl<W: World> Context<'_, W> {
         let more = u32::try_from(known.iter().map(|earlier| 1 + earlier.deliveries.len()).sum::<usize>()).unwrap_or(u32::MAX);
         if self.has_room(more.saturating_add(3 + self.channel_count())) {
             let fresh: Vec<&ChannelName> = due().filter(|delivery| delivery.log.is_empty()).map(|delivery| &delivery.channel).collect();
-            queue.iter_mut().for_each(|earlier| earlier.hasten(&fresh, now));
+            for earlier in &mut queue {
+                earlier.hasten(&fresh, now);
+            }
         }
         queue.push(outgoing.clone());
         let mut parcels = self.parcels(&queue, now);

@@ -13,8 +13,8 @@ use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
-    AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
-    ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore,
+    AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBody,
+    ResponseBuilder, ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore, wasm_bindgen_futures::JsFuture,
 };
 
 use firstlight::api::{self, ApiRequest, Drive};
@@ -24,6 +24,7 @@ use firstlight::ordered::IntoOrdered as _;
 use firstlight::port::{
     Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, Page, Recall, Store, StoreFailure,
 };
+use firstlight::record;
 use firstlight::tick::{Context, Secrets};
 use firstlight::time::{Timestamp, after, between};
 
@@ -193,12 +194,12 @@ fn secrets_named(env: &Env, names: impl IntoIterator<Item = String>) -> Secrets 
     names.into_iter().filter_map(read).into_map()
 }
 
-/// The ports on Cloudflare.
 thread_local! {
     /// What this isolate remembers.
     static NOTES: RefCell<Notes> = RefCell::default();
 }
 
+/// The ports on Cloudflare.
 struct Platform {
     env: Env,
     store: Option<KvStore>,
@@ -288,6 +289,13 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
         Some(_) => None,
     };
     let headers = response.headers().entries().collect();
+    if !request.is_body_read {
+        if let ResponseBody::Stream(stream) = response.body() {
+            // A body that nobody reads keeps one of the six connections that an invocation may have.
+            JsFuture::from(stream.cancel()).await.ok();
+        }
+        return Ok(HttpResponse { status: response.status_code(), retry_after, headers, body: String::new() });
+    }
     let body = response.text().await?;
     if announced.is_some_and(|length| length != body.len()) {
         return Err(worker::Error::RustError("the body was cut".to_owned()));
@@ -318,6 +326,9 @@ impl Store for Platform {
 
     async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
         let mut put = self.kv()?.put(key, value).map_err(|error| store_failure(&error))?;
+        if let Some(lifetime) = record::lifetime(key) {
+            put = put.expiration_ttl(lifetime.as_secs());
+        }
         if let Some(metadata) = metadata {
             put = put.metadata(metadata).map_err(|error| store_failure(&error))?;
         }

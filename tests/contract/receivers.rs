@@ -36,7 +36,11 @@ fn notices() -> Result<Vec<(String, Notice, bool)>> {
     for kind in NoticeKind::ALL {
         let text = "Production → staging sync failed at step 4 of 7 (restore staging). Error: none recorded.".to_owned();
         let subject = "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21".to_owned();
-        notices.push((kind.as_str().to_owned(), notice(kind, subject, text, vec!["table public.user_accounts: 2 rows differ".to_owned()])?, true));
+        notices.push((
+            kind.as_str().to_owned(),
+            notice(kind, subject, text, vec!["table public.user_accounts: 2 rows differ".to_owned()])?,
+            true,
+        ));
     }
     let of = |length: usize| HOSTILE.chars().cycle().take(length).collect::<String>();
     let marked = notice(NoticeKind::Failed, of(100).replace('\n', " "), HOSTILE.trim_end().to_owned(), Vec::new())?;
@@ -67,7 +71,9 @@ fn every_message_is_one_that_other_peoples_readers_take_as_it_is_meant() -> Resu
     let mut letters = Vec::new();
     for (name, notice, is_whole) in &notices {
         for channel in &config.channels {
-            for (public_url, runbooks_url) in [(None, None), (Some("https://firstlight.example.com"), Some("https://git.example.com/runbooks"))] {
+            for (public_url, runbooks_url) in
+                [(None, None), (Some("https://firstlight.example.com"), Some("https://git.example.com/runbooks"))]
+            {
                 let letter = Letter { notice, label: "CAIO Hub", public_url, runbooks_url };
                 let body: Value = serde_json::from_str(&encode(&letter, &channel.receiver, &secrets, false, notice.at)?.body)?;
                 let plain = json!({"subject": notice.subject, "text": notice.text});

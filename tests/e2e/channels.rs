@@ -84,6 +84,20 @@ fn a_failure_opens_an_incident_at_the_pager_and_the_next_good_run_resolves_it() 
 }
 
 #[test]
+fn a_receiver_whose_answer_has_no_end_has_taken_the_notice() -> Result<()> {
+    let stack = Stack::start_with(&Options { seed: SEED.to_owned(), ..Options::default() }, &|settings, _, _| {
+        if let Some(channels) = settings["channels"].as_array_mut() {
+            channels.push(json!({"name": "talker", "kind": "slack", "url_secret": "ENDLESS_URL"}));
+        }
+    })?;
+    stack.sink.respond(200);
+    let answer = stack.worker.call("POST", "/channels/talker/test", None)?;
+    let attempt = &answer.json()["attempt"];
+    assert_eq!((answer.status, &attempt["answered"], &attempt["error"]), (200, &json!(200), &Value::Null), "{}", answer.body);
+    Ok(())
+}
+
+#[test]
 fn the_wasm_stays_under_seven_hundred_kilobytes() -> Result<()> {
     let script =
         "process.stdout.write(String(require('zlib').gzipSync(require('fs').readFileSync('build/index_bg.wasm'), {level: 9}).length))";

@@ -102,7 +102,7 @@ pub fn encode(
         Receiver::PagerDuty { routing_key_secret, url } => post(url, &pagerduty::body(letter, secrets.get(routing_key_secret)?)),
         Receiver::Email { binding, from, to } => post(&format!("email:{binding}"), &email::body(letter, from, to)),
         Receiver::Http { url_secret, method, headers, secret_headers, content_type, body } => {
-            let mut request = HttpRequest::new(*method, secrets.address(url_secret)?.to_owned(), DELIVERY_TIMEOUT);
+            let mut request = to_receiver(*method, secrets.address(url_secret)?.to_owned());
             for (header, secret) in secret_headers {
                 request.secret_headers.push((header.clone(), secrets.get(secret)?.clone()));
             }
@@ -133,9 +133,14 @@ impl<'a> Secrets<'a> {
     }
 }
 
+/// Returns a request to a receiver. What it says beside its status is not read: there may be no end of it.
+fn to_receiver(method: Method, url: String) -> HttpRequest {
+    HttpRequest { is_body_read: false, ..HttpRequest::new(method, url, DELIVERY_TIMEOUT) }
+}
+
 /// Returns a request that posts JSON.
 fn post(url: &str, body: &Value) -> HttpRequest {
-    let mut request = HttpRequest::new(Method::Post, url.to_owned(), DELIVERY_TIMEOUT);
+    let mut request = to_receiver(Method::Post, url.to_owned());
     request.headers.push(("content-type".to_owned(), "application/json".to_owned()));
     request.body = body.to_string();
     request

@@ -195,5 +195,6 @@ fn secrets(sink: &Sink) -> Vec<(&'static str, String)> {
         ("TEAMS_URL", format!("{}/teams", sink.url)),
         ("BOARD_URL", format!("{}/board", sink.url)),
         ("CHECK_URL", format!("{}/check", sink.url)),
+        ("ENDLESS_URL", format!("{}/endless", sink.url)),
     ]
 }

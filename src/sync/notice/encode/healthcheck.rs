@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 
 use super::shorten::LONG;
-use super::{DELIVERY_TIMEOUT, Letter, email};
+use super::{Letter, email, to_receiver};
 use crate::config::NoticeKind;
 use crate::id::{PairName, RunId, Secret};
 use crate::port::{HttpRequest, Method};
@@ -62,7 +62,7 @@ fn ping(url: &str, signal: &str, pair: &PairName, run: &RunId) -> HttpRequest {
     let (check, query) = url.split_once('?').unwrap_or((url, ""));
     let separator = if query.is_empty() { "" } else { "&" };
     let address = format!("{}{signal}?{query}{separator}rid={}", check.trim_end_matches('/'), run_uuid(pair, run));
-    HttpRequest::new(Method::Post, address, DELIVERY_TIMEOUT)
+    to_receiver(Method::Post, address)
 }
 
 /// Returns a UUID of a run, the same each time: what pairs the pings of its start and its end.
