@@ -68,6 +68,11 @@ pub fn day(pair: &Pair, date: NaiveDate, history: &History) -> Day {
     }
 }
 
+/// Returns when a scheduled run is to be done.
+pub fn deadline(pair: &Pair, run: &RunId) -> Timestamp {
+    pair.zone.instant(run.date(), pair.times.deadline)
+}
+
 /// Returns the instants of the pair's present civil date.
 pub fn today(pair: &Pair, history: &History, now: Timestamp) -> Day {
     day(pair, pair.zone.date(now), history)

@@ -206,7 +206,7 @@ impl<W: World> Context<'_, W> {
         if checkpoint.is_manual || checkpoint.verdict.is_some() || !self.has_room_to_tell() {
             return;
         }
-        let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+        let deadline = schedule::deadline(pair, &checkpoint.run);
         let label = &self.config.label;
         let told = |kind| checkpoint.lateness_told.contains(&kind);
         let notice = if now > deadline && !told(NoticeKind::Late) {

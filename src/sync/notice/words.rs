@@ -11,6 +11,7 @@ use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
 use crate::ordered;
 use crate::sync::checkpoint::{Checkpoint, RunStatus, SnapshotOutcome};
+use crate::sync::schedule;
 use crate::sync::step::Step;
 use crate::time::{Timestamp, between, render_minutes};
 
@@ -24,7 +25,7 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
     let time = format!("{} {}", pair.zone.clock_time(verdict.at), pair.zone_label);
     let reason = verdict.reason.as_deref().unwrap_or("none recorded");
     let reason = reason.trim_end_matches('.');
-    let (number, name, of) = (verdict.step.number(), verdict.step.name(), Step::ALL.len());
+    let place = place(verdict.step);
     let staging = &verdict.staging;
     let page = verdict.runbook.as_deref().unwrap_or("run-failed.md");
     let (kind, subject, text) = match verdict.status {
@@ -45,18 +46,18 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
         RunStatus::Cancelled => (
             NoticeKind::Cancelled,
             format!("[{label}] Daily sync cancelled — {date}"),
-            format!("Production → staging sync was cancelled at step {number} of {of} ({name}): {reason}. {staging}"),
+            format!("Production → staging sync was cancelled at {place}: {reason}. {staging}"),
         ),
         RunStatus::Superseded => (
             NoticeKind::Superseded,
             format!("[{label}] Daily sync superseded — {date}"),
-            format!("Production → staging sync {} ended at step {number} of {of} ({name}): {reason}. {staging}", checkpoint.run),
+            format!("Production → staging sync {} ended at {place}: {reason}. {staging}", checkpoint.run),
         ),
         RunStatus::Failed | RunStatus::Running | RunStatus::Missed => (
             NoticeKind::Failed,
             format!("[URGENT] [{label}] Daily sync FAILED — {date}"),
             format!(
-                "Production → staging sync failed at step {number} of {of} ({name}). Error: {reason}. {staging} \
+                "Production → staging sync failed at {place}. Error: {reason}. {staging} \
                  Runbook: runbooks/{page}"
             ),
         ),
@@ -117,7 +118,7 @@ pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> N
 pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
         "Production → staging sync is at {} and has passed its deadline of {} {}. It goes on; the outcome will be told. Runbook: runbooks/late.md",
-        place(checkpoint),
+        place(checkpoint.step),
         pair.times.deadline,
         pair.zone_label
     );
@@ -136,11 +137,11 @@ pub fn of_missed_deadline(pair: &Pair, run: &RunId, label: &str, now: Timestamp)
 
 /// Writes the notice of a run that is not expected to be done by its deadline.
 pub fn of_at_risk(checkpoint: &Checkpoint, pair: &Pair, label: &str, expected_at: Timestamp, now: Timestamp) -> Notice {
-    let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+    let deadline = schedule::deadline(pair, &checkpoint.run);
     let text = format!(
         "Production → staging sync is at {} and is expected to be done at {} {}, {} after its deadline of {} {}. It goes on; the outcome will be told. \
          Runbook: runbooks/late.md",
-        place(checkpoint),
+        place(checkpoint.step),
         pair.zone.clock_time(expected_at),
         pair.zone_label,
         render_minutes(between(deadline, expected_at)),
@@ -170,8 +171,8 @@ fn of_lateness(kind: NoticeKind, subject: &str, text: String, pair: &PairName, r
 }
 
 /// Says where a run is: `step 4 of 7 (restore staging)`.
-fn place(checkpoint: &Checkpoint) -> String {
-    format!("step {} of {} ({})", checkpoint.step.number(), Step::ALL.len(), checkpoint.step.name())
+fn place(step: Step) -> String {
+    format!("step {} of {} ({})", step.number(), Step::ALL.len(), step.name())
 }
 
 /// Says how long before or after its deadline a scheduled run was done.
@@ -179,7 +180,7 @@ fn margin_text(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> String {
     if checkpoint.is_manual {
         return String::new();
     }
-    let deadline = pair.zone.instant(checkpoint.run.date(), pair.times.deadline);
+    let deadline = schedule::deadline(pair, &checkpoint.run);
     // From the minute that is told.
     let at = at.duration_trunc(TimeDelta::minutes(1)).unwrap_or(at);
     if at <= deadline {
