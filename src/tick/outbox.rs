@@ -408,6 +408,7 @@ impl<W: World> Context<'_, W> {
         let told = notice::of_disabled_channel(lost, &gone.name, &self.config.label, now);
         let others: Vec<Channel> = self.config.channels.iter().filter(|channel| channel.name != gone.name).cloned().collect();
         let mut outgoing = Outgoing::new(told, &others, now);
+        self.recall_taken(&mut outgoing, now);
         self.store_notice(&outgoing).await;
         self.desk.channels.borrow_mut().outbox.push(outgoing.notice.id.clone());
         self.store_channels().await;

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use firstlight::config::NoticeKind;
+use firstlight::id::RunId;
 use firstlight::record;
 use firstlight::sync::incident::Incident;
 use firstlight::sync::notice::{Notice, Outgoing};
@@ -86,6 +87,26 @@ fn a_pair_that_is_left_alone_is_escalated_like_any_other() {
     assert_eq!(kinds(&outcome), ["stuck", "escalated", "late_start", "succeeded", "resolved"]);
     let escalated: Outgoing = stored(&outcome, "notice/hub/20261121/escalated-1");
     assert_eq!(taken_at(&escalated).as_deref(), Some("10:35"), "while it was left alone");
+}
+
+#[test]
+fn an_incident_whose_record_cannot_be_read_is_not_written_over() {
+    let newer = r#"{"format":99}"#;
+    // Yesterday's trouble names an incident, which would be opened again where there was none.
+    let mut told: Outgoing = stored(&play(&Script { faults: vec![failing()], ..Script::default() }), "notice/hub/20261121/failed");
+    told.notice.id = "hub/20261120/snapshot_failed".to_owned();
+    (told.notice.kind, told.notice.run) = (NoticeKind::SnapshotFailed, RunId::decode("20261120").expect("a date"));
+    told.notice.incident = Some("hub-20261120".to_owned());
+    let happenings = [
+        (-5, Happening::Stored("incident/hub", Some(newer.to_owned()))),
+        (-5, Happening::Stored("notice/hub/20261120/snapshot_failed", Some(record::encode(&told)))),
+        (400, Happening::Stored("incident/hub", None)),
+    ];
+    let happenings = happenings.into_iter().chain(crons([0, 300, 600])).collect();
+    let outcome = play(&Script { happenings, ..Script::default() });
+    assert_eq!(kinds(&outcome), ["stuck", "succeeded", "resolved"]);
+    let opened: Vec<&str> = outcome.trace.iter().filter(|line| line.contains("incident opened again")).map(|line| &line[..5]).collect();
+    assert_eq!(opened, ["10:15"], "after somebody has removed the record");
 }
 
 #[test]
