@@ -3,14 +3,14 @@
 //! # Bird's eye
 //!
 //! A cron fires every five minutes. The *schedule* decides whether a run is due; the *machine* decides what a run does next; the *tick*
-//! does it through four ports and saves. Neon is the truth: the names of branches are the locks, KV is a memory.
+//! does it through five ports and saves. Neon is the truth: the names of branches are the locks, KV is a memory.
 //!
 //! # Code map
 //!
 //! From the top: the crate `firstlight-worker` in `src/worker` (entry points and ports on Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save),
 //! [`record`] (KV keys and formats), [`sync`] (the machine and its policies: `machine::next`, `machine::apply`, `retry::disposition`,
 //! `verify::pieces` reads, `verify::compare` compares, `verify::judge_backup` judges, `retention::plan`, `notice::of_run`, `incident::take_up`, `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`]
-//! (the four ports), [`time`] and [`id`] (values). A module uses lower ones only.
+//! (the five ports), [`time`] and [`id`] (values). A module uses lower ones only.
 //!
 //! # Who owns what
 //!

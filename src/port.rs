@@ -76,7 +76,7 @@ pub trait Log {
 
 /// Remembers as long as this instance of the program lives, which is minutes, hours, or no longer than one tick.
 ///
-/// Nothing may be unsafe, and nothing may stay untold, because it has forgotten.
+/// Nothing may be unsafe because it has forgotten; what it knows spares people a repetition, or an alert that they would have to close themselves.
 pub trait Recall {
     /// Notes something.
     fn note(&self, what: &str, at: Timestamp);
@@ -90,7 +90,7 @@ pub trait Recall {
 pub struct Notes(Vec<(String, Timestamp)>);
 
 impl Notes {
-    /// Notes something. The oldest of a hundred is forgotten for it.
+    /// Notes something. The oldest of a thousand is forgotten for it.
     pub fn note(&mut self, what: &str, at: Timestamp) {
         self.0.retain(|(known, _)| known != what);
         if self.0.len() == MOST_NOTES {
@@ -105,8 +105,8 @@ impl Notes {
     }
 }
 
-/// Notes that an instance keeps: as many as ten pairs can have on ten channels.
-const MOST_NOTES: usize = 100;
+/// Notes that an instance keeps: ten kinds of notices of ten pairs on ten channels. Each takes about a hundred bytes.
+const MOST_NOTES: usize = 1_000;
 
 /// Everything that a tick needs.
 pub trait World: Clock + Http + Store + Log + Recall {}

@@ -135,9 +135,8 @@ impl<'a, W: World> Context<'a, W> {
     async fn see_to<'p>(&self, pair: &'p Pair, mut memory: Memory, now: Timestamp) -> Option<Candidate<'p>> {
         self.mark_taken(&memory, now).await;
         self.strike_taken(&mut memory).await;
-        self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
         self.correct(&memory, now).await;
-        self.resolve_by_told(pair, &memory.told, now).await;
+        self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
         self.tell_misconfigured(pair, &memory, now).await;
         self.tell_missed_deadline(pair, &memory, now).await;
         let (mut checkpoint, left) = self.candidate(pair, &memory, now).await?;

@@ -130,6 +130,13 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
+impl Attempt {
+    /// Returns when it was over.
+    fn ended_at(&self) -> Timestamp {
+        after(self.at, Duration::from_millis(self.took_ms))
+    }
+}
+
 impl Delivery {
     /// Begins the delivery to a channel.
     fn new(channel: &Channel, notice: &Notice, now: Timestamp) -> Self {
@@ -158,7 +165,7 @@ impl Delivery {
 
     /// Notes an attempt. `wait` is what the receiver asked for; `is_final` says that trying again is in vain.
     pub fn note(&mut self, attempt: Attempt, wait: Option<Duration>, is_final: bool) {
-        let ended_at = after(attempt.at, Duration::from_millis(attempt.took_ms));
+        let ended_at = attempt.ended_at();
         self.attempts += 1;
         self.last_error.clone_from(&attempt.error);
         match &attempt.error {
@@ -174,11 +181,20 @@ impl Delivery {
         self.log.push(attempt);
     }
 
-    /// Begins the waits again: something more is to be told that comes after it.
+    /// Makes it due at once, and begins its attempts again: something is to be told that comes after it.
     fn hasten(&mut self, now: Timestamp) {
         // One that was never tried waits for an end of quiet hours or for its turn.
-        if !self.is_settled() && self.attempts > 0 {
+        let Some(last) = self.log.last().filter(|_| !self.is_settled() && self.attempts > 0) else { return };
+        let is_asked_to_wait = self.next_at > after(last.ended_at(), redelivery_wait(self.attempts));
+        if !is_asked_to_wait {
             (self.attempts, self.next_at) = (0, self.next_at.min(now));
+        }
+    }
+
+    /// Takes over that it is settled, where another tick has seen to it.
+    fn settle_as(&mut self, other: &Self) {
+        if other.is_settled() && !self.is_settled() {
+            self.clone_from(other);
         }
     }
 
@@ -208,7 +224,16 @@ impl Outgoing {
         self.deliveries.iter().all(Delivery::is_settled)
     }
 
-    /// Begins the waits for these channels again.
+    /// Takes over what another tick has settled, as it stored it.
+    pub fn settle_as(&mut self, stored: &Self) {
+        for delivery in &mut self.deliveries {
+            if let Some(other) = stored.deliveries.iter().find(|other| other.channel == delivery.channel) {
+                delivery.settle_as(other);
+            }
+        }
+    }
+
+    /// Makes what these channels did not take due at once, and begins its attempts again; but where a receiver has asked for time.
     pub fn hasten(&mut self, channels: &[&ChannelName], now: Timestamp) {
         for delivery in self.deliveries.iter_mut().filter(|delivery| channels.contains(&&delivery.channel)) {
             delivery.hasten(now);
@@ -304,6 +329,44 @@ mod tests {
             delivery.note(refused(now), None, false);
         }
         assert_eq!(delivery.log.len(), ATTEMPTS_LOGGED);
+    }
+
+    #[test]
+    fn the_waits_begin_again_of_what_was_tried_and_of_nothing_else() {
+        let now = at("2026-11-21T11:00:00Z");
+        let fresh = outgoing("missed", "2026-11-21T11:00:00Z");
+        let name = fresh.deliveries[0].channel.clone();
+        let after = |change: &dyn Fn(&mut Delivery), channels: &[&ChannelName]| {
+            let mut outgoing = fresh.clone();
+            change(&mut outgoing.deliveries[0]);
+            let before = outgoing.deliveries[0].clone();
+            outgoing.hasten(channels, at("2026-11-21T11:10:00Z"));
+            (before, outgoing.deliveries.remove(0))
+        };
+        let (tried, hastened) = after(&|delivery| (0..3).for_each(|_| delivery.note(refused(now), None, false)), &[&name]);
+        assert_eq!((hastened.attempts, hastened.next_at, hastened.log.len()), (0, at("2026-11-21T11:10:00Z"), 3));
+        assert!(tried.next_at > hastened.next_at);
+        let is_left = |change: &dyn Fn(&mut Delivery), channels: &[&ChannelName]| {
+            let (before, after) = after(change, channels);
+            before == after
+        };
+        assert!(is_left(&|delivery| delivery.next_at = at("2026-11-21T12:00:00Z"), &[&name]), "it waits for the end of quiet hours");
+        assert!(is_left(&|delivery| delivery.note(Attempt { error: None, ..refused(now) }, None, false), &[&name]), "it is taken");
+        assert!(is_left(&|delivery| delivery.note(refused(now), None, false), &[]), "another channel is asked");
+        assert!(is_left(&|delivery| delivery.note(refused(now), Some(Duration::from_hours(1)), false), &[&name]), "it has asked for time");
+    }
+
+    #[test]
+    fn what_another_tick_has_settled_is_taken_over_and_nothing_else() {
+        let now = at("2026-11-21T11:00:00Z");
+        let mut ours = outgoing("missed", "2026-11-21T11:00:00Z");
+        ours.deliveries[0].note(refused(now), None, false);
+        let (before, mut stored) = (ours.clone(), outgoing("missed", "2026-11-21T11:00:00Z"));
+        ours.settle_as(&stored);
+        assert_eq!(ours, before, "it is older than ours");
+        stored.deliveries[0].note(Attempt { error: None, ..refused(now) }, None, false);
+        ours.settle_as(&stored);
+        assert_eq!(ours, stored);
     }
 
     #[test]

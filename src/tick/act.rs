@@ -189,7 +189,7 @@ impl<W: World> Context<'_, W> {
             }
             is_settled = self.store_result(&result_key, &report).await;
         }
-        for mut outgoing in undelivered(&found) {
+        for mut outgoing in self.undelivered(&found, now) {
             self.deliver(&mut outgoing, now).await;
             waiting.extend((!outgoing.is_delivered()).then_some(outgoing.notice.id));
         }
@@ -198,6 +198,17 @@ impl<W: World> Context<'_, W> {
             self.strike_off(pair, run).await;
         }
         waiting
+    }
+
+    /// Returns the notices that some channel has not taken.
+    fn undelivered(&self, found: &BTreeMap<String, Option<String>>, now: Timestamp) -> Vec<Outgoing> {
+        let texts = found.iter().filter_map(|(key, text)| Some((key, text.as_ref()?))).filter(|(key, _)| key.starts_with("notice/"));
+        let mut all: Vec<Outgoing> = texts.filter_map(|(key, text)| record::decode(key, text).ok()).collect();
+        for outgoing in &mut all {
+            self.recall_taken(outgoing, now);
+        }
+        all.retain(|outgoing| !outgoing.is_delivered());
+        all
     }
 
     /// Forgets that a manual run was accepted. What stays is looked at again by the next run.
@@ -215,7 +226,7 @@ impl<W: World> Context<'_, W> {
     /// The result is written once. A notice that is stored already goes on from where its delivery was.
     async fn publish(&self, pair: &Pair, checkpoint: &Checkpoint) -> Option<Vec<String>> {
         let published = self.try_publish(pair, checkpoint).await;
-        if published.is_none() && checkpoint.attempt == TELL_DIRECTLY {
+        if published.is_none() && checkpoint.attempt >= TELL_DIRECTLY && self.has_room(self.channel_count()) {
             // People must not wait for the store. What cannot be recorded is not called an end: the next tick may come to another.
             let now = self.world.now();
             if let Some(mut stuck) = notice::of_unrecorded_run(checkpoint, pair, &self.config.label, now) {
@@ -224,7 +235,9 @@ impl<W: World> Context<'_, W> {
                 self.recall_taken(&mut outgoing, now);
                 self.send(&mut outgoing, now).await;
                 self.note_taken(&outgoing);
-                self.world.note(&outgoing.notice.id, now);
+                if let Some(at) = outgoing.deliveries.iter().filter_map(|delivery| delivery.delivered_at).min() {
+                    self.world.note(&outgoing.notice.id, at);
+                }
             }
         }
         published
@@ -241,11 +254,14 @@ impl<W: World> Context<'_, W> {
         let text = |key: &String| found.get(key).and_then(Option::as_ref);
         let earlier: Option<Report> = text(&result_key).and_then(|text| record::decode(&result_key, text).ok());
         // What another tick of this run has told and not every channel has taken, as far as is known, is not forgotten with it.
-        let waiting: Vec<Outgoing> = undelivered(&found).collect();
+        let waiting = self.undelivered(&found, now);
         self.desk.meet(&waiting);
         let waiting = waiting.into_iter().map(|outgoing| outgoing.notice.id);
         let mut outbox: BTreeSet<String> = checkpoint.outbox.iter().cloned().chain(waiting).into_set();
         let mut stored: Option<Outgoing> = text(&notice_key).and_then(|text| record::decode(&notice_key, text).ok());
+        if let Some(stored) = &mut stored {
+            self.recall_taken(stored, now);
+        }
         let is_success_told = text(&success_key).is_some();
         if report.status != RunStatus::Succeeded && is_success_told && earlier.is_none() {
             // People were told of the success before its result could be stored: it held then, and is what is kept.
@@ -386,12 +402,6 @@ impl<W: World> Context<'_, W> {
             self.log(Level::Warn, "pruning not recorded", &[("key", key), ("error", error.to_string())]);
         }
     }
-}
-
-/// Returns the notices that some channel has not taken.
-fn undelivered(found: &BTreeMap<String, Option<String>>) -> impl Iterator<Item = Outgoing> {
-    let texts = found.iter().filter_map(|(key, text)| Some((key, text.as_ref()?))).filter(|(key, _)| key.starts_with("notice/"));
-    texts.filter_map(|(key, text)| record::decode::<Outgoing>(key, text).ok()).filter(|outgoing| !outgoing.is_delivered())
 }
 
 /// Returns how people were told that a run ended; a success where they were told several things.

@@ -125,15 +125,17 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    /// Writes down the incident of a run whose end could not be recorded at first: it was told directly, and now it has an end.
-    async fn write_up_stuck(&self, pair: &Pair, run: &Checkpoint) {
+    /// Ends the incident of a run whose end could not be recorded at first: it was told directly and stands on no record, and now it has succeeded.
+    async fn end_unrecorded(&self, pair: &Pair, run: &Checkpoint, now: Timestamp) {
         let Some(told_at) = self.world.noted_at(&notice::stuck_id(run)).filter(|_| run.status() == RunStatus::Succeeded) else { return };
-        let Some(mut stuck) = notice::of_unrecorded_run(run, pair, &self.config.label, told_at) else { return };
-        if self.desk.incident(&pair.name).is_none_or(|incident| !incident.is_open() && incident.opened_at < told_at)
-            && self.take_up(&mut stuck)
-        {
-            self.store_incident(&pair.name).await;
+        let is_known = |incident: Incident| incident.is_open() || incident.joined.contains(&notice::stuck_id(run));
+        if self.desk.incident(&pair.name).is_some_and(is_known) || !self.has_room_to_tell() {
+            return;
         }
+        let Some(mut stuck) = notice::of_unrecorded_run(run, pair, &self.config.label, told_at) else { return };
+        self.take_up(&mut stuck);
+        let incident = self.desk.incident(&pair.name);
+        self.end_incident(pair, incident.map(|incident| Resolution { at: incident.next_notice(now), run: run.run.clone() })).await;
     }
 
     /// Returns whether there is room to tell something: the notice twice, the incident, and one request for each channel. What there is no room for is told
@@ -152,9 +154,10 @@ impl<W: World> Context<'_, W> {
     pub(super) async fn see_to_incident(&self, pair: &Pair, last: Option<&Checkpoint>, told: &[Notice], now: Timestamp) {
         self.recover(pair, told).await;
         if let Some(run) = last.filter(|run| run.is_published) {
-            self.write_up_stuck(pair, run).await;
+            self.end_unrecorded(pair, run, now).await;
             self.resolve(pair, run).await;
         }
+        self.resolve_by_told(pair, told, now).await;
         self.forget_taken(pair, now).await;
         let Some(mut incident) = self.desk.incident(&pair.name) else { return };
         let Some(due) = incident::due(&incident, pair, self.config, now).filter(|_| self.has_room_to_tell()) else { return };

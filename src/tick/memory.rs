@@ -10,7 +10,7 @@ use super::Context;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
 use crate::ordered::IntoOrdered as _;
-use crate::port::World;
+use crate::port::{Clock as _, Store as _, World};
 use crate::record::{self, Channels, KEYS_PER_READ, RecordError};
 use crate::sync::checkpoint::{Checkpoint, History, Hold};
 use crate::sync::incident::{Acknowledgement, Incident};
@@ -126,7 +126,9 @@ impl<W: World> Context<'_, W> {
         let more: Vec<String> = waiting.map(|id| record::notice_key(id)).into_set().into_iter().collect();
         let found = self.read_all(&more).await?;
         self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
-        for outgoing in found.keys().filter_map(|key| decode_found::<Outgoing>(&found, key).ok()?) {
+        let now = self.world.now();
+        for mut outgoing in found.keys().filter_map(|key| decode_found::<Outgoing>(&found, key).ok()?) {
+            self.recall_taken(&mut outgoing, now);
             self.desk.keep(&outgoing);
         }
         Ok(())
@@ -160,7 +162,6 @@ impl<W: World> Context<'_, W> {
     }
 
     async fn read_all(&self, keys: &[String]) -> Result<Found, RecordError> {
-        use crate::port::Store as _;
         let mut found = BTreeMap::new();
         for chunk in keys.chunks(KEYS_PER_READ) {
             found.extend(self.world.read(chunk).await?);

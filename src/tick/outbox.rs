@@ -13,7 +13,7 @@ use super::{Context, Memory};
 use crate::config::{Channel, NoticeKind, Pair, Receiver};
 use crate::id::ChannelName;
 use crate::ordered;
-use crate::port::{Clock as _, Http as _, HttpResponse, Level, Recall as _, World};
+use crate::port::{Clock as _, Http as _, HttpResponse, Level, Recall as _, Store as _, World};
 use crate::record::{self, Disabled};
 use crate::sync::checkpoint::{Checkpoint, Goal};
 use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode};
@@ -23,10 +23,10 @@ use crate::time::{Timestamp, between, render_duration};
 /// Requests for notices of earlier ticks that a tick makes before it sees to a run. One for each channel that may be configured.
 const REQUESTS_BEFORE_A_RUN: usize = 10;
 
-/// Notices that one digest gathers: each of them is written down afterwards.
+/// Notices that one digest gathers: each of them is written down afterwards, so that one digest fits [`WRITES_BEFORE_A_RUN`].
 const MOST_GATHERED: usize = 10;
 
-/// Writes of notices of earlier ticks before a tick sees to a run.
+/// Writes of notices of earlier ticks before a tick sees to a run: with ten requests half of the 50 subrequests of an invocation.
 const WRITES_BEFORE_A_RUN: usize = 15;
 
 /// The time after which what could not be stored is told to a channel again.
@@ -76,23 +76,31 @@ impl<W: World> Context<'_, W> {
         let mut waiting = self.desk.waiting.take();
         ordered::sort_by(&mut waiting, |left, right| left.order().cmp(&right.order()));
         let recalled = waiting.iter_mut().enumerate().map(|(place, outgoing)| (place, self.recall_taken(outgoing, now)));
-        let mut changed: Vec<usize> = recalled.filter(|(_, is_changed)| *is_changed).map(|(place, _)| place).collect();
+        let recalled: Vec<usize> = recalled.filter(|(_, is_changed)| *is_changed).map(|(place, _)| place).collect();
         let mut parcels = self.parcels(&waiting, now);
         // The first of every channel before the second of any: one that is gone for days must not take all the places.
         let ranks: Vec<usize> = (0..parcels.len()).map(|place| same_channel(&parcels, place)).collect();
         let mut ranked: Vec<(usize, Parcel)> = ranks.into_iter().zip(parcels).collect();
-        ordered::sort_by_key(&mut ranked, |(rank, _)| *rank);
+        // Of those a digest, which takes many writes, after what goes alone.
+        ordered::sort_by_key(&mut ranked, |(rank, parcel)| (*rank, parcel.places.len()));
         ranked.truncate(REQUESTS_BEFORE_A_RUN);
-        let (mut requests, mut writes) = (0, 0);
+        let (mut requests, mut written): (usize, Vec<usize>) = (0, Vec::new());
         let is_within = |(_, parcel): &(usize, Parcel)| {
-            (requests, writes) = (requests + 1, writes + parcel.places.len());
-            writes <= WRITES_BEFORE_A_RUN && self.has_room(u32::try_from(requests + writes).unwrap_or(u32::MAX))
+            requests += 1;
+            for (place, _) in &parcel.places {
+                if !written.contains(place) {
+                    written.push(*place);
+                }
+            }
+            written.len() <= WRITES_BEFORE_A_RUN && self.has_room(u32::try_from(requests + written.len()).unwrap_or(u32::MAX))
         };
         parcels = ranked.into_iter().take_while(is_within).map(|(_, parcel)| parcel).collect();
-        changed.extend(self.send_all(&mut waiting, parcels).await);
+        let sent = self.send_all(&mut waiting, parcels).await;
+        let mut is_stored = true;
         for (place, outgoing) in waiting.iter().enumerate() {
-            if changed.contains(&place) {
-                self.store_notice(outgoing).await;
+            // What is recalled is stored where the store takes it now.
+            if sent.contains(&place) || (recalled.contains(&place) && is_stored && self.has_room(1)) {
+                is_stored &= self.store_notice(outgoing).await;
             }
         }
         waiting.retain(|outgoing| !outgoing.is_delivered());
@@ -302,7 +310,9 @@ impl<W: World> Context<'_, W> {
         let mut is_changed = false;
         for delivery in outgoing.deliveries.iter_mut().filter(|delivery| !delivery.is_settled()) {
             let noted_at = self.world.noted_at(&taken_by(&outgoing.notice, &delivery.channel));
-            if let Some(at) = noted_at.filter(|at| between(*at, now) < UNSTORED_AGAIN) {
+            // Somebody may have asked for it again since.
+            let is_latest = |at: &Timestamp| delivery.log.last().is_none_or(|attempt| attempt.at <= *at);
+            if let Some(at) = noted_at.filter(|at| between(*at, now) < UNSTORED_AGAIN && is_latest(at)) {
                 (delivery.delivered_at, is_changed) = (Some(at), true);
             }
         }
@@ -321,11 +331,16 @@ impl<W: World> Context<'_, W> {
     pub(super) async fn send(&self, outgoing: &mut Outgoing, now: Timestamp) {
         let is_alone = |delivery: &Delivery| delivery.is_due(now) && delivery.digest_at.is_none();
         let due = || outgoing.deliveries.iter().filter(|delivery| is_alone(delivery));
-        let known = self.desk.ahead_of(outgoing, &due().map(|delivery| &delivery.channel).collect::<Vec<_>>());
-        let mut queue = known.clone();
-        // Only by what is tried for the first time, and where there is room for all of it.
+        let mut known = self.desk.ahead_of(outgoing, &due().map(|delivery| &delivery.channel).collect::<Vec<_>>());
+        // A read, and for each of them a request of every channel and a write; beside that, what telling takes.
         let more = u32::try_from(known.iter().map(|earlier| 1 + earlier.deliveries.len()).sum::<usize>()).unwrap_or(u32::MAX);
-        if self.has_room(more.saturating_add(3 + self.channel_count())) {
+        let has_room = !known.is_empty() && self.has_room(more.saturating_add(4 + self.channel_count()));
+        if has_room {
+            self.settle_as_stored(&mut known).await;
+        }
+        let mut queue = known.clone();
+        if has_room {
+            // Only by what is tried for the first time.
             let fresh: Vec<&ChannelName> = due().filter(|delivery| delivery.log.is_empty()).map(|delivery| &delivery.channel).collect();
             for earlier in &mut queue {
                 earlier.hasten(&fresh, now);
@@ -333,13 +348,27 @@ impl<W: World> Context<'_, W> {
         }
         queue.push(outgoing.clone());
         let mut parcels = self.parcels(&queue, now);
-        parcels.retain(|parcel| due().any(|delivery| delivery.channel == parcel.channel));
+        let is_behind = |channel: &ChannelName| known.iter().any(|earlier| outgoing.waits_for(earlier, channel));
+        parcels.retain(|parcel| due().any(|delivery| delivery.channel == parcel.channel) && (has_room || !is_behind(&parcel.channel)));
         self.send_all(&mut queue, parcels).await;
         *outgoing = queue.remove(known.len());
         for (earlier, before) in queue.iter().zip(&known).filter(|(earlier, before)| earlier != before) {
-            self.log(Level::Info, "earlier notice tried again", &[("notice", before.notice.id.clone())]);
+            self.log(Level::Info, "earlier notice taken up again", &[("notice", before.notice.id.clone())]);
             self.store_notice(earlier).await;
             self.desk.keep(earlier);
+        }
+    }
+
+    /// Takes over what other ticks have settled of these notices since this one read them, minutes ago where it drives a run.
+    async fn settle_as_stored(&self, notices: &mut [Outgoing]) {
+        let keys: Vec<String> = notices.iter().map(|outgoing| record::notice_key(&outgoing.notice.id)).collect();
+        let Ok(found) = self.world.read(&keys).await else { return };
+        for (outgoing, key) in notices.iter_mut().zip(&keys) {
+            let text = found.get(key).and_then(Option::as_ref);
+            if let Some(stored) = text.and_then(|text| record::decode::<Outgoing>(key, text).ok()) {
+                outgoing.settle_as(&stored);
+                self.desk.keep(outgoing);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use firstlight::sync::incident::Incident;
 use firstlight::sync::notice::{Notice, Outgoing};
 use serde_json::{Value, json};
 use simulation::faults::Fault;
-use simulation::plan::Planned;
+use simulation::plan::{Memory, Planned};
 use simulation::receivers;
 use simulation::run::Outcome;
 use simulation::script::{Happening, Script, Settings};
@@ -87,6 +87,21 @@ fn a_pair_that_is_left_alone_is_escalated_like_any_other() {
     assert_eq!(kinds(&outcome), ["stuck", "escalated", "late_start", "succeeded", "resolved"]);
     let escalated: Outgoing = stored(&outcome, "notice/hub/20261121/escalated-1");
     assert_eq!(taken_at(&escalated).as_deref(), Some("10:35"), "while it was left alone");
+}
+
+#[test]
+fn a_pair_that_was_left_alone_yesterday_is_told_as_stuck_today_as_well() {
+    let mut told: Outgoing = stored(&play(&Script { faults: vec![failing()], ..Script::default() }), "notice/hub/20261121/failed");
+    told.notice.id = "hub/20261120/stuck".to_owned();
+    (told.notice.kind, told.notice.run) = (NoticeKind::Stuck, RunId::decode("20261120").expect("a date"));
+    let happenings = [
+        (-5, Happening::Stored("notice/hub/20261120/stuck", Some(record::encode(&told)))),
+        (-5, Happening::Stored("notice/hub/20261120/succeeded", None)),
+        (-5, Happening::Stored("checkpoint/hub", Some(r#"{"format":99}"#.to_owned()))),
+        (400, Happening::Stored("checkpoint/hub", None)),
+    ];
+    let happenings = happenings.into_iter().chain(crons([0, 300, 600])).collect();
+    assert_eq!(kinds(&play(&Script { happenings, ..Script::default() })), ["stuck", "succeeded", "resolved"]);
 }
 
 #[test]
@@ -174,6 +189,39 @@ fn a_run_of_yesterday_that_ended_after_midnight_is_no_success_of_today() {
     let settings: Settings = |value| value["pairs"][0]["earliest_start"] = json!("00:05");
     let outcome = play(&Script { faults: vec![failing()], happenings, settings, ..Script::default() });
     assert_eq!(kinds(&outcome), ["failed", "late"]);
+}
+
+#[test]
+fn the_end_of_an_incident_waits_for_a_failure_that_only_publishing_has_seen() {
+    // Yesterday's incident is open. One tick tells a failure, which the webhook refuses; the other sees a minute-old store, and succeeds.
+    let mut told: Outgoing = stored(&play(&Script { faults: vec![failing()], ..Script::default() }), "notice/hub/20261121/failed");
+    (told.notice.id, told.notice.run) = ("hub/20261120/snapshot_failed".to_owned(), RunId::decode("20261120").expect("a date"));
+    told.notice.at -= TimeDelta::hours(12);
+    let open = Happening::Stored("incident/hub", Some(record::encode(&Incident::open(&told.notice, None))));
+    let faults = vec![failing(), planned("webhook", 1, Fault::Refused(500))];
+    let happenings = std::iter::once((0, open)).chain(crons([0, 60])).collect();
+    let outcome = play(&Script { faults, happenings, memory: Memory::Stale, subrequests: Some(100), ..Script::default() });
+    assert_eq!(kinds(&outcome), ["corrected", "failed", "resolved"]);
+}
+
+#[test]
+fn what_a_run_tells_late_is_not_told_again_by_what_the_cron_has_told_meanwhile() {
+    // The cron of 10:10 delivers the failure of 10:05 while a manual run is driven, which then fails as well.
+    let faults = vec![failing(), planned("webhook", 1, Fault::Refused(500)), planned("restoreProjectBranch", 1, Fault::Refused(422))];
+    let happenings = [(0, Happening::Cron), (298, Happening::Start), (300, Happening::Cron), (400, Happening::Cron)].to_vec();
+    let outcome = play(&Script { faults, happenings, ..Script::default() });
+    let told: Vec<(&str, &str)> = outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
+    assert_eq!(told, [("20261121", "failed"), ("20261121T100958Z", "failed")]);
+}
+
+#[test]
+fn a_result_that_cannot_be_stored_has_nobody_told_again() {
+    // The notice is stored, then neither who has taken it nor the result.
+    let results = (1..=6).map(|nth| planned("kv:result", nth, Fault::StoreFails));
+    let faults = results.chain((2..=8).map(|nth| planned("kv:notice", nth, Fault::StoreFails))).collect();
+    let happenings = [(0, Happening::Cron), (300, Happening::Cron)].to_vec();
+    let outcome = play(&Script { faults, happenings, ..Script::default() });
+    assert_eq!(kinds(&outcome).iter().filter(|kind| **kind == "succeeded").count(), 1, "{:?}", kinds(&outcome));
 }
 
 #[test]
