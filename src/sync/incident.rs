@@ -193,6 +193,27 @@ impl Incident {
         self.listed_at = self.listed_at.max(now);
     }
 
+    /// Takes up what another tick has written of the same incident.
+    pub fn catch_up(&mut self, other: Self) {
+        if other.id != self.id {
+            return;
+        }
+        self.told_at = self.told_at.max(other.told_at);
+        self.listed_at = self.listed_at.max(other.listed_at);
+        self.escalations = self.escalations.max(other.escalations);
+        self.escalated_at = self.escalated_at.max(other.escalated_at);
+        self.business_day = self.business_day.max(other.business_day);
+        self.acknowledged = self.acknowledged.take().or(other.acknowledged);
+        self.resolution = self.resolution.take().or(other.resolution);
+        for (ours, theirs) in [(&mut self.joined, other.joined), (&mut self.outbox, other.outbox)] {
+            for id in theirs {
+                if !ours.contains(&id) {
+                    ours.push(id);
+                }
+            }
+        }
+    }
+
     /// Takes up a notice that it does not know.
     fn join(&mut self, notice: &Notice) {
         if !self.joined.contains(&notice.id) && self.joined.len() < JOINED {
@@ -366,6 +387,28 @@ mod tests {
         assert_eq!(next.id, "hub-20261122");
         let same_day = take_up(Some(&over), &missed("20261121", "2026-11-21T12:05:00Z")).expect("another of the day");
         assert_eq!((same_day.id.as_str(), same_day.notice_id("resolved").as_str()), ("hub-20261121-2", "hub/20261121/resolved-2"));
+    }
+
+    #[test]
+    fn two_ticks_that_did_not_see_each_other_put_together_what_they_know() {
+        let (mut ours, mut theirs) = (opened(), opened());
+        ours.joined.push("hub/20261121/late".to_owned());
+        ours.list("hub/20261121/late", at("2026-11-21T12:00:00Z"));
+        let due = Due { occasion: Occasion::Level(2), at: at("2026-11-21T11:50:00Z"), channels: None };
+        theirs.escalated(&due, at("2026-11-21T11:50:01Z"), at("2026-11-21T11:50:00Z"));
+        theirs.list("hub/20261121/escalated-2", at("2026-11-21T11:50:00Z"));
+        let (mut one, mut other) = (ours.clone(), theirs.clone());
+        one.catch_up(theirs.clone());
+        other.catch_up(ours.clone());
+        assert_eq!((one.escalations, one.escalated_at, one.told_at), (2, theirs.escalated_at, theirs.told_at));
+        assert_eq!((one.listed_at, one.joined.len()), (ours.listed_at, ours.joined.len()));
+        assert!(one.outbox.contains(&"hub/20261121/escalated-2".to_owned()) && one.outbox.contains(&"hub/20261121/late".to_owned()));
+        one.outbox.sort();
+        other.outbox.sort();
+        assert_eq!(one, other);
+        let before = one.clone();
+        one.catch_up(Incident { id: "hub-20261122".to_owned(), escalations: 9, ..theirs });
+        assert_eq!(one, before, "it is another");
     }
 
     #[test]

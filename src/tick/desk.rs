@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Context;
 use crate::config::{NoticeKind, Pair};
-use crate::id::{ChannelName, PairName};
+use crate::id::{ChannelName, PairName, RunId};
 use crate::ordered;
 use crate::port::{Level, Recall as _, World};
 use crate::record::{self, Channels};
@@ -58,7 +58,7 @@ impl Desk {
     /// Remembers notices that were read after the beginning of the tick, where this tick does not know better.
     pub(super) fn meet(&self, read: &[Outgoing]) {
         for outgoing in read {
-            if self.found.borrow_mut().insert(outgoing.notice.id.clone()) {
+            if self.found.borrow_mut().insert(outgoing.notice.id.clone()) && !outgoing.is_delivered() {
                 self.waiting.borrow_mut().push(outgoing.clone());
             }
         }
@@ -120,9 +120,24 @@ impl<W: World> Context<'_, W> {
                 self.store_notice(&outgoing).await;
             }
         }
-        if run.is_published && self.has_room_to_tell() {
+        let is_resolved = || self.desk.incident(&pair.name).is_some_and(|incident| incident.resolution_by(run).is_some());
+        if is_resolved() && self.has_room(2) {
+            self.catch_up(pair, &run.run).await;
+        }
+        if is_resolved() && self.has_room_to_tell() {
             self.resolve(pair, run).await;
         }
+    }
+
+    /// Reads again what is known of the pair's incident: the run has taken a while, and a tick before it may not have been seen by this one.
+    async fn catch_up(&self, pair: &Pair, run: &RunId) {
+        let Some(mut incident) = self.desk.incident(&pair.name) else { return };
+        let Ok((_, stored, notices)) = self.read_incident(pair, Some(run)).await else { return };
+        if let Some(stored) = stored {
+            incident.catch_up(stored);
+            self.desk.incidents.borrow_mut().insert(pair.name.clone(), Some(incident));
+        }
+        self.desk.meet(&notices);
     }
 
     /// Ends the incident of a run whose end could not be recorded at first: it was told directly and stands on no record, and now it has succeeded.

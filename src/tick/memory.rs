@@ -12,7 +12,7 @@ use crate::id::{PairName, RunId};
 use crate::ordered::IntoOrdered as _;
 use crate::port::{Clock as _, Store as _, World};
 use crate::record::{self, Channels, KEYS_PER_READ, RecordError};
-use crate::sync::checkpoint::{Checkpoint, History, Hold};
+use crate::sync::checkpoint::{Checkpoint, History, Hold, RunStatus};
 use crate::sync::incident::{Acknowledgement, Incident};
 use crate::sync::notice::{Notice, Outgoing};
 use crate::sync::schedule::{self, Day};
@@ -79,7 +79,7 @@ pub(super) struct Contradiction {
 }
 
 /// What was read, by its key.
-type Found = BTreeMap<String, Option<String>>;
+pub(super) type Found = BTreeMap<String, Option<String>>;
 
 impl<W: World> Context<'_, W> {
     /// Reads what is remembered of every pair, in one request for up to three pairs. A record that cannot be read stops its own pair only.
@@ -117,21 +117,35 @@ impl<W: World> Context<'_, W> {
 
     /// Reads what is remembered of the incident of one pair and of channels, for a run that no cron drives.
     pub(super) async fn load_desk(&self, pair: &Pair) -> Result<(), RecordError> {
+        let (found, incident, notices) = self.read_incident(pair, None).await?;
+        self.take_channels(&found);
+        self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
+        for outgoing in &notices {
+            self.desk.keep(outgoing);
+        }
+        Ok(())
+    }
+
+    /// Reads the incident of a pair, the notices that belong to it or were told of a run, and what was read with it: what is known of channels.
+    pub(super) async fn read_incident(
+        &self,
+        pair: &Pair,
+        run: Option<&RunId>,
+    ) -> Result<(Found, Option<Incident>, Vec<Outgoing>), RecordError> {
         let mut keys = keys_of(pair).to_vec();
         keys.push(record::CHANNELS_KEY.to_owned());
         let found = self.read_all(&keys).await?;
-        self.take_channels(&found);
         let incident = incident(pair, &found)?;
-        let waiting = incident.iter().flat_map(|incident| incident.outbox.iter().chain(&incident.joined));
-        let more: Vec<String> = waiting.map(|id| record::notice_key(id)).into_set().into_iter().collect();
-        let found = self.read_all(&more).await?;
-        self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident);
+        let listed = incident.iter().flat_map(|incident| incident.outbox.iter().chain(&incident.joined));
+        let of_run = run.into_iter().flat_map(|run| record::notice_keys(&pair.name, run));
+        let more: Vec<String> = listed.map(|id| record::notice_key(id)).chain(of_run).into_set().into_iter().collect();
+        let told = self.read_all(&more).await?;
+        let mut notices: Vec<Outgoing> = told.keys().filter_map(|key| decode_found(&told, key).ok()?).collect();
         let now = self.world.now();
-        for mut outgoing in found.keys().filter_map(|key| decode_found::<Outgoing>(&found, key).ok()?) {
-            self.recall_taken(&mut outgoing, now);
-            self.desk.keep(&outgoing);
+        for outgoing in &mut notices {
+            self.recall_taken(outgoing, now);
         }
-        Ok(())
+        Ok((found, incident, notices))
     }
 
     /// Reads what is known of channels. Where the store does not answer, none is disabled.
@@ -207,7 +221,7 @@ fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[S
         post.told.push(outgoing.notice.clone());
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
         let is_taken = checkpoint.is_some_and(|checkpoint| {
-            let is_its_own = is_told_by_run(outgoing.notice.kind) && checkpoint.run == outgoing.notice.run;
+            let is_its_own = is_told_of(checkpoint.status(), outgoing.notice.kind) && checkpoint.run == outgoing.notice.run;
             // One that somebody has sent again is listed elsewhere.
             let is_listed = checkpoint.outbox.contains(&outgoing.notice.id) || listed.contains(&outgoing.notice.id);
             is_its_own && checkpoint.is_published && !is_listed
@@ -243,10 +257,16 @@ fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Times
     })
 }
 
-/// Returns whether the run itself tells it, so that its checkpoint lists it until it is taken.
-fn is_told_by_run(kind: NoticeKind) -> bool {
-    use NoticeKind::{Cancelled, Corrected, Failed, Succeeded, Superseded};
-    matches!(kind, Succeeded | Failed | Cancelled | Superseded | Corrected)
+/// Returns whether a run that ended like this tells it itself, so that its checkpoint lists it until it is taken. What another tick has told of the same run may
+/// be in no list: this one may not have seen it.
+fn is_told_of(status: RunStatus, kind: NoticeKind) -> bool {
+    match status {
+        RunStatus::Succeeded => matches!(kind, NoticeKind::Succeeded | NoticeKind::Corrected),
+        RunStatus::Failed => kind == NoticeKind::Failed,
+        RunStatus::Cancelled => kind == NoticeKind::Cancelled,
+        RunStatus::Superseded => kind == NoticeKind::Superseded,
+        RunStatus::Running | RunStatus::Missed => false,
+    }
 }
 
 /// Finds the runs of which people were told a success and its opposite, and that nobody has corrected.
@@ -267,8 +287,8 @@ fn contradictions(told: &[Notice]) -> Vec<Contradiction> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::checkpoint::Verdict;
     use crate::sync::checkpoint::tests::started;
-    use crate::sync::checkpoint::{RunStatus, Verdict};
     use crate::sync::schedule::tests::pair;
     use crate::sync::step::Step;
 
