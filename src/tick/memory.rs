@@ -136,16 +136,27 @@ impl<W: World> Context<'_, W> {
         keys.push(record::CHANNELS_KEY.to_owned());
         let found = self.read_all(&keys).await?;
         let incident = incident(pair, &found)?;
-        let listed = incident.iter().flat_map(|incident| incident.outbox.iter().chain(&incident.joined));
-        let of_run = run.into_iter().flat_map(|run| record::notice_keys(&pair.name, run));
-        let more: Vec<String> = listed.map(|id| record::notice_key(id)).chain(of_run).into_set().into_iter().collect();
-        let told = self.read_all(&more).await?;
+        let mut ids = Vec::new();
+        if let Some(incident) = &incident {
+            ids.extend(incident.outbox.iter().chain(&incident.joined).cloned());
+        }
+        if let Some(run) = run {
+            ids.extend(NoticeKind::OF_RUN.iter().map(|kind| format!("{}/{run}/{}", pair.name, kind.as_str())));
+        }
+        let notices = self.read_notices(ids).await?;
+        Ok((found, incident, notices))
+    }
+
+    /// Reads notices, with who is remembered to have taken them.
+    pub(super) async fn read_notices(&self, ids: Vec<String>) -> Result<Vec<Outgoing>, RecordError> {
+        let keys: Vec<String> = ids.iter().map(|id| record::notice_key(id)).into_set().into_iter().collect();
+        let told = self.read_all(&keys).await?;
         let mut notices: Vec<Outgoing> = told.keys().filter_map(|key| decode_found(&told, key).ok()?).collect();
         let now = self.world.now();
         for outgoing in &mut notices {
             self.recall_taken(outgoing, now);
         }
-        Ok((found, incident, notices))
+        Ok(notices)
     }
 
     /// Reads what is known of channels. Where the store does not answer, none is disabled.

@@ -13,7 +13,7 @@ use super::{Context, Memory};
 use crate::config::{Channel, NoticeKind, Pair, Receiver};
 use crate::id::ChannelName;
 use crate::ordered;
-use crate::port::{Clock as _, Http as _, HttpResponse, Level, Recall as _, Store as _, World};
+use crate::port::{Clock as _, Http as _, HttpResponse, Level, Recall as _, World};
 use crate::record::{self, Disabled};
 use crate::sync::checkpoint::{Checkpoint, Goal};
 use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode};
@@ -361,11 +361,9 @@ impl<W: World> Context<'_, W> {
 
     /// Takes over what other ticks have settled of these notices since this one read them, minutes ago where it drives a run.
     async fn settle_as_stored(&self, notices: &mut [Outgoing]) {
-        let keys: Vec<String> = notices.iter().map(|outgoing| record::notice_key(&outgoing.notice.id)).collect();
-        let Ok(found) = self.world.read(&keys).await else { return };
-        for (outgoing, key) in notices.iter_mut().zip(&keys) {
-            let text = found.get(key).and_then(Option::as_ref);
-            if let Some(stored) = text.and_then(|text| record::decode::<Outgoing>(key, text).ok()) {
+        let ids = notices.iter().map(|outgoing| outgoing.notice.id.clone()).collect();
+        for stored in self.read_notices(ids).await.unwrap_or_default() {
+            if let Some(outgoing) = notices.iter_mut().find(|outgoing| outgoing.notice.id == stored.notice.id) {
                 outgoing.settle_as(&stored);
                 self.desk.keep(outgoing);
             }

@@ -4,8 +4,6 @@
 //!
 //! Invariants: the subject is one line, and says alone whether somebody has to act; the text names the runbook where there is something to do.
 
-use chrono::{DurationRound as _, TimeDelta};
-
 use super::Notice;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
@@ -182,7 +180,7 @@ fn margin_text(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> String {
     }
     let deadline = schedule::deadline(pair, &checkpoint.run);
     // From the minute that is told.
-    let at = at.duration_trunc(TimeDelta::minutes(1)).unwrap_or(at);
+    let at = at - chrono::TimeDelta::milliseconds(at.timestamp_millis().rem_euclid(60_000));
     if at <= deadline {
         format!(", {} early", render_minutes(between(at, deadline)))
     } else {
