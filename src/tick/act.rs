@@ -200,15 +200,11 @@ impl<W: World> Context<'_, W> {
         waiting
     }
 
-    /// Returns the notices that some channel has not taken.
+    /// Returns the notices among what was read that some channel has not taken.
     fn undelivered(&self, found: &BTreeMap<String, Option<String>>, now: Timestamp) -> Vec<Outgoing> {
-        let texts = found.iter().filter_map(|(key, text)| Some((key, text.as_ref()?))).filter(|(key, _)| key.starts_with("notice/"));
-        let mut all: Vec<Outgoing> = texts.filter_map(|(key, text)| record::decode(key, text).ok()).collect();
-        for outgoing in &mut all {
-            self.recall_taken(outgoing, now);
-        }
-        all.retain(|outgoing| !outgoing.is_delivered());
-        all
+        let mut notices = self.recalled(found, now);
+        notices.retain(|outgoing| !outgoing.is_delivered());
+        notices
     }
 
     /// Forgets that a manual run was accepted. What stays is looked at again by the next run.

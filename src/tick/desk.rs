@@ -239,8 +239,7 @@ impl<W: World> Context<'_, W> {
 
     /// Sends a notice of an incident. Both are stored first: a tick that dies after that is known to have told it, and the next one sends the same.
     async fn send_of_incident(&self, mut incident: Incident, mut outgoing: Outgoing, now: Timestamp) {
-        self.recall_taken(&mut outgoing, now);
-        self.store_notice(&outgoing).await;
+        self.put_up(&mut outgoing, now).await;
         incident.list(&outgoing.notice.id, now);
         let pair = incident.pair.clone();
         self.desk.incidents.borrow_mut().insert(pair.clone(), Some(incident));

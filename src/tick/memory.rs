@@ -136,27 +136,31 @@ impl<W: World> Context<'_, W> {
         keys.push(record::CHANNELS_KEY.to_owned());
         let found = self.read_all(&keys).await?;
         let incident = incident(pair, &found)?;
-        let mut ids = Vec::new();
+        let mut keys = Vec::new();
         if let Some(incident) = &incident {
-            ids.extend(incident.outbox.iter().chain(&incident.joined).cloned());
+            keys.extend(incident.outbox.iter().chain(&incident.joined).map(|id| record::notice_key(id)));
         }
         if let Some(run) = run {
-            ids.extend(NoticeKind::OF_RUN.iter().map(|kind| format!("{}/{run}/{}", pair.name, kind.as_str())));
+            keys.extend(record::notice_keys(&pair.name, run));
         }
-        let notices = self.read_notices(ids).await?;
+        let notices = self.read_notices(keys).await?;
         Ok((found, incident, notices))
     }
 
     /// Reads notices, with who is remembered to have taken them.
-    pub(super) async fn read_notices(&self, ids: Vec<String>) -> Result<Vec<Outgoing>, RecordError> {
-        let keys: Vec<String> = ids.iter().map(|id| record::notice_key(id)).into_set().into_iter().collect();
-        let told = self.read_all(&keys).await?;
-        let mut notices: Vec<Outgoing> = told.keys().filter_map(|key| decode_found(&told, key).ok()?).collect();
-        let now = self.world.now();
+    pub(super) async fn read_notices(&self, keys: Vec<String>) -> Result<Vec<Outgoing>, RecordError> {
+        let keys: Vec<String> = keys.into_iter().into_set().into_iter().collect();
+        Ok(self.recalled(&self.read_all(&keys).await?, self.world.now()))
+    }
+
+    /// Returns the notices among what was read, with who is remembered to have taken them. One that cannot be read stays as it is.
+    pub(super) fn recalled(&self, found: &Found, now: Timestamp) -> Vec<Outgoing> {
+        let keys = found.keys().filter(|key| key.starts_with("notice/"));
+        let mut notices: Vec<Outgoing> = keys.filter_map(|key| decode_found(found, key).ok()?).collect();
         for outgoing in &mut notices {
             self.recall_taken(outgoing, now);
         }
-        Ok(notices)
+        notices
     }
 
     /// Reads what is known of channels. Where the store does not answer, none is disabled.

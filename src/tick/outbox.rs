@@ -257,8 +257,7 @@ impl<W: World> Context<'_, W> {
         let is_changed = self.take_up(&mut told);
         let pair = told.pair.clone();
         let mut outgoing = Outgoing::new(told, &self.config.channels, now);
-        self.recall_taken(&mut outgoing, now);
-        self.store_notice(&outgoing).await;
+        self.put_up(&mut outgoing, now).await;
         if is_changed {
             self.store_incident(&pair).await;
         }
@@ -294,6 +293,12 @@ impl<W: World> Context<'_, W> {
             self.note_taken(outgoing);
         }
         stored.is_ok()
+    }
+
+    /// Stores a notice before it is sent, with who is remembered to have taken it while the store could not note that.
+    pub(super) async fn put_up(&self, outgoing: &mut Outgoing, now: Timestamp) {
+        self.recall_taken(outgoing, now);
+        self.store_notice(outgoing).await;
     }
 
     /// Notes who has taken a notice, for as long as this instance lives.
@@ -361,8 +366,8 @@ impl<W: World> Context<'_, W> {
 
     /// Takes over what other ticks have settled of these notices since this one read them, minutes ago where it drives a run.
     async fn settle_as_stored(&self, notices: &mut [Outgoing]) {
-        let ids = notices.iter().map(|outgoing| outgoing.notice.id.clone()).collect();
-        for stored in self.read_notices(ids).await.unwrap_or_default() {
+        let keys = notices.iter().map(|outgoing| record::notice_key(&outgoing.notice.id)).collect();
+        for stored in self.read_notices(keys).await.unwrap_or_default() {
             if let Some(outgoing) = notices.iter_mut().find(|outgoing| outgoing.notice.id == stored.notice.id) {
                 outgoing.settle_as(&stored);
                 self.desk.keep(outgoing);
@@ -435,8 +440,7 @@ impl<W: World> Context<'_, W> {
         let told = notice::of_disabled_channel(lost, &gone.name, &self.config.label, now);
         let others: Vec<Channel> = self.config.channels.iter().filter(|channel| channel.name != gone.name).cloned().collect();
         let mut outgoing = Outgoing::new(told, &others, now);
-        self.recall_taken(&mut outgoing, now);
-        self.store_notice(&outgoing).await;
+        self.put_up(&mut outgoing, now).await;
         self.desk.channels.borrow_mut().outbox.push(outgoing.notice.id.clone());
         self.store_channels().await;
         self.deliver(&mut outgoing, now).await;

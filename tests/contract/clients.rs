@@ -7,7 +7,7 @@ use harness::emulator::{API_KEY, Emulator};
 use harness::paths;
 use serde_json::Value;
 
-use crate::{emulator, settle};
+use crate::{emulator, script, settle};
 
 /// Runs the `neon` command line and returns what it prints.
 fn neon(emulator: &Emulator, arguments: &[&str]) -> Result<Value> {
@@ -136,13 +136,7 @@ fn the_serverless_driver_queries_transacts_and_reads_errors() -> Result<()> {
     let endpoint = emulator.writer(&emulator.staging)?;
     let password = endpoint["roles"][0]["password"].as_str().context("the owner's password")?;
     let uri = format!("postgresql://neondb_owner:{password}@{}/neondb", endpoint["host"].as_str().unwrap_or_default());
-    let output = Command::new(paths::node())
-        .arg(paths::root().join("tests/contract/serverless.mjs"))
-        .args([&format!("{}/sql", emulator.url), &uri])
-        .output()
-        .context("start node")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{text}");
+    let text = script("serverless.mjs", &[&format!("{}/sql", emulator.url), &uri])?;
     assert!(text.contains("ok 5 checks"), "{text}");
     Ok(())
 }

@@ -16,9 +16,11 @@ mod tenants;
 mod verification;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use harness::emulator::{Emulator, Options};
+use harness::paths;
 use tempfile::TempDir;
 
 /// Starts an emulator with a small production.
@@ -29,6 +31,22 @@ fn emulator() -> Result<(TempDir, Emulator)> {
         "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
     let emulator = Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200, ..Options::default() })?;
     Ok((folder, emulator))
+}
+
+/// Runs a script beside this file with the node of the project; one that fails fails the test. Returns what it wrote.
+fn script(name: &str, arguments: &[&str]) -> Result<String> {
+    let file = paths::root().join("tests/contract").join(name);
+    let output = Command::new(paths::node()).arg(file).args(arguments).output().context("start node")?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    Ok(text)
+}
+
+/// Has a script judge values, which it reads from a file.
+fn judge(name: &str, values: &[serde_json::Value]) -> Result<String> {
+    let file = tempfile::Builder::new().prefix("firstlight-").suffix(".json").tempfile()?;
+    std::fs::write(&file, serde_json::to_string(values)?)?;
+    script(name, &[&file.path().to_string_lossy()])
 }
 
 /// Waits until no operation is under way.

@@ -1,13 +1,11 @@
 //! Every reply of the emulator against Neon's OpenAPI document.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result};
 use harness::emulator::{API_KEY, Emulator};
 use harness::paths;
 use serde_json::{Value, json};
 
-use crate::{emulator, make_branch, settle};
+use crate::{emulator, judge, make_branch, settle};
 
 /// Calls a route and notes its reply.
 fn call(emulator: &Emulator, replies: &mut Vec<Value>, operation: &str, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
@@ -63,7 +61,7 @@ fn snapshots(emulator: &Emulator, replies: &mut Vec<Value>, project: &str) -> Re
 
 #[test]
 fn every_reply_matches_neons_openapi_document() -> Result<()> {
-    let (folder, emulator) = emulator()?;
+    let (_folder, emulator) = emulator()?;
     let mut replies = Vec::new();
     let project = format!("/projects/{}", emulator.project);
     let staging = format!("{project}/branches/{}", emulator.staging);
@@ -128,12 +126,7 @@ fn every_reply_matches_neons_openapi_document() -> Result<()> {
 
     assert_eq!(unjudged(&replies)?, Vec::<String>::new(), "routes of the emulator that no reply was judged of");
 
-    let file = folder.path().join("replies.json");
-    std::fs::write(&file, Value::from(replies.clone()).to_string())?;
-    let output =
-        Command::new(paths::node()).arg(paths::root().join("tests/contract/openapi.mjs")).arg(&file).output().context("start node")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{text}");
+    let text = judge("openapi.mjs", &replies)?;
     assert!(text.contains(&format!("ok {} replies", replies.len())), "{text}");
     Ok(())
 }

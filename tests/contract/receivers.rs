@@ -1,14 +1,14 @@
 //! What is sent to Slack, Discord, Teams and PagerDuty, against other people's reading of it.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use firstlight::config::{Config, NoticeKind};
 use firstlight::id::{RunId, Secret};
 use firstlight::sync::notice::{Letter, Notice, encode};
-use harness::paths;
 use serde_json::{Value, json};
+
+use crate::judge;
 
 /// Everything that some mark-up reads, and characters of one to four bytes.
 const HOSTILE: &str = "\\ *b* _i_ ~s~ `c` ||h|| # a\n- b\n+ c\n> d\n1. e <@1> <!here> <#2> <https://i.example|j> [k](https://l.example) @everyone & \
@@ -51,7 +51,6 @@ fn notices() -> Result<Vec<(String, Notice, bool)>> {
 
 #[test]
 fn every_message_is_one_that_other_peoples_readers_take_as_it_is_meant() -> Result<()> {
-    let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
     let config = Config::from_value(&json!({
         "pairs": [{
             "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
@@ -81,12 +80,7 @@ fn every_message_is_one_that_other_peoples_readers_take_as_it_is_meant() -> Resu
             }
         }
     }
-    let file = folder.path().join("letters.json");
-    std::fs::write(&file, Value::from(letters.clone()).to_string())?;
-    let output =
-        Command::new(paths::node()).arg(paths::root().join("tests/contract/receivers.mjs")).arg(&file).output().context("start node")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{text}");
+    let text = judge("receivers.mjs", &letters)?;
     assert!(text.contains(&format!("ok {} letters", (NoticeKind::ALL.len() + 2) * 8)), "{text}");
     Ok(())
 }
