@@ -51,7 +51,7 @@ fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut prin
 }
 
 /// Columns and pairs of values that some hash, or some `=`, takes for the same.
-const ALIKE: [(&str, &str, &str); 49] = [
+const ALIKE: [(&str, &str, &str); 63] = [
     ("f", "'NaN'", "'Infinity'"),
     ("f", "'-0'", "'0'"),
     ("f", "'-Infinity'", "null"),
@@ -100,6 +100,20 @@ const ALIKE: [(&str, &str, &str); 49] = [
     ("c", "'a'", "'b'"),
     ("z", "'1'", "'2'"),
     ("j", "'1.0'", "'1.00'"),
+    ("a", "'{a,b}'", "'{{a,b}}'"),
+    ("a", "'{{a},{b}}'", "'{{a,b}}'"),
+    ("a", "'{a,b}'", "'[0:1]={a,b}'"),
+    ("a", "'{{a,b}}'", "'[2:2][1:2]={{a,b}}'"),
+    ("a", "'{}'", "null"),
+    ("a", "'{NULL}'", "null"),
+    ("a", "'{NULL}'", "'{}'"),
+    ("a", "'{NULL,a}'", "'{a,NULL}'"),
+    ("ai", "'{1,2}'", "'{2,1}'"),
+    ("ai", "'{-1}'", "'{1}'"),
+    ("ab", "'{-1}'", "'{4294967295}'"),
+    ("al", "'{Straße}'", "'{STRASSE}'"),
+    ("am", "'{glad}'", "'{sad}'"),
+    ("af", "'{t,f}'", "'{t,NULL}'"),
     ("nested", "array[row(1, 'a')::public.pair]", "array[row(1, 'a')::public.pair, null]"),
 ];
 
@@ -118,7 +132,8 @@ fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
             "create domain public.mood_too as public.mood",
             "create table public.odd(id int primary key, f float8, n numeric, l text collate public.loose, p public.pair, t public.tags, s public.span, \
              o oid, b bigint, t1 timestamptz, dm public.mood_too, rc refcursor, ts tsvector, ip inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j jsonb, nested public.pair[], \
-             t2 timestamp, d date, f4 float4, h time, x json, raw bytea, flag bool, s2 int2, u uuid, v varchar(9))",
+             t2 timestamp, d date, f4 float4, h time, x json, raw bytea, flag bool, s2 int2, u uuid, v varchar(9), \
+             a text[], ai int[], ab bigint[], al text[] collate public.loose, am public.mood[], af bool[])",
             "insert into public.odd(id) select generate_series(1, 20)",
         ],
     )?;

@@ -3,10 +3,11 @@
 -- Each column has a hash of its own, seeded with its number; they are tied together by what asks. A value is hashed as it is where the extended hash of its
 -- type takes all of it and equal values have equal bytes. The traps: 64 bits are folded to 32, so that bigint takes -1 for 4294967295 and the time types do
 -- alike, therefore their upper half is hashed, too (the second half of a hash is seeded with the first; `date_bin` by 2^32 microseconds rounds the lower half
--- away, which the first hour of 4714 BC does not take); 0.0 and -0.0 are equal; a date that is not finite has no number. Of numeric, json and jsonb the text
--- is exact. All other types go through the function that sends them, gathered in one array, whose hash is cheaper than a row's. A type that cannot be sent
--- is cast to text: without a binary form, an array or a composite of such, a domain over an enum, which `enum_send` does not take, and refcursor. `$1` is a
--- JSON array of names that are left out: a schema, a table or a column, quoted as Postgres quotes them.
+-- away, which the first hour of 4714 BC does not take); 0.0 and -0.0 are equal; a date that is not finite has no number; the hash of an array takes its
+-- elements and not its bounds, therefore only one of a single dimension that begins at 1 is hashed as it is. Of numeric, json and jsonb the text is exact.
+-- All other types go through the function that sends them, gathered in one array, whose hash is cheaper than a row's. A type that cannot be sent is cast to
+-- text: without a binary form, an array or a composite of such, a domain over an enum, which `enum_send` does not take, and refcursor. `$1` is a JSON array
+-- of names that are left out: a schema, a table or a column, quoted as Postgres quotes them.
 with r as (
   select c.oid, c.relkind, c.relpersistence, c.relispopulated, c.relnamespace, n.nspname, format('%I.%I', n.nspname, c.relname) as name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -17,19 +18,23 @@ a as (
   select a.attrelid, a.attnum, quote_ident(a.attname) as name,
     exists (select from ex where ex.name = format('%s.%I', r.name, a.attname)) as is_left_out,
     case when t.typtype = 'e' then 'hashenumextended(%1$s, %2$s)'
-      when t.oid in (16, 21, 23, 26) then 'hashint4extended(%1$s::int4, %2$s)'
+      when t.oid = 16 then 'case when %1$s then hashint4extended(1, %2$s) when not %1$s then hashint4extended(0, %2$s) end'
+      when t.oid in (21, 23, 26) then 'hashint4extended(%1$s::int4, %2$s)'
       when t.oid = 20 then 'hashint8extended(%1$s >> 32, hashint8extended(%1$s, %2$s))'
       when t.oid in (25, 1043) and l.collisdeterministic then 'hashtextextended(%1$s, %2$s)'
       when t.oid = 2950 then 'uuid_hash_extended(%1$s, %2$s)'
-      when t.oid in (700, 701) then 'hashfloat8extended(%1$s, %2$s) # case when %1$s = 0 then hashtextextended(%1$s::text, %2$s) else 0 end'
+      when t.oid in (700, 701) then 'case when %1$s = 0 then hashtextextended(%1$s::text, %2$s) else hashfloat8extended(%1$s, %2$s) end'
       when t.oid = 1082 then 'case when isfinite(%1$s) then hashint4extended(%1$s - date ''2000-01-01'', %2$s) else hashtextextended(%1$s::text, %2$s) end'
+      when e.typarray = t.oid and (e.oid in (16, 21, 23, 26, 2950) or e.typtype = 'e' or e.oid in (25, 1043) and l.collisdeterministic)
+        then 'case when array_ndims(%1$s) > 1 or array_lower(%1$s, 1) <> 1 then hash_array_extended(ARRAY[%3$s(%1$s)], %2$s)'
+          || ' else hash_array_extended(%1$s, %2$s) end'
       when t.oid in (114, 1700, 3802) or t.typsend = 0 or t.oid = 1790 or (t.typcategory = 'A' and e.typsend = 0)
         or (t.typtype = 'd' and t.typsend = 'enum_send'::regproc)
         or exists (select from pg_type b join pg_type m on m.oid = b.typelem where b.oid = t.typbasetype and b.typcategory = 'A' and m.typsend = 0)
         or exists (select from pg_attribute m join pg_type mt on mt.oid = m.atttypid
           where m.attrelid = nullif(t.typrelid, 0) and m.attnum > 0 and not m.attisdropped and mt.typsend = 0) then 'hashtextextended(%1$s::text, %2$s)'
       end as hash,
-    case when t.oid in (1114, 1184) then '%1$s, case when %1$s > ''-infinity'' and %1$s < ''4714-11-24 00:53:22.37568 BC'' then null'
+    case when t.oid in (1114, 1184) then '%1$s, case when %1$s < ''4714-11-24 00:53:22.37568 BC'' then case when %1$s = ''-infinity'' then %1$s end'
         || ' else date_bin(''4294.967296 s'', %1$s, ''2000-01-01'') end'
       when t.oid = 17 then '%1$s' else '%3$s(%1$s)' end as element,
     case when t.oid in (1114, 1184) then t.oid::int else 17 end as array_of, t.typsend::regproc::text as sender
@@ -38,7 +43,7 @@ a as (
   left join pg_collation l on l.oid = a.attcollation
   where a.attnum > 0 and not a.attisdropped),
 h as (
-  select attrelid, 'coalesce(' || format(hash, name, attnum) || ', ' || attnum || ')' as hash, attnum / 50 as part
+  select attrelid, 'coalesce(' || format(hash, name, attnum, sender) || ', ' || attnum || ')' as hash, attnum / 50 as part
   from a where hash is not null and not is_left_out
   union all
   select attrelid, format('hash_array_extended(ARRAY[%s], -%s)', string_agg(format(element, name, attnum, sender), ', ' order by attnum), array_of), -1
