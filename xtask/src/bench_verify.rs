@@ -59,12 +59,12 @@ impl<'a> Copy<'a> {
     }
 
     /// Reads everything as the Worker does, pieces at the same time; returns the print and the number of requests.
-    fn read(&self, only: Option<&[String]>, guide: Option<&DatabasePrint>) -> Result<(DatabasePrint, usize)> {
+    fn read(&self, guide: Option<&DatabasePrint>) -> Result<(DatabasePrint, usize)> {
         let catalogue: Catalogue = decode_catalogue(&self.send(&catalogue_batch(&[], false))?).context("the catalogue makes no sense")?;
         let (mut print, mut requests) = (catalogue.print.clone(), 1);
         // Bounded: a piece that takes its time is 3 GB at 200 MB/s.
         for _ in 0..10_000 {
-            let asked = pieces(&catalogue, &print, guide, only);
+            let asked = pieces(&catalogue, &print, guide, None);
             if asked.is_empty() {
                 return Ok((print, requests));
             }
@@ -127,11 +127,10 @@ pub(crate) fn insert(emulator: &Emulator, statement: &str, rows: u64) -> Result<
     Ok(())
 }
 
-/// Fills production with a large table of mixed types and many small ones.
+/// Fills production with a large table of mixed types, and leaves it as autovacuum would.
 fn fill(emulator: &Emulator, megabytes: u64) -> Result<()> {
-    let production = &emulator.production;
     emulator.sql(
-        production,
+        &emulator.production,
         &["create table public.big(id bigint primary key, org int, at timestamptz, changed timestamptz, day date, kind text, mail varchar(80), \
            amount numeric(12, 2), score float8, doc jsonb, tags text[], flag bool, ref uuid)"],
     )?;
@@ -142,11 +141,12 @@ fn fill(emulator: &Emulator, megabytes: u64) -> Result<()> {
          jsonb_build_object('k', g, 'v', md5(g::text)), array['a' || g % 5, 'b'], g % 2 = 0, md5(g::text)::uuid",
         megabytes * ROWS_PER_MEGABYTE,
     )?;
-    let small = format!(
-        "do $$ begin for i in 1..{SMALL_TABLES} loop execute format('create table public.small_%s(id int primary key, v text); \
-         insert into public.small_%s select g, md5(g::text) from generate_series(1, 100) g', i, i); end loop; end $$"
-    );
-    emulator.sql(production, &[&small, "analyze"]).map(drop)
+    vacuum(emulator, "public.big")
+}
+
+/// Leaves tables of production as autovacuum would: who reads a row for the first time otherwise writes that it is visible.
+pub(crate) fn vacuum(emulator: &Emulator, tables: &str) -> Result<()> {
+    shell(&format!("psql '{}' -qc 'vacuum analyze {tables}'", Copy::of(emulator, &emulator.production)?.address)).map(drop)
 }
 
 /// Measures and prints.
@@ -154,46 +154,28 @@ pub(crate) fn verify(megabytes: u64) -> Result<()> {
     let folder = tempfile_in_reach()?;
     let options = Options { postgres_bin: Some(postgres_on_path()?), ..Options::default() };
     let emulator = Emulator::start(folder.path(), &options)?;
-    say(&format!("filling production with a table of {megabytes} MB and {SMALL_TABLES} small ones"));
+    say(&format!("filling production with a table of {megabytes} MB"));
     fill(&emulator, megabytes)?;
     say("making staging a physical copy of it");
-    restore_staging(&emulator)?;
+    restore_staging(&emulator, "before")?;
     let (one, other) = (Copy::of(&emulator, &emulator.production)?, Copy::of(&emulator, &emulator.staging)?);
     let version =
         emulator.sql(&emulator.production, &["select current_setting('server_version'), pg_size_pretty(pg_table_size('public.big'))"])?;
     println!("PostgreSQL {}, a table of {}", text(&version, 0), text(&version, 1));
-    let big = ["public.big".to_owned()];
-    // Both caches are filled alike before anything is measured.
-    one.read(None, None)?;
-    other.read(None, None)?;
-    let count = |copy: &Copy<'_>| shell(&format!("psql '{}' -Atc 'select count(*) from public.big'", copy.address));
-    let counting = best(|| count(&one))?;
-    let ours_one = best(|| {
-        let (took, read) = timed(|| one.read(Some(&big), None));
-        read.map(|_| took)
-    })?;
-    let ours = best(|| {
-        let (took, prints) = timed(|| -> Result<_> {
-            let (left, _) = one.read(Some(&big), None)?;
-            let (right, _) = other.read(Some(&big), Some(&left))?;
-            Ok((left, right))
-        });
-        let (left, right) = prints?;
-        if left.tables != right.tables || left.tables.len() != 1 {
-            bail!("the copies differ, or were not read");
-        }
-        Ok(took)
-    })?;
-    let copied = best(|| shell(&format!("psql '{}' -c 'copy public.big to stdout' | sha256sum", one.address)))?;
-    // What `pgcopydb compare data` runs on each side, both sides at the same time.
-    let checksum = "select count(1), sum(hashtext(t::text)::bigint) from only public.big as t";
-    let copydb =
-        best(|| shell(&format!("psql '{}' -Atc \"{checksum}\" & psql '{}' -Atc \"{checksum}\"; wait", one.address, other.address)))?;
-    println!("count(*) of one side: {}", shown(counting));
-    println!("our content digest of one side: {}, {} times count(*)", shown(ours_one), ratio(ours_one, counting));
-    println!("COPY … TO STDOUT | sha256sum of one side: {}, {} times as long as ours", shown(copied), ratio(copied, ours_one));
-    println!("our comparison of both sides: {}", shown(ours));
-    println!("the statements of `pgcopydb compare data` on both sides: {}, {} times as long as ours", shown(copydb), ratio(copydb, ours));
+    let ours = one_table(&one, &other)?;
+    let columns = emulator.sql(
+        &emulator.production,
+        &["select string_agg(attname, ', ' order by attnum) from pg_attribute where attrelid = 'public.big'::regclass and attnum > 0"],
+    )?;
+    let copydb = if has_compare() {
+        println!("`pgcopydb compare data`, the program itself, on the same two databases:");
+        best(|| compare_data(&one, &other))?
+    } else {
+        println!("pgcopydb has no `compare` here (0.17 has, in Debian 13); what it would run on both sides, at the same time:");
+        let checksum = format!("select count(1), sum(hashtext(({})::text)::bigint) from only public.big", text(&columns, 0));
+        best(|| shell(&format!("psql '{}' -Atc \"{checksum}\" & psql '{}' -Atc \"{checksum}\"; wait", one.address, other.address)))?
+    };
+    println!("  {}, {} times as long as ours", shown(copydb), ratio(copydb, ours));
     let reladiff = std::env::var("RELADIFF").unwrap_or_else(|_| "reladiff".to_owned());
     if Command::new(&reladiff).arg("--version").output().is_ok_and(|output| output.status.success()) {
         let took = shell(&format!("{reladiff} '{}' big '{}' big -k id -c '%' --threads 4 2> /dev/null", one.address, other.address))?;
@@ -201,9 +183,76 @@ pub(crate) fn verify(megabytes: u64) -> Result<()> {
     } else {
         println!("reladiff: not measured; to get it: pip install 'reladiff[postgresql]'");
     }
-    let (took, all) = timed(|| one.read(None, None));
-    println!("all {} tables of one side: {}, {} requests", all.as_ref().map_or(0, |(print, _)| print.tables.len()), shown(took), all?.1);
+    with_small_tables(&emulator)
+}
+
+/// Measures one large table: our comparison of both sides, which is returned, what `COPY` takes for one, and counting.
+fn one_table(one: &Copy<'_>, other: &Copy<'_>) -> Result<Duration> {
+    // Both caches are filled alike before anything is measured.
+    one.read(None)?;
+    other.read(None)?;
+    let counting = best(|| shell(&format!("psql '{}' -Atc 'select count(*) from public.big'", one.address)))?;
+    let ours_one = best(|| {
+        let (took, read) = timed(|| one.read(None));
+        read.map(|_| took)
+    })?;
+    let ours = best(|| {
+        let (took, compared) = timed(|| compare(one, other, 1));
+        compared.map(|_| took)
+    })?;
+    let copied = best(|| shell(&format!("psql '{}' -c 'copy public.big to stdout' | sha256sum", one.address)))?;
+    println!("count(*) of one side: {}", shown(counting));
+    println!("our content digest of one side: {}, {} times count(*)", shown(ours_one), ratio(ours_one, counting));
+    println!("COPY … TO STDOUT | sha256sum of one side: {}, {} times as long as ours", shown(copied), ratio(copied, ours_one));
+    println!("our comparison of both sides: {}", shown(ours));
+    Ok(ours)
+}
+
+/// Adds many small tables and measures both databases as a whole.
+fn with_small_tables(emulator: &Emulator) -> Result<()> {
+    say(&format!("adding {SMALL_TABLES} small tables"));
+    let small = format!(
+        "do $$ begin for i in 1..{SMALL_TABLES} loop execute format('create table public.small_%s(id int primary key, v text); \
+         insert into public.small_%s select g, md5(g::text) from generate_series(1, 100) g', i, i); end loop; end $$"
+    );
+    emulator.sql(&emulator.production, &[&small, "analyze"])?;
+    restore_staging(emulator, "before-the-small-ones")?;
+    let (one, other) = (Copy::of(emulator, &emulator.production)?, Copy::of(emulator, &emulator.staging)?);
+    let tables = usize::try_from(SMALL_TABLES)? + 1;
+    let mut requests = compare(&one, &other, tables)?;
+    let ours = best(|| {
+        let (took, compared) = timed(|| compare(&one, &other, tables));
+        requests = compared?;
+        Ok(took)
+    })?;
+    println!("our comparison of both sides, {tables} tables each: {}, {requests} requests", shown(ours));
+    if has_compare() {
+        let copydb = best(|| compare_data(&one, &other))?;
+        println!("`pgcopydb compare data` of all of them: {}, {} times as long as ours", shown(copydb), ratio(copydb, ours));
+    }
     Ok(())
+}
+
+/// Reads both sides as the Worker does, one after the other; returns the number of requests.
+fn compare(one: &Copy<'_>, other: &Copy<'_>, tables: usize) -> Result<usize> {
+    let (left, asked) = one.read(None)?;
+    let (right, asked_too) = other.read(Some(&left))?;
+    if left.tables != right.tables || left.tables.len() != tables {
+        bail!("the copies differ, or were not read");
+    }
+    Ok(asked + asked_too)
+}
+
+/// Returns whether the pgcopydb on `PATH` can compare.
+fn has_compare() -> bool {
+    Command::new("pgcopydb").args(["compare", "data", "--help"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Runs `pgcopydb compare data`.
+fn compare_data(one: &Copy<'_>, other: &Copy<'_>) -> Result<Duration> {
+    let folder = tempfile_in_reach()?;
+    let dir = folder.path().join("pgcopydb");
+    shell(&format!("pgcopydb compare data --source '{}' --target '{}' --dir '{}' 2> /dev/null", one.address, other.address, dir.display()))
 }
 
 /// Makes a folder that postgres may look into when it runs as another user.
@@ -214,9 +263,9 @@ pub(crate) fn tempfile_in_reach() -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-/// Restores staging from production and waits until that is done.
-pub(crate) fn restore_staging(emulator: &Emulator) -> Result<()> {
-    let body = serde_json::json!({"source_branch_id": emulator.production, "preserve_under_name": "before"}).to_string();
+/// Restores staging from production, keeping its state under a name, and waits until that is done.
+fn restore_staging(emulator: &Emulator, kept: &str) -> Result<()> {
+    let body = serde_json::json!({"source_branch_id": emulator.production, "preserve_under_name": kept}).to_string();
     let answer = emulator.call("POST", &format!("/branches/{}/restore", emulator.staging), Some(&body))?;
     if answer.status >= 300 {
         bail!("restore staging: {} {}", answer.status, answer.body);

@@ -245,7 +245,8 @@ fn password(endpoints: &Value, branch: &str, role: &str) -> Option<String> {
     found["password"].as_str().map(str::to_owned)
 }
 
-/// Returns how long operations and queries of the run took, in milliseconds, as the emulator has them.
+/// Returns how long Neon's own work (operations, and starting the computes that queries waited for) and the queries of the run took, in milliseconds, as
+/// the emulator has them.
 pub(crate) fn neon_time(emulator: &Emulator) -> Result<(u64, u64)> {
     let project = emulator.control("GET", "project", None)?;
     let journal = emulator.journal()?;
@@ -254,32 +255,38 @@ pub(crate) fn neon_time(emulator: &Emulator) -> Result<(u64, u64)> {
         entries.flat_map(|entry| entry["operations"].as_array().cloned().unwrap_or_default()).collect::<Vec<Value>>()
     };
     let groups = [named("createProjectBranch"), named("restoreProjectBranch")];
-    let mut operations = 0;
+    let mut works = Vec::new();
     for group in groups.iter().filter(|group| !group.is_empty()) {
         let of_group: Vec<&Value> =
             project["operations"].as_array().into_iter().flatten().filter(|operation| group.contains(&operation["id"])).collect();
-        let number = |operation: &&Value, name: &str| operation[name].as_u64().unwrap_or(0);
+        let number = |operation: &&Value, name: &str| operation[name].as_i64().unwrap_or(0);
         let begin = of_group.iter().map(|operation| number(operation, "created_at_ms")).min().unwrap_or(0);
         let end = of_group.iter().map(|operation| number(operation, "ended_at_ms")).max().unwrap_or(0);
-        operations += end.saturating_sub(begin);
+        works.push((begin, end));
     }
     let live = emulator.writer(&emulator.production)?["id"].clone();
+    let mut queries = Vec::new();
     // The writer's own queries are not the run's.
-    let asked = journal.iter().filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live);
-    let mut spans: Vec<(i64, i64)> = asked
-        .filter_map(|entry| {
-            let began = entry["at"].as_str()?.parse::<firstlight::time::Timestamp>().ok()?.timestamp_millis();
-            Some((began, began + entry["duration_ms"].as_i64()?))
-        })
-        .collect();
+    for entry in journal.iter().filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live) {
+        let at = entry["at"].as_str().and_then(|at| at.parse::<firstlight::time::Timestamp>().ok());
+        let (Some(at), Some(took)) = (at, entry["duration_ms"].as_i64()) else { continue };
+        let began = at.timestamp_millis();
+        let woken = began + entry["waking_ms"].as_i64().unwrap_or(0);
+        works.push((began, woken));
+        queries.push((woken, began + took));
+    }
+    Ok((covered(works), covered(queries)))
+}
+
+/// Returns how many milliseconds spans cover: those that overlap are counted once.
+fn covered(mut spans: Vec<(i64, i64)>) -> u64 {
     spans.sort_unstable();
-    // Statements that ran at the same time are counted once.
-    let (mut sql, mut until) = (0, i64::MIN);
+    let (mut sum, mut until) = (0, i64::MIN);
     for (began, ended) in spans {
-        sql += u64::try_from(ended - began.max(until)).unwrap_or(0);
+        sum += u64::try_from(ended - began.max(until)).unwrap_or(0);
         until = until.max(ended);
     }
-    Ok((operations, sql))
+    sum
 }
 
 /// Returns the milliseconds between two instants in RFC 3339.

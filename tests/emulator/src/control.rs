@@ -281,9 +281,11 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         Ok(target) => target,
         Err(answer) => return answer,
     };
+    let began = Instant::now();
     if let Err(answer) = wake(state, &target.endpoint).await {
         return answer;
     }
+    let waking = began.elapsed();
     let (port, installation) = {
         let mut store = state.data.lock().await;
         let Some(port) = store.touch(&target.endpoint) else { return sql::error(500, "Control plane request failed") };
@@ -294,7 +296,7 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         Ok(connection) => connection,
         Err(failure) => return sql::postgres_error(&failure, true),
     };
-    let answer = sql::run(&mut connection, body, &options).await;
+    let answer = Answer { waking, ..sql::run(&mut connection, body, &options).await };
     // A role or a database may have been made or changed; the control plane learns of it.
     let lower = body.to_ascii_lowercase();
     if answer.status == 200

@@ -296,6 +296,7 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
         "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "endpoint": endpoint,
         "status": answer.status, "fault": fault.map(|fault| json!(fault)["kind"].clone()), "bytes": answer.body.len(),
         "duration_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "waking_ms": u64::try_from(answer.waking.as_millis()).unwrap_or(u64::MAX),
     }));
     if dropped {
         return Err(Dropped);

@@ -3,6 +3,7 @@
 //! Source: neondatabase/neon `proxy/src/serverless/{sql_over_http,json,http_util}.rs`, read 2026-11-21.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use url::Url;
@@ -26,11 +27,13 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
     pub(crate) headers: Vec<(&'static str, String)>,
+    /// How long the query waited for its compute.
+    pub(crate) waking: Duration,
 }
 
 impl Answer {
     fn new(status: u16, body: String) -> Self {
-        Self { status, body, headers: Vec::new() }
+        Self { status, body, headers: Vec::new(), waking: Duration::ZERO }
     }
 }
 
