@@ -159,8 +159,11 @@ impl Incident {
     pub fn recover(notice: &Notice, last: Option<&Self>) -> Option<Self> {
         let id = notice.incident.as_ref().filter(|_| notice.kind.is_trouble())?;
         let is_known = last.is_some_and(|last| last.id == *id || last.opened_at >= notice.at || last.is_open());
-        let outbox = vec![notice.id.clone()];
-        (!is_known).then(|| Self { id: id.clone(), outbox, ..Self::open(notice, last) })
+        (!is_known).then(|| {
+            let mut incident = Self { id: id.clone(), ..Self::open(notice, last) };
+            incident.list(&notice.id, notice.at);
+            incident
+        })
     }
 
     /// Returns whether it is not over.
@@ -420,6 +423,50 @@ mod tests {
         let later = take_up(None, &missed("20261122", "2026-11-22T11:05:00Z")).expect("a later one");
         assert_eq!(Incident::recover(&notice, Some(&later)), None, "a later one is known");
         assert_eq!(Incident::recover(&missed("20261121", "2026-11-21T11:05:00Z"), None), None, "it names none");
+    }
+
+    #[test]
+    fn what_is_on_its_way_of_the_incident_before_is_not_forgotten_when_one_is_opened_again() {
+        let resolution = Some(Resolution { at: at("2026-11-21T12:00:00Z"), run: RunId::decode("20261121").expect("a date") });
+        let before = Incident { resolution, outbox: vec!["hub/20261121/resolved".to_owned()], ..opened() };
+        let notice = Notice { incident: Some("hub-20261122".to_owned()), ..missed("20261122", "2026-11-22T11:05:00Z") };
+        let again = Incident::recover(&notice, Some(&before)).expect("it is opened");
+        assert_eq!(again.outbox, ["hub/20261121/resolved", "hub/20261122/missed"]);
+    }
+
+    #[test]
+    fn its_own_last_notices_are_looked_at_for_an_hour_whether_they_are_listed_or_not() {
+        let listed_at = at("2026-11-21T12:00:00Z");
+        let now = after(listed_at, RECENT);
+        assert!(Incident { listed_at, ..opened() }.recent_notices(now).is_empty(), "it has told nothing of its own");
+        let resolution = Some(Resolution { at: listed_at, run: RunId::decode("20261121").expect("a date") });
+        let business_day = NaiveDate::from_ymd_opt(2026, 11, 23);
+        let incident = Incident { escalations: 2, business_day, resolution, number: 1, listed_at, ..opened() };
+        let expected = ["hub/20261121/escalated-2-2", "hub/20261121/escalated-20261123-2", "hub/20261121/resolved-2"];
+        assert_eq!(incident.recent_notices(now), expected);
+        assert!(incident.recent_notices(after(now, Duration::from_millis(1))).is_empty());
+    }
+
+    #[test]
+    fn what_joins_an_incident_is_listed_once_and_up_to_a_limit() {
+        let mut incident = opened();
+        for minute in 0..2 * JOINED {
+            for _ in 0..2 {
+                incident.join(&Notice { id: format!("hub/20261121/{minute}"), ..missed("20261121", "2026-11-21T11:05:00Z") });
+            }
+        }
+        assert_eq!((incident.joined.len(), incident.joined[JOINED - 1].as_str()), (JOINED, "hub/20261121/48"));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_verified_after_all_ends_what_nothing_else_belongs_to() {
+        let (run, now) = (RunId::decode("20261121").expect("a date"), at("2026-11-21T18:00:00Z"));
+        let of = |ids: &[&str]| Incident { joined: ids.iter().map(|id| (*id).to_owned()).collect(), ..opened() };
+        let alone = of(&["hub/20261121/snapshot_failed"]);
+        assert!(alone.resolution_by_snapshot(&run, now).is_some());
+        assert_eq!(of(&["hub/20261121/snapshot_failed", "hub/20261122/missed"]).resolution_by_snapshot(&run, now), None);
+        let resolution = alone.resolution_by_snapshot(&run, now);
+        assert_eq!(Incident { resolution, ..alone }.resolution_by_snapshot(&run, now), None, "it is over");
     }
 
     #[test]

@@ -257,3 +257,20 @@ fn an_incident_of_a_failure_that_was_told_after_the_success_of_its_run_ends_with
         assert_eq!(kinds(&outcome), ["succeeded", "corrected"], "{other}");
     }
 }
+
+#[test]
+fn an_escalation_that_another_tick_has_struck_off_the_record_is_sent_again() {
+    // At 10:35 the escalation is refused. The tick that did not see the one that told it then writes the incident as it knows it.
+    let script = |happenings: Vec<(i64, Happening)>| Script {
+        faults: vec![failing(), planned("webhook", 2, Fault::Refused(500))],
+        happenings: crons((0..=1_800).step_by(300)).into_iter().chain(happenings).collect(),
+        settings: escalates_after_29_minutes,
+        ..Script::default()
+    };
+    let incident: Incident = stored(&play(&script(Vec::new())), "incident/hub");
+    assert_eq!((incident.escalations, incident.outbox.len()), (1, 0));
+    let outcome = play(&script(vec![(1_900, Happening::Stored("incident/hub", Some(record::encode(&incident))))]));
+    assert_eq!(kinds(&outcome), ["failed", "escalated"]);
+    let escalated: Outgoing = stored(&outcome, "notice/hub/20261121/escalated-1");
+    assert_eq!(escalated.deliveries[0].log.len(), 2, "refused at first");
+}
