@@ -380,6 +380,9 @@ mod tests {
         assert_eq!((second.id.as_str(), second.joined.len()), ("hub-20261121", 2));
         let again = take_up(Some(&second), &late).expect("it is known");
         assert_eq!(again, second);
+        assert_eq!(second.outbox, ["hub/20261121/missed", "hub/20261121/late"]);
+        let taken = Incident { outbox: Vec::new(), ..second.clone() };
+        assert_eq!(take_up(Some(&taken), &late), Some(taken), "every channel has taken it");
         assert_eq!(take_up(Some(&second), &Notice { kind: NoticeKind::Succeeded, ..late }), None);
     }
 
