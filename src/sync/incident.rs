@@ -499,6 +499,8 @@ mod tests {
         let mut incident = opened();
         let expected = [(15, "escalated-1"), (45, "escalated-2"), (175, "escalated-20261121"), (1_615, "escalated-20261122")];
         assert_eq!(told(&mut incident, &config(&json!({})), 30), expected.map(|(minutes, word)| (minutes, word.to_owned())));
+        let nine = at("2026-11-21T14:00:00Z");
+        assert_eq!(due(&Incident { opened_at: nine, ..opened() }, &pair(), &config(&json!({})), nine), None, "it was told a moment ago");
     }
 
     #[test]
