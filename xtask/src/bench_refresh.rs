@@ -72,7 +72,11 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
         percent(verifying, ours.saturating_sub(copied))
     );
     println!("pg_dump {}, pg_restore {}, counts {}: {}", shown(dumped), shown(restored), shown(counted), shown(theirs));
-    println!("that is {} times as long; without the file copies, {} times", ratio(theirs, ours), ratio(theirs, ours.saturating_sub(copied)));
+    println!(
+        "that is {} times as long; without the file copies, {} times",
+        ratio(theirs, ours),
+        ratio(theirs, ours.saturating_sub(copied))
+    );
     Ok(())
 }
 
