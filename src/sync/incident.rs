@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_of_the_incident_before_is_not_forgotten_when_one_is_opened_again() {
-        let resolution = Some(Resolution { at: at("2026-11-21T12:00:00Z"), run: RunId::decode("20261121").expect("a date") });
+        let resolution = Some(Resolution { at: at("2026-11-21T12:00:00Z"), run: started().run });
         let before = Incident { resolution, outbox: vec!["hub/20261121/resolved".to_owned()], ..opened() };
         let notice = Notice { incident: Some("hub-20261122".to_owned()), ..missed("20261122", "2026-11-22T11:05:00Z") };
         let again = Incident::recover(&notice, Some(&before)).expect("it is opened");
@@ -442,7 +442,7 @@ mod tests {
         let listed_at = at("2026-11-21T12:00:00Z");
         let now = after(listed_at, RECENT);
         assert!(Incident { listed_at, ..opened() }.recent_notices(now).is_empty(), "it has told nothing of its own");
-        let resolution = Some(Resolution { at: listed_at, run: RunId::decode("20261121").expect("a date") });
+        let resolution = Some(Resolution { at: listed_at, run: started().run });
         let business_day = NaiveDate::from_ymd_opt(2026, 11, 23);
         let incident = Incident { escalations: 2, business_day, resolution, number: 1, listed_at, ..opened() };
         let expected = ["hub/20261121/escalated-2-2", "hub/20261121/escalated-20261123-2", "hub/20261121/resolved-2"];
@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_is_verified_after_all_ends_what_nothing_else_belongs_to() {
-        let (run, now) = (RunId::decode("20261121").expect("a date"), at("2026-11-21T18:00:00Z"));
+        let (run, now) = (started().run, at("2026-11-21T18:00:00Z"));
         let of = |ids: &[&str]| Incident { joined: ids.iter().map(|id| (*id).to_owned()).collect(), ..opened() };
         let alone = of(&["hub/20261121/snapshot_failed"]);
         assert!(alone.resolution_by_snapshot(&run, now).is_some());

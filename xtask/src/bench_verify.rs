@@ -163,15 +163,15 @@ pub(crate) fn verify(megabytes: u64) -> Result<()> {
         emulator.sql(&emulator.production, &["select current_setting('server_version'), pg_size_pretty(pg_table_size('public.big'))"])?;
     println!("PostgreSQL {}, a table of {}", text(&version, 0), text(&version, 1));
     let ours = one_table(&one, &other)?;
-    let columns = emulator.sql(
-        &emulator.production,
-        &["select string_agg(attname, ', ' order by attnum) from pg_attribute where attrelid = 'public.big'::regclass and attnum > 0"],
-    )?;
     let copydb = if has_compare() {
         println!("`pgcopydb compare data`, the program itself, on the same two databases:");
         best(|| compare_data(&one, &other))?
     } else {
         println!("pgcopydb has no `compare` here (0.17 has, in Debian 13); what it would run on both sides, at the same time:");
+        let columns = emulator.sql(
+            &emulator.production,
+            &["select string_agg(attname, ', ' order by attnum) from pg_attribute where attrelid = 'public.big'::regclass and attnum > 0"],
+        )?;
         let checksum = format!("select count(1), sum(hashtext(({})::text)::bigint) from only public.big", text(&columns, 0));
         best(|| shell(&format!("psql '{}' -Atc \"{checksum}\" & psql '{}' -Atc \"{checksum}\"; wait", one.address, other.address)))?
     };

@@ -18,8 +18,7 @@ a as (
   select a.attrelid, a.attnum, quote_ident(a.attname) as name,
     exists (select from ex where ex.name = format('%s.%I', r.name, a.attname)) as is_left_out,
     case when t.typtype = 'e' then 'hashenumextended(%1$s, %2$s)'
-      when t.oid = 16 then 'case when %1$s then hashint4extended(1, %2$s) when not %1$s then hashint4extended(0, %2$s) end'
-      when t.oid in (21, 23, 26) then 'hashint4extended(%1$s::int4, %2$s)'
+      when t.oid in (16, 21, 23, 26) then 'hashint4extended(%1$s::int4, %2$s)'
       when t.oid = 20 then 'hashint8extended(%1$s >> 32, hashint8extended(%1$s, %2$s))'
       when t.oid in (25, 1043) and l.collisdeterministic then 'hashtextextended(%1$s, %2$s)'
       when t.oid = 2950 then 'uuid_hash_extended(%1$s, %2$s)'
