@@ -6,6 +6,20 @@
 //! Invariants: every batch is one transaction, `RepeatableRead`; a reading batch is read only; all values travel as text, because
 //! the proxy misreads empty arrays otherwise.
 //!
+//! Invariants of what the database may do to us (promise G8); whoever writes SQL for a customer's
+//! database keeps them:
+//!
+//! - Every batch begins with [`PRELUDE`], which `encode` adds: names resolve in `pg_catalog` alone,
+//!   and no timeout of the database or the role is in force.
+//! - Only configured SQL sees the path of the database. What stands around it is built before the
+//!   path is widened, and names functions with their schema and no operator at all.
+//! - A value becomes text by its type's own output function: `concat(value)`, or `concat(row(value))`
+//!   where NULL counts. A cast, also the one that JSON functions look for, may be a function of the
+//!   database's.
+//! - A statement that reads a table makes the planner call what its indexes and constraints call with
+//!   constants; see `verify/relations.sql`.
+//! - Nothing that a database contains says what we did, unless only we can have made it in this run.
+//!
 //! Source: neondatabase/neon `proxy/src/serverless/sql_over_http.rs`, read 2026-11-21.
 
 use std::time::Duration;
@@ -18,6 +32,36 @@ use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
 /// How long a batch may take. The statements in it have their own, shorter limit.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(130);
+
+/// Seconds that one statement may take: eight times what a piece is to take, and two of them stay inside the five minutes of a cron interval.
+pub const STATEMENT_TIMEOUT_S: u32 = 120;
+
+/// The first statement of every batch: what this transaction does not leave to the database.
+///
+/// It resolves nothing but `pg_catalog.set_config` and `pg_catalog.current_setting`. A setting that the
+/// server does not have is left out: `transaction_timeout` is of PostgreSQL 17. Two seconds for a lock:
+/// a reader behind a migration must not queue the application.
+///
+/// A contract test holds the timeouts against `pg_settings`.
+const PRELUDE: &str = "select pg_catalog.set_config(s.name, s.value, true) from (values \
+    ('search_path', 'pg_catalog, pg_temp'), ('statement_timeout', '120s'), ('lock_timeout', '2s'), ('transaction_timeout', '0'), \
+    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0')) as s(name, value) \
+    where pg_catalog.current_setting(s.name, true) is not null";
+
+/// Before it in a batch that writes: a role may be read only by default. It has to come before any query.
+const READ_WRITE: &str = "set transaction read write";
+
+/// After it in a batch that writes: an event trigger for what we create would run as us.
+///
+/// # Source
+///
+/// neondatabase/neon `pgxn/neon`, read 2026-11-30: `neon.event_triggers` is `PGC_USERSET`.
+const NO_TRIGGERS: &str = "select pg_catalog.set_config('neon.event_triggers', 'off', true) \
+    where pg_catalog.current_setting('neon.event_triggers', true) is not null";
+
+/// Login event triggers would run as us before the first statement. Unverified that Neon passes it on
+/// over HTTP: preflight looks, and refuses a production that has such triggers where it does not.
+const OPTIONS: &str = "options=-c%20neon.event_triggers%3Doff";
 
 /// Who asks, and where.
 #[derive(Clone)]
@@ -161,7 +205,7 @@ impl Batch {
         let url = sql_url.map_or_else(|| derived_url(&login.host), str::to_owned);
         let mut request = HttpRequest::new(Method::Post, url, BATCH_TIMEOUT);
         let connection = format!(
-            "postgresql://{}:{}@{}/{}?sslmode=require",
+            "postgresql://{}:{}@{}/{}?sslmode=require&{OPTIONS}",
             percent_encode(login.role.as_str()),
             percent_encode(login.password.reveal()),
             login.host,
@@ -178,16 +222,22 @@ impl Batch {
         if self.is_read_only {
             request.headers.push(("Neon-Batch-Read-Only".to_owned(), "true".to_owned()));
         }
-        let queries = self.statements.iter().enumerate().map(|(index, (query, parameters))| {
+        let first = self.prelude().iter().map(|query| Statement { query, params: Vec::new() });
+        let queries = first.chain(self.statements.iter().enumerate().map(|(index, (query, parameters))| {
             let mut params: Vec<&str> = parameters.iter().map(String::as_str).collect();
             if let Some((_, value)) = secret.filter(|(wanted, _)| *wanted == index) {
                 params.push(value.reveal());
             }
             Statement { query, params }
-        });
+        }));
         // Texts serialise always.
         request.body = serde_json::to_string(&BatchRequest { queries: queries.collect() }).unwrap_or_default();
         request
+    }
+
+    /// Returns the statements that are sent before those of the batch.
+    fn prelude(&self) -> &'static [&'static str] {
+        if self.is_read_only { &[PRELUDE] } else { &[READ_WRITE, PRELUDE, NO_TRIGGERS] }
     }
 
     /// Decodes what came back: the rows of each statement, in order.
@@ -202,10 +252,12 @@ impl Batch {
             return Err(answered(database(), &response));
         }
         let reply: BatchReply = serde_json::from_str(&response.body).map_err(|_| SqlError::Undecodable { database: database() })?;
-        if reply.results.len() != self.statements.len() {
+        let mut results = reply.results;
+        if results.len() != self.prelude().len() + self.statements.len() {
             return Err(SqlError::Undecodable { database: database() });
         }
-        Ok(reply.results)
+        results.drain(..self.prelude().len());
+        Ok(results)
     }
 }
 
@@ -275,9 +327,26 @@ mod tests {
         assert_eq!(request.url, "https://api.us-east-2.aws.neon.tech/sql");
         assert_eq!(
             request.secret_headers[0].1.reveal(),
-            "postgresql://neondb_owner:p%40ss%2Fword@ep-misty-sea-a5833nbi.us-east-2.aws.neon.tech/neondb?sslmode=require"
+            "postgresql://neondb_owner:p%40ss%2Fword@ep-misty-sea-a5833nbi.us-east-2.aws.neon.tech/neondb?sslmode=require&options=-c%20neon.event_triggers%3Doff"
         );
-        assert_eq!(request.body, r#"{"queries":[{"query":"select 1","params":[]}]}"#);
+        assert_eq!(request.body, format!(r#"{{"queries":[{{"query":"{PRELUDE}","params":[]}},{{"query":"select 1","params":[]}}]}}"#));
+    }
+
+    #[test]
+    fn every_batch_begins_by_leaving_the_databases_path_and_timeouts_and_a_secret_follows_its_statement() {
+        let writing = Batch { is_read_only: false, ..batch() };
+        let secret = Secret::new("s".into());
+        let body: serde_json::Value = serde_json::from_str(&writing.encode(&login(), None, Some((0, &secret))).body).expect("we wrote it");
+        let sent = |index: usize| body["queries"][index]["query"].as_str().unwrap_or_default().to_owned();
+        assert_eq!([sent(0), sent(1), sent(2), sent(3)], [READ_WRITE, PRELUDE, NO_TRIGGERS, "select 1"]);
+        assert_eq!(body["queries"][3]["params"][0], "s");
+        let limit = format!("'{STATEMENT_TIMEOUT_S}s'");
+        assert!(PRELUDE.contains("('search_path', 'pg_catalog, pg_temp')") && PRELUDE.contains(&limit));
+        let reply = |count: usize| {
+            let body = format!(r#"{{"results":[{}]}}"#, vec![r#"{"rows":[]}"#; count].join(","));
+            writing.decode(&login(), Ok(HttpResponse { status: 200, body, ..HttpResponse::default() })).map(|rows| rows.len())
+        };
+        assert_eq!((reply(4), reply(1).is_err()), (Ok(1), true), "what stands before is not an answer");
     }
 
     #[test]

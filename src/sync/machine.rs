@@ -95,7 +95,7 @@ pub struct Seen {
 }
 
 /// Which rows the verifying role sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum RoleSight {
     /// Every row.
     All,
@@ -103,6 +103,8 @@ enum RoleSight {
     Filtered,
     /// Production could not be asked; the backup will be.
     Unknown,
+    /// Nobody may log in as it: these login event triggers would run.
+    Watched(String),
 }
 
 /// What people have asked for since the run started.

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login};
 use firstlight::port::{HttpRequest, HttpResponse};
-use firstlight::sync::verify::{DatabasePrint, catalogue_batch, decode_catalogue, pieces, role_batch, sees_all_rows};
+use firstlight::sync::verify::{DatabasePrint, catalogue_batch, decode_catalogue, pieces, role_batch, role_facts};
 use harness::emulator::Emulator;
 use neon_emulator::model::{Model, Request};
 use neon_emulator::simulated::{Contents, Simulated, Table};
@@ -291,7 +291,7 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
 
     let login = protocol.login("staging", None)?;
     let rows = protocol.query("sees all rows", &login, &role_batch(), None)?.context("no answer")?;
-    protocol.note(format!("sees all rows: {:?}", sees_all_rows(&rows)));
+    protocol.note(format!("sees all rows: {:?}", role_facts(&rows)));
     let wrong = protocol.login("staging", Some("wrong"))?;
     protocol.query("wrong password", &wrong, &role_batch(), None)?;
     let nowhere = Login { database: "nowhere".into(), ..login.clone() };
@@ -302,7 +302,7 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
         statements: vec![
             ("select length(set_config('firstlight.password', $1, true)) > 0".to_owned(), Vec::new()),
             (
-                "do $$ begin execute format('alter role current_user password %L', current_setting('firstlight.password')); end $$"
+                "do $$ begin execute pg_catalog.format('alter role current_user password %L', pg_catalog.current_setting('firstlight.password')); end $$"
                     .to_owned(),
                 Vec::new(),
             ),

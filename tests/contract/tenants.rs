@@ -54,11 +54,14 @@ fn tenants_that_see_their_own_rows_only_are_told_apart_from_those_of_which_nothi
     emulator.sql(&emulator.staging, &["create role app login password 'app_secret'"])?;
     assert_eq!(looked(&emulator)?, ["every table not checked: app may read no table with row-level security"]);
     emulator.sql(&emulator.staging, &TABLES[1..])?;
-    let expected = ["public.no_column not checked: it has no column org id", "public.own passed: 2 tenants see 3 rows of their own"];
+    let expected = [
+        "public.no_column not checked: it has no column org id",
+        "public.own passed: 2 tenants see 3 rows of their own; without a tenant a query is refused (42704, 22P02)",
+    ];
     assert_eq!(looked(&emulator)?, expected, "a table that the application may not read is none of its tenants' business");
     // A policy that says what it thinks when there is no tenant, and one that shows nothing.
     emulator.sql(&emulator.staging, &["alter policy own on public.own using (\"org id\"::text = current_setting('app.org', true))"])?;
-    assert_eq!(looked(&emulator)?[1], expected[1]);
+    assert_eq!(looked(&emulator)?[1], "public.own passed: 2 tenants see 3 rows of their own");
     emulator.sql(&emulator.staging, &["delete from public.own where \"org id\" = 2"])?;
     assert_eq!(looked(&emulator)?[1], "public.own not checked: tenant 2 sees no row");
     Ok(())
@@ -126,14 +129,14 @@ fn what_is_run_on_staging_is_run_once_in_a_run_and_all_of_it_or_nothing() -> Res
     let settings = |sql: &[&str]| AfterRestore { database: None, sql: sql.iter().map(|sql| (*sql).to_owned()).collect() };
     let add = settings(&["update users set name = name || '+' where id = 1; update users set name = name || '-' where id = 2", "select 1"]);
     for _ in 0..3 {
-        send(&emulator, "neondb_owner", &password, &after_restore_batch(&add, "20261121"))?;
+        send(&emulator, "neondb_owner", &password, &after_restore_batch(&add, &"br-first-backup-a5e59rrb".into()))?;
     }
     assert_eq!(names()?, [name("one+"), name("two-")], "once");
     let broken = settings(&["delete from users", "select * from nothing"]);
-    let refused = send(&emulator, "neondb_owner", &password, &after_restore_batch(&broken, "20261122"));
+    let refused = send(&emulator, "neondb_owner", &password, &after_restore_batch(&broken, &"br-second-backup-a5e59rrc".into()));
     assert!(refused.is_err_and(|error| error.to_string().contains("42P01")));
     assert_eq!(names()?, [name("one+"), name("two-")], "nothing of what was refused");
-    send(&emulator, "neondb_owner", &password, &after_restore_batch(&add, "20261122"))?;
+    send(&emulator, "neondb_owner", &password, &after_restore_batch(&add, &"br-second-backup-a5e59rrc".into()))?;
     assert_eq!(names()?, [name("one++"), name("two--")], "another run");
     Ok(())
 }

@@ -282,7 +282,7 @@ fn query_of(body: &str) -> &'static str {
     match body {
         body if contains(body, "as is_left_out") => "catalogue",
         body if contains(body, "firstlight.probes") => "probes",
-        body if contains(body, "firstlight.after_restore") => "after_restore",
+        body if contains(body, "firstlight.sql") => "after_restore",
         body if contains(body, "items(kind, name, definition) as (") => "items",
         body if contains(body, "select k, h::text") => "rows",
         body if contains(body, " as k, ") => "parts",

@@ -8,7 +8,7 @@ use crate::config::Pair;
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::RunStatus;
 use crate::sync::retry::RUN_FAILED;
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, sees_all_rows};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, role_facts};
 use crate::time::Timestamp;
 
 /// Attempts to give a role its password back, when the error is not one that passes.
@@ -24,8 +24,9 @@ const LOOKS_INTO_DIFFERENCES: u32 = 3;
 pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<()> {
     match &query.purpose {
         Purpose::SeesAllRows => {
-            let sight = if sees_all_rows(rows)? { RoleSight::All } else { RoleSight::Filtered };
-            run.seen.sees_all_rows = Some(sight);
+            let facts = role_facts(rows)?;
+            let sight = if facts.sees_all_rows { RoleSight::All } else { RoleSight::Filtered };
+            run.seen.sees_all_rows = Some(facts.login_triggers.map_or(sight, RoleSight::Watched));
         }
         Purpose::Catalogue(side) => contents::take_catalogue(run, *side, &query.database, rows, pair)?,
         Purpose::AfterRestore => prepare::was_run(run, &query.database, pair.verification.after_restore.as_ref()),

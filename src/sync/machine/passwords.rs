@@ -64,7 +64,8 @@ fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName) -> Decision {
     let statements = vec![
         ("select length(set_config('firstlight.password', $1, true)) > 0".to_owned(), Vec::new()),
         (
-            "do $$ begin execute format('alter role current_user password %L', current_setting('firstlight.password')); end $$".to_owned(),
+            "do $$ begin execute pg_catalog.format('alter role current_user password %L', pg_catalog.current_setting('firstlight.password')); end $$"
+                .to_owned(),
             Vec::new(),
         ),
     ];

@@ -106,7 +106,12 @@ pub(super) fn objection(view: &View<'_>, branches: &BranchList, endpoints: &[End
 /// is compared.
 fn sees_all_rows(view: &View<'_>, endpoints: &[Endpoint]) -> Option<Decision> {
     let production = &view.pair.production_branch;
-    match view.seen.sees_all_rows {
+    match &view.seen.sees_all_rows {
+        Some(RoleSight::Watched(triggers)) => Some(fail(format!(
+            "production has login event triggers, which would run as {} at each of our log-ins, and Neon did not switch them off for \
+             our connection: {triggers}; expected none, or each `alter event trigger … disable`",
+            view.pair.role
+        ))),
         Some(RoleSight::All | RoleSight::Unknown) => None,
         Some(RoleSight::Filtered) => Some(fail(format!(
             "role: {} does not see every row, because row-level security filters it; expected a role with BYPASSRLS \

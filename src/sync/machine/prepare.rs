@@ -1,23 +1,30 @@
 //! What is done with staging once it was compared: it is asked what is configured, disarmed or seeded, and looked at as the application sees it.
 //!
 //! Invariants: the configured SQL is run once in a run, and only while staging is a child of this run's backup; a marker in the same
-//! transaction says that it was, also to a tick that has forgotten it.
+//! transaction says that it was, also to a tick that has forgotten it. The marker is an empty schema that is called after the id of the
+//! backup, which Neon chose after the backup's content stood: nothing that production holds can be taken for it.
 
 use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, contents, end, fail, need, probing};
 use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{RunStatus, Side};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, Probe, ProbeKind, STATEMENT_TIMEOUT_S, judge_tenants, tenants_batch};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, Probe, ProbeKind, judge_tenants, tenants_batch};
 
 /// Attempts to run what is configured where somebody else's marker was in the way, or to look as the application does.
 const ATTEMPTS: u32 = 3;
 
 /// Runs the statements of the setting `firstlight.sql`, unless this run has done so.
-const RUN_ONCE: &str = "do $firstlight$ declare statement text; begin \
-    if exists (select from firstlight.after_restore where run = current_setting('firstlight.run')) then return; end if; \
-    for statement in select value from json_array_elements_text(current_setting('firstlight.sql')::json) loop execute statement; end loop; \
-    insert into firstlight.after_restore(run) values (current_setting('firstlight.run')); end $firstlight$";
+///
+/// The marker is made first: a second tick waits for it, instead of running everything beside the first. The configured statements see the path of
+/// the database from the first to the last; nothing of ours is resolved after that.
+const RUN_ONCE: &str = "do $firstlight$ declare marker text := current_setting('firstlight.marker'); statements text[]; statement text; begin \
+    if exists (select from pg_namespace where nspname = marker and nspowner = (select oid from pg_roles where rolname = current_user)) \
+    then return; end if; \
+    execute format('create schema %I', marker); \
+    statements := array(select value from json_array_elements_text(current_setting('firstlight.sql')::json)); \
+    perform set_config('search_path', null, true); \
+    foreach statement in array statements loop execute statement; end loop; end $firstlight$";
 
 /// Decides the next action, or returns `Ok` when everything was done.
 pub(super) fn next(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
@@ -49,28 +56,30 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
         return Err(end(RunStatus::Cancelled, "somebody cancelled the run before after_restore was run on staging".to_owned()));
     }
     let database = database(view, settings.database.as_ref())?.clone();
-    let batch = after_restore_batch(settings, view.checkpoint.run.as_str());
+    let batch = after_restore_batch(settings, backup);
     Err(contents::query(view, staging, &database, Purpose::AfterRestore, batch))
 }
 
-/// Returns the batch that runs the configured SQL once.
-pub fn after_restore_batch(settings: &AfterRestore, run: &str) -> Batch {
+/// Returns the batch that runs the configured SQL once for a backup.
+pub fn after_restore_batch(settings: &AfterRestore, backup: &BranchId) -> Batch {
     let sql = serde_json::Value::from(settings.sql.clone()).to_string();
-    let statement = |sql: &str| (sql.to_owned(), Vec::new());
     let statements = vec![
+        ("select set_config('lock_timeout', '10s', true)".to_owned(), Vec::new()),
         (
-            format!("select set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true), set_config('lock_timeout', '10s', true)"),
-            Vec::new(),
+            "select length(set_config('firstlight.sql', $1, true) || set_config('firstlight.marker', $2, true)) > 0".to_owned(),
+            vec![sql, marker(backup)],
         ),
-        (
-            "select length(set_config('firstlight.sql', $1, true) || set_config('firstlight.run', $2, true)) > 0".to_owned(),
-            vec![sql, run.to_owned()],
-        ),
-        statement("create schema if not exists firstlight"),
-        statement("create table if not exists firstlight.after_restore(run text primary key, at timestamptz not null default now())"),
-        statement(RUN_ONCE),
+        (RUN_ONCE.to_owned(), Vec::new()),
     ];
     Batch { statements, is_read_only: false }
+}
+
+/// Returns the name of the marker; the end of an id is what Neon draws by chance.
+fn marker(backup: &BranchId) -> String {
+    /// PostgreSQL cuts names after 63 bytes.
+    const ID: usize = 63 - "firstlight_".len();
+    let id = backup.as_str();
+    format!("firstlight_{}", id.get(id.len().saturating_sub(ID)..).unwrap_or(id))
 }
 
 /// Counts what each tenant sees, logged in as the application.
@@ -125,8 +134,9 @@ pub(super) fn was_run(run: &mut Run, database: &DatabaseName, settings: Option<&
 
 /// The configured SQL was refused. Returns whether it is worth another attempt.
 pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlError) -> bool {
-    // 23505: another tick of this run was quicker; its marker is seen the next time. Source: PostgreSQL, appendix A, `unique_violation`.
-    let is_overtaken = matches!(error, SqlError::Answered { sqlstate, .. } if sqlstate == "23505");
+    // Another tick of this run was quicker; its marker is seen the next time.
+    // Source: PostgreSQL, appendix A, 23505 `unique_violation`, 42P06 `duplicate_schema`.
+    let is_overtaken = matches!(error, SqlError::Answered { sqlstate, .. } if matches!(sqlstate.as_str(), "23505" | "42P06"));
     // What took too long takes as long again, and holds its locks meanwhile.
     let is_limited = is_overtaken || error.is_timeout();
     run.checkpoint.refusals += 1;

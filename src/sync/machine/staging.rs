@@ -252,7 +252,7 @@ mod tests {
         let rest = r#""schema":{},"tables":{},"sequences":{},"skipped":{},"not_checked":{},"bytes":0}"#;
         assert_eq!(asked(&format!("{{{rest}")), Some((Purpose::Catalogue(Side::Backup), backup.id.clone())));
         // Staging is read at once, which has no endpoint here, when the backup was read by these rules.
-        assert_eq!(asked(&format!("{{\"rules\":7,\"is_complete\":true,{rest}")), None);
+        assert_eq!(asked(&format!("{{\"rules\":8,\"is_complete\":true,{rest}")), None);
     }
 
     #[test]

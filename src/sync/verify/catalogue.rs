@@ -8,23 +8,17 @@
 use std::sync::LazyLock;
 
 use super::questions::INTEGRITY;
-use super::{DatabasePrint, STATEMENT_TIMEOUT_S, schema};
+use super::{DatabasePrint, schema};
 use crate::neon::sql::{Batch, Rows};
 
-/// Milliseconds that a statement waits for a lock: a reader behind a migration must not queue the application.
-const LOCK_TIMEOUT_MS: u32 = 2_000;
-
-/// Sets what changes the look of values and the rows that are seen, for this transaction only.
+/// Sets what changes the look of values and the rows that are seen, for this transaction only. Path and timeouts are set in every batch.
 ///
 /// JIT compiles the catalogue's statement for ten seconds, which then runs for a tenth of one (500 tables, PostgreSQL 15).
 pub(super) fn settings() -> (String, Vec<String>) {
-    let sql = format!(
-        "select set_config(name, value, true) from (values ('row_security', 'off'), \
-         ('statement_timeout', '{STATEMENT_TIMEOUT_S}s'), ('lock_timeout', '{LOCK_TIMEOUT_MS}'), ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off'), \
+    let sql = "select set_config(name, value, true) from (values ('row_security', 'off'), ('jit', 'off'), \
          ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1')) \
-         as settings(name, value)"
-    );
-    (sql, Vec::new())
+         as settings(name, value)";
+    (sql.to_owned(), Vec::new())
 }
 
 /// Lists tables, materialized views and sequences; without comments and line ends, which would be sent with every request.
@@ -44,19 +38,32 @@ pub fn catalogue_batch(exclusions: &[String], looks_for_defects: bool) -> Batch 
     Batch { statements, is_read_only: true }
 }
 
-/// Returns the batch that asks whether the role sees every row.
+/// Returns the batch that asks whether the role sees every row, and which functions of the database each of our log-ins would call.
 pub fn role_batch() -> Batch {
-    let sql = "select (rolsuper or rolbypassrls)::text from pg_catalog.pg_roles where rolname = current_user";
+    let sql = "select (rolsuper or rolbypassrls)::text, (select string_agg(quote_ident(evtname), ', ' order by evtname) from pg_event_trigger \
+         where evtevent = 'login' and evtenabled in ('O', 'A') and current_setting('neon.event_triggers', true) is distinct from 'off') \
+         from pg_roles where rolname = current_user";
     Batch { statements: vec![(sql.to_owned(), Vec::new())], is_read_only: true }
 }
 
+/// What is to be known of the verifying role before anything is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleFacts {
+    /// Whether row-level security hides no row from it.
+    pub sees_all_rows: bool,
+    /// The login event triggers that run as the role; `None` where there is none, or where they are switched off for us.
+    pub login_triggers: Option<String>,
+}
+
 /// Reads the answer to [`role_batch`]; `None` when it makes no sense.
-pub fn sees_all_rows(results: &[Rows]) -> Option<bool> {
-    match text(results.first()?.rows.first()?, 0)? {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
-    }
+pub fn role_facts(results: &[Rows]) -> Option<RoleFacts> {
+    let row = results.first()?.rows.first()?;
+    let sees_all_rows = match text(row, 0)? {
+        "true" => true,
+        "false" => false,
+        _ => return None,
+    };
+    Some(RoleFacts { sees_all_rows, login_triggers: text(row, 1).map(str::to_owned) })
 }
 
 /// What a database contains, before it is read.

@@ -15,7 +15,7 @@ rel as (
     has_schema_privilege(ns.oid, 'usage') and case when c.relkind = 'S' then has_sequence_privilege(c.oid, 'select')
       when c.relkind in ('r', 'p', 'm') then has_table_privilege(c.oid, 'select') else true end as is_readable
   from pg_class c join ns on ns.oid = c.relnamespace
-  where c.relowner not in (select oid from pg_roles where rolname = 'cloud_admin') and c.relkind in ('r', 'p', 'm', 'S', 'i', 'I')
+  where c.relkind in ('r', 'p', 'm', 'S', 'i', 'I')
   -- What is unlogged cannot be read on a standby, and no backup holds it.
   and c.relpersistence = 'p'),
 fk as (
@@ -23,7 +23,13 @@ fk as (
     case when f.relkind = 'p' then '' else 'only ' end as only_referencing, case when p.relkind = 'p' then '' else 'only ' end as only_referenced,
     case when not coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) then 'it is not enforced'
       when coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) then 'it is a PERIOD key'
-      when not (f.is_readable and p.is_readable) then 'the role may not read it' end as reason,
+      when not (f.is_readable and p.is_readable) then 'the role may not read it'
+      -- It would run as the verifying role.
+      when exists (select from unnest(k.conkey, k.confkey) as u(own, other)
+          join pg_attribute ca on ca.attrelid = k.conrelid and ca.attnum = u.own or ca.attrelid = k.confrelid and ca.attnum = u.other
+          join pg_cast c on c.castsource = ca.atttypid where c.castfunc >= 16384 and not exists (select from pg_depend d
+            where d.classid = 'pg_cast'::regclass and d.objid = c.oid and d.deptype = 'e'))
+        then 'comparing its columns may call a cast that the database defines' end as reason,
     (select string_agg(format('pk.%I%s operator(%I.%s) fk.%I%s%s', pa.attname,
         -- As PostgreSQL's own query does: without the cast another operator may be chosen.
         (select format('::%I.%I', tn.nspname, y.typname) from pg_type y join pg_namespace tn on tn.oid = y.typnamespace
@@ -40,7 +46,9 @@ fk as (
       from unnest(k.conkey) with ordinality as u(own, place)
       join pg_attribute fa on fa.attrelid = k.conrelid and fa.attnum = u.own) as is_set,
     (select format('pk.%I', pa.attname) from pg_attribute pa where pa.attrelid = k.confrelid and pa.attnum = k.confkey[1]) as first_key,
-    (select 'pg_catalog.jsonb_build_object(' || string_agg(format('%L, fk.%I', a.attname, a.attname), ', ' order by u.place) || ')::text'
+    (select 'pg_catalog.jsonb_build_object(' || string_agg(format(case when getdatabaseencoding() <> 'UTF8'
+          then '%L, encode(convert_to(concat(fk.%I), getdatabaseencoding()), ''escape'')'
+        when a.atttypid >= 16384 then '%L, concat(fk.%I)' else '%L, fk.%I' end, a.attname, a.attname), ', ' order by u.place) || ')::text'
       from pg_index i cross join unnest(i.indkey) with ordinality as u(attnum, place)
       join pg_attribute a on a.attrelid = i.indrelid and a.attnum = u.attnum
       where i.indisprimary and i.indrelid = k.conrelid and u.place <= i.indnkeyatts) as key
@@ -66,7 +74,10 @@ idx as (
   from pg_index i join rel x on x.oid = i.indexrelid join pg_class c on c.oid = x.oid join pg_am am on am.oid = c.relam),
 amcheck as (
   select p.oid, format('%I.bt_index_check', n.nspname) as name from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-  join pg_proc p on p.pronamespace = n.oid and p.proname = 'bt_index_check' and p.pronargs = 1 where e.extname = 'amcheck')
+  join pg_proc p on p.pronamespace = n.oid and p.proname = 'bt_index_check' and p.pronargs = 1
+  -- One that the extension has made, and nobody else.
+  join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.refobjid = e.oid and d.deptype = 'e'
+  where e.extname = 'amcheck')
 select 'foreign_keys', format('%s.%I', referencing, conname),
   format('select count(*) over ()::text, %s from %s%s as fk left join %s%s as pk on %s where %s is null and (%s) limit 20', coalesce(key, 'null'),
     only_referencing, referencing, only_referenced, referenced, matches, first_key, is_set), bytes::text, reason

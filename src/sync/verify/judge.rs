@@ -202,7 +202,11 @@ impl Expected {
     fn holds(&self, value: Option<&str>) -> bool {
         let number = |text: Option<&str>| text.and_then(|text| text.trim().parse::<f64>().ok());
         match self {
-            Self::Text(expected) => value == Some(expected.as_str()),
+            Self::Text(expected) => {
+                // PostgreSQL writes a boolean with one letter.
+                let is_boolean = |word: &str, letter: &str| expected == word && value == Some(letter);
+                value == Some(expected.as_str()) || is_boolean("true", "t") || is_boolean("false", "f")
+            }
             Self::Range { at_least, at_most } => {
                 number(value).is_some_and(|value| at_least.is_none_or(|bound| value >= bound) && at_most.is_none_or(|bound| value <= bound))
             }

@@ -6,6 +6,8 @@
 //! help. What was answered is in the checkpoint and not asked again.
 //!
 //! How: a `do` block executes each statement in a block of its own that catches errors, and leaves what it found in a setting of the transaction.
+//! The statement is built before the path is widened; what stands around the configured text names every function with its schema and no operator.
+//! A row comes as the text that its type's output function gives, `(1,"a b",)`: no cast of the database's is looked for.
 
 use crate::ordered::IntoOrdered as _;
 use std::collections::BTreeSet;
@@ -13,9 +15,8 @@ use std::collections::BTreeSet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::STATEMENT_TIMEOUT_S;
 use super::catalogue::{settings, text};
-use crate::neon::sql::{Batch, Rows};
+use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S};
 
 /// Bytes of the tables that one request reads; one that reads more is asked alone. 1 GB takes some seconds.
 const BYTES_PER_REQUEST: u64 = 1 << 30;
@@ -36,18 +37,17 @@ const TRIES: u32 = 3;
 /// Characters of an error that are kept.
 const ERROR: usize = 200;
 
-/// The search path of our own statements, and that of those that are configured.
-const PATHS: [&str; 2] = ["pg_catalog, pg_temp", "\"$user\", public"];
-
 /// Executes the statements of the setting `firstlight.probes`, and leaves their answers in `firstlight.found`.
-const EXECUTE: &str = "do $firstlight$ declare probe json; answer json; found json[] := '{}'; begin \
+const EXECUTE: &str = "do $firstlight$ declare probe json; statement text; answer json; found json[] := '{}'; begin \
     for probe in select value from json_array_elements(current_setting('firstlight.probes')::json) loop begin \
-    perform set_config('search_path', probe ->> 1, true); \
-    execute format('select coalesce(json_agg((select json_agg(v.value order by v.ordinality) from json_each_text(row_to_json(r)) with ordinality as v)), ''[]'') \
-    from (select * from (%s\n) as q limit %s) as r', probe ->> 0, probe ->> 2) into answer; \
-    found := found || json_build_object('rows', answer); \
+    statement := format('select pg_catalog.json_agg(pg_catalog.concat(firstlight_row)) from (select * from (%s
+) as q limit %s) as firstlight_row', \
+    probe ->> 0, probe ->> 2); \
+    if (probe ->> 1)::boolean then perform set_config('search_path', null, true); end if; \
+    execute statement into answer; \
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true); \
+    found := found || json_build_object('rows', coalesce(answer, '[]')); \
     exception when others then found := found || json_build_object('error', sqlstate, 'message', left(sqlerrm, 200)); end; end loop; \
-    perform set_config('search_path', 'pg_catalog, pg_temp', true); \
     perform set_config('firstlight.found', array_to_json(found)::text, true); end $firstlight$";
 
 /// A question.
@@ -165,25 +165,55 @@ pub fn next_probes(probes: &[Probe]) -> Vec<usize> {
 /// Returns the batch that asks some of the probes.
 pub fn probe_batch(probes: &[Probe], chosen: &[usize]) -> Batch {
     let asked = chosen.iter().filter_map(|index| probes.get(*index));
-    let asked: Vec<_> = asked.map(|probe| serde_json::json!([probe.sql, PATHS[usize::from(probe.is_configured)], probe.rows()])).collect();
-    batch_of(settings(), "probes", &asked.into(), EXECUTE)
+    let asked: Vec<_> = asked.map(|probe| serde_json::json!([probe.sql, probe.is_configured, probe.rows()])).collect();
+    batch_of(Some(settings()), "probes", &asked.into(), EXECUTE)
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Rows { rows: Vec<Vec<Option<String>>> },
-    Error { error: String, message: String },
+    /// Each row as the text of a record.
+    Rows {
+        rows: Vec<String>,
+    },
+    Error {
+        error: String,
+        message: String,
+    },
 }
 
-/// Returns the batch that gives a `do` block its input, runs it and reads what it has found; `settings` comes before.
-pub(super) fn batch_of(settings: (String, Vec<String>), name: &str, input: &serde_json::Value, block: &str) -> Batch {
-    let statements = vec![
-        settings,
+/// Reads the text of a record, as `record_out` writes it: values between commas, quoted where they have to be, nothing for NULL.
+/// `None` when it is none.
+///
+/// Source: PostgreSQL, section 8.16.6, "Composite Type Input and Output Syntax".
+fn fields(record: &str) -> Option<Vec<Option<String>>> {
+    let inner = record.strip_prefix('(')?.strip_suffix(')')?;
+    let (mut found, mut value, mut is_quoted) = (Vec::new(), None::<String>, false);
+    let mut letters = inner.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if is_quoted && letters.peek() == Some(&'"') => value.get_or_insert_default().extend(letters.next()),
+            '"' => {
+                is_quoted = !is_quoted;
+                value.get_or_insert_default();
+            }
+            '\\' if is_quoted => value.get_or_insert_default().push(letters.next()?),
+            ',' if !is_quoted => found.push(value.take()),
+            other => value.get_or_insert_default().push(other),
+        }
+    }
+    found.push(value);
+    (!is_quoted).then_some(found)
+}
+
+/// Returns the batch that gives a `do` block its input, runs it and reads what it has found; `settings` come before.
+pub(super) fn batch_of(settings: Option<(String, Vec<String>)>, name: &str, input: &serde_json::Value, block: &str) -> Batch {
+    let mut statements: Vec<(String, Vec<String>)> = settings.into_iter().collect();
+    statements.extend([
         (format!("select length(set_config('firstlight.{name}', $1, true)) > 0"), vec![input.to_string()]),
         (block.to_owned(), Vec::new()),
         ("select current_setting('firstlight.found')".to_owned(), Vec::new()),
-    ];
+    ]);
     Batch { statements, is_read_only: true }
 }
 
@@ -206,7 +236,7 @@ pub fn take_probes(probes: &mut [Probe], chosen: &[usize], results: &[Rows]) -> 
                 probe.tries += 1;
                 continue;
             }
-            Answer::Rows { rows } => Found::Rows(rows),
+            Answer::Rows { rows } => Found::Rows(rows.iter().map(|row| fields(row)).collect::<Option<_>>()?),
             Answer::Error { error, message } => Found::Error(error, message.chars().take(ERROR).collect()),
         };
         probe.answer(found);
@@ -280,11 +310,22 @@ mod tests {
     #[test]
     fn an_error_of_one_question_leaves_the_others() {
         let mut probes = [probe("a", 0), probe("b", 0)];
-        let json = r#"[{"error": "42P01", "message": "no"}, {"rows": [["1", null]]}]"#;
+        let json = r#"[{"error": "42P01", "message": "no"}, {"rows": ["(1,)"]}]"#;
         answered(&mut probes, &[0, 1], json).expect("both are answered");
         assert_eq!(probes[0].found, Some(Found::Error("42P01".to_owned(), "no".to_owned())));
         assert_eq!(probes[1].found, Some(Found::Rows(vec![vec![Some("1".to_owned()), None]])));
         assert!(next_probes(&probes).is_empty());
+    }
+
+    #[test]
+    fn a_record_is_read_value_by_value() {
+        let read =
+            |record: &str| fields(record).map(|values| values.into_iter().map(|value| value.unwrap_or("NULL".into())).collect::<Vec<_>>());
+        let of = |values: &[&str]| Some(values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>());
+        assert_eq!(read("(1,,\"\")"), of(&["1", "NULL", ""]));
+        assert_eq!(read(r#"("a,b","(1,""x"")","c\\d",t)"#), of(&["a,b", "(1,\"x\")", "c\\d", "t"]));
+        assert_eq!(read("()"), of(&["NULL"]));
+        assert_eq!([read("1,2"), read("(\"a)"), read("")], [None, None, None]);
     }
 
     #[test]

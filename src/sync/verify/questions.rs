@@ -16,8 +16,9 @@ pub(super) static INTEGRITY: LazyLock<String> = LazyLock::new(|| in_one_line(inc
 
 /// What acts by itself on a database, whoever has made it. Jobs are told by number, schedule and name: their commands may hold secrets.
 const ARMED: [&str; 6] = [
-    "select pg_catalog.format('job %s of pg_cron (%s%s)', jobid, schedule, ', ' || jobname) from cron.job where active \
-     and database = pg_catalog.current_database() order by jobid",
+    // pg_cron keeps the jobs of every database in one: all databases of the copy count.
+    "select pg_catalog.format('job %s of pg_cron (%s%s)%s', jobid, schedule, ', ' || jobname, case when database <> pg_catalog.current_database() \
+     then ' in ' || database end) from cron.job where active and database in (select datname from pg_catalog.pg_database) order by jobid",
     "select pg_catalog.format('subscription %I', subname) from pg_catalog.pg_subscription where subenabled \
      and subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) order by 1",
     "select pg_catalog.format('publication %I', pubname) from pg_catalog.pg_publication order by 1",
@@ -46,7 +47,9 @@ pub fn backup_probes(database: &DatabaseName, is_first: bool, settings: &Verific
     let fresh = fresh.map(|freshness| {
         let column = quoted(&freshness.column);
         let table = format!("{}.{}", quoted(&freshness.schema), quoted(&freshness.table));
-        let sql = format!("select extract(epoch from now() - max({column})::timestamptz)::bigint::text from {table}");
+        // The newest value by the order of its type, as text of its type: `max` and a cast might be the database's own.
+        let newest = format!("select {column} from {table} where {column} is not null order by {column} desc limit 1");
+        let sql = format!("select extract(epoch from now() - nullif(concat(({newest})), '')::timestamptz)::bigint::text");
         Probe::new(ProbeKind::Freshness, freshness.name(), sql)
     });
     // A copy acts as what it was copied from does, unless something is done to it first.

@@ -16,11 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::{Catalogue, Relation, settings, text};
 use super::pace::{FIRST_PIECE, share};
 use super::{DatabasePrint, Digest, Position};
-use crate::neon::sql::{Batch, Rows};
+use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S};
 use crate::ordered::{self, IntoOrdered as _};
-
-/// Seconds that one statement may take: eight times what a piece is to take, and two of them stay inside the five minutes of a cron interval.
-pub const STATEMENT_TIMEOUT_S: u32 = 120;
 
 /// Pieces that are asked at the same time.
 ///

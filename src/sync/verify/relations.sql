@@ -5,14 +5,33 @@
 -- alike, therefore their upper half is hashed, too (the second half of a hash is seeded with the first; `date_bin` by 2^32 microseconds rounds the lower half
 -- away, which the first hour of 4714 BC does not take); 0.0 and -0.0 are equal; a date that is not finite has no number; the hash of an array takes its
 -- elements and not its bounds, therefore only one of a single dimension that begins at 1 is hashed as it is. Of numeric, json and jsonb the text is exact.
--- All other types go through the function that sends them, gathered in one array, whose hash is cheaper than a row's. A type that cannot be sent is cast to
--- text: without a binary form, an array or a composite of such, a domain over an enum, which `enum_send` does not take, and refcursor. `$1` is a JSON array
--- of names that are left out: a schema, a table or a column, quoted as Postgres quotes them.
-with r as (
+-- All other types go through the function that sends them, gathered in one array, whose hash is cheaper than a row's.
+--
+-- A type that cannot be sent becomes the text that its output function writes, in a record that tells
+-- NULL from nothing: without a binary form itself or anywhere inside (`unsendable`), a domain over an
+-- enum, which `enum_send` does not take, and refcursor. No cast to text is written: it may be a
+-- function of the database's. Where the database is not in UTF8, whatever a type sends as text would be
+-- converted for the client, which bytes without a place in it refuse; there every type that has no hash
+-- of its own is hashed as text, in the database's own encoding.
+--
+-- A virtual generated column is stored nowhere, and its definition is compared; computing it may fail.
+-- Tables of extensions belong to `cloud_admin` and hold rows of people's own (`spatial_ref_sys`): they are read like others.
+--
+-- `$1` is a JSON array of names that are left out: a schema, a table or a column, quoted as Postgres quotes them.
+with recursive unsendable(oid) as (
+  select oid from pg_type where typsend = 0
+  union
+  select x.oid from unsendable u cross join lateral (
+    select typarray from pg_type where oid = u.oid and typarray <> 0
+    union all select oid from pg_type where typbasetype = u.oid
+    union all select c.reltype from pg_attribute m join pg_class c on c.oid = m.attrelid
+      where m.atttypid = u.oid and m.attnum > 0 and not m.attisdropped and c.reltype <> 0
+    union all select rngtypid from pg_range where rngsubtype = u.oid
+    union all select rngmultitypid from pg_range where rngtypid = u.oid) as x(oid)),
+r as (
   select c.oid, c.relkind, c.relpersistence, c.relispopulated, c.relnamespace, n.nspname, format('%I.%I', n.nspname, c.relname) as name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'neon', 'neon_migration')
-  and c.relowner not in (select oid from pg_roles where rolname = 'cloud_admin') and c.relkind in ('r', 'm', 'S')),
+  where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'neon', 'neon_migration') and c.relkind in ('r', 'm', 'S')),
 ex as (select name from jsonb_array_elements_text($1::jsonb) as e(name)),
 a as (
   select a.attrelid, a.attnum, quote_ident(a.attname) as name,
@@ -24,14 +43,13 @@ a as (
       when t.oid = 2950 then 'uuid_hash_extended(%1$s, %2$s)'
       when t.oid in (700, 701) then 'case when %1$s = 0 then hashtextextended(%1$s::text, %2$s) else hashfloat8extended(%1$s, %2$s) end'
       when t.oid = 1082 then 'case when isfinite(%1$s) then hashint4extended(%1$s - date ''2000-01-01'', %2$s) else hashtextextended(%1$s::text, %2$s) end'
+      when getdatabaseencoding() <> 'UTF8' and t.oid not in (17, 1114, 1184) then 'hashtextextended(concat(row(%1$s)), %2$s)'
       when e.typarray = t.oid and (e.oid in (16, 21, 23, 26, 2950) or e.typtype = 'e' or e.oid in (25, 1043) and l.collisdeterministic)
         then 'case when array_ndims(%1$s) > 1 or array_lower(%1$s, 1) <> 1 then hash_array_extended(ARRAY[%3$s(%1$s)], %2$s)'
           || ' else hash_array_extended(%1$s, %2$s) end'
-      when t.oid in (114, 1700, 3802) or t.typsend = 0 or t.oid = 1790 or (t.typcategory = 'A' and e.typsend = 0)
-        or (t.typtype = 'd' and t.typsend = 'enum_send'::regproc)
-        or exists (select from pg_type b join pg_type m on m.oid = b.typelem where b.oid = t.typbasetype and b.typcategory = 'A' and m.typsend = 0)
-        or exists (select from pg_attribute m join pg_type mt on mt.oid = m.atttypid
-          where m.attrelid = nullif(t.typrelid, 0) and m.attnum > 0 and not m.attisdropped and mt.typsend = 0) then 'hashtextextended(%1$s::text, %2$s)'
+      when t.oid in (114, 1700, 3802) then 'hashtextextended(%1$s::text, %2$s)'
+      when t.oid = 1790 or t.typtype = 'd' and t.typsend = 'enum_send'::regproc or exists (select from unsendable u where u.oid = t.oid)
+        then 'hashtextextended(concat(row(%1$s)), %2$s)'
       end as hash,
     case when t.oid in (1114, 1184) then '%1$s, case when %1$s < ''4714-11-24 00:53:22.37568 BC'' then case when %1$s = ''-infinity'' then %1$s end'
         || ' else date_bin(''4294.967296 s'', %1$s, ''2000-01-01'') end'
@@ -40,7 +58,7 @@ a as (
   from pg_attribute a join r on r.oid = a.attrelid join pg_type t on t.oid = a.atttypid
   left join pg_type e on e.oid = t.typelem
   left join pg_collation l on l.oid = a.attcollation
-  where a.attnum > 0 and not a.attisdropped),
+  where a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'),
 h as (
   select attrelid, 'coalesce(' || format(hash, name, attnum, sender) || ', ' || attnum || ')' as hash, attnum / 50 as part
   from a where hash is not null and not is_left_out
@@ -52,7 +70,10 @@ x as (select attrelid, '(' || string_agg(hash, ') # (' order by hash) || ')' as 
 o as (select attrelid, string_agg(name, ', ' order by attnum) as left_out from a where is_left_out group by attrelid),
 k as (
   select i.indrelid, format('pg_catalog.jsonb_build_object(%s)::text',
-    string_agg(format('%L, %I', a.attname, a.attname), ', ' order by u.place)) as key
+    string_agg(format(case when getdatabaseencoding() <> 'UTF8'
+          then '%L, encode(convert_to(concat(%I), getdatabaseencoding()), ''escape'')'
+        -- What is not PostgreSQL's own type may have a cast to json, which would be called.
+        when a.atttypid >= 16384 then '%L, concat(%I)' else '%L, %I' end, a.attname, a.attname), ', ' order by u.place)) as key
   from pg_index i cross join unnest(i.indkey) with ordinality as u(attnum, place)
   join pg_attribute a on a.attrelid = i.indrelid and a.attnum = u.attnum
   where i.indisprimary and u.place <= i.indnkeyatts and i.indrelid in (select oid from r) group by i.indrelid)

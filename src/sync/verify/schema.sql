@@ -9,8 +9,7 @@ with ns as (
 system as (select oid from pg_roles where rolname = 'cloud_admin'),
 rel as (
   select c.*, format('%I.%I', ns.nspname, c.relname) as name
-  from pg_class c join ns on ns.oid = c.relnamespace
-  where c.relowner not in (select oid from system)),
+  from pg_class c join ns on ns.oid = c.relnamespace),
 fun as (
   select p.*, format('%I.%I(%s)', ns.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) as name
   from pg_proc p join ns on ns.oid = p.pronamespace

@@ -11,17 +11,29 @@ use super::catalogue::text;
 use super::judge::outcome_of;
 use super::probe::{Found, GUARDED, Probe, ProbeKind, batch_of, found};
 use super::questions::quoted;
-use super::{Check, CheckKind, CheckOutcome, STATEMENT_TIMEOUT_S};
+use super::{Check, CheckKind, CheckOutcome};
 use crate::config::{Policy, Tenants};
 use crate::id::DatabaseName;
 use crate::neon::sql::{Batch, Rows};
 
 /// Counts rows with each tenant's setting, and without one: as the session has it, then empty.
-const COUNT: &str = "do $firstlight$ declare asked json := current_setting('firstlight.tenants')::json; tenant json; relation text; total bigint; other bigint; \
-    found json[] := '{}'; begin for tenant in select value from json_array_elements(asked -> 'tenants') loop \
+///
+/// The statements are built before the path is widened to that of the application, whose policies and views may need it. They call two functions
+/// by their schema and use no operator. A value of the tenants' column becomes text by its type's output function, and the tenant is written as that
+/// type writes it, so that `01` and a UUID in capitals are found. Without a tenant only rows are counted, so that an error is the application's.
+const COUNT: &str = "do $firstlight$ declare asked json := current_setting('firstlight.tenants')::json; tenant json; relation json; own text; \
+    statement text; total bigint; other bigint; found json[] := '{}'; \
+    begin for tenant in select value from json_array_elements(asked -> 'tenants') loop \
     if json_typeof(tenant) <> 'null' then perform set_config(asked ->> 'setting', tenant #>> '{}', true); end if; \
-    for relation in select value from json_array_elements_text(asked -> 'relations') loop begin \
-    execute format('select count(*), count(*) filter (where %s is distinct from %L) from %s', asked ->> 'column', tenant #>> '{}', relation) into total, other; \
+    for relation in select value from json_array_elements(asked -> 'relations') loop begin \
+    statement := format('select pg_catalog.count(*), 0::pg_catalog.int8 from %s', relation ->> 0); \
+    if coalesce(tenant #>> '{}', '') <> '' then own := tenant #>> '{}'; \
+    if relation ->> 1 is not null then execute format('select concat(%L::%s)', own, relation ->> 1) into own; end if; \
+    statement := format('select pg_catalog.count(*), pg_catalog.count(*) filter (where not pg_catalog.texteq(pg_catalog.concat(%s), %L)) from %s', \
+    asked ->> 'column', own, relation ->> 0); end if; \
+    perform set_config('search_path', null, true); \
+    execute statement into total, other; \
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true); \
     found := found || json_build_object('total', total, 'other', other); \
     exception when others then found := found || json_build_object('error', sqlstate, 'message', left(sqlerrm, 200)); end; end loop; end loop; \
     perform set_config('firstlight.found', array_to_json(found)::text, true); end $firstlight$";
@@ -38,7 +50,9 @@ fn guarded_statement(tenants: &Tenants) -> String {
              where d.refobjid = r.oid and d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
              and v.oid <> r.oid and v.relkind in ('v', 'm')) as x(oid)) \
          select pg_catalog.format('%I.%I', n.nspname, c.relname), exists (select from pg_catalog.pg_attribute a \
-           where a.attrelid = c.oid and a.attname = {column} and not a.attisdropped)::text \
+           where a.attrelid = c.oid and a.attname = {column} and not a.attisdropped)::text, \
+           (select pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a \
+           where a.attrelid = c.oid and a.attname = {column} and not a.attisdropped and a.atttypid < 16384) \
          from (select distinct oid from reached) as r join pg_catalog.pg_class c on c.oid = r.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
          where pg_catalog.has_any_column_privilege({role}, c.oid, 'select') and pg_catalog.has_schema_privilege({role}, n.oid, 'usage') \
          and n.nspname !~ '^pg_' and not (c.relkind = 'v' and coalesce('security_invoker=true' = any (c.reloptions) \
@@ -57,14 +71,15 @@ pub fn guarded_probe(tenants: &Tenants) -> Probe {
     Probe::new(ProbeKind::Guarded, tenants.role.as_str(), guarded_statement(tenants))
 }
 
+/// A relation with the tenants' column, and the column's type where it is PostgreSQL's own.
+type Column<'a> = (&'a str, Option<&'a str>);
+
 /// The relations in which tenants are looked for: those with the tenants' column, and those without.
-fn relations(probe: &Probe) -> Option<(Vec<String>, Vec<String>)> {
+fn relations(probe: &Probe) -> Option<(Vec<Column<'_>>, Vec<&str>)> {
     let Some(Found::Rows(rows)) = &probe.found else { return None };
-    let names = |has_column: &str| {
-        let of = rows.iter().filter(|row| text(row, 1) == Some(has_column));
-        of.filter_map(|row| text(row, 0).map(str::to_owned)).collect()
-    };
-    Some((names("true"), names("false")))
+    let of = |has_column: &'static str| rows.iter().filter(move |row| text(row, 1) == Some(has_column));
+    let with = of("true").filter_map(|row| Some((text(row, 0)?, text(row, 2)))).collect();
+    Some((with, of("false").filter_map(|row| text(row, 0)).collect()))
 }
 
 /// Returns the batch that counts, for the application's role; `None` when there is nothing to count.
@@ -77,8 +92,7 @@ pub fn tenants_batch(probe: &Probe, tenants: &Tenants) -> Option<Batch> {
     let asked = serde_json::json!({
         "setting": tenants.setting, "column": quoted(&tenants.column), "tenants": states.collect::<Vec<_>>(), "relations": relations,
     });
-    let settings = (format!("select set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true)"), Vec::new());
-    Some(batch_of(settings, "tenants", &asked, COUNT))
+    Some(batch_of(None, "tenants", &asked, COUNT))
 }
 
 #[derive(Deserialize)]
@@ -110,7 +124,7 @@ pub fn judge_tenants(database: &DatabaseName, probe: &Probe, tenants: &Tenants, 
     let rows = match answer {
         Ok(rows) => rows,
         Err(reason) => {
-            checks.extend(counted.iter().map(|relation| not_checked(relation, reason)));
+            checks.extend(counted.iter().map(|(relation, _)| not_checked(relation, reason)));
             return Some(checks);
         }
     };
@@ -118,7 +132,7 @@ pub fn judge_tenants(database: &DatabaseName, probe: &Probe, tenants: &Tenants, 
     if found.len() != counted.len() * (tenants.values.len() + 2) {
         return None;
     }
-    for (index, relation) in counted.iter().enumerate() {
+    for (index, (relation, _)) in counted.iter().enumerate() {
         let of: Vec<&Counted> = found.iter().skip(index).step_by(counted.len()).collect();
         let (outcome, detail) = judge_relation(&of, tenants);
         checks.push(Check { is_optional, ..Check::of(CheckKind::Tenants, database, relation, outcome, detail) });
@@ -131,10 +145,17 @@ fn judge_relation(found: &[&Counted], tenants: &Tenants) -> (CheckOutcome, Strin
     let (nobody, somebody) = found.split_at(2);
     let mut leaks = Vec::new();
     let mut unclear = Vec::new();
-    // An error is as good as no row: the application is told that it has no tenant.
-    let seen = nobody.iter().filter_map(|counted| if let Counted::Rows { total, .. } = counted { Some(*total) } else { None }).max();
-    if let Some(total) = seen.filter(|total| *total > 0) {
-        leaks.push(format!("{total} rows are seen without a tenant"));
+    let mut refused = Vec::new();
+    let mut seen = 0;
+    for counted in nobody {
+        match counted {
+            Counted::Rows { total, .. } => seen = seen.max(*total),
+            Counted::Error { error, .. } if is_of_the_policy(error) => refused.push(error.as_str()),
+            Counted::Error { error, message } => unclear.push(format!("without a tenant: {error}: {message}")),
+        }
+    }
+    if seen > 0 {
+        leaks.push(format!("{seen} rows are seen without a tenant"));
     }
     let mut own = 0;
     for (tenant, counted) in tenants.values.iter().zip(somebody) {
@@ -150,8 +171,22 @@ fn judge_relation(found: &[&Counted], tenants: &Tenants) -> (CheckOutcome, Strin
     } else if !unclear.is_empty() {
         (CheckOutcome::NotChecked, unclear.join("; "))
     } else {
-        (CheckOutcome::Passed, format!("{} tenants see {own} rows of their own", tenants.values.len()))
+        refused.dedup();
+        let refused =
+            if refused.is_empty() { String::new() } else { format!("; without a tenant a query is refused ({})", refused.join(", ")) };
+        (CheckOutcome::Passed, format!("{} tenants see {own} rows of their own{refused}", tenants.values.len()))
     }
+}
+
+/// Returns whether an error is the application's own answer to a query without a tenant. Our statement counts rows and nothing else, and the same
+/// one succeeds with a tenant; every other error says that nothing is known.
+///
+/// # Source
+///
+/// PostgreSQL, appendix A: 42704 `undefined_object` is what `current_setting` says of a setting that is not set; class 22 "Data Exception", as of an
+/// empty text that is read as a number; 42501 `insufficient_privilege`; P0001 `raise_exception`.
+fn is_of_the_policy(state: &str) -> bool {
+    matches!(state, "42704" | "42501" | "P0001") || state.starts_with("22")
 }
 
 #[cfg(test)]
@@ -183,11 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_a_tenant_is_as_good_as_no_row() {
-        let error = || Counted::Error { error: "42704".to_owned(), message: "unrecognized".to_owned() };
+    fn an_error_without_a_tenant_is_taken_for_no_row_where_the_policy_refuses_and_nowhere_else() {
+        let error = |state: &str| Counted::Error { error: state.to_owned(), message: "no".to_owned() };
         let rows = || Counted::Rows { total: 1, other: 0 };
-        let judge = |found: [Counted; 4]| judge_relation(&found.iter().collect::<Vec<_>>(), &tenants()).0;
-        assert_eq!(judge([error(), error(), rows(), rows()]), CheckOutcome::Passed);
-        assert_eq!(judge([error(), error(), error(), rows()]), CheckOutcome::NotChecked);
+        let judge = |found: [Counted; 4]| judge_relation(&found.iter().collect::<Vec<_>>(), &tenants());
+        let (outcome, told) = judge([error("42704"), error("22P02"), rows(), rows()]);
+        let expected = "2 tenants see 2 rows of their own; without a tenant a query is refused (42704, 22P02)";
+        assert_eq!((outcome, told.as_str()), (CheckOutcome::Passed, expected));
+        assert_eq!(judge([error("42704"), error("42704"), error("42704"), rows()]).0, CheckOutcome::NotChecked);
+        for state in ["57014", "53200", "40001", "42P01", "42883", "XX000", "55P03"] {
+            assert_eq!(judge([error(state), error("22P02"), rows(), rows()]).0, CheckOutcome::NotChecked, "{state}");
+        }
+        let leak = judge([error("57014"), Counted::Rows { total: 9, other: 0 }, rows(), rows()]);
+        assert_eq!(
+            leak,
+            (CheckOutcome::Failed, "9 rows are seen without a tenant".to_owned()),
+            "a leak that was seen is told all the same"
+        );
     }
 }

@@ -299,10 +299,7 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
     let answer = Answer { waking, ..sql::run(&mut connection, body, &options).await };
     // A role or a database may have been made or changed; the control plane learns of it.
     let lower = body.to_ascii_lowercase();
-    if answer.status == 200
-        && ["role", "user", "database", "password"].iter().any(|word| lower.contains(word))
-        && !lower.contains("pg_catalog.")
-    {
+    if answer.status == 200 && ["role", "user", "database", "password"].iter().any(|word| lower.contains(word)) && !options.is_read_only() {
         let branch =
             lock(&state.model).endpoint(&target.endpoint).filter(|endpoint| endpoint.is_read_write).map(|endpoint| endpoint.branch.clone());
         if let Some(branch) = branch {

@@ -327,7 +327,7 @@ impl Simulated {
         }
         self.model.set_endpoint_state(&target.endpoint, "active", now);
         let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), run: String::new() };
+        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), marker: String::new() };
         let mut results = Vec::with_capacity(queries.len());
         for query in &queries {
             let rows = self.statement(&mut session, query)?;
@@ -339,10 +339,15 @@ impl Simulated {
     /// Runs one statement, known by how it begins.
     fn statement(&mut self, session: &mut Session, query: &Statement<'_>) -> Result<Vec<Row>, sql::Answer> {
         let text = &*query.query;
-        if text.starts_with("select set_config(name, value, true)") {
+        if text == "set transaction read write" {
+            return Ok(Vec::new());
+        }
+        if text.starts_with("select set_config(name, value, true)")
+            || text.starts_with("select pg_catalog.set_config(s.name, s.value, true)")
+        {
             return Ok(vec![filled(["off"]); text.matches("('").count()]);
         }
-        if text.starts_with("with r as (") {
+        if text.starts_with("with recursive unsendable(oid) as (") {
             return Ok(self.catalogue(session));
         }
         if text.contains("items(kind, name, definition) as (") {
@@ -360,15 +365,13 @@ impl Simulated {
             return Ok(vec![filled(["t"])]);
         }
         if text.starts_with("select length(set_config('firstlight.sql', $1, true)") {
-            session.run = query.params.last().cloned().unwrap_or_default();
+            session.marker = query.params.last().cloned().unwrap_or_default();
             return Ok(vec![filled(["t"])]);
         }
-        if text.starts_with("create ") && text.contains(" if not exists firstlight")
-            || text.starts_with("select set_config('statement_timeout'")
-        {
+        if text.starts_with("select set_config('lock_timeout'") || text.starts_with("select pg_catalog.set_config('neon.event_triggers'") {
             return Ok(Vec::new());
         }
-        if text.starts_with("do $firstlight$") && text.contains("firstlight.after_restore") {
+        if text.starts_with("do $firstlight$") && text.contains("firstlight.sql") {
             return self.prepare(session);
         }
         if text.starts_with("do $firstlight$") {
@@ -389,7 +392,7 @@ impl Simulated {
             session.password = query.params.first().cloned();
             return Ok(vec![filled(["t"])]);
         }
-        if text.starts_with("do $$ begin execute format('alter role current_user password %L'") {
+        if text.starts_with("do $$ begin execute pg_catalog.format('alter role current_user password %L'") {
             return self.change_password(session);
         }
         if text == "select 1" {
@@ -413,7 +416,7 @@ impl Simulated {
         }
         let data = self.model.branch(&session.branch).map(|branch| branch.data.clone());
         if let Some(data) = data.and_then(|data| self.data.get_mut(&data))
-            && data.prepared_by.insert(session.run.clone())
+            && data.prepared_by.insert(session.marker.clone())
         {
             data.present.write();
         }
@@ -497,10 +500,10 @@ struct Session {
     branch: String,
     may_write: bool,
     password: Option<String>,
-    /// What is asked beside the content: the statement, its search path, and how many rows it may return.
-    probes: Vec<(String, String, u32)>,
-    /// The run that runs something on staging.
-    run: String,
+    /// What is asked beside the content: the statement, whether somebody configured it, and how many rows it may return.
+    probes: Vec<(String, bool, u32)>,
+    /// What marks that something was run on staging.
+    marker: String,
 }
 
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.

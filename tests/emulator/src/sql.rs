@@ -178,6 +178,11 @@ impl Options {
         })
     }
 
+    /// Returns whether the batch cannot have changed anything.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
     fn begin(&self) -> String {
         let mut sql = "BEGIN".to_owned();
         if let Some(level) = self.isolation {
