@@ -7,6 +7,7 @@ mod api;
 mod channels;
 mod checks;
 mod crash;
+mod hostile;
 mod kills;
 mod refusals;
 mod runbooks;

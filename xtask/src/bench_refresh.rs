@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use harness::emulator::Options;
 use harness::stack::Stack;
 
-use crate::bench_verify::{Copy, insert, postgres_on_path, ratio, shell, shown, timed, vacuum};
+use crate::bench_verify::{Copy, insert, ratio, shell, shown, timed, vacuum};
 use crate::demo::neon_time;
 use crate::shell::say;
 
@@ -22,7 +22,7 @@ const COUNTS: &str = "select format('select %L, count(*) from %I.%I;', relname, 
 
 /// Measures and prints.
 pub(crate) fn refresh(megabytes: u64) -> Result<()> {
-    let bin = postgres_on_path()?;
+    let bin = harness::paths::postgres_on_path()?;
     let options = Options { postgres_bin: Some(bin.clone()), create_ms: 100, restore_ms: 100, ..Options::default() };
     let stack = Stack::start_with(&options, &|settings, _, _| settings["wall_budget_s"] = serde_json::json!(840))?;
     let emulator = &stack.emulator;

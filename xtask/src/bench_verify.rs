@@ -2,7 +2,6 @@
 //!
 //! PostgreSQL comes from `PATH`, because its tools must fit its server. Every figure is a ratio within one run.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -89,18 +88,6 @@ pub(crate) fn timed<T>(act: impl FnOnce() -> T) -> (Duration, T) {
     (began.elapsed(), done)
 }
 
-/// Returns the folder of the PostgreSQL that is on `PATH`.
-pub(crate) fn postgres_on_path() -> Result<PathBuf> {
-    let config = Command::new("pg_config").arg("--bindir").output();
-    let said =
-        config.ok().filter(|output| output.status.success()).map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    let folders = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
-    let link = folders.iter().map(|folder| folder.join("initdb")).find(|file| file.exists());
-    let resolved = link.and_then(|file| std::fs::canonicalize(file).ok()).and_then(|file| Some(file.parent()?.to_path_buf()));
-    let found = resolved.into_iter().chain(said).find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
-    found.context("PostgreSQL's server is needed on PATH. To get it: apt-get install postgresql")
-}
-
 /// Runs a shell command and says how long it took.
 pub(crate) fn shell(command: &str) -> Result<Duration> {
     let (took, status) = timed(|| Command::new("bash").args(["-o", "pipefail", "-c", command]).stdout(Stdio::null()).status());
@@ -152,7 +139,7 @@ pub(crate) fn vacuum(emulator: &Emulator, tables: &str) -> Result<()> {
 /// Measures and prints.
 pub(crate) fn verify(megabytes: u64) -> Result<()> {
     let folder = tempfile_in_reach()?;
-    let options = Options { postgres_bin: Some(postgres_on_path()?), ..Options::default() };
+    let options = Options { postgres_bin: Some(harness::paths::postgres_on_path()?), ..Options::default() };
     let emulator = Emulator::start(folder.path(), &options)?;
     say(&format!("filling production with a table of {megabytes} MB"));
     fill(&emulator, megabytes)?;

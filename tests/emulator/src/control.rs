@@ -277,7 +277,7 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         Ok(options) => options,
         Err(answer) => return answer,
     };
-    let target = match sql::target(headers.get("neon-connection-string").map(String::as_str)) {
+    let mut target = match sql::target(headers.get("neon-connection-string").map(String::as_str)) {
         Ok(target) => target,
         Err(answer) => return answer,
     };
@@ -291,6 +291,11 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         let Some(port) = store.touch(&target.endpoint) else { return sql::error(500, "Control plane request failed") };
         (port, store.installation.clone())
     };
+    if target.is_untriggered && lock(&state.model).switches.sql_passes_options {
+        // Neon's own setting is a placeholder here; PostgreSQL's does what it does, from 17 on.
+        let own = if installation.major >= 17 { " -c event_triggers=off" } else { "" };
+        target.parameters.push(("options".to_owned(), format!("-c neon.event_triggers=off{own}")));
+    }
     let connected = Connection::connect(port, &target.role, &target.password, &target.database, &target.parameters).await;
     let mut connection = match connected {
         Ok(connection) => connection,

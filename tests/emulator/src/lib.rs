@@ -75,7 +75,7 @@ impl Emulator {
         let mut model = Model::new(options.random_seed, now());
         model.has_server = true;
         model.durations = options.durations;
-        model.pg_version = installation.major()?;
+        model.pg_version = installation.major;
         let data = Data::new(installation, options.data.clone());
         let state = Arc::new(State::new(model, data, options.api_key.clone(), options.suspend_after));
         if let Err(error) = prepare(&state, &options).await {
@@ -164,6 +164,10 @@ fn first_statements(owner: &str) -> Vec<String> {
         "grant pg_read_all_data, pg_write_all_data to neon_superuser".to_owned(),
         format!("create role neondb_owner login createdb createrole bypassrls replication in role neon_superuser password '{owner}'"),
         "create database neondb owner neondb_owner".to_owned(),
+        // Neon lets everybody switch event triggers off for a session of their own.
+        "do $$ begin if current_setting('server_version_num')::int >= 170000 then execute 'grant set on parameter event_triggers to public'; \
+         end if; end $$"
+            .to_owned(),
         format!("revoke connect on database postgres from public; grant connect on database postgres to {ADMIN}"),
     ]
 }

@@ -52,6 +52,8 @@ const SETTINGS: [&str; 17] = [
 pub(crate) struct Installation {
     bin: PathBuf,
     user: Option<(Uid, Gid)>,
+    /// The major version.
+    pub(crate) major: u32,
     /// The superuser's password.
     pub(crate) password: String,
 }
@@ -101,7 +103,7 @@ impl Installation {
         };
         fs::create_dir_all(data).with_context(|| format!("create {}", data.display()))?;
         let password = format!("admin_{}", fastrand::Rng::new().u64(..));
-        let mut installation = Self { bin: bin.to_path_buf(), user, password };
+        let mut installation = Self { bin: bin.to_path_buf(), user, password, major: 0 };
         installation.own(data)?;
         if installation.command("postgres").arg("--version").output().is_err() {
             // The other user cannot reach the binaries where they are; a copy beside the data can be reached.
@@ -114,15 +116,10 @@ impl Installation {
         if !version.status.success() {
             bail!("start postgres in {}: {}", installation.bin.display(), String::from_utf8_lossy(&version.stderr).trim());
         }
-        Ok(installation)
-    }
-
-    /// Returns the major version.
-    pub(crate) fn major(&self) -> Result<u32> {
-        let output = self.command("postgres").arg("--version").output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = String::from_utf8_lossy(&version.stdout).into_owned();
         let number = text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok());
-        number.with_context(|| format!("read the version in {text:?}"))
+        installation.major = number.with_context(|| format!("read the version in {text:?}"))?;
+        Ok(installation)
     }
 
     fn command(&self, program: &str) -> Command {

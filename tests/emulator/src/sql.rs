@@ -20,6 +20,8 @@ pub(crate) struct Target {
     pub(crate) password: String,
     pub(crate) database: String,
     pub(crate) parameters: Vec<(String, String)>,
+    /// Whether the client asks for event triggers to be off.
+    pub(crate) is_untriggered: bool,
 }
 
 /// An answer.
@@ -126,12 +128,13 @@ pub(crate) fn target(header: Option<&str>) -> Result<Target, Answer> {
     let label = host.split('.').next().unwrap_or(host);
     let endpoint = label.strip_suffix("-pooler").unwrap_or(label).to_owned();
     let skipped = ["sslmode", "channel_binding", "options", "pgbouncer"];
+    let is_untriggered = url.query_pairs().any(|(name, value)| name == "options" && value.contains("neon.event_triggers=off"));
     let parameters = url
         .query_pairs()
         .filter(|(name, _)| !skipped.contains(&name.as_ref()))
         .map(|(name, value)| (name.into_owned(), value.into_owned()))
         .collect();
-    Ok(Target { endpoint, role, password, database, parameters })
+    Ok(Target { endpoint, role, password, database, parameters, is_untriggered })
 }
 
 fn decode(text: &str) -> String {

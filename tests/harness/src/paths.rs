@@ -33,6 +33,25 @@ pub fn embedded_postgres() -> Result<PathBuf> {
     Ok(entry?.path())
 }
 
+/// Returns the folder of the PostgreSQL server that this machine has beside the one of npm.
+///
+/// # Errors
+///
+/// When there is none, with the command that installs one.
+pub fn postgres_on_path() -> Result<PathBuf> {
+    let config = std::process::Command::new("pg_config").arg("--bindir").output();
+    let said =
+        config.ok().filter(|output| output.status.success()).map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let folders = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
+    let link = folders.iter().map(|folder| folder.join("initdb")).find(|file| file.exists());
+    let resolved = link.and_then(|file| std::fs::canonicalize(file).ok()).and_then(|file| Some(file.parent()?.to_path_buf()));
+    // Where Debian and Ubuntu put a server that is on nobody's PATH.
+    let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let mut candidates = resolved.into_iter().chain(said).chain(packaged);
+    let found = candidates.find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
+    found.context("PostgreSQL's server is needed on PATH. To get it: apt-get install postgresql")
+}
+
 /// Returns `PATH` with the project's node first.
 pub fn path_with_node() -> OsString {
     let mut path = OsString::from(root().join("node_modules/.bin"));

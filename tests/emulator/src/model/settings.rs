@@ -21,6 +21,8 @@ pub struct Switches {
     pub parent_changes_at_once: bool,
     /// Reference §7.14: annotations survive a restore.
     pub annotations_survive: bool,
+    /// Neon's proxy passes the `options` of a connection string on over HTTP, as it does for the PostgreSQL protocol.
+    pub sql_passes_options: bool,
     /// Reference §1.1: a snapshot may be given a `slug`, which no other has; otherwise it is not looked at.
     pub snapshot_slugs: bool,
     /// Reference §1.2: a snapshot tells its `lsn`, which is optional.
@@ -37,6 +39,7 @@ impl Default for Switches {
             reader_without_writer: true,
             parent_changes_at_once: true,
             annotations_survive: true,
+            sql_passes_options: true,
             snapshot_slugs: true,
             snapshots_tell_lsn: true,
         }
