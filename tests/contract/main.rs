@@ -6,6 +6,7 @@
 mod bad_input;
 mod clients;
 mod defects;
+mod odd_databases;
 mod openapi;
 mod parity;
 mod receivers;

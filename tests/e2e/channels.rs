@@ -98,11 +98,11 @@ fn a_receiver_whose_answer_has_no_end_has_taken_the_notice() -> Result<()> {
 }
 
 #[test]
-fn the_wasm_stays_under_seven_hundred_kilobytes() -> Result<()> {
+fn the_wasm_stays_under_eight_hundred_and_fifty_kilobytes() -> Result<()> {
     let script =
         "process.stdout.write(String(require('zlib').gzipSync(require('fs').readFileSync('build/index_bg.wasm'), {level: 9}).length))";
     let node = std::process::Command::new(harness::paths::node()).args(["-e", script]).current_dir(harness::paths::root()).output()?;
     let size: usize = String::from_utf8(node.stdout)?.parse().context("read the size")?;
-    assert!(size < 700_000, "{size} bytes");
+    assert!(size < 850_000, "{size} bytes");
     Ok(())
 }
