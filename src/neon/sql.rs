@@ -9,7 +9,7 @@
 //! Invariants of what the database may do to us (promise G8); whoever writes SQL for a customer's
 //! database keeps them:
 //!
-//! - Every batch begins with [`PRELUDE`], which `encode` adds: names resolve in `pg_catalog` alone,
+//! - Every batch begins with `PRELUDE`, which `encode` adds: names resolve in `pg_catalog` alone,
 //!   and no timeout of the database or the role is in force.
 //! - Only configured SQL sees the path of the database. What stands around it is built before the
 //!   path is widened, and names functions with their schema and no operator at all.
