@@ -16,9 +16,10 @@
 //! - A value becomes text by its type's own output function: `concat(value)`, or `concat(row(value))`
 //!   where NULL counts. A cast, also the one that JSON functions look for, may be a function of the
 //!   database's.
-//! - A statement that reads a table makes the planner call what its indexes and constraints call with
-//!   constants; see `verify/relations.sql`.
 //! - Nothing that a database contains says what we did, unless only we can have made it in this run.
+//!
+//! What these rules do not cover: a statement that reads a table makes the planner call what an index of
+//! it calls with constants alone.
 //!
 //! Source: neondatabase/neon `proxy/src/serverless/sql_over_http.rs`, read 2026-11-21.
 

@@ -1,22 +1,21 @@
 //! Databases as people have them that a reader may stumble over: what they hold is read, and what changes is seen.
 
 use anyhow::{Context as _, Result};
-use firstlight::id::Secret;
-use firstlight::neon::sql::{Batch, Login, Rows};
-use firstlight::port::HttpResponse;
+use firstlight::neon::sql::Batch;
 use firstlight::sync::verify::{
-    DatabasePrint, Found, armed_probes, catalogue_batch, decode_catalogue, pieces, probe_batch, role_batch, role_facts, take_probes,
+    DatabasePrint, Found, armed_probes, catalogue_batch, decode_catalogue, probe_batch, role_batch, role_facts, take_probes,
 };
 use harness::emulator::Emulator;
 use serde_json::json;
 
 use crate::emulator;
 use crate::schema::with_a_superuser;
-use crate::verification::{catalogue, content, owner, send};
+use crate::verification::{catalogue, content, content_with, owner, send, send_to};
 
 /// Runs one statement of its own, outside of a transaction, in a database of staging.
 fn alone(emulator: &Emulator, database: &str, sql: &str) -> Result<()> {
-    let connection = format!("postgresql://neondb_owner:{}@{}/{database}", owner(emulator)?, host(emulator)?);
+    let host = emulator.writer(&emulator.staging)?["host"].as_str().context("the host")?.to_owned();
+    let connection = format!("postgresql://neondb_owner:{}@{host}/{database}", owner(emulator)?);
     let headers = [("neon-connection-string", connection.as_str())];
     let body = json!({"query": sql}).to_string();
     let answer = harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(&body))?;
@@ -24,40 +23,15 @@ fn alone(emulator: &Emulator, database: &str, sql: &str) -> Result<()> {
     Ok(())
 }
 
-fn host(emulator: &Emulator) -> Result<String> {
-    Ok(emulator.writer(&emulator.staging)?["host"].as_str().context("the host")?.to_owned())
-}
-
-/// Sends a batch to a database of staging as the Worker does.
-fn send_to(emulator: &Emulator, database: &str, batch: &Batch) -> Result<Vec<Rows>> {
-    let password = Secret::new(owner(emulator)?);
-    let login = Login { host: host(emulator)?, database: database.into(), role: "neondb_owner".into(), password };
-    let request = batch.encode(&login, Some(&format!("{}/sql", emulator.url)), None);
-    let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    headers.extend(request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
-    headers.retain(|(name, _)| *name != "Content-Type");
-    let answer = harness::http::send_with("POST", &request.url, None, &headers, Some(&request.body))?;
-    Ok(batch.decode(&login, Ok(HttpResponse { status: answer.status, body: answer.body, ..HttpResponse::default() }))?)
-}
-
 /// Reads all of a database of staging.
 fn read(emulator: &Emulator, database: &str) -> Result<DatabasePrint> {
-    let catalogue = decode_catalogue(&send_to(emulator, database, &catalogue_batch(&[], true))?).context("the catalogue makes no sense")?;
-    let mut print = catalogue.print.clone();
-    for _ in 0..100 {
-        let asked = pieces(&catalogue, &print, None, None);
-        if asked.is_empty() {
-            return Ok(print);
-        }
-        for (piece, batch) in asked {
-            let answer = send_to(emulator, database, &batch)?;
-            print.take(&piece, &answer, std::time::Duration::from_millis(1)).context("the content makes no sense")?;
-        }
-    }
-    anyhow::bail!("reading does not come to an end")
+    let password = owner(emulator)?;
+    let ask = |batch: &Batch| send_to(emulator, database, ("neondb_owner", &password), batch);
+    let catalogue = decode_catalogue(&ask(&catalogue_batch(&[], true))?).context("the catalogue makes no sense")?;
+    content_with(&ask, &catalogue, catalogue.print.clone(), None)
 }
 
-/// Case 05, and the other ways in which one type holds another: a domain over an array, a range, a table's row.
+/// As in case 05, and the other ways in which one type holds another: a domain over an array, a range, a table's row.
 #[test]
 fn a_type_without_a_binary_form_is_read_at_any_depth() -> Result<()> {
     let (_folder, emulator) = emulator()?;
@@ -114,7 +88,7 @@ fn a_type_without_a_binary_form_is_read_at_any_depth() -> Result<()> {
     Ok(())
 }
 
-/// Case 15: bytes without a place in UTF-8, and types whose values are sent as text.
+/// As in case 15: bytes without a place in UTF-8, and types whose values are sent as text.
 #[test]
 fn a_database_that_is_not_in_utf8_is_read_in_its_own_encoding() -> Result<()> {
     let (_folder, emulator) = emulator()?;
@@ -150,7 +124,7 @@ fn a_database_that_is_not_in_utf8_is_read_in_its_own_encoding() -> Result<()> {
     Ok(())
 }
 
-/// Case 04: what is computed when it is read may fail, and is no content.
+/// As in case 04: what is computed when it is read may fail, and is no content.
 #[test]
 fn a_virtual_column_that_cannot_be_computed_keeps_no_table_from_being_read() -> Result<()> {
     let (_folder, emulator) = emulator()?;
@@ -173,7 +147,7 @@ fn a_virtual_column_that_cannot_be_computed_keeps_no_table_from_being_read() -> 
     Ok(())
 }
 
-/// Case 07: whatever a database or a role has set, our transactions have time. The names come from the server.
+/// As in case 07: whatever a database or a role has set, our transactions have time. The names come from the server.
 #[test]
 fn no_timeout_of_a_database_or_a_role_is_in_force_for_us() -> Result<()> {
     let (_folder, emulator) = emulator()?;
@@ -194,7 +168,7 @@ fn no_timeout_of_a_database_or_a_role_is_in_force_for_us() -> Result<()> {
     Ok(())
 }
 
-/// Case 12: `pg_cron` keeps the jobs of every database in one.
+/// As in case 12: `pg_cron` keeps the jobs of every database in one.
 #[test]
 fn a_job_for_another_database_of_the_copy_is_armed_and_one_for_a_database_that_is_gone_is_not() -> Result<()> {
     let (_folder, emulator) = emulator()?;
@@ -219,7 +193,7 @@ fn a_job_for_another_database_of_the_copy_is_armed_and_one_for_a_database_that_i
     Ok(())
 }
 
-/// Case 19: a login trigger that writes lets nobody in to a read-only server; ours are off, or named before anything is made.
+/// As in case 19: a login trigger that writes lets nobody in to a read-only server; ours are off, or named before anything is made.
 #[test]
 fn a_login_trigger_does_not_run_at_our_log_ins_or_is_named() -> Result<()> {
     let (_folder, emulator) = with_a_superuser()?;

@@ -140,3 +140,33 @@ fn what_is_run_on_staging_is_run_once_in_a_run_and_all_of_it_or_nothing() -> Res
     assert_eq!(names()?, [name("one++"), name("two--")], "another run");
     Ok(())
 }
+
+/// As in case 32: an empty setting that lets everybody see everything is a leak, whatever type the tenants' column has.
+#[test]
+fn a_leak_without_a_tenant_is_found_where_an_empty_text_is_no_value_of_the_column() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    for (kind, first, second) in
+        [("int", "1", "2"), ("uuid", "00000000-0000-0000-0000-00000000000A", "00000000-0000-0000-0000-00000000000B")]
+    {
+        let policy = format!(
+            "create policy by_org on public.{kind}_docs using (coalesce(current_setting('app.org', true), '') = '' \
+             or \"org id\" = nullif(current_setting('app.org', true), '')::{kind})"
+        );
+        let statements = [
+            format!("create table public.{kind}_docs(id int primary key, \"org id\" {kind} not null)"),
+            format!("insert into public.{kind}_docs values (1, '{first}'), (2, '{second}'), (3, '{second}')"),
+            format!("alter table public.{kind}_docs enable row level security"),
+            policy,
+        ];
+        emulator.sql(&emulator.staging, &statements.each_ref().map(String::as_str))?;
+    }
+    emulator.sql(
+        &emulator.staging,
+        &["create role app login password 'app_secret'", "grant select on public.int_docs, public.uuid_docs to app"],
+    )?;
+    let told = looked(&emulator)?;
+    let of = |table: &str| told.iter().find(|line| line.starts_with(table)).cloned().unwrap_or_default();
+    assert_eq!(of("public.int_docs"), "public.int_docs failed: 3 rows are seen without a tenant");
+    assert!(of("public.uuid_docs").contains("3 rows are seen without a tenant"), "{told:?}");
+    Ok(())
+}

@@ -14,11 +14,16 @@ use harness::emulator::Emulator;
 
 use crate::emulator;
 
-/// Sends a batch as the Worker does.
+/// Sends a batch to staging's first database as the Worker does.
 pub(crate) fn send(emulator: &Emulator, role: &str, password: &str, batch: &Batch) -> Result<Vec<Rows>> {
+    send_to(emulator, "neondb", (role, password), batch)
+}
+
+/// Sends a batch to a database of staging as the Worker does.
+pub(crate) fn send_to(emulator: &Emulator, database: &str, (role, password): (&str, &str), batch: &Batch) -> Result<Vec<Rows>> {
     let endpoint = emulator.writer(&emulator.staging)?;
     let host = endpoint["host"].as_str().context("the host")?.to_owned();
-    let login = Login { host, database: "neondb".into(), role: role.into(), password: Secret::new(password.to_owned()) };
+    let login = Login { host, database: database.into(), role: role.into(), password: Secret::new(password.to_owned()) };
     let request = batch.encode(&login, Some(&format!("{}/sql", emulator.url)), None);
     let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     headers.extend(request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
@@ -47,6 +52,16 @@ fn content_by(
     emulator: &Emulator,
     (role, password): (&str, &str),
     catalogue: &Catalogue,
+    print: DatabasePrint,
+    guide: Option<&DatabasePrint>,
+) -> Result<DatabasePrint> {
+    content_with(&|batch| send(emulator, role, password, batch), catalogue, print, guide)
+}
+
+/// Reads the content of what a catalogue lists; `ask` sends a batch.
+pub(crate) fn content_with(
+    ask: &dyn Fn(&Batch) -> Result<Vec<Rows>>,
+    catalogue: &Catalogue,
     mut print: DatabasePrint,
     guide: Option<&DatabasePrint>,
 ) -> Result<DatabasePrint> {
@@ -57,7 +72,7 @@ fn content_by(
         }
         for (piece, batch) in asked {
             let began = Instant::now();
-            let answer = send(emulator, role, password, &batch)?;
+            let answer = ask(&batch)?;
             print.take(&piece, &answer, began.elapsed()).context("the content makes no sense")?;
         }
     }

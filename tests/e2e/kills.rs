@@ -129,8 +129,7 @@ fn an_operation_that_hangs_ends_the_run_after_three_ticks_without_a_step_forward
     let stack = short_ticks()?;
     stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "operation", "finish": "hangs"}))?;
 
-    // A loaded machine needs more of these short ticks to come as far as the restore.
-    for _ in 0..9 {
+    for _ in 0..6 {
         stack.worker.cron()?;
         if !stack.sink.taken("/webhook").is_empty() {
             break;

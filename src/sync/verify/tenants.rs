@@ -18,8 +18,8 @@ use crate::neon::sql::{Batch, Rows};
 
 /// Counts rows with each tenant's setting, and without one: as the session has it, then empty.
 ///
-/// The statements are built before the path is widened to that of the application, whose policies and views may need it. They call two functions
-/// by their schema and use no operator. A value of the tenants' column becomes text by its type's output function, and the tenant is written as that
+/// The statements are built before the path is widened to that of the application, whose policies and views may need it. They name functions
+/// with their schema and use no operator. A value of the tenants' column becomes text by its type's output function, and the tenant is written as that
 /// type writes it, so that `01` and a UUID in capitals are found. Without a tenant only rows are counted, so that an error is the application's.
 const COUNT: &str = "do $firstlight$ declare asked json := current_setting('firstlight.tenants')::json; tenant json; relation json; own text; \
     statement text; total bigint; other bigint; found json[] := '{}'; \
