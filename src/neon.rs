@@ -9,6 +9,7 @@
 //! Source: Neon API v2, OpenAPI document of 2026-07-13, and the recorded replies named at each item.
 
 mod call;
+pub mod message;
 pub mod sql;
 pub mod wire;
 

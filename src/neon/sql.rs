@@ -28,7 +28,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DatabaseName, RoleName, Secret};
-use crate::neon::{percent_encode, shorten};
+use crate::neon::message::{of_postgres, state_of};
+use crate::neon::percent_encode;
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
 /// How long a batch may take. The statements in it have their own, shorter limit.
@@ -108,7 +109,7 @@ pub enum SqlError {
         status: u16,
         /// The SQLSTATE; empty when Postgres did not answer.
         sqlstate: String,
-        /// The message, shortened.
+        /// The first line of the message, cut where a value would begin.
         message: String,
     },
     /// No complete reply came.
@@ -278,7 +279,8 @@ struct BatchReply {
     results: Vec<Rows>,
 }
 
-/// The body of an error; the proxy's framework writes `msg` instead of `message`.
+/// The body of an error; the proxy's framework writes `msg` instead of `message`. Its `detail`, `hint` and `where` are not
+/// read: they can have a row of the database.
 #[derive(Default, Deserialize)]
 struct ErrorReply {
     #[serde(default, alias = "msg")]
@@ -289,12 +291,9 @@ struct ErrorReply {
 
 fn answered(database: DatabaseName, response: &HttpResponse) -> SqlError {
     let error: ErrorReply = serde_json::from_str(&response.body).unwrap_or_default();
-    SqlError::Answered {
-        database,
-        status: response.status,
-        sqlstate: error.code.map(|code| shorten(&code)).unwrap_or_default(),
-        message: shorten(&error.message),
-    }
+    let sqlstate = error.code.map(|code| state_of(&code)).unwrap_or_default();
+    let message = of_postgres(&sqlstate, &error.message);
+    SqlError::Answered { database, status: response.status, sqlstate, message }
 }
 
 /// Derives the address from the host, as Neon's driver does: the first label becomes `api`.
@@ -357,6 +356,17 @@ mod tests {
         let error = batch().decode(&login(), Ok(response)).expect_err("an error");
         assert_eq!(error.to_string(), "query neondb: answered 400 42P01: relation \"x\" does not exist");
         assert!(!error.is_passing());
+    }
+
+    /// Case 35: a password that a statement gives, and the row that a constraint refuses, are in no error.
+    #[test]
+    fn an_error_of_postgres_has_nothing_of_a_row() {
+        let body = r#"{"message":"invalid input syntax for type integer: \"ann@example.com\"","code":"22P02","detail":"Failing row contains (ann).",
+            "hint":"ann","where":"COPY people, line 1: ann"}"#;
+        let response = HttpResponse { status: 400, body: body.into(), ..HttpResponse::default() };
+        let error = batch().decode(&login(), Ok(response)).expect_err("an error");
+        assert_eq!(error.to_string(), "query neondb: answered 400 22P02: invalid input syntax for type integer …");
+        assert!(!format!("{error:?}").contains("ann"), "{error:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{settings, text};
+use crate::neon::message::{of_postgres, state_of};
 use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S};
 
 /// Bytes of the tables that one request reads; one that reads more is asked alone. 1 GB takes some seconds.
@@ -33,9 +34,6 @@ pub(super) const GUARDED: usize = 5_000;
 
 /// How often a statement is asked again whose error was about the moment.
 const TRIES: u32 = 3;
-
-/// Characters of an error that are kept.
-const ERROR: usize = 200;
 
 /// Executes the statements of the setting `firstlight.probes`, and leaves their answers in `firstlight.found`.
 const EXECUTE: &str = "do $firstlight$ declare probe json; statement text; answer json; found json[] := '{}'; begin \
@@ -109,7 +107,7 @@ pub enum ProbeKind {
 pub enum Found {
     /// The rows of its answer, at most a hundred.
     Rows(Vec<Vec<Option<String>>>),
-    /// An error of Postgres: SQLSTATE and message.
+    /// An error of Postgres: SQLSTATE and what may be shown of its message.
     Error(String, String),
     /// It was not asked, and why.
     NotRun(String),
@@ -237,7 +235,10 @@ pub fn take_probes(probes: &mut [Probe], chosen: &[usize], results: &[Rows]) -> 
                 continue;
             }
             Answer::Rows { rows } => Found::Rows(rows.iter().map(|row| fields(row)).collect::<Option<_>>()?),
-            Answer::Error { error, message } => Found::Error(error, message.chars().take(ERROR).collect()),
+            Answer::Error { error, message } => {
+                let message = of_postgres(&error, &message);
+                Found::Error(state_of(&error), message)
+            }
         };
         probe.answer(found);
     }

@@ -14,6 +14,7 @@ use super::questions::quoted;
 use super::{Check, CheckKind, CheckOutcome};
 use crate::config::{Policy, Tenants};
 use crate::id::DatabaseName;
+use crate::neon::message::{of_postgres, state_of};
 use crate::neon::sql::{Batch, Rows};
 
 /// Counts rows with each tenant's setting, and without one: as the session has it, then empty.
@@ -163,7 +164,9 @@ fn judge_relation(found: &[&Counted], tenants: &Tenants) -> (CheckOutcome, Strin
             Counted::Rows { other, .. } if *other > 0 => leaks.push(format!("tenant {tenant} sees {other} rows that are not its own")),
             Counted::Rows { total: 0, .. } => unclear.push(format!("tenant {tenant} sees no row")),
             Counted::Rows { total, .. } => own += total,
-            Counted::Error { error, message } => unclear.push(format!("tenant {tenant}: {error}: {message}")),
+            Counted::Error { error, message } => {
+                unclear.push(format!("tenant {tenant}: {}: {}", state_of(error), of_postgres(error, message)));
+            }
         }
     }
     if !leaks.is_empty() {
