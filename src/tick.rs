@@ -9,38 +9,37 @@
 
 mod act;
 mod desk;
+mod drive;
 mod memory;
 mod meter;
 mod outbox;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::desk::Desk;
 use self::memory::{Memory, Unreadable};
 use self::meter::Meter;
-use crate::config::{Config, NoticeKind, Pair, secret};
+use crate::config::{Config, NoticeKind, Pair};
 use crate::id::{RunId, Secret};
 use crate::ordered;
 use crate::port::{Level, Metadata, StoreFailure, World};
 use crate::record::{self, Report};
-use crate::sync::checkpoint::{Checkpoint, Ending, Goal, RunStatus, Start};
-use crate::sync::machine::{self, Conclusion, Decision, Run};
+use crate::sync::checkpoint::{Checkpoint, Goal, RunStatus, Start};
 use crate::sync::notice;
-use crate::sync::retry::RUN_FAILED;
 use crate::sync::schedule::{self, Due};
-use crate::sync::step::{ACTIONS_PER_TICK, TICKS_WITHOUT_PROGRESS};
-use crate::time::{Timestamp, after, between, render};
+use crate::time::Timestamp;
 
 /// Subrequests that are kept back when the tick decides whether to act: one for the save that hands over, one for its repetition.
 const RESERVE: u32 = 2;
 
-/// The time between two saves of a run.
+/// Ticks that a run leads one after the other, before every run that has led fewer times three comes first.
 ///
-/// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for clocks that differ.
-const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
+/// A plain run takes one or two. One that hangs must not take the morning of the others, and two that
+/// are as far are not driven in turn, for each hand-over costs both.
+const TICKS_IN_A_ROW: u32 = 3;
 
 /// The secrets that the settings name. Missing ones are absent.
 pub type Secrets = BTreeMap<String, Secret>;
@@ -57,6 +56,8 @@ pub struct Context<'a, W: World> {
     wall: Timestamp,
     watch: Watch<'a>,
     desk: Desk,
+    /// Subrequests that are kept back to hand over the runs that are open.
+    kept_back: Cell<u32>,
 }
 
 /// What a tick did.
@@ -66,18 +67,26 @@ pub struct Summary {
     pub http_count: u32,
     /// KV operations.
     pub store_count: u32,
-    /// How the run that was driven stands; `None` when none was.
+    /// How the run that was driven first stands; `None` when none was.
     pub driven: Option<(RunId, RunStatus)>,
+    /// How the runs of other pairs stand that were driven with what was left.
+    pub also_driven: Vec<(RunId, RunStatus)>,
     /// Whether a run was left for the next tick.
     pub is_handed_over: bool,
 }
 
+/// What comes first is driven first. In this order: whether people were told its end, for what comes
+/// after that waits for every run; how often it has led [`TICKS_IN_A_ROW`] ticks; whether a person
+/// started it; its deadline.
+type Order = (bool, u32, bool, Timestamp);
+
 /// A run that wants to be driven.
 struct Candidate<'p> {
-    /// What comes first is driven first: what was not told yet, then the earliest deadline.
-    order: (bool, Timestamp),
+    order: Order,
     pair: &'p Pair,
     checkpoint: Checkpoint,
+    /// What the store held of the pair: the last run, and the ticks that have driven it.
+    seen: Option<(RunId, u32)>,
     /// The run that gives way to it, at its snapshot.
     left: Option<Checkpoint>,
 }
@@ -85,10 +94,10 @@ struct Candidate<'p> {
 impl<'a, W: World> Context<'a, W> {
     /// Prepares a tick that hands over at `wall`.
     pub fn new(world: &'a W, config: &'a Config, secrets: &'a Secrets, wall: Timestamp, watch: Watch<'a>) -> Self {
-        Self { world: Meter::new(world), config, secrets, wall, watch, desk: Desk::default() }
+        Self { world: Meter::new(world), config, secrets, wall, watch, desk: Desk::default(), kept_back: Cell::new(RESERVE) }
     }
 
-    /// Does what is due: delivers notices, then advances one pair, the one with the earliest deadline first.
+    /// Does what is due: delivers notices, then drives runs, one first and others while it waits and with what it leaves.
     pub async fn tick(&self) -> Summary {
         use crate::port::Clock as _;
         let now = self.world.now();
@@ -110,24 +119,17 @@ impl<'a, W: World> Context<'a, W> {
             }
         }
         ordered::sort_by_key(&mut candidates, |candidate: &Candidate<'_>| candidate.order);
-        let mut candidates = candidates.into_iter();
-        let first = candidates.next();
-        // The others wait for a later tick; that they will be late is told by this one.
-        for mut waiting in candidates {
+        // That those will be late that may have to wait for a later tick is told before the budget is spent.
+        for waiting in candidates.iter_mut().skip(1) {
             let known = waiting.checkpoint.outbox.len();
             self.tell_lateness(waiting.pair, &mut waiting.checkpoint, now).await;
             for id in waiting.checkpoint.outbox.split_off(known) {
                 self.list_waiting(Some(id)).await;
             }
         }
-        if let Some(candidate) = first {
-            let pair = candidate.pair;
-            let checkpoint = self.begin(candidate, now).await;
-            let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
-            self.settle_incident(pair, &checkpoint).await;
-            summary.driven = Some((checkpoint.run.clone(), checkpoint.status()));
-            summary.is_handed_over = !is_over;
-        }
+        // A run that waits until after this tick is left alone.
+        candidates.retain(|candidate| !candidate.checkpoint.waits_beyond(self.wall, now));
+        self.drive_all(candidates, now, &mut summary).await;
         self.finish(summary)
     }
 
@@ -143,8 +145,10 @@ impl<'a, W: World> Context<'a, W> {
         // A checkpoint that was lost or is old does not make people hear it twice.
         let told = memory.told.iter().filter(|notice| notice.run == checkpoint.run).map(|notice| notice.kind);
         checkpoint.lateness_told.extend(told);
-        // What comes after a run that was told waits for every run.
-        Some(Candidate { order: (checkpoint.is_published, memory.day.deadline), pair, checkpoint, left })
+        let deadline = if checkpoint.is_manual { checkpoint.deadline() } else { memory.day.deadline };
+        let order = (checkpoint.is_published, checkpoint.turns / TICKS_IN_A_ROW, checkpoint.is_manual, deadline);
+        let seen = memory.checkpoint.map(|last| (last.run, last.tick_count));
+        Some(Candidate { order, pair, checkpoint, seen, left })
     }
 
     /// Tells what there is to tell of a run that begins, and of the one that gives way to it.
@@ -210,6 +214,7 @@ impl<'a, W: World> Context<'a, W> {
                     ("kv", summary.store_count.to_string()),
                     ("subrequests", (summary.http_count + summary.store_count).to_string()),
                     ("handed_over", summary.is_handed_over.to_string()),
+                    ("also_driven", summary.also_driven.len().to_string()),
                 ],
             );
         }
@@ -303,196 +308,13 @@ impl<'a, W: World> Context<'a, W> {
         self.log(Level::Warn, "day missed", &[("pair", pair.name.to_string()), ("run", run.to_string())]);
     }
 
-    /// Drives one run, as [`Context::tick`] does, and logs what it cost.
-    pub async fn drive_one(&self, pair: &Pair, checkpoint: Checkpoint) -> (Checkpoint, bool) {
-        // Without it no incident is changed: what is told now joins the next tick's.
-        if let Err(error) = self.load_desk(pair).await {
-            self.log(Level::Warn, "incident not read", &[("error", error.to_string())]);
-        }
-        let (checkpoint, is_over) = self.drive(pair, checkpoint).await;
-        self.settle_incident(pair, &checkpoint).await;
-        let driven = Some((checkpoint.run.clone(), checkpoint.status()));
-        self.finish(Summary { driven, is_handed_over: !is_over, ..Summary::default() });
-        (checkpoint, is_over)
-    }
-
-    /// Drives a run until it is over or the budget is spent. Returns its state and whether it is over.
-    async fn drive(&self, pair: &Pair, mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
-        use crate::port::Clock as _;
-        let now = self.world.now();
-        checkpoint.tick_count += 1;
-        checkpoint.idle_tick_count += 1;
-        checkpoint.driven_until = Some(self.wall);
-        let password = pair.role_password_secret.as_ref().and_then(|name| self.secrets.get(name)).cloned();
-        let mut run = Run::new(checkpoint, password);
-        self.refuse_hopeless(pair, &mut run, now);
-        self.log(
-            Level::Info,
-            "tick drives",
-            &[
-                ("pair", pair.name.to_string()),
-                ("run", run.checkpoint.run.to_string()),
-                ("step", run.checkpoint.step.name().to_owned()),
-                ("tick", run.checkpoint.tick_count.to_string()),
-            ],
-        );
-        let wall_budget = between(now, self.wall);
-        let (mut saved_at, _) = self.save(&run.checkpoint).await;
-        self.ping_start(pair, &run.checkpoint).await;
-        // Doubled after each save that failed: a store that takes no writes must not eat the budget.
-        let mut between_saves = BETWEEN_SAVES;
-        for _ in 0..ACTIONS_PER_TICK {
-            let now = self.world.now();
-            if run.wants_save && now >= after(saved_at, between_saves) && self.has_room(1) {
-                let (at, is_saved) = self.save(&run.checkpoint).await;
-                saved_at = at;
-                run.wants_save = !is_saved;
-                between_saves = if is_saved { BETWEEN_SAVES } else { between_saves * 2 };
-            }
-            let step = run.checkpoint.step;
-            self.tell_lateness(pair, &mut run.checkpoint, now).await;
-            match machine::next(&run, pair, now) {
-                Decision::Done => {
-                    run.checkpoint.driven_until = None;
-                    self.store_pruned(&run.checkpoint).await;
-                    self.save_last(saved_at, &run.checkpoint).await;
-                    return (run.checkpoint, true);
-                }
-                Decision::Wait { until, why } => {
-                    // A clock that has jumped back must not make this tick act on what it saw long ago.
-                    if until >= self.wall || between(now, until) > wall_budget {
-                        return (self.hand_over(run, saved_at, why).await, false);
-                    }
-                    (self.watch)("waiting", json!({"until": render(until), "why": why}));
-                    // What is worth a save is saved during the wait, as soon as the key takes another write.
-                    let earliest_save = after(saved_at, between_saves);
-                    // Where no save fits any more, waiting for one would be waiting for nothing, again and again.
-                    let sleep_until = if run.wants_save && self.has_room(1) { until.min(earliest_save) } else { until };
-                    self.world.sleep(sleep_until).await;
-                }
-                Decision::Conclude(conclusion) => self.conclude(pair, &mut run, conclusion).await,
-                Decision::Act(action) => {
-                    if now >= self.wall || !self.has_room(act::cost(&action, self.channel_count(), run.checkpoint.is_manual)) {
-                        return (self.hand_over(run, saved_at, "the budget of this invocation is spent").await, false);
-                    }
-                    let outcome = self.act(pair, &mut run, &action, &mut saved_at).await;
-                    if machine::apply(&mut run, &action, outcome, pair, self.world.now()).is_err() {
-                        let ending =
-                            hopeless(format!("{}: the outcome does not belong to the action (a fault of Firstlight)", action.name()));
-                        machine::conclude(&mut run, Conclusion::End(ending), pair, self.world.now());
-                    }
-                }
-            }
-            self.tell_step(&run.checkpoint, step);
-        }
-        (self.hand_over(run, saved_at, "the actions of this invocation are spent").await, false)
-    }
-
-    /// Ends a run that cannot get anywhere.
-    fn refuse_hopeless(&self, pair: &Pair, run: &mut Run, now: Timestamp) {
-        if run.checkpoint.verdict.is_some() {
-            // Pruning that makes no progress is left for the next run.
-            // A snapshot has a time of its own, and an end that is told.
-            let is_at_snapshot = run.checkpoint.prune.is_at_snapshot();
-            let is_idle = run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !is_at_snapshot;
-            run.checkpoint.prune.is_done |= run.checkpoint.is_published && is_idle;
-            return;
-        }
-        let mut missing = vec![secret::NEON_API_KEY];
-        missing.extend(pair.role_password_secret.as_deref());
-        missing.retain(|name| !self.secrets.contains_key(*name));
-        let reason = if !missing.is_empty() {
-            format!("secret {} is not set; set it with `wrangler secret put`", missing.join(" and "))
-        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !run.checkpoint.is_trying(now) {
-            let last = run.checkpoint.errors.last().map(|error| format!("; last error: {}", error.text)).unwrap_or_default();
-            format!("{} made no step forward in {TICKS_WITHOUT_PROGRESS} ticks{last}", run.checkpoint.step.name())
-        } else {
-            return;
-        };
-        if run.checkpoint.ending.is_none() {
-            machine::conclude(run, Conclusion::End(hopeless(reason)), pair, now);
-        }
-    }
-
-    /// Takes up a conclusion; a backup that was verified is recorded.
-    async fn conclude(&self, pair: &Pair, run: &mut Run, conclusion: Conclusion) {
-        use crate::port::Clock as _;
-        let is_backup_read = matches!(conclusion, Conclusion::BackupRead(_));
-        machine::conclude(run, conclusion, pair, self.world.now());
-        if is_backup_read {
-            self.store_verified(&run.checkpoint).await;
-        }
-    }
-
-    fn tell_step(&self, checkpoint: &Checkpoint, before: crate::sync::step::Step) {
-        if checkpoint.step != before {
-            let (number, name) = (checkpoint.step.number(), checkpoint.step.name());
-            (self.watch)("step", json!({"step": number, "name": name}));
-            let facts = [("run", checkpoint.run.to_string()), ("step", name.to_owned())];
-            self.log(Level::Info, "step started", &facts);
-        }
-    }
-
-    /// Leaves the run for the next tick.
-    async fn hand_over(&self, mut run: Run, saved_at: Timestamp, why: &str) -> Checkpoint {
-        run.checkpoint.driven_until = None;
-        self.save_last(saved_at, &run.checkpoint).await;
-        let facts = [("run", run.checkpoint.run.to_string()), ("why", why.to_owned())];
-        self.log(Level::Info, "handed over", &facts);
-        (self.watch)("handed_over", json!({"why": why}));
-        run.checkpoint
-    }
-
     /// Returns whether so many subrequests are left beside those that are kept back.
     fn has_room(&self, count: u32) -> bool {
-        act::fits(self.world.total(), count, self.config.subrequest_budget)
+        act::fits(self.world.total(), count.saturating_add(self.kept_back.get() - RESERVE), self.config.subrequest_budget)
     }
 
     /// Writes a record; one that is refused as too fast is repeated where the save that hands over does not need the subrequest.
     async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
         record::write(&self.world, key, value, metadata, || self.has_room(1)).await
     }
-
-    /// Saves the checkpoint as soon as its key takes another write: a write that is refused costs a subrequest all the same.
-    async fn save_after(&self, saved_at: Timestamp, checkpoint: &Checkpoint) -> (Timestamp, bool) {
-        self.wait_for_key(saved_at).await;
-        self.save(checkpoint).await
-    }
-
-    /// Saves the checkpoint at the end of a tick, with the subrequests that were kept back for that.
-    async fn save_last(&self, saved_at: Timestamp, checkpoint: &Checkpoint) {
-        self.wait_for_key(saved_at).await;
-        self.save_where(checkpoint, || self.world.total() < self.config.subrequest_budget).await;
-    }
-
-    /// Waits until the checkpoint's key takes another write.
-    async fn wait_for_key(&self, saved_at: Timestamp) {
-        use crate::port::Clock as _;
-        let now = self.world.now();
-        let wait = between(now, after(saved_at, BETWEEN_SAVES)).min(BETWEEN_SAVES);
-        if !wait.is_zero() {
-            self.world.sleep(after(now, wait)).await;
-        }
-    }
-
-    /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is skipped: names in Neon remember the rest.
-    async fn save(&self, checkpoint: &Checkpoint) -> (Timestamp, bool) {
-        use crate::port::Clock as _;
-        let is_saved = self.save_where(checkpoint, || self.has_room(1)).await;
-        (self.world.now(), is_saved)
-    }
-
-    /// Saves the checkpoint, once more where it was refused as too fast and there is room; returns whether it is saved.
-    async fn save_where(&self, checkpoint: &Checkpoint, has_room: impl Fn() -> bool) -> bool {
-        let key = record::checkpoint_key(&checkpoint.pair);
-        let saved = record::write(&self.world, &key, &record::encode(checkpoint), None, has_room).await;
-        if let Err(error) = &saved {
-            self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
-        }
-        saved.is_ok()
-    }
-}
-
-fn hopeless(reason: String) -> Ending {
-    Ending { status: RunStatus::Failed, reason, runbook: RUN_FAILED.to_owned() }
 }

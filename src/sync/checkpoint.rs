@@ -21,6 +21,7 @@ pub use self::prune::Prune;
 pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
 use crate::config::{LONGEST_WALL_BUDGET, NoticeKind};
 use crate::id::{BranchId, BranchName, DatabaseName, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
+use crate::sync::retry::LONGEST_WAIT;
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint, Probe};
 use crate::time::{Timestamp, between, millis};
@@ -63,6 +64,9 @@ pub struct Checkpoint {
     pub tick_count: u32,
     /// Ticks since the last step forward.
     pub idle_tick_count: u32,
+    /// Ticks of the cron that it has led: others were driven with what it left.
+    #[serde(default)]
+    pub turns: u32,
     /// The step it is at.
     pub step: Step,
     /// The attempt of this step, counted from one.
@@ -338,6 +342,7 @@ impl Checkpoint {
             driven_until: None,
             tick_count: 0,
             idle_tick_count: 0,
+            turns: 0,
             step: Step::Preflight,
             attempt: 1,
             not_before: None,
@@ -392,6 +397,12 @@ impl Checkpoint {
     /// Returns whether the run is between two attempts, and its deadline allows more.
     pub fn is_trying(&self, now: Timestamp) -> bool {
         self.not_before.is_some() && now < self.deadline()
+    }
+
+    /// Returns whether nothing may be tried before a tick that hands over at `wall` has ended.
+    pub fn waits_beyond(&self, wall: Timestamp, now: Timestamp) -> bool {
+        // A longer wait than any of ours was written by a clock that was ahead.
+        self.not_before.is_some_and(|until| until >= wall && between(now, until) <= LONGEST_WAIT)
     }
 
     /// Returns whether another tick may be driving the run.

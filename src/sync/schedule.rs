@@ -170,7 +170,7 @@ fn skipped_times(index: usize, pair: &Pair, now: Timestamp) -> Vec<String> {
     found.collect()
 }
 
-/// Finds pairs whose windows overlap on one of the next seven days: one invocation advances one run, so the second waits for the first.
+/// Finds pairs whose windows overlap on one of the next seven days: one of them is driven first, and the other with what it leaves.
 fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
     let none = History::default();
     let week = |pair: &'_ Pair| -> Vec<Day> { days(pair, &none, now).take(7).filter(|day| day.has_run).collect() };
@@ -181,8 +181,8 @@ fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
             let meets = |day: &&Day| earlier.iter().any(|one| day.start_at < one.deadline && one.start_at < day.deadline);
             if let Some(day) = days.iter().find(meets) {
                 found.push(format!(
-                    "pairs[{index}].start_at: on {} the run of {} may be under way at the same time as that of {} (pairs[{other}]); one invocation \
-                     advances one run, the earliest deadline first, so leave each the time that it takes",
+                    "pairs[{index}].start_at: on {} the run of {} may be under way at the same time as that of {} (pairs[{other}]); an invocation \
+                     drives one first, and the other with the subrequests and the time that are left, so leave each the time that it takes",
                     day.date, config.pairs[index].name, config.pairs[other].name
                 ));
             }

@@ -34,6 +34,7 @@
 //! done in `requests`, `store` or `outside`, and joins the grid through [`faults::Kind::faults`].
 
 pub mod faults;
+pub mod fleet;
 pub mod grid;
 pub mod histories;
 mod kv;

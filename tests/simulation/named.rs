@@ -6,6 +6,7 @@ mod calendar;
 mod comparison;
 mod endings;
 mod errors;
+mod fleets;
 mod post;
 mod snapshots;
 mod ticks;

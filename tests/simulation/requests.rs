@@ -255,7 +255,7 @@ fn refusal(status: u16) -> String {
 }
 
 /// Returns the name of the action that a request is.
-fn action_of(request: &HttpRequest) -> &'static str {
+pub(crate) fn action_of(request: &HttpRequest) -> &'static str {
     if request.url.ends_with("/sql") {
         return query_of(&request.body);
     }
@@ -306,13 +306,13 @@ fn kind_of(action: &str) -> Kind {
 }
 
 /// Returns the tables that a batch of SQL digests.
-fn tables_in(body: &str) -> Vec<String> {
+pub(crate) fn tables_in(body: &str) -> Vec<String> {
     const BEFORE: &str = "from only ";
     let after = memchr::memmem::find_iter(body.as_bytes(), BEFORE).filter_map(|at| body.get(at + BEFORE.len()..));
     after.map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_')).collect()).collect()
 }
 
-fn api_request(request: &HttpRequest) -> neon_emulator::model::Request {
+pub(crate) fn api_request(request: &HttpRequest) -> neon_emulator::model::Request {
     let (_, rest) = request.url.split_once("/api/v2").unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.replace("%2F", "/")));
