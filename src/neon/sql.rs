@@ -165,6 +165,21 @@ impl SqlError {
         }
     }
 
+    /// Returns whether somebody knows another password: the proxy, which has no state for it, or Postgres.
+    ///
+    /// # Source
+    ///
+    /// neondatabase/neon `proxy/src/auth/mod.rs`, read 2026-11-21: "password authentication failed for user". PostgreSQL, appendix A: 28P01
+    /// `invalid_password`.
+    pub fn is_wrong_password(&self) -> bool {
+        match self {
+            Self::Answered { sqlstate, message, .. } => {
+                sqlstate == "28P01" || sqlstate.is_empty() && message.starts_with("password authentication failed")
+            }
+            Self::NoReply { .. } | Self::Undecodable { .. } => false,
+        }
+    }
+
     /// Returns whether the server had no room for what was asked: memory, or locks.
     ///
     /// # Source

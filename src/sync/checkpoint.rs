@@ -98,6 +98,9 @@ pub struct Checkpoint {
     pub roll_back: Option<Restore>,
     /// What became of the passwords of staging's roles.
     pub passwords: Passwords,
+    /// How many ways in each helper branch has refused.
+    #[serde(default)]
+    pub refused_logins: BTreeMap<BranchId, u32>,
     /// The branch on which tables were compared again, if that was necessary.
     pub check: Option<CheckBranch>,
     /// Whether helper branches get a read-write endpoint, because Neon refused a read-only one alone.
@@ -269,6 +272,12 @@ pub struct Passwords {
     pub not_kept: Vec<(RoleName, String)>,
     /// Roles that have logged in after the restore.
     pub logged_in: Vec<RoleName>,
+    /// Roles with a password that may not log in, with the reason.
+    #[serde(default)]
+    pub locked_out: Vec<(RoleName, String)>,
+    /// When a password of staging changed last: by its restore, or because a role got its own back.
+    #[serde(default, with = "millis::option")]
+    pub changed_at: Option<Timestamp>,
 }
 
 /// A branch of staging at the point where its restore ended.
@@ -357,6 +366,7 @@ impl Checkpoint {
             restore: None,
             roll_back: None,
             passwords: Passwords::default(),
+            refused_logins: BTreeMap::new(),
             check: None,
             reads_by_writer: false,
             intended_name: None,

@@ -16,6 +16,7 @@ mod conclude;
 mod contents;
 mod differences;
 mod ending;
+mod login;
 mod names;
 mod passwords;
 mod posture;
@@ -27,7 +28,7 @@ mod restore;
 mod snapshot;
 mod staging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use self::action::{Action, Purpose, Query};
@@ -35,6 +36,7 @@ pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
 pub use self::names::{RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
 use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
+pub use self::passwords::SECRET_AT;
 pub use self::prepare::after_restore_batch;
 pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
@@ -70,6 +72,10 @@ pub struct Seen {
     roles: BTreeMap<BranchId, Vec<Role>>,
     /// `None` where Neon has no password to tell.
     passwords: BTreeMap<(BranchId, RoleName), Option<Secret>>,
+    /// Which roles may log in to staging, and to which database.
+    doors: Option<passwords::Doors>,
+    /// Roles whose password staging has refused: the others come first.
+    refused: BTreeSet<RoleName>,
     operations: Option<Vec<Operation>>,
     looks: u32,
     look_at: Option<Timestamp>,
@@ -205,8 +211,10 @@ pub enum Conclusion {
     RestoreDone,
     /// The displaced branch was looked for.
     DisplacedFound(Option<BranchId>),
-    /// A role has the password it had; `false` means that this cannot be known.
-    PasswordSettled(RoleName, bool),
+    /// A role has the password it had, or why it cannot get it.
+    PasswordSettled(RoleName, Result<(), String>),
+    /// A role may not log in.
+    LockedOut(RoleName, String),
     /// The passwords of all roles were looked at.
     PasswordsDone,
     /// Some tables differ and are to be compared where nobody writes.
@@ -383,6 +391,12 @@ impl<'a> View<'a> {
             Some(password) => Ok(password.is_some()),
             None => Err(act(Call::RevealPassword(branch.clone(), role.clone()))),
         }
+    }
+
+    /// Makes sure that Neon was asked for a role's password on a branch, also where a secret holds one.
+    fn tells_password(&self, branch: &BranchId, role: &RoleName) -> Result<(), Decision> {
+        let is_known = self.seen.passwords.contains_key(&(branch.clone(), role.clone()));
+        if is_known { Ok(()) } else { Err(act(Call::RevealPassword(branch.clone(), role.clone()))) }
     }
 
     /// Returns the kind of endpoint that helper branches get.

@@ -13,7 +13,7 @@ use crate::neon::{Api, Call};
 use crate::port::{Clock as _, Http as _, Level, Recall as _, Store as _, World};
 use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, RunStatus};
-use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run};
+use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run, SECRET_AT};
 use crate::sync::notice::{self, Outgoing};
 use crate::sync::smoke::{self, Captured};
 use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
@@ -118,11 +118,11 @@ impl<W: World> Context<'_, W> {
     async fn query(&self, run: &Run, query: &Query) -> Result<Vec<Rows>, SqlError> {
         let seen = &run.seen;
         let verifying = self.config.pair(run.checkpoint.pair.as_str()).map_or(&query.role, |pair| &pair.role);
-        let password = seen.password(&query.branch, &query.role, verifying).unwrap_or_else(|| Secret::new(String::new()));
+        let password = seen.password(&query.password_of, &query.role, verifying).unwrap_or_else(|| Secret::new(String::new()));
         let login = Login { host: query.host.clone(), database: query.database.clone(), role: query.role.clone(), password };
         let displaced = if let Purpose::GivePassword(displaced) = &query.purpose { Some(displaced) } else { None };
         let old = displaced.and_then(|displaced| seen.password(displaced, &query.role, verifying));
-        let secret = old.as_ref().map(|old| (0, old));
+        let secret = old.as_ref().map(|old| (SECRET_AT, old));
         let request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);
         let result = query.batch.decode(&login, self.world.send(request).await);
         if let Err(error) = &result {

@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use harness::emulator::{Emulator, Options};
+use harness::emulator::{Emulator, Options, Protection};
 use harness::paths;
 use tempfile::TempDir;
 
@@ -30,7 +30,10 @@ fn emulator() -> Result<(TempDir, Emulator)> {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let seed =
         "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
-    let emulator = Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200, ..Options::default() })?;
+    let emulator = Emulator::start(
+        folder.path(),
+        &Options { seed, create_ms: 200, restore_ms: 200, protection: Protection::Off, ..Options::default() },
+    )?;
     Ok((folder, emulator))
 }
 

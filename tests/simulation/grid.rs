@@ -53,6 +53,13 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
             all.push((Day::Snapshot, action));
         }
     }
+    // A protected production costs other ways in, and a second role more questions.
+    let mut seen = BTreeMap::new();
+    for action in actions(scene, Day::Protected) {
+        if counted(&mut seen, &action) > of(&plain, &action.step, action.name) {
+            all.push((Day::Protected, action));
+        }
+    }
     // A bad copy is found as drift is, until both were compared where nobody writes.
     let mut seen = BTreeMap::new();
     for action in actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared) {

@@ -124,6 +124,11 @@ impl Oracle {
         }
     }
 
+    /// Production is to stay as it is: somebody has changed it before the day begins.
+    pub(crate) fn takes_production_as_it_is(&mut self, model: &Model) {
+        self.untouched = model.branch(&self.production).map(facts).unwrap_or_default();
+    }
+
     fn blame(&mut self, text: String) {
         self.violations.push(text);
     }

@@ -19,11 +19,13 @@ pub enum Day {
     RollBack,
     /// A rule keeps snapshots: one is taken of the backup, restored and compared.
     Snapshot,
+    /// Production is protected, as Neon advises: its backup has new passwords. A second role logs in as well.
+    Protected,
 }
 
 impl Day {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Plain, Self::InUse, Self::RollBack, Self::Snapshot];
+    pub const ALL: [Self; 5] = [Self::Plain, Self::InUse, Self::RollBack, Self::Snapshot, Self::Protected];
 
     fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Day {
             Self::InUse => "in_use",
             Self::RollBack => "roll_back",
             Self::Snapshot => "snapshot",
+            Self::Protected => "protected",
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::plan::{Crash, Memory, Planned};
 use crate::run::Outcome;
 use crate::scene::Scene;
 use crate::script::Happening;
-use crate::world::Event;
+use crate::world::{Event, Sim};
 
 /// Actions that faults are drawn for, with how often a run takes them.
 const ACTIONS: &[(&str, u32, Kind)] = &[
@@ -100,6 +100,20 @@ fn events(random: &mut fastrand::Rng, start: firstlight::time::Timestamp) -> Vec
     events
 }
 
+/// Draws what the project is like: a third has a protected production. What nobody could confirm of passwords is drawn too.
+fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
+    // A source of its own: what else a seed draws stays as it was.
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed_0f50_1ec7);
+    if random.u8(..3) == 0 {
+        scene.protects_production(sim);
+        let switches = &mut sim.neon.model.switches;
+        switches.readers_take_new_passwords = random.bool();
+        switches.proxy_asks_control_plane = random.bool();
+        switches.passwords_from_source = random.bool();
+    }
+    sim.neon.model.durations.secret_cache_ms = [0, 1_500, 10_000, 240_000][random.usize(..4)];
+}
+
 /// Runs the scenario of a seed.
 pub(crate) fn run(scene: &Scene, seed: u64, is_traced: bool) -> Outcome {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -119,6 +133,7 @@ pub(crate) fn run(scene: &Scene, seed: u64, is_traced: bool) -> Outcome {
     }
     sim.is_in_use = random.u8(..5) == 0;
     sim.damages = random.u8(..20) == 0;
+    draws_project(scene, &mut sim, seed);
     let start = sim.now + TimeDelta::minutes(1);
     sim.events = events(&mut random, start);
     let budget = random.usize(..12);

@@ -288,6 +288,7 @@ fn query_of(body: &str) -> &'static str {
         body if contains(body, " as k, ") => "parts",
         body if contains(body, "hashint4extended(1, ") => "content",
         body if contains(body, "rolbypassrls") => "sees_all_rows",
+        body if contains(body, "rolconnlimit") => "doors",
         body if contains(body, "alter role") => "give_password",
         _ => "log_in",
     }
@@ -297,7 +298,7 @@ fn kind_of(action: &str) -> Kind {
     match action {
         "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" | "createSnapshot" | "restoreSnapshot" => Kind::Writing,
         "deleteProjectBranch" | "deleteProjectEndpoint" | "deleteSnapshot" => Kind::Deletion,
-        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "sees_all_rows" | "give_password"
+        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "sees_all_rows" | "doors" | "give_password"
         | "log_in" => Kind::Query,
         "webhook" | "slack" | "discord" | "teams" | "pagerduty" | "http" | "healthcheck" | "email" => Kind::Notice,
         "smoke" => Kind::Smoke,

@@ -90,7 +90,8 @@ impl Scene {
         model.branch_mut(&staging).into_iter().for_each(own);
         let foreign = model.add_child(&production, "backup-20260101", start);
         assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
-        model.durations = Durations::default();
+        // The proxy hears of new passwords at once, as it mostly does; days with a protected production and seeds have it later.
+        model.durations = Durations { secret_cache_ms: 0, ..Durations::default() };
         let pair = Ids { project: model.project.clone(), production: production.clone(), staging: staging.clone() };
         let oracle = Oracle::new(&model, &production, &staging);
         let neon = Simulated::new(model, &Contents::with_tables(TABLES));
@@ -144,7 +145,7 @@ impl Scene {
         sim.refused_writes = 0;
 
         let config = match day {
-            Day::Plain | Day::InUse => &self.config,
+            Day::Plain | Day::InUse | Day::Protected => &self.config,
             Day::RollBack => &self.rolls_back,
             Day::Snapshot => &self.takes_snapshots,
         };
@@ -163,6 +164,9 @@ impl Scene {
                 sim.is_in_use = *day == Day::InUse;
                 sim.damages = *day == Day::RollBack;
                 sim.is_live = *day == Day::Snapshot;
+                if *day == Day::Protected {
+                    self.protects_production(&mut sim);
+                }
                 sim.actions = faults.is_empty().then(Vec::new);
                 sim.trace = is_traced.then(Vec::new);
                 let mut simulation = self.simulation(sim, *day);
@@ -172,6 +176,18 @@ impl Scene {
             }
             Plan::Seed(seed) => crate::random::run(self, *seed, is_traced),
         }
+    }
+
+    /// Protects production, and gives it and staging a role beside the owner.
+    pub(crate) fn protects_production(&self, sim: &mut Sim) {
+        for (branch, password) in [(&self.pair.production, "npg_appofproduction"), (&self.pair.staging, "npg_appofstaging")] {
+            let Some(branch) = sim.neon.model.branch_mut(branch) else { continue };
+            branch.is_protected = *branch.id == self.pair.production;
+            let (name, password, created_at) = ("app".to_owned(), Some(password.to_owned()), branch.created_at);
+            branch.roles.push(Role { name, in_data: password.clone(), at_first: password.clone(), password, created_at });
+        }
+        sim.neon.model.durations.secret_cache_ms = Durations::default().secret_cache_ms;
+        sim.oracle.takes_production_as_it_is(&sim.neon.model);
     }
 
     /// Runs a script: what happens when, and what goes wrong.
@@ -192,11 +208,14 @@ impl Scene {
         sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
         sim.neon.model.switches = script.switches.clone();
         (script.project)(&mut sim.neon.model);
+        if script.protects_production {
+            self.protects_production(&mut sim);
+        }
         sim.is_live = script.is_live;
         let staging = sim.neon.model.branch_mut(&self.pair.staging);
         if let (Some(name), Some(branch)) = (script.staging_role, staging) {
             let (password, created_at) = (Some("npg_stagingsown".to_owned()), branch.created_at);
-            branch.roles.push(Role { name: name.to_owned(), password, is_stale: false, created_at });
+            branch.roles.push(Role { name: name.to_owned(), in_data: password.clone(), at_first: None, password, created_at });
         }
         if let Some(rows) = script.rows {
             sim.neon.grow(rows);

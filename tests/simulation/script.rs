@@ -45,6 +45,8 @@ pub struct Script {
     pub is_live: bool,
     /// Changes the project before the day begins.
     pub project: Change,
+    /// Whether production is protected, and has a role beside the owner.
+    pub protects_production: bool,
     /// Branches that the project may have; there are seven, and one for each older backup.
     pub branch_limit: Option<usize>,
     /// A role of staging's that production does not have.
@@ -150,6 +152,7 @@ impl Default for Script {
             switches: Switches::default(),
             is_live: false,
             project: |_| {},
+            protects_production: false,
             branch_limit: None,
             staging_role: None,
             rows: None,

@@ -58,8 +58,10 @@ impl Action {
 pub struct Query {
     /// What the answer is for.
     pub purpose: Purpose,
-    /// The branch whose password is used.
+    /// The branch that is asked.
     pub branch: BranchId,
+    /// The branch whose password is used.
+    pub password_of: BranchId,
     /// The endpoint's host.
     pub host: String,
     /// The database.
@@ -91,6 +93,8 @@ pub enum Purpose {
     AfterRestore,
     /// What each tenant sees.
     Tenants,
+    /// Which roles may log in to staging, and to which databases.
+    Doors,
     /// The role gets the password it had on this branch.
     GivePassword(BranchId),
     /// Whether the role can log in.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::apply::{end, retry};
-use super::{Answer, Purpose, Query, RoleSight, Run, contents, prepare, probing, snapshot};
+use super::{Answer, Purpose, Query, RoleSight, Run, contents, login, passwords, prepare, probing, snapshot};
 use crate::config::Pair;
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::RunStatus;
-use crate::sync::retry::RUN_FAILED;
+use crate::sync::retry::{RUN_FAILED, wait_after};
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, role_facts};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, after};
 
 /// Attempts to give a role its password back, when the error is not one that passes.
 const ATTEMPTS_TO_GIVE: u32 = 3;
@@ -21,7 +21,7 @@ const LOOKS: u32 = 60;
 const LOOKS_INTO_DIFFERENCES: u32 = 3;
 
 /// Takes up the rows of a query; `None` when they make no sense.
-pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) -> Option<()> {
+pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair, now: Timestamp) -> Option<()> {
     match &query.purpose {
         Purpose::SeesAllRows => {
             let facts = role_facts(rows)?;
@@ -50,13 +50,23 @@ pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair) 
             let old = run.seen.passwords.get(&(displaced.clone(), query.role.clone())).cloned()?;
             run.seen.passwords.insert((query.branch.clone(), query.role.clone()), old);
             run.checkpoint.passwords.kept.push(query.role.clone());
+            run.checkpoint.passwords.changed_at = Some(now);
+            let_in(run, query);
         }
+        Purpose::Doors => run.seen.doors = Some(passwords::decode_doors(rows)?),
         Purpose::LogIn => {
             run.checkpoint.passwords.logged_in.push(query.role.clone());
-            run.checkpoint.idle_tick_count = 0;
+            let_in(run, query);
         }
     }
     Some(())
+}
+
+/// A role of staging's has logged in: the next one begins with short waits.
+fn let_in(run: &mut Run, query: &Query) {
+    run.seen.refused.remove(&query.role);
+    run.checkpoint.idle_tick_count = 0;
+    run.checkpoint.attempt = 1;
 }
 
 /// Takes up pieces of content, all of one side and database.
@@ -90,6 +100,20 @@ fn beside_the_content(run: &mut Run, query: &Query, error: &SqlError, pair: &Pai
 }
 
 pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
+    if login::is_refused(run, query, error, pair) {
+        return;
+    }
+    if login::may_be_remembered(run, query, error, pair, now) && run.checkpoint.may_try_again(now) {
+        if run.checkpoint.attempt > 1 {
+            // Neon may tell another password by then, where the reply to a change was lost.
+            run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
+        }
+        run.seen.refused.insert(query.role.clone());
+        // It is no error yet, and is not told as one.
+        run.checkpoint.not_before = Some(after(now, wait_after(run.checkpoint.attempt, None)));
+        run.checkpoint.attempt += 1;
+        return;
+    }
     // The endpoint may be gone: the next attempt looks, and makes another.
     run.seen.endpoints = None;
     if let Some(is_worth_another) = beside_the_content(run, query, error, pair) {
@@ -129,6 +153,7 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
             run.checkpoint.checks.push(check);
         }
         Purpose::SeesAllRows
+        | Purpose::Doors
         | Purpose::Catalogue(_)
         | Purpose::Content(..)
         | Purpose::Probes(..)

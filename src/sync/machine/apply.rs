@@ -40,7 +40,7 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
             Ok(())
         }
         (Action::Query(query), Outcome::Queried(rows)) => {
-            if queried(run, query, &rows, pair).is_none() {
+            if queried(run, query, &rows, pair, now).is_none() {
                 retry(run, &format!("query {}: the answer makes no sense", query.database), None, now);
             }
             Ok(())

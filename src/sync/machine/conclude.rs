@@ -38,16 +38,16 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             end(run, RunStatus::Succeeded, String::new(), "");
         }
         Conclusion::RestoreFound => restore_found(run),
-        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => restore_progress(run, conclusion),
-        Conclusion::PasswordSettled(role, is_kept) => {
+        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => restore_progress(run, conclusion, now),
+        Conclusion::PasswordSettled(role, result) => {
             run.checkpoint.idle_tick_count = 0;
             let passwords = &mut run.checkpoint.passwords;
-            if is_kept {
-                passwords.kept.push(role);
-            } else {
-                passwords.not_kept.push((role, "Neon does not tell its password".to_owned()));
+            match result {
+                Ok(()) => passwords.kept.push(role),
+                Err(reason) => passwords.not_kept.push((role, reason)),
             }
         }
+        Conclusion::LockedOut(role, reason) => run.checkpoint.passwords.locked_out.push((role, reason)),
         Conclusion::PasswordsDone => passwords_done(run, pair),
         Conclusion::CheckNeeded(..) | Conclusion::CheckFound(_) | Conclusion::CheckReady => check_progress(run, conclusion),
         Conclusion::Compared(checks) => compared(run, checks, pair),
@@ -107,13 +107,14 @@ fn compared(run: &mut Run, checks: Vec<Check>, pair: &Pair) {
 }
 
 /// The restore has come further.
-fn restore_progress(run: &mut Run, conclusion: Conclusion) {
+fn restore_progress(run: &mut Run, conclusion: Conclusion, now: Timestamp) {
     let Some(restore) = run.checkpoint.restore.as_mut() else { return };
     if let Conclusion::DisplacedFound(id) = conclusion {
         restore.displaced_id = id;
         return;
     }
     restore.is_done = true;
+    run.checkpoint.passwords.changed_at = Some(now);
     run.seen.forget();
 }
 
@@ -224,7 +225,15 @@ fn passwords_done(run: &mut Run, pair: &Pair) {
     if !gone.is_empty() {
         run.checkpoint.warn(format!("roles that staging had and production does not have are gone: {}", list(&gone)));
     }
-    let not_kept: Vec<RoleName> = run.checkpoint.passwords.not_kept.iter().map(|(name, _)| name.clone()).collect();
+    let locked_out = &run.checkpoint.passwords.locked_out;
+    let is_locked_out = |role: &RoleName| locked_out.iter().any(|(other, _)| other == role);
+    let not_kept: Vec<RoleName> =
+        run.checkpoint.passwords.not_kept.iter().map(|(name, _)| name.clone()).filter(|role| !is_locked_out(role)).collect();
+    if !locked_out.is_empty() {
+        let told: Vec<String> = locked_out.iter().map(|(role, reason)| format!("{role} ({reason})")).collect();
+        let text = format!("roles of staging that may not log in, which were left as production has them: {}", shortened(&told));
+        run.checkpoint.warn(text);
+    }
     if !not_kept.is_empty() {
         run.checkpoint.warn(format!("roles of staging without their old password: {}", list(&not_kept)));
     }

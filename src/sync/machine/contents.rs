@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, act, end, fail, need, probing};
+use super::login::{self, Way};
+use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, end, fail, need, probing};
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, DatabaseName, RoleName};
-use crate::neon::Call;
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{CheckBranch, Checkpoint, RunStatus, Side};
 use crate::sync::verify::{
@@ -211,27 +211,15 @@ pub(super) fn question(
     purpose: Purpose,
     batch: Batch,
 ) -> Result<Query, Decision> {
-    if !view.has_password(branch, role)? {
-        return Err(fail(format!("log in to {branch} as {role}: Neon has no password to tell and none is configured")));
-    }
-    let endpoints = view.endpoints()?;
-    let endpoint = if *branch == view.pair.staging_branch { super::writer(endpoints, branch) } else { super::reader(endpoints, branch) };
-    let Some(endpoint) = endpoint else {
-        if *branch == view.pair.staging_branch {
-            return Err(fail(format!("query staging {branch}: it has no enabled read-write endpoint, expected one")));
-        }
-        // Nothing is made on production, whatever is asked of it.
-        if *branch == view.pair.production_branch {
-            return Err(fail(format!("query production {branch}: it has no enabled endpoint, expected one")));
-        }
-        return Err(act(Call::CreateEndpoint(branch.clone(), view.endpoint_kind(), view.pair.endpoint_cu_hundredths)));
-    };
-    Ok(Query { purpose, branch: branch.clone(), host: endpoint.host.clone(), database: database.clone(), role: role.clone(), batch })
+    let Way { password_of, endpoint } = login::way(view, role, branch)?;
+    let (branch, host, database, role) = (branch.clone(), endpoint.host.clone(), database.clone(), role.clone());
+    Ok(Query { purpose, branch, password_of, host, database, role, batch })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::neon::Call;
     use crate::sync::checkpoint::tests::started;
     use crate::sync::schedule::tests::pair;
 
@@ -363,10 +351,21 @@ mod tests {
     #[test]
     fn an_endpoint_is_made_on_the_backup_and_never_on_production_or_staging() {
         use crate::id::Secret;
+        use crate::sync::checkpoint::Backup;
         use crate::sync::machine::Seen;
 
         let (pair, checkpoint) = (pair(), started());
         let configured_password = Some(Secret::new("x".to_owned()));
+        let backup = Backup {
+            id: "br-back-up-1".into(),
+            name: "backup-20261121".into(),
+            lsn: None,
+            accepted_at: checkpoint.started_at,
+            operations: Vec::new(),
+            is_ready: true,
+            is_verified: false,
+        };
+        let checkpoint = Checkpoint { backup: Some(backup), ..checkpoint };
         let seen = Seen { endpoints: Some(Vec::new()), configured_password, ..Seen::default() };
         let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: checkpoint.started_at };
         let asked = |branch: &BranchId| query(&view, branch, &database(), Purpose::Catalogue(Side::Backup), catalogue_batch(&[], false));

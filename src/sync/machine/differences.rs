@@ -63,6 +63,7 @@ impl Looked {
             | Purpose::Probes(..)
             | Purpose::AfterRestore
             | Purpose::Tenants
+            | Purpose::Doors
             | Purpose::GivePassword(_)
             | Purpose::LogIn => return None,
         }

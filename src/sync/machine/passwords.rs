@@ -3,11 +3,17 @@
 //! The displaced branch still knows them. Each role changes its own password, logged in with the one that the restore brought, because
 //! that needs no privilege over other roles.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, View, need, writer};
-use crate::id::{BranchId, RoleName};
-use crate::neon::sql::Batch;
+use std::collections::BTreeMap;
+
+use super::{Action, Conclusion, Decision, Purpose, Query, View, contents, need, writer};
+use crate::id::{BranchId, DatabaseName, RoleName};
+use crate::neon::sql::{Batch, Rows};
 use crate::neon::wire::Role;
+use crate::ordered;
 use crate::sync::checkpoint::Restore;
+
+/// The statement of a password's batch that gets the password as its parameter.
+pub const SECRET_AT: usize = 0;
 
 /// Decides the next action for the passwords.
 pub(super) fn next(view: &View<'_>, restore: &Restore) -> Decision {
@@ -17,20 +23,84 @@ pub(super) fn next(view: &View<'_>, restore: &Restore) -> Decision {
     let staging = &view.pair.staging_branch;
     let before = need!(view.roles(displaced));
     let present = need!(view.roles(staging));
-    for role in common(before, present) {
+    let mut roles: Vec<&RoleName> = common(before, present).collect();
+    // One whose password the proxy has not heard of yet does not hold up the others.
+    ordered::sort_by_key(&mut roles, |role| view.seen.refused.contains(*role));
+    for role in roles {
         if view.checkpoint.passwords.kept.contains(role) || is_given_up(view, role) {
             continue;
         }
+        let door = need!(door(view, role));
+        if let Err(reason) = &door
+            && !is_locked_out(view, role)
+        {
+            return Decision::Conclude(Conclusion::LockedOut(role.clone(), reason.clone()));
+        }
         let had = need!(known(view, displaced, role));
         let has = need!(known(view, staging, role));
+        let settled = |result: Result<(), String>| Decision::Conclude(Conclusion::PasswordSettled(role.clone(), result));
         // Settled one by one: the next tick need not ask again.
-        return match (had, has) {
-            (Some(had), Some(has)) if had != has => give(view, displaced, role),
-            (Some(_), Some(_)) => Decision::Conclude(Conclusion::PasswordSettled(role.clone(), true)),
-            _ => Decision::Conclude(Conclusion::PasswordSettled(role.clone(), false)),
+        return match (had, has, door) {
+            (Some(had), Some(has), _) if had == has => settled(Ok(())),
+            (Some(_), Some(_), Ok(database)) => give(view, displaced, role, database),
+            (Some(_), Some(_), Err(reason)) => settled(Err(format!("it may not log in: {reason}"))),
+            _ => settled(Err("Neon does not tell its password".to_owned())),
         };
     }
     Decision::Conclude(Conclusion::PasswordsDone)
+}
+
+/// Returns the database in which a role is tried, or why it may not log in.
+///
+/// The verifying role needs no look: it reads every database that is compared.
+pub(super) fn door(view: &View<'_>, role: &RoleName) -> Result<Result<DatabaseName, String>, Decision> {
+    let compared = &view.checkpoint.databases;
+    if let Some(first) = compared.first().filter(|_| *role == view.pair.role) {
+        return Ok(Ok(first.clone()));
+    }
+    let Some(doors) = &view.seen.doors else {
+        let Some(first) = compared.first() else { return Ok(Err("no database is compared".to_owned())) };
+        return Err(contents::query(view, &view.pair.staging_branch, first, Purpose::Doors, doors_batch()));
+    };
+    Ok(match doors.get(role) {
+        None => Err("PostgreSQL does not know it".to_owned()),
+        Some(Err(reason)) => Err(reason.clone()),
+        Some(Ok(open)) => {
+            let found = compared.iter().find(|database| open.contains(database)).or(open.first());
+            found.cloned().ok_or_else(|| "no database lets it connect".to_owned())
+        }
+    })
+}
+
+/// The databases that let a role connect, or why it may not log in, by role.
+pub(super) type Doors = BTreeMap<RoleName, Result<Vec<DatabaseName>, String>>;
+
+/// Asks which roles may log in, and where. What would refuse a role for ever is told here at once; a refusal would not say for how long.
+fn doors_batch() -> Batch {
+    Batch { statements: vec![(DOORS.to_owned(), Vec::new())], is_read_only: true }
+}
+
+const DOORS: &str = "select r.rolname::text, \
+    case when not r.rolcanlogin then 'NOLOGIN' when r.rolvaliduntil <= now() then 'its password has ended: VALID UNTIL ' || r.rolvaliduntil::text \
+    when r.rolconnlimit = 0 and not r.rolsuper then 'CONNECTION LIMIT 0' end, \
+    (select json_agg(d.datname order by d.datname)::text from pg_catalog.pg_database d \
+    where d.datallowconn and d.datconnlimit <> 0 and has_database_privilege(r.oid, d.oid, 'connect')) \
+    from pg_catalog.pg_roles r where r.rolname !~ '^pg_'";
+
+/// Reads which roles may log in; `None` when the answer makes no sense.
+pub(super) fn decode_doors(results: &[Rows]) -> Option<Doors> {
+    let mut doors = Doors::new();
+    for row in &results.first()?.rows {
+        let [Some(role), reason, databases] = row.as_slice() else { return None };
+        let open: Vec<String> = databases.as_deref().map_or(Some(Vec::new()), |text| serde_json::from_str(text).ok())?;
+        let open = open.iter().map(|name| DatabaseName::from(name.as_str())).collect();
+        doors.insert(role.as_str().into(), reason.clone().map_or(Ok(open), Err));
+    }
+    Some(doors)
+}
+
+fn is_locked_out(view: &View<'_>, role: &RoleName) -> bool {
+    view.checkpoint.passwords.locked_out.iter().any(|(name, _)| name == role)
 }
 
 /// Returns the roles with a password that both sides have.
@@ -56,11 +126,10 @@ fn known<'a>(view: &'a View<'_>, branch: &BranchId, role: &RoleName) -> Result<O
 /// The role sets its own password.
 ///
 /// The password travels as a parameter and is put into the statement by the server, so that it stands in no logged statement.
-fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName) -> Decision {
+fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName, database: DatabaseName) -> Decision {
     let endpoints = need!(view.endpoints());
     let staging = &view.pair.staging_branch;
     let Some(endpoint) = writer(endpoints, staging) else { return Decision::Conclude(Conclusion::PasswordsDone) };
-    let Some(database) = view.checkpoint.databases.first() else { return Decision::Conclude(Conclusion::PasswordsDone) };
     let statements = vec![
         ("select length(set_config('firstlight.password', $1, true)) > 0".to_owned(), Vec::new()),
         (
@@ -72,8 +141,9 @@ fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName) -> Decision {
     Decision::Act(Action::Query(Box::new(Query {
         purpose: Purpose::GivePassword(displaced.clone()),
         branch: staging.clone(),
+        password_of: staging.clone(),
         host: endpoint.host.clone(),
-        database: database.clone(),
+        database,
         role: role.clone(),
         batch: Batch { statements, is_read_only: false },
     })))

@@ -125,6 +125,7 @@ fn sees_all_rows(view: &View<'_>, endpoints: &[Endpoint]) -> Option<Decision> {
             Some(Decision::Act(Action::Query(Box::new(Query {
                 purpose: Purpose::SeesAllRows,
                 branch: production.clone(),
+                password_of: production.clone(),
                 host: endpoint.host.clone(),
                 database,
                 role: view.pair.role.clone(),

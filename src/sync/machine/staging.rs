@@ -1,9 +1,11 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
 use super::differences::Different;
-use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, prepare, restore, writer};
+use super::{
+    Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, passwords, prepare, restore, writer,
+};
 use crate::config::OnMismatch;
-use crate::id::{BranchName, RoleName};
+use crate::id::{BranchName, DatabaseName, RoleName};
 use crate::neon::sql::Batch;
 use crate::neon::{Call, CreateBranch, RestoreBranch};
 use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
@@ -61,27 +63,34 @@ fn staging_name(view: &View<'_>) -> String {
 /// Logs in to staging as each role that kept its password.
 fn log_in(view: &View<'_>) -> Option<Decision> {
     let passwords = &view.checkpoint.passwords;
-    let role = passwords.kept.iter().find(|role| !passwords.logged_in.contains(role))?;
+    let is_left = |role: &&RoleName| !passwords.logged_in.contains(role) && !passwords.locked_out.iter().any(|(other, _)| other == *role);
+    let left = || passwords.kept.iter().filter(is_left);
+    let role = left().find(|role| !view.seen.refused.contains(*role)).or_else(|| left().next())?;
     let staging = &view.pair.staging_branch;
     match view.has_password(staging, role) {
         Ok(true) => {}
         Ok(false) => return None,
         Err(decision) => return Some(decision),
     }
-    Some(log_in_as(view, role))
+    match passwords::door(view, role) {
+        Ok(Ok(database)) => Some(log_in_as(view, role, database)),
+        Ok(Err(reason)) => Some(Decision::Conclude(Conclusion::LockedOut(role.clone(), reason))),
+        Err(decision) => Some(decision),
+    }
 }
 
-fn log_in_as(view: &View<'_>, role: &RoleName) -> Decision {
+fn log_in_as(view: &View<'_>, role: &RoleName, database: DatabaseName) -> Decision {
     let endpoints = need!(view.endpoints());
     let staging = &view.pair.staging_branch;
-    let (Some(endpoint), Some(database)) = (writer(endpoints, staging), view.checkpoint.databases.first()) else {
+    let Some(endpoint) = writer(endpoints, staging) else {
         return fail(format!("log in to staging {staging}: it has no enabled read-write endpoint, expected one"));
     };
     Decision::Act(Action::Query(Box::new(Query {
         purpose: Purpose::LogIn,
         branch: staging.clone(),
+        password_of: staging.clone(),
         host: endpoint.host.clone(),
-        database: database.clone(),
+        database,
         role: role.clone(),
         batch: Batch { statements: vec![("select 1".to_owned(), Vec::new())], is_read_only: true },
     })))

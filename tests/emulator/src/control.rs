@@ -8,9 +8,8 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::faults::Planned;
-use crate::model::{Database, Durations, Effect, Role, Switches};
-use crate::postgres::ADMIN;
-use crate::scram;
+use crate::model::{Durations, Effect, Switches};
+use crate::passwords::{learn, tell_passwords};
 use crate::server::{State, lock, now};
 use crate::sql::{self, Answer};
 use crate::wire::Connection;
@@ -155,103 +154,6 @@ pub(crate) async fn start(state: &State, endpoint: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tells the compute of a branch the passwords that it does not know.
-async fn tell_passwords(state: &State, branch: &str) -> Result<()> {
-    let (untold, writer) = {
-        let model = lock(&state.model);
-        let found = model.branch(branch).context("find the branch")?;
-        let untold: Vec<(String, String)> =
-            found.roles.iter().filter(|role| role.is_stale).filter_map(|role| Some((role.name.clone(), role.password.clone()?))).collect();
-        (untold, model.writer_of(branch).map(|endpoint| endpoint.id.clone()))
-    };
-    if untold.is_empty() {
-        return Ok(());
-    }
-    let (port, installation) = {
-        let store = state.data.lock().await;
-        let Some(compute) = writer.and_then(|id| store.compute(&id)) else { return Ok(()) };
-        (compute.server.port, store.installation.clone())
-    };
-    let mut admin = installation.admin(port, "postgres").await?;
-    for (role, password) in &untold {
-        let sql = format!("alter role {} password {}", identifier(role), literal(password));
-        admin.script(&sql).await.with_context(|| format!("set the password of {role}"))?;
-    }
-    let mut model = lock(&state.model);
-    if let Some(branch) = model.branch_mut(branch) {
-        for role in &mut branch.roles {
-            role.is_stale &= !untold.iter().any(|(name, _)| *name == role.name);
-        }
-    }
-    Ok(())
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Brings roles and databases that were made with SQL into the model, as Neon's control plane does.
-pub(crate) async fn refresh_catalog(state: &State, branch: &str) {
-    let writer = lock(&state.model).writer_of(branch).map(|endpoint| endpoint.id.clone());
-    let (port, installation) = {
-        let store = state.data.lock().await;
-        let Some(compute) = writer.and_then(|id| store.compute(&id)) else { return };
-        (compute.server.port, store.installation.clone())
-    };
-    if let Err(error) = learn(state, branch, port, &installation, &[]).await {
-        eprintln!("neon-emulator: roles and databases of {branch} could not be read: {error:#}");
-    }
-}
-
-/// Reads roles and databases, and finds out which of the texts became whose password.
-async fn learn(state: &State, branch: &str, port: u16, installation: &crate::postgres::Installation, texts: &[String]) -> Result<()> {
-    let mut admin = installation.admin(port, "postgres").await?;
-    let roles = admin
-        .query(
-            "select rolname, rolpassword from pg_authid where rolcanlogin and rolname <> $1 and rolname !~ '^pg_' order by oid",
-            &[Some(ADMIN.to_owned())],
-        )
-        .await?;
-    let databases = admin
-        .query(
-            "select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate and datname <> 'postgres' order by oid",
-            &[],
-        )
-        .await?;
-    let at = now();
-    let mut model = lock(&state.model);
-    let Some(found) = model.branch_mut(branch) else { return Ok(()) };
-    let mut present = Vec::new();
-    for row in roles.rows {
-        let [Some(name), verifier] = row.as_slice() else { continue };
-        present.push(name.clone());
-        let new = verifier.as_ref().and_then(|verifier| texts.iter().find(|text| scram::is_password(verifier, text)));
-        match found.roles.iter_mut().find(|role| role.name == *name) {
-            Some(role) => {
-                if let Some(text) = new {
-                    role.password = Some(text.clone());
-                    role.is_stale = false;
-                }
-            }
-            None => found.roles.push(Role { name: name.clone(), password: new.cloned(), is_stale: false, created_at: at }),
-        }
-    }
-    found.roles.retain(|role| present.contains(&role.name));
-    let mut listed = Vec::new();
-    for row in databases.rows {
-        let [Some(name), Some(owner)] = row.as_slice() else { continue };
-        let known = found.databases.iter().find(|database| database.name == *name).cloned();
-        let id = 2_000 + u64::try_from(listed.len()).unwrap_or(0);
-        listed.push(known.unwrap_or(Database { id, name: name.clone(), owner: owner.clone(), created_at: at }));
-    }
-    found.databases = listed;
-    Ok(())
-}
-
 /// Runs a script on production as its owner, before anything is served.
 pub(crate) async fn seed(state: &State, branch: &str, script: &str) -> Result<()> {
     let (endpoint, password) = {
@@ -291,12 +193,17 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         let Some(port) = store.touch(&target.endpoint) else { return sql::error(500, "Control plane request failed") };
         (port, store.installation.clone())
     };
+    let admitted = {
+        let model = lock(&state.model);
+        model.endpoint(&target.endpoint).map(|endpoint| model.admits(endpoint, &target.role, &target.password, now()))
+    };
+    let Some(Some(password)) = admitted else { return sql::wrong_password(&target.role) };
     if target.is_untriggered && lock(&state.model).switches.sql_passes_options {
         // Neon's own setting is a placeholder here; PostgreSQL's does what it does, from 17 on.
         let own = if installation.major >= 17 { " -c event_triggers=off" } else { "" };
         target.parameters.push(("options".to_owned(), format!("-c neon.event_triggers=off{own}")));
     }
-    let connected = Connection::connect(port, &target.role, &target.password, &target.database, &target.parameters).await;
+    let connected = Connection::connect(port, &target.role, &password, &target.database, &target.parameters).await;
     let mut connection = match connected {
         Ok(connection) => connection,
         Err(failure) => return sql::postgres_error(&failure, true),

@@ -11,6 +11,7 @@ mod control;
 mod data;
 mod faults;
 pub mod model;
+mod passwords;
 mod postgres;
 mod scram;
 mod server;

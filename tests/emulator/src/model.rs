@@ -13,6 +13,7 @@ mod objects;
 mod operations;
 mod render;
 mod routes;
+mod secrets;
 mod settings;
 mod snapshots;
 
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 pub use self::objects::{Branch, Database, Endpoint, Role, Snapshot, Unpacked};
 pub use self::operations::{Finish, Operation};
 pub use self::routes::route_name;
+pub use self::secrets::Remembered;
 pub use self::settings::{Durations, Limits, Switches};
 
 /// An instant.
@@ -309,7 +311,8 @@ impl Model {
         let (word, thing, number) = (model.word(&WORDS), model.word(&THINGS), model.random.u32(10_000_000..99_999_999));
         model.project = format!("{word}-{thing}-{number}");
         let id = model.id("br");
-        let role = Role { name: "neondb_owner".to_owned(), password: Some(model.password()), is_stale: true, created_at: now };
+        let role =
+            Role { name: "neondb_owner".to_owned(), password: Some(model.password()), in_data: None, at_first: None, created_at: now };
         let database = Database { id: model.number(), name: "neondb".to_owned(), owner: role.name.clone(), created_at: now };
         let mut branch = model.blank_branch(id.clone(), "production".to_owned(), now);
         branch.is_default = true;
@@ -371,6 +374,7 @@ impl Model {
             expires_at: None,
             annotation: BTreeMap::new(),
             roles: Vec::new(),
+            remembered: BTreeMap::new(),
             databases: Vec::new(),
             data,
             unpacked: None,

@@ -235,7 +235,7 @@ async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
     let route = route_name(&asked.method, &path);
     if matches!(route, "listProjectBranchRoles" | "listProjectBranchDatabases") {
         let branch = path.split('/').nth(4).unwrap_or_default().to_owned();
-        crate::control::refresh_catalog(state, &branch).await;
+        crate::passwords::refresh_catalog(state, &branch).await;
     }
     let body = serde_json::from_str(&asked.body).unwrap_or(Value::Null);
     let request = Request { method: asked.method.clone(), path, query: asked.query.clone(), body };

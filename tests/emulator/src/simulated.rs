@@ -167,6 +167,10 @@ impl Simulated {
         for branch in model.branches.iter_mut().filter(|branch| branch.parent.is_some()) {
             branch.parent_lsn = Some(Lsn(FIRST_POSITION));
         }
+        for role in model.branches.iter_mut().flat_map(|branch| &mut branch.roles) {
+            role.in_data.clone_from(&role.password);
+            role.at_first.clone_from(&role.password);
+        }
         let whole = Data { first: contents.clone(), present: contents.clone(), is_whole: true, prepared_by: BTreeSet::new() };
         let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
         Self {
@@ -318,16 +322,23 @@ impl Simulated {
             let text = "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.";
             return Err(sql::error(500, text));
         }
-        let is_known = found.roles.iter().any(|role| role.name == target.role && role.password.as_deref() == Some(&target.password));
-        if !is_known {
-            return Err(sql::error(400, &format!("password authentication failed for user \"{}\"", target.role)));
+        let Some(password) = self.model.admits(endpoint, &target.role, &target.password, now) else {
+            return Err(sql::wrong_password(&target.role));
+        };
+        if endpoint.is_read_write {
+            let untold = self.model.untold(&branch);
+            self.model.told(&branch, &untold);
         }
+        if !self.model.compute_knows(&branch, &target.role, &password) {
+            return Err(sql::refused_by_compute(&target.role));
+        }
+        let found = self.model.branch(&branch).ok_or_else(no_endpoint)?;
         if !found.databases.iter().any(|database| database.name == target.database) {
             return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
         }
         self.model.set_endpoint_state(&target.endpoint, "active", now);
         let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), marker: String::new() };
+        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), marker: String::new(), now };
         let mut results = Vec::with_capacity(queries.len());
         for query in &queries {
             let rows = self.statement(&mut session, query)?;
@@ -341,6 +352,11 @@ impl Simulated {
         let text = &*query.query;
         if text == "set transaction read write" {
             return Ok(Vec::new());
+        }
+        if text.starts_with("select r.rolname::text, ") {
+            let roles = self.model.branch(&session.branch).into_iter().flat_map(|branch| &branch.roles);
+            let row = |name: &String| vec![Some(name.clone().into()), None, Some(format!("[\"{DATABASE}\"]").into())];
+            return Ok(roles.map(|role| row(&role.name)).collect());
         }
         if text.starts_with("select set_config(name, value, true)")
             || text.starts_with("select pg_catalog.set_config(s.name, s.value, true)")
@@ -428,11 +444,7 @@ impl Simulated {
         if !session.may_write {
             return Err(failure("25006", "cannot execute ALTER ROLE in a read-only transaction"));
         }
-        let branch = self.model.branch_mut(&session.branch);
-        let role = branch.and_then(|branch| branch.roles.iter_mut().find(|role| role.name == session.role));
-        if let Some(role) = role {
-            role.password.clone_from(&session.password);
-        }
+        self.model.password_changed(&session.branch, &session.role, session.password.as_deref(), session.now);
         Ok(Vec::new())
     }
 
@@ -504,6 +516,7 @@ struct Session {
     probes: Vec<(String, bool, u32)>,
     /// What marks that something was run on staging.
     marker: String,
+    now: Timestamp,
 }
 
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.

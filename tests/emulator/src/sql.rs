@@ -81,6 +81,19 @@ fn error_body(message: &str, fields: &BTreeMap<u8, String>) -> Value {
     Value::Object(body)
 }
 
+/// Writes that the proxy knows another password.
+///
+/// Source: PROXY `auth/mod.rs`: "password authentication failed for user '{0}'", without a state.
+pub(crate) fn wrong_password(role: &str) -> Answer {
+    error(400, &format!("password authentication failed for user '{role}'"))
+}
+
+/// Writes that the compute knows another password than the proxy, as Postgres' refusal of a connection.
+pub(crate) fn refused_by_compute(role: &str) -> Answer {
+    let fields = [(b'C', "28P01".to_owned()), (b'S', "FATAL".to_owned())].into();
+    Answer::new(500, error_body(&format!("password authentication failed for user \"{role}\""), &fields).to_string())
+}
+
 /// Writes an error that Postgres has in the middle of a session.
 pub(crate) fn server_error(code: &str, message: &str) -> Answer {
     let fields = [(b'C', code.to_owned()), (b'S', "ERROR".to_owned())].into();
@@ -97,9 +110,6 @@ pub(crate) fn postgres_error(failure: &PgError, is_connecting: bool) -> Answer {
     };
     let fields: BTreeMap<u8, String> = fields.iter().map(|(letter, text)| (*letter, text.clone())).collect();
     let code = fields.get(&b'C').map(String::as_str).unwrap_or_default();
-    if is_connecting && matches!(code, "28P01" | "28000") {
-        return error(400, &failure.message());
-    }
     let status = if is_connecting && code != "3D000" { 500 } else { 400 };
     Answer::new(status, error_body(&failure.message(), &fields).to_string())
 }

@@ -122,6 +122,13 @@ impl Model {
         branch.is_protected = asked["protected"].as_bool().unwrap_or(false);
         branch.expires_at = expiry(&asked["expires_at"], now)?;
         branch.roles.clone_from(&parent.roles);
+        for role in &mut branch.roles {
+            if point != Point::Head {
+                // The data is older than the last change of a password, and the control plane is not.
+                role.as_at_first();
+            }
+            role.at_first.clone_from(&role.in_data);
+        }
         branch.databases.clone_from(&parent.databases);
         if let Some(map) = body["annotation_value"].as_object() {
             branch.annotation = map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
@@ -130,7 +137,6 @@ impl Model {
             // Source: Neon guides, protected branches: branches made from a protected branch get new passwords.
             for role in &mut branch.roles {
                 role.password = Some(self.password());
-                role.is_stale = true;
             }
         }
         self.branches.push(branch);
@@ -331,7 +337,8 @@ impl Model {
             branch.updated_at = now;
             branch.last_reset_at = Some(now);
             branch.databases.clone_from(&source.databases);
-            branch.roles = restored_roles(&target, &source, from_source);
+            branch.roles = restored_roles(&target, &source, point, from_source);
+            branch.remember_before(&target.roles, now);
             branch.data = data;
             if !survive {
                 branch.annotation.clear();
@@ -431,15 +438,17 @@ impl Model {
 }
 
 /// Returns the roles that a restored branch has, with the passwords that the switch says.
-fn restored_roles(target: &Branch, source: &Branch, from_source: bool) -> Vec<super::Role> {
+fn restored_roles(target: &Branch, source: &Branch, point: Point, from_source: bool) -> Vec<super::Role> {
     let mut roles = source.roles.clone();
     for role in &mut roles {
+        if point != Point::Head {
+            role.as_at_first();
+        }
+        role.at_first.clone_from(&role.in_data);
         let own = target.roles.iter().find(|own| own.name == role.name).filter(|_| !from_source);
         if let Some(own) = own {
             role.password.clone_from(&own.password);
         }
-        // The compute is told, whichever it is.
-        role.is_stale = role.password.is_some();
     }
     roles
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::operations::{Start, Then};
 use super::render::{EndpointBody, RoleBody};
-use super::{ApiError, Effect, Endpoint, Model, Request, Response, Timestamp};
+use super::{ApiError, Effect, Endpoint, Model, Request, Response, Timestamp, milliseconds};
 
 /// A listing of endpoints.
 #[derive(Serialize)]
@@ -228,10 +228,12 @@ impl Model {
         self.show_role(branch, role)?;
         self.check_idle()?;
         let password = self.password();
-        let found = self.branch_mut(branch).and_then(|branch| branch.roles.iter_mut().find(|found| found.name == role));
-        if let Some(found) = found {
-            found.password = Some(password.clone());
-            found.is_stale = true;
+        let until = now + milliseconds(self.durations.secret_cache_ms);
+        if let Some(branch) = self.branch_mut(branch)
+            && let Some(found) = branch.roles.iter_mut().find(|found| found.name == role)
+        {
+            let old = found.password.replace(password.clone());
+            branch.remember(role, old, Some(until), now);
         }
         let operation = self.start_operation(
             Start {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::secrets::Remembered;
 use super::{Lsn, Timestamp};
 
 /// A branch.
@@ -41,6 +42,8 @@ pub struct Branch {
     pub annotation: BTreeMap<String, String>,
     /// Its roles, with their passwords where they are known.
     pub roles: Vec<Role>,
+    /// Passwords that the proxy still has although they were changed, by role.
+    pub remembered: BTreeMap<String, Remembered>,
     /// Its databases.
     pub databases: Vec<Database>,
     /// Which data it has: changes with each restore.
@@ -100,8 +103,10 @@ pub struct Role {
     pub name: String,
     /// Its password; `None` where it was set without the control plane seeing it.
     pub password: Option<String>,
-    /// Whether the compute does not know this password yet.
-    pub is_stale: bool,
+    /// The password that the data holds, as far as known.
+    pub in_data: Option<String>,
+    /// The password that the data held when the branch was made or restored last.
+    pub at_first: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }

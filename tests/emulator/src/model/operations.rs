@@ -207,6 +207,7 @@ impl Model {
                     branch.state_changed_at = now;
                     branch.updated_at = now;
                 }
+                self.restored_secrets(&id, now);
             }
             Then::Reparent(id, parent) => {
                 if let Some(branch) = self.branch_mut(&id) {

@@ -27,6 +27,12 @@ pub struct Switches {
     pub snapshot_slugs: bool,
     /// Reference §1.2: a snapshot tells its `lsn`, which is optional.
     pub snapshots_tell_lsn: bool,
+    /// A read-only compute knows the passwords that its branch got from the control plane, as those
+    /// of a protected branch's children; otherwise it has those of its data, which it cannot change.
+    pub readers_take_new_passwords: bool,
+    /// The proxy lets nobody through who has not the control plane's password; otherwise the compute
+    /// alone decides.
+    pub proxy_asks_control_plane: bool,
 }
 
 impl Default for Switches {
@@ -42,6 +48,8 @@ impl Default for Switches {
             sql_passes_options: true,
             snapshot_slugs: true,
             snapshots_tell_lsn: true,
+            readers_take_new_passwords: false,
+            proxy_asks_control_plane: true,
         }
     }
 }
@@ -56,11 +64,16 @@ pub struct Durations {
     pub restore_ms: i64,
     /// Everything else, milliseconds.
     pub other_ms: i64,
+    /// How long the proxy goes on with a password that was changed, milliseconds.
+    ///
+    /// Source: neondatabase/neon `proxy`, read 2026-11-21: the cache keeps a secret for 4 minutes, and
+    /// is told of most changes. How soon is not known.
+    pub secret_cache_ms: i64,
 }
 
 impl Default for Durations {
     fn default() -> Self {
-        Self { create_ms: 3_000, restore_ms: 6_100, other_ms: 500 }
+        Self { create_ms: 3_000, restore_ms: 6_100, other_ms: 500, secret_cache_ms: 1_500 }
     }
 }
 

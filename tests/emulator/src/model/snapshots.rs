@@ -150,6 +150,7 @@ impl Model {
         }
         let mut branch = self.blank_branch(id.clone(), name, now);
         branch.roles.clone_from(&snapshot.roles);
+        branch.roles.iter_mut().for_each(|role| role.at_first.clone_from(&role.in_data));
         branch.databases.clone_from(&snapshot.databases);
         branch.unpacked = Some(Unpacked { snapshot: snapshot.id, target, finalized_at: None });
         self.branches.push(branch);
