@@ -34,7 +34,7 @@ pub use self::reader::{Problem, one_of};
 pub use self::smoke::{Capture, SmokeTest};
 pub use self::template::{FACTS, Template, Writing};
 pub use self::timetable::Timetable;
-pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, Policy, Tenants, Verification};
+pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, OnDrift, Policy, Tenants, Verification};
 use crate::id::{BranchId, DatabaseName, PairName, ProjectId, RoleName, Secret, digest};
 use crate::ordered::IntoOrdered as _;
 use crate::time::Zone;

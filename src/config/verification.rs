@@ -14,6 +14,8 @@ pub struct Verification {
     pub time_budget: Option<Duration>,
     /// Whether a table that could not be read, or did not fit the time budget, fails the run.
     pub is_not_checked_fatal: bool,
+    /// What follows when rows or definitions of the backup are gone or changed on staging.
+    pub on_drift: OnDrift,
     /// Rows whose referenced row is missing.
     pub foreign_keys: Policy,
     /// Sequences behind the largest value of their column.
@@ -54,6 +56,19 @@ pub enum Policy {
     /// It is not looked for.
     Off,
     /// It is told.
+    Warn,
+    /// It fails the run.
+    Fail,
+}
+
+/// What follows when something of the backup is gone or changed on staging, which may be in use.
+///
+/// There is no "off": what differs is always told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrift {
+    /// It is told, and warns nobody.
+    Note,
+    /// It is told as a warning.
     Warn,
     /// It fails the run.
     Fail,
@@ -155,6 +170,8 @@ impl Freshness {
 
 const POLICIES: [(&str, Policy); 3] = [("off", Policy::Off), ("warn", Policy::Warn), ("fail", Policy::Fail)];
 
+const DRIFTS: [(&str, OnDrift); 3] = [("note", OnDrift::Note), ("warn", OnDrift::Warn), ("fail", OnDrift::Fail)];
+
 const SIDES: [(&str, AssertedOn); 4] = [
     ("backup", AssertedOn::Backup),
     ("staging", AssertedOn::Staging),
@@ -172,6 +189,7 @@ pub(super) fn verification(pair: &mut Fields<'_>) -> Verification {
         exclude: fields.texts("exclude").unwrap_or_default(),
         time_budget: fields.number("time_budget_s", 10, 86_400).map(|seconds| Duration::from_secs(seconds.into())),
         is_not_checked_fatal: fields.word("on_not_checked", &[("fail", true), ("warn", false)]).unwrap_or(true),
+        on_drift: fields.word("on_drift", &DRIFTS).unwrap_or(OnDrift::Warn),
         foreign_keys: fields.word("foreign_keys", &POLICIES).unwrap_or(Policy::Warn),
         sequences: fields.word("sequences", &POLICIES).unwrap_or(Policy::Warn),
         invalid_indexes: fields.word("invalid_indexes", &POLICIES).unwrap_or(Policy::Warn),
@@ -327,6 +345,7 @@ mod tests {
         ];
         assert!(warning.into_iter().chain([settings.armed, settings.row_loss, settings.posture]).all(|policy| policy == Policy::Warn));
         assert_eq!((settings.production_counts, settings.people), (Policy::Off, Policy::Off));
+        assert_eq!(settings.on_drift, OnDrift::Warn);
         assert!(settings.is_not_checked_fatal && settings.time_budget.is_none() && settings.after_restore.is_none());
     }
 
@@ -359,6 +378,10 @@ mod tests {
         assert!(
             fault(json!({"foreign_keys": "error"}))
                 .starts_with(&format!("{path}.foreign_keys: is \"error\"; allowed is \"off\" or \"warn\" or \"fail\""))
+        );
+        assert!(
+            fault(json!({"on_drift": "off"}))
+                .starts_with(&format!("{path}.on_drift: is \"off\"; allowed is \"note\" or \"warn\" or \"fail\""))
         );
         assert!(fault(json!({"orphans": "fail"})).starts_with(&format!("{path}.orphans: is not a key; known here are")));
         let tenants = |values: Value, setting: &str| {

@@ -101,8 +101,9 @@ pub struct Checkpoint {
     /// How many ways in each helper branch has refused.
     #[serde(default)]
     pub refused_logins: BTreeMap<BranchId, u32>,
-    /// The branch on which tables were compared again, if that was necessary.
-    pub check: Option<CheckBranch>,
+    /// How often it was looked into what differs on staging, by every tick.
+    #[serde(default)]
+    pub looks: u32,
     /// Whether helper branches get a read-write endpoint, because Neon refused a read-only one alone.
     pub reads_by_writer: bool,
     /// The displaced name that the restore was, or may have been, sent with; missing when it was refused.
@@ -249,8 +250,6 @@ pub enum Side {
     Backup,
     /// Staging, which may be in use.
     Staging,
-    /// Staging at the point where its restore ended.
-    Check,
     /// Staging once what is configured was run on it.
     Prepared,
     /// A branch that was made from the snapshot of the backup.
@@ -278,26 +277,6 @@ pub struct Passwords {
     /// When a password of staging changed last: by its restore, or because a role got its own back.
     #[serde(default, with = "millis::option")]
     pub changed_at: Option<Timestamp>,
-}
-
-/// A branch of staging at the point where its restore ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckBranch {
-    /// Its name.
-    pub name: BranchName,
-    /// Its id, once it exists.
-    pub id: Option<BranchId>,
-    /// The operations that make it.
-    pub operations: Vec<OperationId>,
-    /// Whether its operations are done.
-    pub is_ready: bool,
-    /// Why Neon would not make it.
-    pub refusal: Option<String>,
-    /// The tables and sequences that are compared again.
-    pub tables: Vec<String>,
-    /// How often it was looked into what differs, by every tick.
-    #[serde(default)]
-    pub looks: u32,
 }
 
 /// An error as it is remembered.
@@ -367,7 +346,7 @@ impl Checkpoint {
             roll_back: None,
             passwords: Passwords::default(),
             refused_logins: BTreeMap::new(),
-            check: None,
+            looks: 0,
             reads_by_writer: false,
             intended_name: None,
             is_restore_in_doubt: false,

@@ -35,7 +35,7 @@ pub use self::action::{Action, Purpose, Query};
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
 pub use self::names::{RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
-use self::names::{displaced_stem, free_name, is_our_check, renamed_backup};
+use self::names::{displaced_stem, free_name, renamed_backup};
 pub use self::passwords::SECRET_AT;
 pub use self::prepare::after_restore_batch;
 pub use self::snapshot::SnapshotProgress;
@@ -217,12 +217,6 @@ pub enum Conclusion {
     LockedOut(RoleName, String),
     /// The passwords of all roles were looked at.
     PasswordsDone,
-    /// Some tables differ and are to be compared where nobody writes.
-    CheckNeeded(BranchName, Vec<String>),
-    /// The branch for that exists already.
-    CheckFound(BranchId),
-    /// The operations of that branch are done.
-    CheckReady,
     /// Staging was compared with the backup.
     Compared(Vec<Check>),
     /// Staging is to be rolled back, and that is impossible or was done.

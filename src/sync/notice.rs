@@ -6,6 +6,7 @@
 //! incident a channel is given an earlier notice before a later one.
 
 mod channels;
+mod drift;
 mod encode;
 mod hours;
 mod incidents;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::catalogue::{Catalogue, catalogue_batch, decode_catalogue, role_batch, role_facts};
-pub use self::check::{Check, CheckKind, CheckOutcome};
+pub use self::check::{Check, CheckKind, CheckOutcome, Drift};
 pub use self::compare::{compare, compare_positions};
 pub use self::counts::{Baseline, Counts, judge_production, judge_row_loss};
 pub use self::judge::{judge_backup, judge_staging, outcome_of, policy};
@@ -36,11 +36,11 @@ pub use self::probe::{Found, Probe, ProbeKind, end_probes, next_probes, probe_ba
 pub use self::questions::{
     armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes, production_probes, staging_probes,
 };
-use self::reading::OUT_OF_TIME;
 pub use self::reading::{Blocks, Part, Piece, Range, is_read, pieces};
 pub use self::rows::{
-    Extent, KeyedRow, Parts, RowDifferences, TABLES_LOOKED_INTO, compare_rows, decode_parts, decode_rows, differing_parts,
-    differing_ranges, parts_batch, rows_batch, rows_fetched,
+    Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts, RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, Wanted,
+    compare_rows, decode_keys, decode_parts, decode_rows, differing_parts, differing_ranges, grouped, is_small, keys_batch, parts_batch,
+    rows_batch,
 };
 pub use self::schema::{Difference, Item, decode_items, differences, items_batch};
 pub use self::tenants::{guarded_probe, judge_tenants, tenants_batch};

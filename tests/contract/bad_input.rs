@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use firstlight::neon::sql::{Batch, SqlError};
 use firstlight::sync::verify::{
-    Catalogue, DatabasePrint, Found, Probe, ProbeKind, catalogue_batch, compare, compare_rows, decode_catalogue, decode_parts, decode_rows,
-    differing_parts, next_probes, parts_batch, pieces, probe_batch, probes_too_slow, rows_batch, rows_fetched, take_probes,
+    Catalogue, DatabasePrint, Fingerprint, Found, Probe, ProbeKind, ROWS_AT_ONCE, Shape, Wanted, catalogue_batch, compare,
+    decode_catalogue, decode_rows, differing_ranges, keys_batch, next_probes, pieces, probe_batch, probes_too_slow, rows_batch,
+    take_probes,
 };
-use firstlight::sync::verify::{Extent, Fingerprint};
 use harness::emulator::Emulator;
 
-use crate::verification::{catalogue, content, owner, send};
+use crate::verification::{catalogue, content, differing_rows, owner, send};
 use crate::{emulator, settle};
 
 const OWNER: &str = "neondb_owner";
@@ -28,7 +28,7 @@ fn ask(emulator: &Emulator, password: &str, batch: &Batch) -> Result<Result<Vec<
 /// Reads what is left to be read, as the machine does: what is refused is told apart from what can be read.
 fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut print: DatabasePrint) -> Result<DatabasePrint> {
     for _ in 0..100 {
-        let asked = pieces(&catalogue, &print, None, None);
+        let asked = pieces(&catalogue, &print, None);
         if asked.is_empty() {
             return Ok(print);
         }
@@ -188,28 +188,26 @@ fn rows_of_a_table_without_a_key_are_counted_and_a_reply_that_is_too_large_is_an
     }
     emulator.sql(&emulator.staging, &["delete from public.two where v = 'b'", "insert into public.two values ('a'), ('c')"])?;
     let known = catalogue(&emulator, OWNER, &password)?;
-    let parts = send(&emulator, OWNER, &password, &parts_batch(&known, &tables, &[]))?;
-    let parts: Vec<_> = parts[1..].iter().map(decode_parts).collect::<Option<_>>().context("the parts make no sense")?;
-    let differing = differing_parts(&parts[0], &parts[1]);
-    let rows = send(&emulator, OWNER, &password, &rows_batch(&known, &tables, &[], &[differing.clone(), differing.clone()]))?;
-    let rows: Vec<_> = rows[1..].iter().map(decode_rows).collect::<Option<_>>().context("the rows make no sense")?;
-    let extent = Extent { ranges: 1, parts: differing.len(), limit: rows_fetched(2) };
-    let found = compare_rows(false, extent, &rows[0], &rows[1]);
-    assert_eq!(found.to_string(), "1 missing (no primary key); 2 extra (no primary key)");
+    let found = differing_rows(&emulator, &password, &known, &tables)?;
+    assert_eq!(found.to_string(), "1 row of the backup is gone, 2 were added");
 
-    // Keys of a kilobyte: sixteen parts of them are more than Neon answers with.
+    // As many hashes as are asked for at once are a third of what Neon answers with; values of a megabyte are more.
     emulator.sql(
         &emulator.staging,
         &[
-            "create table public.long(k text primary key)",
-            "insert into public.long select repeat(md5(g::text), 30) || g from generate_series(1, 1000000) g where hashtextextended(jsonb_build_object('k', repeat(md5(g::text), 30) || g)::text, 1) & 1023 < 16",
+            "create table public.many(k int primary key)",
+            &format!("insert into public.many select generate_series(1, {ROWS_AT_ONCE})"),
+            "create table public.long(k int primary key, v text)",
+            "insert into public.long select g, repeat('x', 1000000) from generate_series(1, 20) g",
         ],
     )?;
-    let long = ["public.long".to_owned()];
     let known = catalogue(&emulator, OWNER, &password)?;
-    let all: Vec<u32> = (0..16).collect();
-    let refused = ask(&emulator, &password, &rows_batch(&known, &long, &[], &[all]))?;
-    let error = refused.err().context("it was answered")?;
+    let of = |table: &str, shape: Shape| [Wanted::whole(table, shape, differing_ranges(None, None), ROWS_AT_ONCE)];
+    let rows = send(&emulator, OWNER, &password, &rows_batch(&known, &of("public.many", Shape::Keyed)))?;
+    assert_eq!(decode_rows(&rows[1]).map(|hashes| hashes.len()), Some(3_200_000));
+    let mut large = keys_batch(&known, &of("public.long", Shape::Keyed), &[vec!["0".to_owned()]]);
+    large.statements[1].0 = "select v, v from public.long".to_owned();
+    let error = ask(&emulator, &password, &large)?.err().context("it was answered")?;
     assert!(error.to_string().contains("507"), "{error}");
     Ok(())
 }

@@ -63,7 +63,7 @@ impl InMemory {
         let mut model = Model::new(1, now);
         let production = model.branches[0].id.clone();
         model.add_child(&production, "staging", now).context("make staging")?;
-        let tables = [("public.users".to_owned(), Table { rows: 2, digest: 77 })].into();
+        let tables = [("public.users".to_owned(), Table::new(2, 77))].into();
         Ok(Self { neon: Simulated::new(model, &Contents { tables, ..Contents::default() }), now })
     }
 }
@@ -218,12 +218,12 @@ impl Protocol<'_> {
         let rows = self.query(&format!("catalogue of {branch}"), &login, &catalogue_batch(&[], false), None)?.context("no catalogue")?;
         let catalogue = decode_catalogue(&rows).context("the catalogue makes no sense")?;
         let mut print = catalogue.print.clone();
-        for (piece, batch) in pieces(&catalogue, &print, None, None) {
+        for (piece, batch) in pieces(&catalogue, &print, None) {
             let rows = self.query(&format!("content of {branch}"), &login, &batch, None)?.context("no content")?;
             print.take(&piece, &rows, std::time::Duration::ZERO).context("the content makes no sense")?;
         }
         let counts: Vec<String> = print.tables.iter().map(|(name, table)| format!("{name} {}", table.count)).collect();
-        self.note(format!("{branch} holds {counts:?}, complete {}", pieces(&catalogue, &print, None, None).is_empty()));
+        self.note(format!("{branch} holds {counts:?}, complete {}", pieces(&catalogue, &print, None).is_empty()));
         Ok(print)
     }
 }
@@ -287,7 +287,7 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.call("check branch", "POST", "/branches", Some(check))?;
     protocol.neon.settle()?;
     let undisturbed = protocol.print("staging-check")?;
-    protocol.note(format!("equal where nobody writes: {}", backup.tables == undisturbed.tables));
+    protocol.note(format!("the branch at the fork is what was restored: {}", backup.tables == undisturbed.tables));
 
     let login = protocol.login("staging", None)?;
     let rows = protocol.query("sees all rows", &login, &role_batch(), None)?.context("no answer")?;

@@ -119,7 +119,7 @@ fn a_change_of_any_kind_of_object_is_found_and_named() -> Result<()> {
         emulator.sql(&emulator.staging, &[change]).with_context(|| change.to_owned())?;
         let after = digests()?;
         assert_ne!(after.get(kind), before.get(kind), "{kind}: {change}");
-        let (found, count) = differences(kind, &was, &items(&emulator, &password, kind)?);
+        let (found, count, _) = differences(kind, &was, &items(&emulator, &password, kind)?);
         assert_eq!(found.len(), count, "{kind}: {change}");
         assert!(found.iter().any(|found| found.name.starts_with(name)), "{kind}: {change}: {found:?}");
         let shown = found.iter().flat_map(|found| [&found.backup, &found.staging]).flatten().cloned().collect::<String>();
@@ -140,7 +140,7 @@ fn every_object_of_a_kind_has_a_name_of_its_own() -> Result<()> {
     let password = owner(&emulator)?;
     let catalogue = catalogue(&emulator, "neondb_owner", &password)?;
     for (kind, digest) in &catalogue.print.schema {
-        let (found, count) = differences(kind, &items(&emulator, &password, kind)?, &[]);
+        let (found, count, _) = differences(kind, &items(&emulator, &password, kind)?, &[]);
         assert_eq!(count as u64, digest.count, "{kind}: {found:?}");
     }
     Ok(())

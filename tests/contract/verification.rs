@@ -7,8 +7,9 @@ use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
 use firstlight::sync::verify::{
-    Catalogue, DatabasePrint, Extent, RowDifferences, catalogue_batch, compare_rows, decode_catalogue, decode_parts, decode_rows,
-    differing_parts, differing_ranges, parts_batch, pieces, role_batch, role_facts, rows_batch, rows_fetched,
+    Catalogue, DatabasePrint, RowCounts, RowDifferences, RowsFound, Shape, Wanted, catalogue_batch, compare_rows, decode_catalogue,
+    decode_keys, decode_parts, decode_rows, differing_parts, differing_ranges, keys_batch, parts_batch, pieces, role_batch, role_facts,
+    rows_batch,
 };
 use harness::emulator::Emulator;
 
@@ -66,7 +67,7 @@ pub(crate) fn content_with(
     guide: Option<&DatabasePrint>,
 ) -> Result<DatabasePrint> {
     for _ in 0..1_000 {
-        let asked = pieces(catalogue, &print, guide, None);
+        let asked = pieces(catalogue, &print, guide);
         if asked.is_empty() {
             return Ok(print);
         }
@@ -195,16 +196,31 @@ fn a_role_that_may_not_read_or_is_filtered_gets_not_checked_and_never_equal() ->
     Ok(())
 }
 
-/// Names the rows in which two tables differ that began as copies of each other.
-fn differing_rows(emulator: &Emulator, password: &str, catalogue: &Catalogue, tables: &[String; 2]) -> Result<RowDifferences> {
-    let answer = send(emulator, "neondb_owner", password, &parts_batch(catalogue, tables, &[]))?;
-    let parts = answer[1..].iter().map(|rows| decode_parts(rows).context("the parts make no sense")).collect::<Result<Vec<_>>>()?;
-    let differing = differing_parts(&parts[0], &parts[1]);
-    let answer = send(emulator, "neondb_owner", password, &rows_batch(catalogue, tables, &[], &[differing.clone(), differing.clone()]))?;
-    let rows = answer[1..].iter().map(|rows| decode_rows(rows).context("the rows make no sense")).collect::<Result<Vec<_>>>()?;
+/// Compares two tables that began as copies of each other, by their parts, and names the rows in which they differ.
+pub(crate) fn differing_rows(emulator: &Emulator, password: &str, catalogue: &Catalogue, tables: &[String; 2]) -> Result<RowDifferences> {
+    let ask = |batch: &Batch| send(emulator, "neondb_owner", password, batch);
     let (_, has_key) = catalogue.shape(&tables[0]).context("the table is read")?;
-    let extent = Extent { ranges: 1, parts: differing.len(), limit: rows_fetched(tables.len()) };
-    Ok(compare_rows(has_key, extent, &rows[0], &rows[1]))
+    let shape = if has_key { Shape::Keyed } else { Shape::Keyless };
+    let whole = tables.each_ref().map(|table| Wanted::whole(table, shape, differing_ranges(None, None), 0));
+    let parts = ask(&parts_batch(catalogue, &whole))?;
+    let parts = parts[1..].iter().map(|rows| decode_parts(rows).context("the parts make no sense")).collect::<Result<Vec<_>>>()?;
+    let differing: Vec<u32> = differing_parts(&parts[0], &parts[1]).into_iter().map(|(part, _)| part).collect();
+    let hashes_of = |wanted: &[Wanted]| -> Result<RowsFound> {
+        let rows = ask(&rows_batch(catalogue, wanted))?;
+        let rows = rows[1..].iter().map(|rows| decode_rows(rows).context("the rows make no sense")).collect::<Result<Vec<_>>>()?;
+        Ok(compare_rows(shape, &rows[0], &rows[1]))
+    };
+    let found = hashes_of(&whole.clone().map(|wanted| wanted.of_parts(differing.clone(), 0)))?;
+    assert_eq!(found, hashes_of(&whole)?, "all rows are found in the parts that differ");
+    if !has_key {
+        return Ok(RowDifferences::counted(found.counts));
+    }
+    let hashes = [[found.gone.clone(), found.changed.clone()].concat(), found.added.clone()];
+    let keys = ask(&keys_batch(catalogue, &whole, &hashes))?;
+    let keys = keys[1..].iter().map(|rows| decode_keys(rows).context("the keys make no sense")).collect::<Result<Vec<_>>>()?;
+    let named = |side: usize, hashes: &[String]| hashes.iter().filter_map(|hash| keys[side].get(hash).cloned()).collect();
+    let (gone, changed, added) = (named(0, &found.gone), named(0, &found.changed), named(1, &found.added));
+    Ok(RowDifferences { gone, changed, added, ..RowDifferences::counted(found.counts) })
 }
 
 #[test]
@@ -224,22 +240,53 @@ fn every_one_of_two_hundred_random_changes_is_found_and_its_row_named() -> Resul
         let ids = emulator.sql(&emulator.staging, &["select id::text from public.copy order by id"])?;
         let id = ids[random.usize(..ids.len())][0].clone().unwrap_or_default();
         let (change, counts) = match random.u8(..6) {
-            0 => (format!("delete from public.copy where id = {id}"), [1, 0, 0]),
-            1 => (format!("insert into public.copy values ('k', {round} + 1000, 0, 0, '')"), [0, 1, 0]),
-            2 => (format!("update public.copy set v = case when v is null then 0.0 else null end where id = {id}"), [0, 0, 1]),
-            3 => (format!("update public.copy set w = w * 1.0 where id = {id}"), [0, 0, 1]),
-            4 => (format!("update public.copy set t = t || ' ' where id = {id}"), [0, 0, 1]),
-            _ => (format!("update public.copy set id = -id where id = {id}"), [1, 1, 0]),
+            0 => (format!("delete from public.copy where id = {id}"), (1, 0, 0)),
+            1 => (format!("insert into public.copy values ('k', {round} + 1000, 0, 0, '')"), (0, 0, 1)),
+            2 => (format!("update public.copy set v = case when v is null then 0.0 else null end where id = {id}"), (0, 1, 0)),
+            3 => (format!("update public.copy set w = w * 1.0 where id = {id}"), (0, 1, 0)),
+            4 => (format!("update public.copy set t = t || ' ' where id = {id}"), (0, 1, 0)),
+            _ => (format!("update public.copy set id = -id where id = {id}"), (1, 0, 1)),
         };
         emulator.sql(&emulator.staging, &[&change])?;
         let print = content(&emulator, "neondb_owner", &password, &catalogue)?;
         assert_ne!(print.tables[&tables[0]], print.tables[&tables[1]], "round {round}: {change}");
         let found = differing_rows(&emulator, &password, &catalogue, &tables)?;
-        assert_eq!(found.counts, counts, "round {round}: {change}: {found}");
-        let named: Vec<&String> = found.missing.iter().chain(&found.changed).collect();
+        let (gone, changed, added) = counts;
+        assert_eq!(found.counts, RowCounts { gone, changed, added }, "round {round}: {change}: {found}");
+        assert_eq!((found.gone.len(), found.changed.len(), found.added.len()), counts_named(counts), "round {round}: {change}: {found}");
+        let named: Vec<&String> = found.gone.iter().chain(&found.changed).collect();
         assert!(named.iter().all(|key| key.contains(&format!("\"id\": {id}"))), "round {round}: {change}: {found}");
         emulator.sql(&emulator.staging, &["delete from public.backup", "insert into public.backup select * from public.copy"])?;
     }
+    Ok(())
+}
+
+/// Returns how many rows are named where so few differ: all.
+fn counts_named((gone, changed, added): (u64, u64, u64)) -> (usize, usize, usize) {
+    let named = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    (named(gone), named(changed), named(added))
+}
+
+/// Case 37, on real PostgreSQL and with as many rows as fit one reply: every row that was changed is counted.
+#[test]
+fn a_hundred_thousand_rows_that_are_gone_or_changed_are_counted_exactly() -> Result<()> {
+    let (_folder, emulator) = emulator()?;
+    let password = owner(&emulator)?;
+    let tables = ["public.backup", "public.copy"].map(str::to_owned);
+    for table in &tables {
+        let rows = format!("insert into {table} select g, md5(g::text) from generate_series(1, 100000) g");
+        emulator.sql(&emulator.staging, &[&format!("create table {table}(id int primary key, v text)"), &rows])?;
+    }
+    let changes = [
+        "delete from public.copy where id % 7 = 0",
+        "update public.copy set v = v || 'x' where id % 7 > 1",
+        "insert into public.copy values (-1, '')",
+    ];
+    emulator.sql(&emulator.staging, &changes)?;
+    let found = differing_rows(&emulator, &password, &catalogue(&emulator, "neondb_owner", &password)?, &tables)?;
+    // Of every seven ids one is gone and five are changed.
+    assert_eq!(found.counts, RowCounts { gone: 14_285, changed: 71_429, added: 1 });
+    assert_eq!((found.gone.len(), found.changed.len(), found.added), (20, 20, vec!["{\"id\": -1}".to_owned()]));
     Ok(())
 }
 
@@ -277,10 +324,9 @@ fn a_table_read_in_ranges_has_the_digest_of_the_whole_and_a_difference_is_locate
     let differing = differing_ranges(Some(ranges), Some(&second.ranges["public.big"]));
     // The old row was in one range, the new one is in another or the same.
     assert!((1..=2).contains(&differing.len()), "{differing:?}");
-    let tables = ["public.big".to_owned()];
-    let parts = send(&emulator, login.0, login.1, &parts_batch(&catalogue, &tables, std::slice::from_ref(&differing)))?;
-    let all: u64 =
-        decode_parts(&parts[1]).context("the parts make no sense")?.values().filter_map(|(count, _)| count.parse::<u64>().ok()).sum();
+    let wanted = Wanted::whole("public.big", Shape::Keyed, differing, 0);
+    let parts = send(&emulator, login.0, login.1, &parts_batch(&catalogue, &[wanted]))?;
+    let all: u64 = decode_parts(&parts[1]).context("the parts make no sense")?.values().map(|(count, _)| count).sum();
     assert!(all > 0 && all < first.tables["public.big"].count / 2, "{all} rows were looked into");
     Ok(())
 }

@@ -72,6 +72,10 @@ pub enum Fault {
     OperationCancelled,
     /// The restored data is not what it was made from.
     Damaged,
+    /// The same, below the position at which the restored branch forked: the source was another.
+    DamagedBelow,
+    /// It is done, and sequences of the restored branch are behind.
+    Behind,
     /// Somebody deletes the backup of this run.
     BackupDeleted,
     /// Somebody renames the backup of this run.
@@ -186,7 +190,7 @@ impl Kind {
     pub fn faults(self) -> Vec<Fault> {
         let groups: &[&[Fault]] = match self {
             Self::Reading => &[REQUEST, AROUND],
-            Self::Writing => &[REQUEST, WRITE, OPERATION, AROUND, &[Fault::Damaged]],
+            Self::Writing => &[REQUEST, WRITE, OPERATION, AROUND, &[Fault::Damaged, Fault::DamagedBelow, Fault::Behind]],
             Self::Deletion => &[REQUEST, WRITE, OPERATION, AROUND],
             Self::Query => &[REQUEST, AROUND, &[Fault::AppliedAndLost, Fault::Asleep, Fault::AsleepForEver, Fault::NotAllowed]],
             Self::Notice | Self::Smoke => &[RECEIVER],
@@ -211,6 +215,8 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::OperationHangs, "operation_hangs"),
     (Fault::OperationCancelled, "operation_cancelled"),
     (Fault::Damaged, "damaged"),
+    (Fault::DamagedBelow, "damaged_below"),
+    (Fault::Behind, "behind"),
     (Fault::BackupDeleted, "backup_deleted"),
     (Fault::BackupRenamed, "backup_renamed"),
     (Fault::BackupExpires, "backup_expires"),

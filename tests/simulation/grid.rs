@@ -38,7 +38,7 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
     let plain = actions(scene, Day::Plain);
     let in_use = actions(scene, Day::InUse);
     let mut all: Vec<(Day, Action)> = plain.iter().cloned().map(|action| (Day::Plain, action)).collect();
-    // Drift ends as a plain day does, but for the branch that is pruned as well.
+    // Drift ends as a plain day does; what differs is looked into before.
     let mut seen = BTreeMap::new();
     for action in &in_use {
         if counted(&mut seen, action) > of(&plain, &action.step, action.name) || action.step == compared {
@@ -60,7 +60,7 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
             all.push((Day::Protected, action));
         }
     }
-    // A bad copy is found as drift is, until both were compared where nobody writes.
+    // A copy that is none is rolled back.
     let mut seen = BTreeMap::new();
     for action in actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared) {
         if counted(&mut seen, &action) > of(&in_use, &action.step, action.name) || action.step != compared {

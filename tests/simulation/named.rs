@@ -88,7 +88,7 @@ fn a_morning_on_which_nothing_goes_wrong_succeeds_with_one_backup_and_one_restor
 }
 
 #[test]
-fn a_staging_that_is_written_to_is_compared_where_nobody_writes_and_succeeds() {
+fn a_staging_that_is_written_to_is_compared_as_it_is_and_succeeds() {
     let outcome = run("in_use/-/no_crash/fresh/one_tick");
     assert!(succeeded(&outcome), "{:?}", outcome.story);
     assert!(!outcome.branches.iter().any(|name| name.contains("-check-")), "{:?}", outcome.branches);
@@ -129,10 +129,16 @@ fn a_zombie_of_the_create_or_the_restore_finds_its_name_taken() {
     }
 }
 
+/// Plays a morning whose success is told by a later tick, because the budget of the one before is spent with the verdict.
+fn told_late(fault: Fault, crash: Crash) -> Outcome {
+    let faults = vec![planned("listProjectBranches", 7, fault)];
+    play(&Script { faults, crash, subrequests: Some(23), ..Script::default() })
+}
+
 #[test]
 fn a_success_that_was_not_told_at_once_is_looked_at_again_before_it_is_told() {
     // The budget is spent between the verdict and the notice; meanwhile somebody restores staging.
-    let outcome = run("in_use/listProjectBranches#9=staging_restored/no_crash/fresh/one_tick");
+    let outcome = told_late(Fault::StagingRestored, Crash::Never);
     assert_eq!(outcome.status, Some(RunStatus::Superseded), "{:?}", outcome.story);
     assert_eq!(outcome.story, ["superseded"]);
 }
@@ -159,7 +165,7 @@ fn a_success_beside_a_failure_that_another_tick_has_told_is_corrected() {
 
 #[test]
 fn a_success_after_a_failure_is_told_as_a_correction_of_that_instant() {
-    let outcome = run("in_use/listProjectBranches#9=refused_412/crash_before_save/fresh/one_tick");
+    let outcome = told_late(Fault::Refused(412), Crash::BeforeSave);
     assert_eq!(outcome.story, ["failed", "corrected"]);
 }
 

@@ -13,7 +13,7 @@ use crate::faults::Fault;
 pub enum Day {
     /// Staging is restored and equal.
     Plain,
-    /// Applications write to staging as soon as it is restored: tables are compared again on a check branch.
+    /// Applications write to staging as soon as it is restored: what differs is looked into.
     InUse,
     /// The restored data is damaged, and staging is rolled back.
     RollBack,

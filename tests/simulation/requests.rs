@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use firstlight::port::{Http, HttpFailure, HttpRequest, HttpResponse, Method};
+use neon_emulator::simulated::{Damage, Place};
 
 use crate::faults::{Fault, Kind};
 use crate::oracle::Sight;
@@ -117,7 +118,12 @@ impl Sim {
                 self.faulty_until = crate::run::instant(crate::run::DEADLINE);
             }
             Fault::OperationCancelled => self.neon.model.operation_faults.push(Finish::Cancelled),
-            Fault::Damaged => (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (true, true),
+            Fault::Damaged | Fault::DamagedBelow => {
+                let place = if fault == Fault::Damaged { Place::After } else { Place::Before };
+                let damage = Some(Damage::Rows(place));
+                (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (damage, damage);
+            }
+            Fault::Behind => self.neon.damages_next_restore = Some(Damage::Behind),
             Fault::Asleep => self.asleep = 3,
             Fault::AsleepForEver => {
                 // A run that cannot read tries as long as its deadline allows.
@@ -185,10 +191,10 @@ impl Sim {
         if self.damages && is_restore {
             let source = asked.body["source_branch_id"].as_str().unwrap_or_default();
             let is_backup = self.neon.model.branch(source).is_some_and(|branch| branch.name.starts_with("backup-"));
-            self.neon.damages_next_restore = is_backup;
+            self.neon.damages_next_restore = is_backup.then_some(Damage::Behind);
         }
         let response = self.neon.serve(asked, now);
-        (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (false, false);
+        (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (None, None);
         self.oracle.applied(asked, &response, before.as_ref(), &self.neon, now);
         if self.is_live && response.status == 201 && asked.method == "POST" && asked.path.ends_with("/branches") {
             // Production goes on: what is taken of its head later is not what the backup is.
@@ -218,9 +224,9 @@ impl Sim {
     pub(crate) fn judge_claim(&mut self, task: usize, notice: &serde_json::Value) {
         let text = |name: &str| notice[name].as_str().unwrap_or_default().to_owned();
         if matches!(text("kind").as_str(), "succeeded" | "corrected") {
-            let is_of_staging = text("subject").contains("sync completed");
+            let claim = Some(text("text")).filter(|_| text("subject").contains("sync completed"));
             let sight = self.tasks[task].sight.clone();
-            self.oracle.claimed(&text("id"), &text("run"), is_of_staging, sight.as_ref());
+            self.oracle.claimed(&text("id"), &text("run"), claim.as_deref(), sight.as_ref());
         }
     }
 
@@ -284,7 +290,8 @@ fn query_of(body: &str) -> &'static str {
         body if contains(body, "firstlight.probes") => "probes",
         body if contains(body, "firstlight.sql") => "after_restore",
         body if contains(body, "items(kind, name, definition) as (") => "items",
-        body if contains(body, "select k, h::text") => "rows",
+        body if contains(body, "select string_agg(r") => "rows",
+        body if contains(body, "select r, k from") => "keys",
         body if contains(body, " as k, ") => "parts",
         body if contains(body, "hashint4extended(1, ") => "content",
         body if contains(body, "rolbypassrls") => "sees_all_rows",
@@ -298,8 +305,8 @@ fn kind_of(action: &str) -> Kind {
     match action {
         "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" | "createSnapshot" | "restoreSnapshot" => Kind::Writing,
         "deleteProjectBranch" | "deleteProjectEndpoint" | "deleteSnapshot" => Kind::Deletion,
-        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "sees_all_rows" | "doors" | "give_password"
-        | "log_in" => Kind::Query,
+        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "keys" | "sees_all_rows" | "doors"
+        | "give_password" | "log_in" => Kind::Query,
         "webhook" | "slack" | "discord" | "teams" | "pagerduty" | "http" | "healthcheck" | "email" => Kind::Notice,
         "smoke" => Kind::Smoke,
         _ => Kind::Reading,

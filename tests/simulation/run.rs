@@ -253,6 +253,11 @@ impl<'a> Simulation<'a> {
                 let response = sim.serve(&request);
                 sim.note(|| format!("zombie {} {}: {}", request.method, request.path, response.status));
             }
+            Event::Emptied => {
+                let mut sim = self.sim.borrow_mut();
+                let staging = sim.oracle.staging_id().to_owned();
+                sim.neon.empty(&staging);
+            }
             Event::SuspendInVain => {
                 let mut sim = self.sim.borrow_mut();
                 let (now, staging) = (sim.now, sim.oracle.staging_id().to_owned());

@@ -92,6 +92,8 @@ pub enum Happening {
     Outside(Fault),
     /// An application writes to production and to staging.
     Application,
+    /// Staging is emptied: all rows of the first table are removed, all of the second changed.
+    Emptied,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
     /// The store takes no writes for so many minutes.
@@ -105,6 +107,7 @@ impl Happening {
         let (method, path, body) = match self {
             Self::Cron => return Event::Cron,
             Self::Application => return Event::Application,
+            Self::Emptied => return Event::Emptied,
             Self::SuspendInVain => return Event::SuspendInVain,
             Self::Outside(fault) => return Event::Outside(*fault),
             Self::WritesRefused(minutes) => return Event::WritesRefused(TimeDelta::minutes(*minutes)),

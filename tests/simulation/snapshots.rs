@@ -62,7 +62,7 @@ fn a_position_outside_the_history_is_refused_by_name_before_anything_is_taken() 
     assert_eq!(outcome.status, Some(RunStatus::Succeeded));
     assert_eq!(deeds(&outcome), (0, 0, false));
     let text = told(&outcome).expect("it is told");
-    let expected = "backup-20261121 was to be kept by a snapshot, and is not: its position 0/1050000 is outside the history of production, which \
+    let expected = "backup-20261121 was to be kept by a snapshot, and is not: its position 0/1000000 is outside the history of production, which \
                     goes back 5.0 s";
     assert!(text.contains(expected), "{text}");
 }

@@ -111,6 +111,8 @@ pub(crate) enum Event {
     Zombie(neon_emulator::model::Request),
     /// An application writes to production and to staging.
     Application,
+    /// Somebody empties staging.
+    Emptied,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
     /// Somebody does something to the project.

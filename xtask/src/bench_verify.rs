@@ -63,7 +63,7 @@ impl<'a> Copy<'a> {
         let (mut print, mut requests) = (catalogue.print.clone(), 1);
         // Bounded: a piece that takes its time is 3 GB at 200 MB/s.
         for _ in 0..10_000 {
-            let asked = pieces(&catalogue, &print, guide, None);
+            let asked = pieces(&catalogue, &print, guide);
             if asked.is_empty() {
                 return Ok((print, requests));
             }

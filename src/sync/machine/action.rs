@@ -85,8 +85,10 @@ pub enum Purpose {
     Items(Side),
     /// Which parts of the tables that differ do.
     Parts(Side, Vec<String>),
-    /// The rows of those parts.
+    /// The hashes of the rows of tables that differ, of large ones in those parts.
     Rows(Side, Vec<String>),
+    /// The keys of rows that are named.
+    Keys(Side, Vec<String>),
     /// What is asked beside the content: these probes of the side and database.
     Probes(Side, Vec<usize>),
     /// What is configured is run on staging.

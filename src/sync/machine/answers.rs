@@ -34,15 +34,12 @@ pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair, 
         Purpose::Probes(side, chosen) => probing::take(run, *side, &query.database, chosen, rows)?,
         // Content is asked for by `Action::Read` alone.
         Purpose::Content(..) => return None,
-        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
+        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
             let looked = run.seen.looked.entry(query.database.clone()).or_default();
             looked.take(&query.purpose, rows)?;
             // What a tick has seen is forgotten with it; ticks that never see all of it must not go on for ever.
-            let looks = run.checkpoint.check.as_mut().map_or(0, |check| {
-                check.looks += 1;
-                check.looks
-            });
-            if looks >= LOOKS {
+            run.checkpoint.looks += 1;
+            if run.checkpoint.looks >= LOOKS {
                 looked.failure = Some(format!("it was looked {LOOKS} times"));
             }
         }
@@ -132,14 +129,14 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
         run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
         is_worth_another |= attempt < ATTEMPTS_TO_GIVE;
     }
-    let is_look = matches!(query.purpose, Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..));
+    let is_look = matches!(query.purpose, Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..));
     if is_worth_another && !(is_look && attempt >= LOOKS_INTO_DIFFERENCES) {
         retry(run, &error.to_string(), None, now);
         return;
     }
     match &query.purpose {
         // That it differs is known; what differs would have been good to know.
-        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) => {
+        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
             run.seen.looked.entry(query.database.clone()).or_default().failure = Some(error.to_string());
         }
         Purpose::SeesAllRows if is_about_the_network(error) => {

@@ -12,7 +12,7 @@ use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus};
 use crate::sync::retention::Known;
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE};
+use crate::sync::step::BETWEEN_DELETIONS;
 use crate::sync::verify::{Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, after};
 
@@ -159,7 +159,7 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
             run.checkpoint.people = Some(people);
         }
         Reply::Operations(operations) => run.seen.operations = Some(operations),
-        Reply::Created(branch, endpoints, operations) => created(run, branch, endpoints, &operations, now),
+        Reply::Created(branch, endpoints, operations) => created(run, &branch, endpoints, &operations, now),
         Reply::EndpointCreated(endpoint) => run.seen.endpoints.get_or_insert_default().push(endpoint),
         Reply::Restored(_, operations) => {
             let Call::RestoreBranch(call) = call else { return Err(IllegalTransition) };
@@ -198,20 +198,14 @@ fn ids(operations: &[Operation]) -> Vec<OperationId> {
     operations.iter().map(|operation| operation.id.clone()).collect()
 }
 
-/// A branch was made: the backup, or the one on which tables are compared again.
-fn created(run: &mut Run, branch: Branch, endpoints: Vec<Endpoint>, operations: &[Operation], now: Timestamp) {
+/// The backup was made.
+fn created(run: &mut Run, branch: &Branch, endpoints: Vec<Endpoint>, operations: &[Operation], now: Timestamp) {
     let operations = ids(operations);
     run.seen.forget_all_but_endpoints();
     if let Some(known) = run.seen.endpoints.as_mut() {
         known.extend(endpoints);
     }
-    if let Some(check) = run.checkpoint.check.as_mut() {
-        check.id = Some(branch.id);
-        check.operations = operations;
-        run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
-        return;
-    }
-    run.checkpoint.backup = Some(new_backup(&branch, now, operations));
+    run.checkpoint.backup = Some(new_backup(branch, now, operations));
 }
 
 /// Returns the record of a backup that is being made.
@@ -234,10 +228,6 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
     }
     if let (Call::RevealPassword(branch, role), NeonError::Status { status: 404 | 412, .. }) = (call, error) {
         run.seen.passwords.insert((branch.clone(), role.clone()), None);
-        return;
-    }
-    if let (Call::CreateBranch(_), Some(check), Disposition::Fail(_)) = (call, run.checkpoint.check.as_mut(), meaning) {
-        check.refusal = Some(error.to_string());
         return;
     }
     let is_read_only = matches!(call, Call::CreateBranch(create) if create.endpoint == EndpointKind::ReadOnly)

@@ -6,7 +6,7 @@ use crate::config::Pair;
 use crate::id::RoleName;
 use crate::neon::wire::{Owner, Snapshot};
 use crate::ordered::IntoOrdered as _;
-use crate::sync::checkpoint::{CheckBranch, Ending, Pins, Restore, RunStatus, Side, Verdict};
+use crate::sync::checkpoint::{Ending, Pins, Restore, RunStatus, Side, Verdict};
 use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{Step, look_gap};
@@ -49,7 +49,6 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         }
         Conclusion::LockedOut(role, reason) => run.checkpoint.passwords.locked_out.push((role, reason)),
         Conclusion::PasswordsDone => passwords_done(run, pair),
-        Conclusion::CheckNeeded(..) | Conclusion::CheckFound(_) | Conclusion::CheckReady => check_progress(run, conclusion),
         Conclusion::Compared(checks) => compared(run, checks, pair),
         Conclusion::RollBackDone(reason) => {
             let found = Restore {
@@ -115,23 +114,6 @@ fn restore_progress(run: &mut Run, conclusion: Conclusion, now: Timestamp) {
     }
     restore.is_done = true;
     run.checkpoint.passwords.changed_at = Some(now);
-    run.seen.forget();
-}
-
-/// The branch on which tables are compared again has come further.
-fn check_progress(run: &mut Run, conclusion: Conclusion) {
-    if let Conclusion::CheckNeeded(name, tables) = conclusion {
-        run.checkpoint.check =
-            Some(CheckBranch { name, id: None, operations: Vec::new(), is_ready: false, refusal: None, tables, looks: 0 });
-        run.seen.forget();
-        return;
-    }
-    let Some(check) = run.checkpoint.check.as_mut() else { return };
-    if let Conclusion::CheckFound(id) = conclusion {
-        check.id = Some(id);
-        return;
-    }
-    check.is_ready = true;
     run.seen.forget();
 }
 

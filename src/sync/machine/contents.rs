@@ -7,7 +7,7 @@ use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, end
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::sql::{Batch, Rows, SqlError};
-use crate::sync::checkpoint::{CheckBranch, Checkpoint, RunStatus, Side};
+use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
 use crate::sync::verify::{
     DatabasePrint, Fingerprint, Piece, backup_probes, catalogue_batch, decode_catalogue, integrity_probes, is_read, looks_for_defects,
     pieces, production_probes,
@@ -60,9 +60,9 @@ fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &Data
     let (Some(catalogue), Some(print)) = (catalogue, print.filter(|print| print.is_current())) else {
         return query(view, branch, database, Purpose::Catalogue(side), asks_for(view, side));
     };
-    let (guide, only) = limits(view.checkpoint.fingerprint.as_ref(), view.checkpoint.check.as_ref(), side, database);
+    let guide = guide(view.checkpoint.fingerprint.as_ref(), side, database);
     let mut queries = Vec::new();
-    for (piece, batch) in pieces(catalogue, print, guide, only) {
+    for (piece, batch) in pieces(catalogue, print, guide) {
         queries.push(need!(question(view, &view.pair.role, branch, database, Purpose::Content(side, piece), batch)));
     }
     Decision::Act(Action::Read(queries))
@@ -74,16 +74,9 @@ fn asks_for(view: &View<'_>, side: Side) -> Batch {
     catalogue_batch(&settings.exclude, side == Side::Backup && looks_for_defects(settings))
 }
 
-/// Returns the print that guides the reading of a side, and the names of what is read of it where that is not all.
-fn limits<'a>(
-    backup: Option<&'a Fingerprint>,
-    check: Option<&'a CheckBranch>,
-    side: Side,
-    database: &DatabaseName,
-) -> (Option<&'a DatabasePrint>, Option<&'a [String]>) {
-    let guide = backup.and_then(|print| print.databases.get(database)).filter(|_| side != Side::Backup);
-    let only = check.filter(|_| side == Side::Check).map(|check| check.tables.as_slice());
-    (guide, only)
+/// Returns the print of the backup, which guides the reading of the other sides.
+fn guide<'a>(backup: Option<&'a Fingerprint>, side: Side, database: &DatabaseName) -> Option<&'a DatabasePrint> {
+    backup.and_then(|print| print.databases.get(database)).filter(|_| side != Side::Backup)
 }
 
 /// Takes up the catalogue of a database: what was read of it before goes on. `None` when it makes no sense.
@@ -179,15 +172,15 @@ pub(super) fn take_pieces(
 /// Closes a print that has everything there is to read, or for which there is no more time.
 fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
     let Some(catalogue) = run.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side)) else { return };
-    let Checkpoint { prints, fingerprint, check, probes, idle_tick_count, .. } = &mut run.checkpoint;
-    let (guide, only) = limits(fingerprint.as_ref(), check.as_ref(), side, database);
+    let Checkpoint { prints, fingerprint, probes, idle_tick_count, .. } = &mut run.checkpoint;
+    let guide = guide(fingerprint.as_ref(), side, database);
     let Some(of_side) = prints.get_mut(&side) else { return };
     let spent = of_side.spent();
     let Some(print) = of_side.databases.get_mut(database) else { return };
     if let Some(budget) = pair.verification.time_budget.filter(|budget| spent >= *budget) {
-        print.out_of_time(catalogue, guide, only, budget);
+        print.out_of_time(catalogue, guide, budget);
     }
-    if is_read(catalogue, print, guide, only) {
+    if is_read(catalogue, print, guide) {
         print.is_complete = true;
         *idle_tick_count = 0;
         if side == Side::Backup && pair.verification.production_counts != Policy::Off {
@@ -240,16 +233,7 @@ mod tests {
     }
 
     fn with_two_tables(side: Side, bytes: u64, pair: &Pair) -> Run {
-        let check = CheckBranch {
-            name: "staging-check-20261121".into(),
-            id: None,
-            operations: Vec::new(),
-            is_ready: true,
-            refusal: None,
-            tables: vec!["public.b".to_owned()],
-            looks: 0,
-        };
-        let mut run = Run::new(Checkpoint { check: Some(check), ..started() }, None);
+        let mut run = Run::new(started(), None);
         take_catalogue(&mut run, side, &database(), &two_tables(bytes), pair).expect("a catalogue");
         run
     }
@@ -257,8 +241,8 @@ mod tests {
     /// Returns what is to be asked.
     fn asked(run: &Run, side: Side) -> Vec<(Piece, Batch)> {
         let catalogue = &run.seen.looked[&database()].catalogues[&side];
-        let (guide, only) = limits(run.checkpoint.fingerprint.as_ref(), run.checkpoint.check.as_ref(), side, &database());
-        pieces(catalogue, &run.checkpoint.prints[&side].databases[&database()], guide, only)
+        let guide = guide(run.checkpoint.fingerprint.as_ref(), side, &database());
+        pieces(catalogue, &run.checkpoint.prints[&side].databases[&database()], guide)
     }
 
     fn is_complete(run: &Run, side: Side) -> bool {
@@ -271,13 +255,6 @@ mod tests {
 
     fn error(sqlstate: &str) -> SqlError {
         SqlError::Answered { database: database(), status: 400, sqlstate: sqlstate.to_owned(), message: "no".to_owned() }
-    }
-
-    #[test]
-    fn a_check_branch_is_read_only_where_it_is_needed() {
-        let sql = |side: Side| asked(&with_two_tables(side, 8192, &pair()), side).remove(0).1.statements[1].0.clone();
-        assert!(sql(Side::Staging).contains("from only public.a") && sql(Side::Staging).contains("from only public.b"));
-        assert!(!sql(Side::Check).contains("from only public.a") && sql(Side::Check).contains("from only public.b"));
     }
 
     #[test]
@@ -387,7 +364,7 @@ mod tests {
         let other = DatabaseName::from("other");
         take_catalogue(&mut run, side, &other, &two_tables(8192), &pair).expect("a catalogue");
         let print = run.checkpoint.prints[&side].databases[&other].clone();
-        let (piece, _) = pieces(&run.seen.looked[&other].catalogues[&side], &print, None, None).remove(0);
+        let (piece, _) = pieces(&run.seen.looked[&other].catalogues[&side], &print, None).remove(0);
         assert_eq!(take_pieces(&mut run, side, &other, vec![(&piece, (Ok(answer(2)), Duration::from_secs(1)))], &pair), None);
         let (piece, _) = asked(&run, side).remove(0);
         assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::ZERO))], &pair), None);

@@ -4,10 +4,9 @@
 //! and the endpoint that is asked.
 //!
 //! Invariants: a helper branch is never given up at the first refusal. It is asked with its own
-//! password, then with that of the branch that its data came from, and of the branch that *that* came
-//! from; last through a read-write endpoint, which is made for it, because a read-only compute cannot
-//! take a password that its data does not hold. Production and staging have their own password only,
-//! and nothing is made on them.
+//! password, then with production's, from which its data came; last through a read-write endpoint,
+//! which is made for it, because a read-only compute cannot take a password that its data does not
+//! hold. Production and staging have their own password only, and nothing is made on them.
 //!
 //! Failure: a refusal on staging shortly after its restore, or after a role got its password back, is
 //! no verdict: Neon's proxy may still have the password from before.
@@ -30,9 +29,6 @@ use crate::time::{Timestamp, after};
 /// How long a wrong password on staging may be one that the proxy remembers: its 4 minutes, and one more.
 const REMEMBERED_FOR: Duration = Duration::from_mins(5);
 
-/// Branches whose data came from each other, at most: a check branch, the backup, production.
-const LONGEST_LINE: usize = 3;
-
 /// How a branch is entered.
 pub(super) struct Way<'a> {
     /// The branch whose password is used.
@@ -47,17 +43,13 @@ fn source<'a>(checkpoint: &'a Checkpoint, pair: &'a Pair, branch: &BranchId) -> 
     if backup == Some(branch) {
         return Some(&pair.production_branch);
     }
-    if checkpoint.check.as_ref().and_then(|check| check.id.as_ref()) == Some(branch) {
-        // Staging as it was restored holds what the backup holds.
-        return backup;
-    }
     let test = checkpoint.prune.snapshot.as_ref().and_then(|work| work.test.id.as_ref());
     (test == Some(branch)).then_some(&pair.production_branch)
 }
 
-/// Returns a branch and those that its data came from, nearest first.
+/// Returns a branch, and the one that its data came from.
 fn line<'a>(checkpoint: &'a Checkpoint, pair: &'a Pair, branch: &'a BranchId) -> Vec<&'a BranchId> {
-    std::iter::successors(Some(branch), |branch| source(checkpoint, pair, branch)).take(LONGEST_LINE).collect()
+    std::iter::once(branch).chain(source(checkpoint, pair, branch)).collect()
 }
 
 fn refusals(checkpoint: &Checkpoint, branch: &BranchId) -> usize {
@@ -142,8 +134,8 @@ mod tests {
     use super::*;
     use crate::id::Lsn;
     use crate::neon::sql::Batch;
+    use crate::sync::checkpoint::Backup;
     use crate::sync::checkpoint::tests::started;
-    use crate::sync::checkpoint::{Backup, CheckBranch};
     use crate::sync::machine::{Action, Purpose};
     use crate::sync::schedule::tests::pair;
 
@@ -160,9 +152,9 @@ mod tests {
         }
     }
 
-    /// A run with a backup and a check branch; each branch has the password of its name, or another.
+    /// A run with a backup; each branch has the password of its name, or another.
     fn run(passwords: &[(&str, &str)]) -> Run {
-        let (backup, check) = (BranchId::from("br-backup-1"), BranchId::from("br-check-1"));
+        let backup = BranchId::from("br-backup-1");
         let mut checkpoint = started();
         checkpoint.backup = Some(Backup {
             id: backup.clone(),
@@ -173,17 +165,8 @@ mod tests {
             is_ready: true,
             is_verified: false,
         });
-        checkpoint.check = Some(CheckBranch {
-            name: "staging-check-20261121".into(),
-            id: Some(check.clone()),
-            operations: Vec::new(),
-            is_ready: true,
-            refusal: None,
-            tables: Vec::new(),
-            looks: 0,
-        });
         let mut run = Run::new(checkpoint, None);
-        run.seen.endpoints = Some(vec![endpoint("ep-b", &backup, "read_only"), endpoint("ep-c", &check, "read_only")]);
+        run.seen.endpoints = Some(vec![endpoint("ep-b", &backup, "read_only")]);
         for (branch, password) in passwords {
             let key = (BranchId::from(*branch), pair().role);
             run.seen.passwords.insert(key, Some(Secret::new((*password).to_owned())));
@@ -237,13 +220,12 @@ mod tests {
         assert_eq!(ways(&mut run, "br-backup-1"), expected);
     }
 
-    /// Case 33c: staging's role has a password of its own, and the data of the check branch is older.
     #[test]
-    fn a_check_branch_is_entered_with_the_password_of_the_backup_that_its_data_came_from() {
+    fn a_password_that_was_refused_is_not_tried_again_in_productions_name() {
         let production = pair().production_branch.to_string();
-        let mut run = run(&[("br-check-1", "staging's own"), ("br-backup-1", "same"), (&production, "same")]);
-        let expected = ["br-check-1 at ep-c.neon.test", "br-backup-1 at ep-c.neon.test", "make a writer", "br-check-1 at ep-w.neon.test"];
-        assert_eq!(ways(&mut run, "br-check-1"), expected, "production's is the same and is not tried again");
+        let mut run = run(&[("br-backup-1", "same"), (&production, "same")]);
+        let expected = ["br-backup-1 at ep-b.neon.test", "make a writer", "br-backup-1 at ep-w.neon.test"];
+        assert_eq!(ways(&mut run, "br-backup-1"), expected);
     }
 
     #[test]

@@ -74,11 +74,6 @@ pub fn is_marked(pair: &Pair, branches: &BranchList, branch: &Branch, run: &RunI
     branch.parent_id.as_ref() == Some(&pair.production_branch) && branches.annotations.get(&branch.id).is_some_and(written)
 }
 
-/// Returns whether a branch with the name of a check branch is one of ours: annotation and parent agree.
-pub(super) fn is_our_check(pair: &Pair, branches: &BranchList, branch: &Branch) -> bool {
-    branches.annotation(&branch.id, "firstlight") == Some(pair.name.as_str()) && branch.parent_id.as_ref() == Some(&pair.staging_branch)
-}
-
 /// Returns the first part of the name under which staging's present state would be kept.
 ///
 /// It is derived from the state that is displaced: `<staging>-of-<run>` when staging is a child of a backup of ours, else
@@ -168,16 +163,6 @@ pub(super) mod tests {
         assert!(!found(&renamed, "hub", "20261120"));
         assert!(!found(&branch("br-a", "keep-me", &somewhere), "hub", "20261121"));
         assert!(!found(&branch("br-a", "backup-20261121", &pair.production_branch), "hub", "20261121"));
-    }
-
-    #[test]
-    fn a_check_branch_is_ours_when_pair_and_parent_agree() {
-        let pair = pair();
-        let check = branch("br-a", "staging-check-20261121", &pair.staging_branch);
-        assert!(is_our_check(&pair, &list(&check, "hub", "20261121"), &check));
-        assert!(!is_our_check(&pair, &list(&check, "other", "20261121"), &check));
-        let elsewhere = branch("br-a", "staging-check-20261121", &pair.production_branch);
-        assert!(!is_our_check(&pair, &list(&elsewhere, "hub", "20261121"), &elsewhere));
     }
 
     #[test]

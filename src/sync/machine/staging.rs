@@ -1,17 +1,16 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
 use super::differences::Different;
-use super::{
-    Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, is_our_check, need, passwords, prepare, restore, writer,
-};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, need, passwords, prepare, restore, writer};
 use crate::config::OnMismatch;
-use crate::id::{BranchName, DatabaseName, RoleName};
+use crate::id::{DatabaseName, RoleName};
 use crate::neon::sql::Batch;
-use crate::neon::{Call, CreateBranch, RestoreBranch};
-use crate::sync::checkpoint::{Backup, CheckBranch, RunStatus, Side};
+use crate::neon::wire::Branch;
+use crate::neon::{Call, RestoreBranch};
+use crate::sync::checkpoint::{Backup, RunStatus, Side};
 use crate::sync::smoke;
 use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, Fingerprint, compare};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, compare};
 use crate::time::{after, between};
 
 /// Decides the next action of step 5.
@@ -23,11 +22,11 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         return after_comparison(view, backup);
     }
     let branches = need!(view.branches());
-    match branches.by_id(&view.pair.staging_branch) {
-        Some(staging) if staging.parent_id.as_ref() == Some(&backup.id) => {}
+    let staging = match branches.by_id(&view.pair.staging_branch) {
+        Some(staging) if staging.parent_id.as_ref() == Some(&backup.id) => staging,
         Some(_) => return end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()),
         None => return fail("verify staging: staging is gone".to_owned()),
-    }
+    };
     if let Some(decision) = log_in(view) {
         return decision;
     }
@@ -37,23 +36,27 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     }
     let seen = need!(contents::read(view, Side::Staging, &view.pair.staging_branch));
     let checks = compare(expected, &seen, !view.pair.verification.is_not_checked_fatal);
-    let mut differing = checks.iter().filter(|check| is_worth_another_look(check)).peekable();
-    if differing.peek().is_none() {
-        return Decision::Conclude(Conclusion::Compared(checks));
-    }
-    match &view.checkpoint.check {
-        None => {
-            let name = format!("{}-check-{}", staging_name(view), view.checkpoint.run);
-            let tables = differing.filter(|check| check.kind != CheckKind::Schema).map(|check| check.object.clone()).collect();
-            Decision::Conclude(Conclusion::CheckNeeded(BranchName::from(name.as_str()), tables))
-        }
-        Some(check) => compare_again(view, check, expected, checks),
-    }
+    let different = Different { expected, seen: &seen };
+    need!(different.look(view, &checks));
+    let judged = checks.iter().map(|check| different.judge(view, check));
+    let checks = std::iter::once(judge_source(staging, backup)).chain(judged).collect();
+    Decision::Conclude(Conclusion::Compared(checks))
 }
 
-/// Returns whether a difference may be drift: what an application has done to staging since it was restored.
-fn is_worth_another_look(check: &Check) -> bool {
-    check.outcome == CheckOutcome::Failed && matches!(check.kind, CheckKind::Schema | CheckKind::Content | CheckKind::Sequence)
+/// Judges from where staging was restored: what the listing tells of its parent and of the position in it.
+///
+/// The backup begins at `backup.lsn` of production, and is never written to; what was restored from its head is at or after that.
+fn judge_source(staging: &Branch, backup: &Backup) -> Check {
+    let Backup { name, id, lsn, .. } = backup;
+    let (outcome, detail) = match (staging.parent_lsn, lsn) {
+        (Some(at), Some(begins)) if at < *begins => {
+            (CheckOutcome::Failed, format!("was restored at {at}, before {begins}, where {name} begins"))
+        }
+        (Some(at), Some(_)) => (CheckOutcome::Passed, format!("a child of {name} ({id}) at {at}")),
+        (None, _) | (_, None) => (CheckOutcome::NotChecked, format!("a child of {name} ({id}); Neon tells no position")),
+    };
+    let is_optional = outcome == CheckOutcome::NotChecked;
+    Check { is_optional, ..Check::of_pair(CheckKind::Source, "", outcome, detail) }
 }
 
 fn staging_name(view: &View<'_>) -> String {
@@ -96,56 +99,6 @@ fn log_in_as(view: &View<'_>, role: &RoleName, database: DatabaseName) -> Decisi
     })))
 }
 
-/// Compares what differs where nobody can have written: on a branch of staging as its restore left it.
-fn compare_again(view: &View<'_>, check: &CheckBranch, expected: &Fingerprint, mut checks: Vec<Check>) -> Decision {
-    if let Some(refusal) = &check.refusal {
-        let reason = format!("in use: it differs, and Neon would not make a branch to compare it on ({refusal})");
-        checks.iter_mut().filter(|check| is_worth_another_look(check)).for_each(|check| {
-            let is_optional = !view.pair.verification.is_not_checked_fatal;
-            *check = Check { is_optional, ..check.again(CheckOutcome::NotChecked, reason.clone()) };
-        });
-        return Decision::Conclude(Conclusion::Compared(checks));
-    }
-    let Some(id) = &check.id else { return create_check(view, check) };
-    if !check.is_ready {
-        need!(view.await_operations(id, &check.operations, view.now, "create the check branch"));
-        return Decision::Conclude(Conclusion::CheckReady);
-    }
-    let undisturbed = need!(contents::read(view, Side::Check, id));
-    let different = Different { check: id, expected, undisturbed: &undisturbed };
-    need!(different.look(view, checks.iter().filter(|check| is_worth_another_look(check))));
-    for check in checks.iter_mut().filter(|other| is_worth_another_look(other) && is_compared_again(check, other)) {
-        let judged = different.judge(view, check);
-        let is_optional = judged.outcome == CheckOutcome::NotChecked && !view.pair.verification.is_not_checked_fatal;
-        *check = Check { is_optional, ..judged };
-    }
-    Decision::Conclude(Conclusion::Compared(checks))
-}
-
-/// Returns whether the check branch was read for a check: what has differed since it was asked for was not.
-fn is_compared_again(branch: &CheckBranch, check: &Check) -> bool {
-    check.kind == CheckKind::Schema || branch.tables.contains(&check.object)
-}
-
-fn create_check(view: &View<'_>, check: &CheckBranch) -> Decision {
-    let branches = need!(view.branches());
-    let staging = &view.pair.staging_branch;
-    if let Some(found) = branches.by_name(&check.name) {
-        if is_our_check(view.pair, branches, found) {
-            return Decision::Conclude(Conclusion::CheckFound(found.id.clone()));
-        }
-        return fail(format!("branch {} ({}) exists and was not made by this pair", check.name, found.id));
-    }
-    act(Call::CreateBranch(CreateBranch {
-        parent: staging.clone(),
-        parent_lsn: branches.by_id(staging).and_then(|branch| branch.parent_lsn),
-        name: check.name.clone(),
-        endpoint: view.endpoint_kind(),
-        endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
-        annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
-    }))
-}
-
 /// Goes on when all was equal; otherwise does what `on_mismatch` says and ends the run.
 fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
     // Once staging was asked more, the copy was good: what objects was found out about it since.
@@ -155,7 +108,16 @@ fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
     if view.pair.on_mismatch == OnMismatch::Keep {
         return fail(reason);
     }
+    if !view.checkpoint.checks.iter().any(is_mismatch) {
+        return fail(format!("{reason}; not rolled back, because that does not show a wrong copy"));
+    }
     roll_back(view, backup, reason)
+}
+
+/// Returns whether a check shows that staging is no copy of its backup. What differs may be the work of those who use
+/// staging, and what was not checked shows nothing.
+fn is_mismatch(check: &Check) -> bool {
+    check.outcome == CheckOutcome::Failed && check.drift.is_none()
 }
 
 /// Rolls staging back to the state that this run displaced, if this checkpoint itself saw the restore being accepted just now.
@@ -222,7 +184,7 @@ mod tests {
     use crate::sync::machine::Seen;
     use crate::sync::machine::names::tests::branch;
     use crate::sync::schedule::tests::pair;
-    use crate::sync::verify::DatabasePrint;
+    use crate::sync::verify::{DatabasePrint, Fingerprint};
 
     #[test]
     fn a_backup_that_another_version_has_read_is_read_again() {
@@ -265,23 +227,27 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_check_branch_was_read_for_is_judged_again() {
-        let branch = CheckBranch {
-            name: "staging-check-20261121".into(),
-            id: None,
+    fn a_staging_that_was_restored_before_its_backup_begins_has_another_source() {
+        let backup_id = BranchId::from("br-back-up-1");
+        let staging = branch("br-staging-1", "staging", &backup_id);
+        let backup = |lsn: Option<&str>| Backup {
+            id: backup_id.clone(),
+            name: "backup-20261121".into(),
+            lsn: lsn.map(|text| text.parse().expect("a position")),
+            accepted_at: staging.created_at,
             operations: Vec::new(),
             is_ready: true,
-            refusal: None,
-            tables: vec!["public.a".to_owned()],
-            looks: 0,
+            is_verified: true,
         };
-        let is_judged = |kind: CheckKind, object: &str, outcome: CheckOutcome| {
-            let check = Check::of(kind, &"neondb".into(), object, outcome, "");
-            is_worth_another_look(&check) && is_compared_again(&branch, &check)
+        let judged = |at: Option<&str>, begins: Option<&str>| {
+            let parent_lsn = at.map(|text| text.parse().expect("a position"));
+            let check = judge_source(&Branch { parent_lsn, ..staging.clone() }, &backup(begins));
+            (check.outcome, check.is_objection(), is_mismatch(&check), check.is_worth_telling())
         };
-        let (passed, failed) = (CheckOutcome::Passed, CheckOutcome::Failed);
-        assert!(is_judged(CheckKind::Content, "public.a", failed) && is_judged(CheckKind::Schema, "triggers", failed));
-        assert!(!is_judged(CheckKind::Content, "public.b", failed), "it has come to differ since");
-        assert!(!is_judged(CheckKind::Content, "public.a", passed) && !is_judged(CheckKind::LogIn, "public.a", failed));
+        let good = (CheckOutcome::Passed, false, false, false);
+        assert_eq!(judged(Some("0/2000"), Some("0/2000")), good);
+        assert_eq!(judged(Some("1/0"), Some("0/2000")), good, "positions are compared as numbers");
+        assert_eq!(judged(Some("0/1FFF"), Some("0/2000")), (CheckOutcome::Failed, true, true, true));
+        assert_eq!(judged(None, Some("0/2000")), (CheckOutcome::NotChecked, false, false, false));
     }
 }

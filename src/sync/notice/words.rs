@@ -4,7 +4,7 @@
 //!
 //! Invariants: the subject is one line, and says alone whether somebody has to act; the text names the runbook where there is something to do.
 
-use super::Notice;
+use super::{Notice, drift};
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
 use crate::ordered;
@@ -30,10 +30,10 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
         RunStatus::Succeeded if checkpoint.restore.is_some() => (
             NoticeKind::Succeeded,
             format!("[{label}] Daily sync completed — {date}"),
-            format!(
-                "Production → staging sync completed successfully at {time}{}. Staging data verified{}",
-                margin_text(checkpoint, pair, verdict.at),
-                warned_text(checkpoint)
+            drift::told_with(
+                checkpoint,
+                &format!("Production → staging sync completed successfully at {time}{}.", margin_text(checkpoint, pair, verdict.at)),
+                &warned_text(checkpoint),
             ),
         ),
         RunStatus::Succeeded => (
@@ -67,7 +67,8 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
 /// Returns what people should know although it stopped nothing, and what did not hold, of which the reason tells only the first.
 fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
     let mut checks: Vec<_> = checkpoint.checks.iter().filter(|check| check.is_worth_telling()).collect();
-    ordered::sort_by_key(&mut checks, |check| check.outcome);
+    // What staging has lost comes before what else is to be known of it.
+    ordered::sort_by_key(&mut checks, |check| (check.outcome, check.drift.is_none()));
     let more = checks.len().saturating_sub(WARNINGS);
     let told = checks.into_iter().take(WARNINGS).map(ToString::to_string);
     let more = (more > 0).then(|| format!("and {more} more, told by GET /runs/{}", checkpoint.run));
@@ -330,6 +331,39 @@ mod tests {
         let notice = of_run(&restored(ended(RunStatus::Succeeded, Step::Prune, None)), &pair(), "CAIO Hub").expect("a verdict");
         assert_eq!(notice.subject, "[CAIO Hub] Daily sync completed — 2026-11-21");
         assert_eq!(notice.text, "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes early. Staging data verified.");
+    }
+
+    #[test]
+    fn a_staging_that_is_not_what_was_restored_is_told_first() {
+        use crate::sync::verify::{Check, CheckKind, CheckOutcome, Drift, RowCounts, RowDifferences};
+
+        let content = |object: &str, outcome, drift, counts| {
+            let check = Check::of(CheckKind::Content, &"neondb".into(), object, outcome, "drift: differs");
+            Check { drift: Some(drift), ..check }.with(RowDifferences::counted(counts))
+        };
+        let nobody = RowCounts::default();
+        let lost = content("public.t", CheckOutcome::Warned, Drift::Lost, RowCounts { gone: 5_000, ..nobody });
+        let changed = content("public.u", CheckOutcome::Warned, Drift::Lost, RowCounts { changed: 5_000, ..nobody });
+        let added = content("public.made_here", CheckOutcome::Passed, Drift::Added, RowCounts { added: 3, ..nobody });
+        let told = |checks: Vec<Check>| {
+            let checkpoint = Checkpoint { checks, ..restored(ended(RunStatus::Succeeded, Step::Prune, None)) };
+            of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict").text
+        };
+        let done = "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes early.";
+        assert_eq!(
+            told(vec![added.clone(), lost.clone(), changed]),
+            format!(
+                "Staging is not what was restored any more: public.t: 5,000 rows of the backup are gone; public.u: 5,000 rows are changed. \
+                 {done} All else of staging data verified; public.made_here: 3 rows were added since. There are 2 warnings."
+            )
+        );
+        assert_eq!(told(vec![added]), format!("{done} Staging data verified; public.made_here: 3 rows were added since."));
+        // A note warns nobody, and is told all the same.
+        let noted = told(vec![Check { outcome: CheckOutcome::Passed, ..lost }]);
+        assert!(
+            noted.starts_with("Staging is not what was restored any more: public.t: 5,000") && noted.ends_with(" verified."),
+            "{noted}"
+        );
     }
 
     #[test]

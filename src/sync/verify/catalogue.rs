@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use super::questions::INTEGRITY;
-use super::{DatabasePrint, schema};
+use super::{DatabasePrint, Shape, schema};
 use crate::neon::sql::{Batch, Rows};
 
 /// Sets what changes the look of values and the rows that are seen, for this transaction only. Path and timeouts are set in every batch.
@@ -152,7 +152,22 @@ impl Catalogue {
 
     /// Returns how the rows of a table are read, and whether they have a key; `None` where the table is not read.
     pub fn shape(&self, table: &str) -> Option<(&str, bool)> {
-        let found = self.relations.iter().find(|relation| relation.name == table && !relation.is_sequence)?;
+        let found = self.table(table)?;
         Some((&found.row, found.key.is_some()))
+    }
+
+    /// Returns how the rows of a table are told apart on both sides; `None` where that cannot be done alike, or one side has
+    /// no such table.
+    pub fn shape_beside(&self, other: &Self, table: &str) -> Option<Shape> {
+        let (one, other) = (self.table(table)?, other.table(table)?);
+        match (&one.key, &other.key) {
+            (key, other_key) if one.row == other.row && key == other_key => Some(if key.is_some() { Shape::Keyed } else { Shape::Keyless }),
+            (Some(key), Some(other_key)) if key == other_key => Some(Shape::KeyAlone),
+            _ => None,
+        }
+    }
+
+    fn table(&self, table: &str) -> Option<&Relation> {
+        self.relations.iter().find(|relation| relation.name == table && !relation.is_sequence)
     }
 }

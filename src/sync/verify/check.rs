@@ -37,9 +37,25 @@ pub struct Check {
     /// What was found, at most twenty; the detail says how many there are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
-    /// The rows that differ, where they were looked for.
+    /// Whether staging is not what was restored any more, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+    /// The rows that differ, where they were counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowDifferences>,
+}
+
+/// How staging, as people get it, differs from the backup that it was restored from.
+///
+/// Both sides are read while staging may be in use, and nothing in a database says who has written: a difference is therefore
+/// told as what it is to those who use staging, and never as the proof of a bad copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drift {
+    /// Something of the backup is gone or changed, or may be.
+    Lost,
+    /// Everything of the backup is there; something was added.
+    Added,
 }
 
 /// What a check is about.
@@ -83,6 +99,8 @@ pub enum CheckKind {
     Posture,
     /// Who has been given access to the project.
     People,
+    /// Staging is a child of this run's backup, and begins where that ends.
+    Source,
     /// A role of staging logs in.
     LogIn,
     /// The staging application answers.
@@ -111,6 +129,7 @@ impl CheckKind {
             Self::AfterRestore => "after_restore".to_owned(),
             Self::Posture => "protection of staging".to_owned(),
             Self::People => "people with access".to_owned(),
+            Self::Source => "staging: its source".to_owned(),
             Self::LogIn => format!("staging: role {object} logs in"),
             Self::SmokeTest => format!("smoke test: {object}"),
         }
@@ -152,6 +171,7 @@ impl Check {
             detail: detail.into(),
             differences: Vec::new(),
             findings: Vec::new(),
+            drift: None,
             rows: None,
         }
     }
@@ -159,7 +179,13 @@ impl Check {
     /// Returns the same check with another outcome.
     #[must_use]
     pub fn again(&self, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), differences: Vec::new(), findings: Vec::new(), rows: None, ..self.clone() }
+        Self { outcome, detail: detail.into(), differences: Vec::new(), findings: Vec::new(), drift: None, rows: None, ..self.clone() }
+    }
+
+    /// Returns the same check with the rows that differ.
+    #[must_use]
+    pub fn with(self, rows: RowDifferences) -> Self {
+        Self { rows: Some(rows), ..self }
     }
 
     /// Returns whether people are told of it in a notice. That a database has no `amcheck`, or a first run no run before it, is told in the report
@@ -167,7 +193,9 @@ impl Check {
     pub fn is_worth_telling(&self) -> bool {
         match self.outcome {
             CheckOutcome::Failed | CheckOutcome::Warned => true,
-            CheckOutcome::NotChecked => !matches!(self.kind, CheckKind::IndexStructure | CheckKind::RowLoss) || !self.is_optional,
+            CheckOutcome::NotChecked => {
+                !matches!(self.kind, CheckKind::IndexStructure | CheckKind::RowLoss | CheckKind::Source) || !self.is_optional
+            }
             CheckOutcome::Passed | CheckOutcome::Skipped => false,
         }
     }

@@ -5,11 +5,17 @@ use std::collections::BTreeSet;
 
 use crate::id::DatabaseName;
 use crate::ordered::IntoOrdered as _;
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Fingerprint, OUT_OF_TIME, Position};
+use crate::sync::verify::{Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Drift, Fingerprint, Position, RowCounts, RowDifferences};
+
+/// Why a materialized view without rows is not read, as `relations.sql` says it.
+const NOT_POPULATED: &str = "not populated";
 
 /// Compares staging with the backup it was made from. `is_optional` says that a run goes on where something could not be checked.
 ///
-/// A table that only one side has is a difference, never an omission.
+/// Whatever differs is a *failed* check with its [`Drift`]; the caller knows whether the other side may be in use, and what
+/// follows then. A table that only one side has is a difference, never an omission; one that could not be read on staging is
+/// *not checked*, because it is not known to differ. A sequence behind the backup's is a failure without drift: it would give
+/// out values again.
 pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     for (database, expected) in &backup.databases {
@@ -35,47 +41,95 @@ impl Comparison<'_> {
     fn compare(&self, checks: &mut Vec<Check>) {
         let Self { database, backup, staging, is_optional } = self;
         self.compare_schema(checks);
-        let mut content = |object: &String, outcome: CheckOutcome, detail: String| {
-            let check = Check::of(CheckKind::Content, database, object, outcome, detail);
-            checks.push(Check { is_optional: *is_optional && outcome == CheckOutcome::NotChecked, ..check });
+        let mut content = |check: Check| {
+            let is_optional = *is_optional && check.outcome == CheckOutcome::NotChecked;
+            checks.push(Check { is_optional, ..check });
         };
+        let of =
+            |kind: CheckKind, object: &String, outcome: CheckOutcome, detail: String| Check::of(kind, database, object, outcome, detail);
         for (table, expected) in &backup.tables {
-            let (outcome, detail) = match staging.tables.get(table) {
-                Some(seen) if seen == expected => (CheckOutcome::Passed, self.equal(table, expected)),
-                Some(seen) if seen.count == expected.count => {
-                    (CheckOutcome::Failed, format!("{} rows on both sides, content differs", seen.count))
-                }
-                Some(seen) => (CheckOutcome::Failed, format!("backup has {} rows, staging {}", expected.count, seen.count)),
-                None => (self.outcome_of_absence(table), absent(staging, table)),
-            };
-            content(table, outcome, detail);
+            content(self.compare_table(table, expected));
         }
-        for extra in staging.tables.keys().filter(|name| !self.is_known(name)) {
-            content(extra, CheckOutcome::Failed, "is on staging and not in the backup".to_owned());
+        for (extra, seen) in staging.tables.iter().filter(|(name, _)| !self.is_known(name)) {
+            let rows = RowDifferences::counted(RowCounts { added: seen.count, ..RowCounts::default() });
+            content(self.drift(CheckKind::Content, extra, "is on staging and not in the backup", Drift::Added).with(rows));
         }
         for (table, reason) in &backup.skipped {
-            content(table, CheckOutcome::Skipped, reason.clone());
+            content(self.beside_skipped(table, reason));
         }
         for (table, reason) in &backup.not_checked {
-            content(table, CheckOutcome::NotChecked, reason.clone());
+            content(of(CheckKind::Content, table, CheckOutcome::NotChecked, reason.clone()));
         }
         for name in &backup.unknown_exclusions {
-            content(name, CheckOutcome::Warned, "is excluded by the configuration and is not there".to_owned());
+            let detail = "is excluded by the configuration and is not there".to_owned();
+            content(of(CheckKind::Content, name, CheckOutcome::Warned, detail));
         }
-        let mut sequence = |object: &String, outcome: CheckOutcome, detail: String| {
-            let check = Check::of(CheckKind::Sequence, database, object, outcome, detail);
-            checks.push(Check { is_optional: *is_optional && outcome == CheckOutcome::NotChecked, ..check });
-        };
         for (name, expected) in &backup.sequences {
-            let (outcome, detail) = match staging.sequences.get(name) {
-                Some(seen) => compare_positions(*expected, *seen),
-                None => (self.outcome_of_absence(name), absent(staging, name)),
-            };
-            sequence(name, outcome, detail);
+            content(match staging.sequences.get(name) {
+                Some(seen) => {
+                    let (outcome, detail) = compare_positions(*expected, *seen);
+                    of(CheckKind::Sequence, name, outcome, detail)
+                }
+                None => self.absent(CheckKind::Sequence, name),
+            });
         }
         for extra in staging.sequences.keys().filter(|name| !self.is_known(name)) {
-            sequence(extra, CheckOutcome::Failed, "is on staging and not in the backup".to_owned());
+            content(self.drift(CheckKind::Sequence, extra, "is on staging and not in the backup", Drift::Added));
         }
+    }
+
+    /// Compares what both sides hold of a table. Which rows differ is counted later, where neither side is empty.
+    fn compare_table(&self, table: &String, expected: &Digest) -> Check {
+        let (backup, nobody) = (expected.count, RowCounts::default());
+        let Some(seen) = self.staging.tables.get(table) else {
+            let check = self.absent(CheckKind::Content, table);
+            let rows = RowDifferences::counted(RowCounts { gone: backup, ..nobody });
+            return if check.drift.is_some() { check.with(rows) } else { check };
+        };
+        if seen == expected {
+            return Check::of(CheckKind::Content, self.database, table, CheckOutcome::Passed, self.equal(table, expected));
+        }
+        let detail = if seen.count == backup {
+            format!("{backup} rows on both sides, content differs")
+        } else {
+            format!("backup has {backup} rows, staging {}", seen.count)
+        };
+        let differs = |drift: Drift| self.drift(CheckKind::Content, table, &detail, drift);
+        match (backup, seen.count) {
+            (0, added) => differs(Drift::Added).with(RowDifferences::counted(RowCounts { added, ..nobody })),
+            (gone, 0) => differs(Drift::Lost).with(RowDifferences::counted(RowCounts { gone, ..nobody })),
+            _ => differs(Drift::Lost),
+        }
+    }
+
+    /// Judges a table that the backup does not hold: a materialized view may have been filled on staging.
+    fn beside_skipped(&self, table: &String, reason: &str) -> Check {
+        let Some(seen) = self.staging.tables.get(table) else {
+            return Check::of(CheckKind::Content, self.database, table, CheckOutcome::Skipped, reason);
+        };
+        let rows = RowDifferences::counted(RowCounts { added: seen.count, ..RowCounts::default() });
+        let detail = format!("{reason} in the backup, read on staging");
+        self.drift(CheckKind::Content, table, &detail, Drift::Added).with(rows)
+    }
+
+    /// Judges what the backup has and staging does not show. What could not be read there is not known to be gone.
+    fn absent(&self, kind: CheckKind, name: &String) -> Check {
+        let skipped = self.staging.skipped.get(name);
+        if skipped.is_some_and(|reason| reason == NOT_POPULATED) {
+            return self.drift(kind, name, "is in the backup, and is not populated on staging", Drift::Lost);
+        }
+        match self.staging.not_checked.get(name).or(skipped) {
+            Some(reason) => {
+                let detail = format!("could not be read on staging: {reason}");
+                Check::of(kind, self.database, name, CheckOutcome::NotChecked, detail)
+            }
+            None => self.drift(kind, name, "is in the backup and not on staging", Drift::Lost),
+        }
+    }
+
+    /// Returns the check of what is not the same on both sides. The caller says what follows from it.
+    fn drift(&self, kind: CheckKind, object: &str, detail: &str, drift: Drift) -> Check {
+        Check { drift: Some(drift), ..Check::of(kind, self.database, object, CheckOutcome::Failed, detail) }
     }
 
     fn is_known(&self, name: &str) -> bool {
@@ -93,33 +147,20 @@ impl Comparison<'_> {
         }
     }
 
-    /// What did not fit the time budget of staging is not known to differ.
-    fn outcome_of_absence(&self, table: &str) -> CheckOutcome {
-        let is_late = self.staging.not_checked.get(table).is_some_and(|reason| reason.starts_with(OUT_OF_TIME));
-        if is_late { CheckOutcome::NotChecked } else { CheckOutcome::Failed }
-    }
-
     /// Compares the number and the definitions of each kind of object; a kind that a side has nothing of counts as none.
     fn compare_schema(&self, checks: &mut Vec<Check>) {
         let none = Digest::none();
         let kinds: BTreeSet<&String> = self.backup.schema.keys().chain(self.staging.schema.keys()).into_set();
         for kind in kinds {
             let (expected, seen) = (self.backup.schema.get(kind).unwrap_or(&none), self.staging.schema.get(kind).unwrap_or(&none));
-            let (outcome, detail) = if expected == seen {
-                (CheckOutcome::Passed, format!("{} equal", expected.count))
+            checks.push(if expected == seen {
+                let detail = format!("{} equal", expected.count);
+                Check::of(CheckKind::Schema, self.database, kind, CheckOutcome::Passed, detail)
             } else {
-                (CheckOutcome::Failed, format!("backup has {}, staging {}; definitions differ", expected.count, seen.count))
-            };
-            checks.push(Check::of(CheckKind::Schema, self.database, kind, outcome, detail));
+                let detail = format!("backup has {}, staging {}; definitions differ", expected.count, seen.count);
+                self.drift(CheckKind::Schema, kind, &detail, Drift::Lost)
+            });
         }
-    }
-}
-
-/// Says why staging has no digest of a table.
-fn absent(staging: &DatabasePrint, name: &str) -> String {
-    match staging.not_checked.get(name).or_else(|| staging.skipped.get(name)) {
-        Some(reason) => format!("could not be read on staging: {reason}"),
-        None => "is in the backup and not on staging".to_owned(),
     }
 }
 
@@ -177,6 +218,42 @@ mod tests {
         assert_eq!(extra, ["neondb: content of public.debris: is on staging and not in the backup"]);
     }
 
+    /// Returns how a table of staging differs, whatever is told of it.
+    fn drift(change: impl Fn(&mut DatabasePrint)) -> (Option<Drift>, Option<RowCounts>) {
+        let (mut backup, mut staging) = (print(), print());
+        backup.databases.values_mut().for_each(|print| drop(print.skipped.insert("public.later".into(), NOT_POPULATED.into())));
+        staging.databases.values_mut().for_each(change);
+        let checks = compare(&backup, &staging, false);
+        let mut found = checks.iter().filter(|check| check.drift.is_some());
+        let first = found.next();
+        assert!(found.next().is_none(), "one thing differs: {checks:#?}");
+        (first.and_then(|check| check.drift), first.and_then(|check| check.rows.as_ref()).map(|rows| rows.counts))
+    }
+
+    /// Case 37: what is gone altogether is counted without another look.
+    #[test]
+    fn a_table_that_was_emptied_or_dropped_has_lost_all_of_its_rows() {
+        let gone = Some(RowCounts { gone: 2, ..RowCounts::default() });
+        let none = Digest::none();
+        assert_eq!(drift(|print| drop(print.tables.insert("public.users".into(), none.clone()))), (Some(Drift::Lost), gone));
+        assert_eq!(drift(|print| print.tables.clear()), (Some(Drift::Lost), gone));
+        let is_emptied = |print: &mut DatabasePrint| {
+            print.tables.clear();
+            print.skipped.insert("public.users".into(), NOT_POPULATED.into());
+        };
+        assert_eq!(drift(is_emptied), (Some(Drift::Lost), gone), "a view that was refreshed without data");
+    }
+
+    /// Cases 12 and 21: a materialized view that is empty in the backup was told as skipped when staging had filled it.
+    #[test]
+    fn what_only_staging_holds_was_added() {
+        let added = Some(RowCounts { added: 3, ..RowCounts::default() });
+        let three = Digest { count: 3, digest: "9".into() };
+        for name in ["public.made_here", "public.later"] {
+            assert_eq!(drift(|print| drop(print.tables.insert(name.into(), three.clone()))), (Some(Drift::Added), added), "{name}");
+        }
+    }
+
     #[test]
     fn a_kind_of_object_that_one_side_has_nothing_of_differs() {
         let changed = failing(|print| {
@@ -197,7 +274,7 @@ mod tests {
             print.tables.clear();
             print.not_checked.insert("public.users".into(), "the role may not read it".into());
         });
-        assert_eq!(found, ["neondb: content of public.users: could not be read on staging: the role may not read it"]);
+        assert_eq!(found, ["neondb: content of public.users: not checked: could not be read on staging: the role may not read it"]);
     }
 
     #[test]
@@ -226,7 +303,7 @@ mod tests {
         let mut late = print();
         late.databases.values_mut().for_each(|print| {
             print.tables.clear();
-            print.not_checked.insert("public.users".into(), format!("{OUT_OF_TIME} of 60 s"));
+            print.not_checked.insert("public.users".into(), "did not fit the time budget of 60 s".to_owned());
         });
         let objections = |is_optional: bool| compare(&late, &print(), is_optional).iter().filter(|check| check.is_objection()).count();
         assert_eq!((objections(false), objections(true)), (1, 0));

@@ -40,7 +40,7 @@ const LOCKS_PER_PIECE: usize = 3_000;
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
 
 /// How the reason begins that a table was not read because the time was up.
-pub(super) const OUT_OF_TIME: &str = "did not fit the time budget";
+const OUT_OF_TIME: &str = "did not fit the time budget";
 
 /// A range of blocks of a table, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +131,9 @@ pub struct Part {
 /// Returns what is to be asked next, at most four requests at once; none when everything that the catalogue lists was read.
 ///
 /// `guide` is the print of the backup: a table that was read in ranges there is read in the same ranges, so that a difference is located, and
-/// what was not read there is not read. Only the relations named in `only` are read where that is given.
-pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>, only: Option<&[String]>) -> Vec<(Piece, Batch)> {
-    let wanted: Vec<&Relation> = wanted(catalogue, print, guide, only).collect();
+/// what was not read there is not read.
+pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>) -> Vec<(Piece, Batch)> {
+    let wanted: Vec<&Relation> = wanted(catalogue, print, guide).collect();
     // What is left is shared out, so that the last request does not read alone; a database that one request can read costs no more than one.
     let left: u64 = wanted.iter().map(|relation| left_of(relation, print)).sum();
     let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(FIRST_PIECE));
@@ -173,22 +173,16 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
 }
 
 /// Returns the relations that are to be read and were not, or not completely.
-fn wanted<'a>(
-    catalogue: &'a Catalogue,
-    print: &DatabasePrint,
-    guide: Option<&DatabasePrint>,
-    only: Option<&[String]>,
-) -> impl Iterator<Item = &'a Relation> {
-    catalogue.relations.iter().filter(move |relation| {
-        only.is_none_or(|names| names.contains(&relation.name))
-            && !print.has(relation)
-            && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name))
-    })
+fn wanted<'a>(catalogue: &'a Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>) -> impl Iterator<Item = &'a Relation> {
+    catalogue
+        .relations
+        .iter()
+        .filter(move |relation| !print.has(relation) && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name)))
 }
 
 /// Returns whether everything was read that the catalogue lists; see [`pieces`].
-pub fn is_read(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>, only: Option<&[String]>) -> bool {
-    wanted(catalogue, print, guide, only).next().is_none()
+pub fn is_read(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>) -> bool {
+    wanted(catalogue, print, guide).next().is_none()
 }
 
 /// Returns the bytes of a relation that were not read.
@@ -388,9 +382,9 @@ impl DatabasePrint {
     }
 
     /// Nothing more is read, because the time is up.
-    pub fn out_of_time(&mut self, catalogue: &Catalogue, guide: Option<&Self>, only: Option<&[String]>, budget: Duration) {
+    pub fn out_of_time(&mut self, catalogue: &Catalogue, guide: Option<&Self>, budget: Duration) {
         let reason = format!("{OUT_OF_TIME} of {} s", budget.as_secs());
-        let left: Vec<&Relation> = wanted(catalogue, self, guide, only).collect();
+        let left: Vec<&Relation> = wanted(catalogue, self, guide).collect();
         for relation in left {
             self.give_up(&relation.name, &reason);
         }

@@ -1,11 +1,15 @@
-//! Which rows of a table differ, found in two looks: first parts of the table, then the rows of the parts that differ.
+//! Which rows of the backup a table of staging has not any more, which are changed, and which were added, counted in two
+//! looks: first parts of a large table, then the rows of the parts that differ.
 //!
-//! In: a [`Catalogue`] and the names of tables. Out: the keys of rows that are missing, extra or changed.
+//! In: a [`Catalogue`], names of tables and what is wanted of each. Out: [`RowDifferences`].
 //!
-//! Invariants: of a row only its primary key leaves the database; a row is put in a part by its key, so that one that was moved within its file
-//! is not taken for two. Of a table without a primary key, rows are counted and not named.
+//! Invariants: of a row only two hashes leave the database, and for a few rows the primary key, which names them. A row is put
+//! in a part by its key, so that one that was moved within its file is not taken for two. Of a table without a primary key
+//! the rows that are gone and added are counted as often as they are there; none is called changed. A count is exact, or
+//! `limits` says why it is a lower bound.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,41 +18,109 @@ use super::{Blocks, Digest, NAMED, Range, TOLD, differing};
 use crate::neon::sql::{Batch, Rows};
 use crate::ordered::IntoOrdered as _;
 
-/// Parts that a table is cut into by the hash of its keys: a million rows make parts of a thousand, whose keys fit a reply.
+/// Parts that a large table is cut into by the hash of its keys: a million rows make parts of a thousand.
 const PARTS: u32 = 1024;
 
-/// Parts whose rows are fetched; a table that differs in more is not worth naming row by row.
-const PARTS_FETCHED: usize = 16;
+/// Rows of a table that is looked into without parts: all of them fit into the reply that the parts would take.
+const ROWS_WITHOUT_PARTS: u64 = 10_000;
 
-/// Rows that are fetched in one reply: with keys of a hundred bytes they are far below Neon's limit of 10 MB.
-const ROWS_FETCHED: usize = 20_000;
+/// Rows of which the hashes are fetched in one reply: at 32 bytes each, 3.2 MB, a third of Neon's limit of 10 MB.
+pub const ROWS_AT_ONCE: u64 = 100_000;
 
-/// Tables of a database whose rows are looked for; of the others the report says that they differ.
-pub const TABLES_LOOKED_INTO: usize = 10;
+/// Rows of a database of which the hashes are fetched, on each side: comparing them takes about 10 ms of CPU.
+pub const ROWS_COUNTED: u64 = 200_000;
+
+/// Tables of a database whose parts are looked into; for the others a lower bound is told.
+pub const TABLES_IN_PARTS: usize = 10;
 
 /// Ranges of a table that are looked into: each is read in about fifteen seconds, and the statement has two minutes.
-const RANGES_LOOKED_INTO: usize = 4;
+pub const RANGES_LOOKED_INTO: usize = 4;
+
+/// Characters of a hash.
+const HASH: usize = 16;
 
 /// A part of a table: how many rows, and their digest.
-pub type Parts = BTreeMap<u32, (String, String)>;
+pub type Parts = BTreeMap<u32, (u64, String)>;
 
-/// A row: its key, its digest, and how often it is there.
-pub type KeyedRow = (String, String, u64);
+/// How the rows of a table are told apart on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// By their primary key, and the columns are alike.
+    Keyed,
+    /// They have no key: by what they hold.
+    Keyless,
+    /// By their primary key alone, because the columns are not those of the backup.
+    KeyAlone,
+}
+
+/// What is wanted of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub table: String,
+    /// How its rows are told apart.
+    pub shape: Shape,
+    /// The ranges of blocks that differ.
+    pub ranges: Vec<Blocks>,
+    /// The parts that differ and are looked into; `None` for the whole table.
+    pub parts: Option<Vec<u32>>,
+    /// Rows that this is on the side that has more.
+    pub rows: u64,
+}
+
+impl Wanted {
+    /// Returns what is wanted of a whole table.
+    pub fn whole(table: &str, shape: Shape, ranges: Vec<Blocks>, rows: u64) -> Self {
+        Self { table: table.to_owned(), shape, ranges, parts: None, rows }
+    }
+
+    /// Returns what is wanted of some parts of it.
+    #[must_use]
+    pub fn of_parts(self, parts: Vec<u32>, rows: u64) -> Self {
+        Self { parts: Some(parts), rows, ..self }
+    }
+}
+
+/// How many rows of the backup are gone, how many are changed, and how many were added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounts {
+    /// Rows that the backup has and staging has not.
+    pub gone: u64,
+    /// Rows that both have, with other values.
+    pub changed: u64,
+    /// Rows that staging has and the backup has not.
+    pub added: u64,
+}
 
 /// The rows of a table that are not the same on both sides.
+///
+/// Shape: `{"gone":["{\"id\": 3}"],"changed":[],"added":[],"counts":{"gone":1,"changed":0,"added":0}}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowDifferences {
     /// Keys of rows that the backup has and staging has not, at most twenty.
-    pub missing: Vec<String>,
-    /// Keys of rows that staging has and the backup has not, at most twenty.
-    pub extra: Vec<String>,
+    pub gone: Vec<String>,
     /// Keys of rows that both have, with other values, at most twenty.
     pub changed: Vec<String>,
-    /// How many were found: missing, extra, changed.
-    pub counts: [u64; 3],
-    /// What was not looked into; empty when everything was.
+    /// Keys of rows that staging has and the backup has not, at most twenty.
+    pub added: Vec<String>,
+    /// How many there are.
+    pub counts: RowCounts,
+    /// Why the counts are lower bounds; empty when they are exact.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub limits: String,
+}
+
+/// What comparing the hashes of rows found: how many, and the hashes of the keys of the first twenty of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowsFound {
+    /// How many.
+    pub counts: RowCounts,
+    /// Hashes of the keys of rows that are gone.
+    pub gone: Vec<String>,
+    /// Hashes of the keys of rows that are changed.
+    pub changed: Vec<String>,
+    /// Hashes of the keys of rows that were added.
+    pub added: Vec<String>,
 }
 
 /// Returns the ranges of a table that are not the same on both sides; all of it where it was not read in ranges, or not in the same.
@@ -59,147 +131,225 @@ pub fn differing_ranges(backup: Option<&Vec<Range>>, staging: Option<&Vec<Range>
     differing(&index(backup), &index(staging)).copied().collect()
 }
 
-/// Returns the batch that digests the parts of some tables, of each within the ranges that are given.
-pub fn parts_batch(catalogue: &Catalogue, tables: &[String], ranges: &[Vec<Blocks>]) -> Batch {
-    batch(catalogue, tables, |index, relation| {
-        let rows = keyed(relation, ranges.get(index));
-        let part = part_of_key();
-        format!("select ({part})::text, count(*)::text, sum(h)::text from ({rows}) as t group by 1")
+/// Returns whether a table is looked into without parts.
+pub fn is_small(rows: u64) -> bool {
+    rows <= ROWS_WITHOUT_PARTS
+}
+
+/// Returns the batch that digests the parts of some tables.
+pub fn parts_batch(catalogue: &Catalogue, wanted: &[Wanted]) -> Batch {
+    batch(catalogue, wanted, |relation, wanted| {
+        let rows = keyed(relation, wanted);
+        format!("select (n & {})::text, count(*)::text, sum(h)::text from ({rows}) as t group by 1", PARTS - 1)
     })
 }
 
-/// Returns the batch that fetches the rows of the parts that differ, which are given table by table.
-pub fn rows_batch(catalogue: &Catalogue, tables: &[String], ranges: &[Vec<Blocks>], differing: &[Vec<u32>]) -> Batch {
-    let limit = rows_fetched(tables.len());
-    batch(catalogue, tables, |index, relation| {
-        let parts: Vec<String> = differing.get(index).into_iter().flatten().take(PARTS_FETCHED).map(u32::to_string).collect();
-        let wanted = if parts.is_empty() { "null".to_owned() } else { parts.join(", ") };
-        let rows = keyed(relation, ranges.get(index));
-        let part = part_of_key();
+/// Returns the batch that fetches two hashes of each row that is wanted: of its key and of what it holds, in order.
+pub fn rows_batch(catalogue: &Catalogue, wanted: &[Wanted]) -> Batch {
+    batch(catalogue, wanted, |relation, wanted| {
+        let rows = keyed(relation, wanted);
+        let parts = match &wanted.parts {
+            None => String::new(),
+            Some(parts) => format!(" where n & {} in ({})", PARTS - 1, list(parts.iter())),
+        };
         format!(
-            "select k, h::text, count(*)::text from ({rows}) as t where {part} in ({wanted}) group by 1, 2 order by k collate \"C\", h limit {limit}"
+            "select string_agg(r, '' order by r collate \"C\") from \
+             (select lpad(to_hex(n), {HASH}, '0') || lpad(to_hex(h), {HASH}, '0') as r from ({rows}) as t{parts}) as u"
         )
     })
 }
 
-/// Returns how many rows of each of so many tables are fetched.
-pub fn rows_fetched(tables: usize) -> usize {
-    ROWS_FETCHED / tables.max(1)
+/// Returns the batch that tells the keys whose hashes are given, table by table.
+pub fn keys_batch(catalogue: &Catalogue, wanted: &[Wanted], hashes: &[Vec<String>]) -> Batch {
+    batch_of(catalogue, wanted.iter().zip(hashes), |relation, (wanted, hashes)| {
+        let rows = keyed(relation, wanted);
+        let quoted = list(hashes.iter().map(|hash| format!("'{hash}'")));
+        format!(
+            "select r, k from (select k, lpad(to_hex(n), {HASH}, '0') as r from ({rows}) as t) as u where r in ({quoted}) order by k collate \"C\""
+        )
+    })
 }
 
-fn batch(catalogue: &Catalogue, tables: &[String], statement: impl Fn(usize, &Relation) -> String) -> Batch {
-    let relation = |table: &String| catalogue.relations.iter().find(|relation| relation.name == *table);
-    let relations = tables.iter().enumerate().filter_map(|(index, table)| Some((index, relation(table)?)));
-    let statements = relations.map(|(index, relation)| (statement(index, relation), Vec::new()));
+fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    if items.is_empty() { "null".to_owned() } else { items.join(", ") }
+}
+
+fn batch(catalogue: &Catalogue, wanted: &[Wanted], statement: impl Fn(&Relation, &Wanted) -> String) -> Batch {
+    batch_of(catalogue, wanted.iter().map(|wanted| (wanted, ())), |relation, (wanted, ())| statement(relation, wanted))
+}
+
+fn batch_of<'a, T>(
+    catalogue: &Catalogue,
+    wanted: impl Iterator<Item = (&'a Wanted, T)>,
+    statement: impl Fn(&Relation, (&'a Wanted, T)) -> String,
+) -> Batch {
+    let statements = wanted.filter_map(|(wanted, more)| {
+        let relation = catalogue.relations.iter().find(|relation| relation.name == wanted.table)?;
+        Some((statement(relation, (wanted, more)), Vec::new()))
+    });
     Batch { statements: std::iter::once(settings()).chain(statements).collect(), is_read_only: true }
 }
 
-/// The expression of the part that a row belongs to.
-fn part_of_key() -> String {
-    format!("pg_catalog.hashtextextended(k, 1) & {}", PARTS - 1)
-}
-
-/// Selects the key and the digest of every row in some ranges.
-fn keyed(relation: &Relation, ranges: Option<&Vec<Blocks>>) -> String {
+/// Selects of every row in the wanted ranges its key `k`, the hash of that `n`, and the hash of what it holds `h`.
+fn keyed(relation: &Relation, wanted: &Wanted) -> String {
     let digest = relation.digest();
     let key = relation.key.clone().unwrap_or_else(|| format!("{digest}::text"));
-    let select = |blocks: Blocks| format!("select {key} as k, {digest} as h from only {}{}", relation.from(), blocks.condition());
-    let ranges = ranges.map_or_else(|| vec![Blocks::ALL], |ranges| ranges.iter().take(RANGES_LOOKED_INTO).copied().collect());
-    ranges.into_iter().map(select).collect::<Vec<_>>().join(" union all ")
+    let digest = if wanted.shape == Shape::KeyAlone { format!("hashtextextended({key}, 1)") } else { digest };
+    let select = |blocks: &Blocks| {
+        let (from, condition) = (relation.from(), blocks.condition());
+        format!("select {key} as k, hashtextextended({key}, 1) as n, {digest} as h from only {from}{condition}")
+    };
+    wanted.ranges.iter().map(select).collect::<Vec<_>>().join(" union all ")
 }
 
 /// Reads one result of [`parts_batch`]; `None` when it makes no sense.
 pub fn decode_parts(rows: &Rows) -> Option<Parts> {
-    let part = |row: &Vec<Option<String>>| Some((text(row, 0)?.parse().ok()?, (text(row, 1)?.to_owned(), text(row, 2)?.to_owned())));
+    let part = |row: &Vec<Option<String>>| Some((text(row, 0)?.parse().ok()?, (text(row, 1)?.parse().ok()?, text(row, 2)?.to_owned())));
     Some(rows.rows.iter().map(part).collect::<Option<Vec<_>>>()?.into_iter().into_map())
 }
 
-/// Reads one result of [`rows_batch`]; `None` when it makes no sense.
-pub fn decode_rows(rows: &Rows) -> Option<Vec<KeyedRow>> {
-    rows.rows.iter().map(|row| Some((text(row, 0)?.to_owned(), text(row, 1)?.to_owned(), text(row, 2)?.parse().ok()?))).collect()
+/// Reads one result of [`rows_batch`]: the hashes of all rows, one after the other; `None` when it makes no sense.
+pub fn decode_rows(rows: &Rows) -> Option<String> {
+    let [row] = rows.rows.as_slice() else { return None };
+    let hashes = row.first()?.clone().unwrap_or_default();
+    let is_good = hashes.len().is_multiple_of(2 * HASH) && hashes.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_good.then_some(hashes)
 }
 
-/// Returns the parts that are not the same on both sides.
-pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<u32> {
-    differing(backup, staging).copied().collect()
+/// Reads one result of [`keys_batch`]: by hash; `None` when it makes no sense.
+pub fn decode_keys(rows: &Rows) -> Option<BTreeMap<String, String>> {
+    let key = |row: &Vec<Option<String>>| Some((text(row, 0)?.to_owned(), text(row, 1)?.to_owned()));
+    Some(rows.rows.iter().map(key).collect::<Option<Vec<_>>>()?.into_iter().into_map())
 }
 
-/// How far a table was looked into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Ranges that differ.
-    pub ranges: usize,
-    /// Parts that differ, of the ranges that were looked into.
-    pub parts: usize,
-    /// Rows that were fetched at most.
-    pub limit: usize,
+/// Returns the parts that are not the same on both sides, each with the rows of the side that has more.
+pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<(u32, u64)> {
+    let rows = |parts: &Parts, part: u32| parts.get(&part).map_or(0, |(count, _)| *count);
+    differing(backup, staging).map(|part| (*part, rows(backup, *part).max(rows(staging, *part)))).collect()
 }
 
-/// Compares the rows of the parts that differ.
-pub fn compare_rows(has_key: bool, extent: Extent, backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
-    let Extent { ranges, parts, limit } = extent;
-    // A side that was cut off says nothing of the keys after its last.
-    let cuts = [backup, staging].into_iter().filter(|rows| rows.len() >= limit).filter_map(|rows| Some(&rows.last()?.0));
-    let cut = cuts.min();
-    let known = |rows: &[KeyedRow]| rows.iter().filter(|(key, ..)| cut.is_none_or(|cut| key <= cut)).cloned().collect::<Vec<_>>();
-    let (backup, staging) = (known(backup), known(staging));
-    let mut found = if has_key { by_key(&backup, &staging) } else { by_digest(&backup, &staging) };
-    if ranges > RANGES_LOOKED_INTO {
-        found.limits = format!("{RANGES_LOOKED_INTO} of {ranges} ranges that differ were looked into");
-    }
-    if parts > PARTS_FETCHED {
-        found.limits = format!("{PARTS_FETCHED} of {parts} parts that differ were looked into");
-    }
-    if cut.is_some() {
-        found.limits = format!("{limit} rows of {parts} parts that differ were looked into");
-    }
-    found
-}
-
-fn by_key(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
-    let index =
-        |rows: &'_ [KeyedRow]| -> BTreeMap<String, String> { rows.iter().map(|(key, digest, _)| (key.clone(), digest.clone())).into_map() };
-    let (expected, seen) = (index(backup), index(staging));
-    let mut found = RowDifferences::default();
-    let [missing, extra, changed] = &mut found.counts;
-    let note = |named: &mut Vec<String>, count: &mut u64, key: &String| {
+/// Compares the hashes of rows, of both sides in order.
+pub fn compare_rows(shape: Shape, backup: &str, staging: &str) -> RowsFound {
+    let mut found = RowsFound::default();
+    let note = |named: &mut Vec<String>, count: &mut u64, row: &str| {
         *count += 1;
         if named.len() < NAMED {
-            named.push(key.clone());
+            named.push(row[..HASH].to_owned());
         }
     };
-    for key in differing(&expected, &seen) {
-        match (expected.contains_key(key), seen.contains_key(key)) {
-            (true, false) => note(&mut found.missing, missing, key),
-            (false, _) => note(&mut found.extra, extra, key),
-            (true, true) => note(&mut found.changed, changed, key),
+    let (mut left, mut right) = (0, 0);
+    loop {
+        match (row_of(backup, left), row_of(staging, right)) {
+            (Some(one), Some(other)) if one == other => {
+                left += 1;
+                right += 1;
+            }
+            (Some(one), Some(other)) if shape != Shape::Keyless && one[..HASH] == other[..HASH] => {
+                note(&mut found.changed, &mut found.counts.changed, one);
+                left += 1;
+                right += 1;
+            }
+            (Some(one), other) if other.is_none_or(|other| one < other) => {
+                note(&mut found.gone, &mut found.counts.gone, one);
+                left += 1;
+            }
+            (_, Some(other)) => {
+                note(&mut found.added, &mut found.counts.added, other);
+                right += 1;
+            }
+            (_, None) => return found,
         }
     }
-    found
 }
 
-/// Counts rows that are not on the other side as often; they have no key to be named by.
-fn by_digest(backup: &[KeyedRow], staging: &[KeyedRow]) -> RowDifferences {
-    let index =
-        |rows: &'_ [KeyedRow]| -> BTreeMap<String, u64> { rows.iter().map(|(_, digest, count)| (digest.clone(), *count)).into_map() };
-    let surplus = |of: &BTreeMap<String, u64>, over: &BTreeMap<String, u64>| {
-        of.iter().map(|(digest, count)| count.saturating_sub(over.get(digest).copied().unwrap_or_default())).sum()
-    };
-    let (expected, seen) = (index(backup), index(staging));
-    RowDifferences { counts: [surplus(&expected, &seen), surplus(&seen, &expected), 0], ..RowDifferences::default() }
+/// Returns the hashes of a row: of its key, and of what it holds.
+fn row_of(hashes: &str, index: usize) -> Option<&str> {
+    hashes.get(index * 2 * HASH..(index + 1) * 2 * HASH)
 }
 
-impl std::fmt::Display for RowDifferences {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut parts = Vec::new();
-        let kinds = [("missing", &self.missing), ("extra", &self.extra), ("changed", &self.changed)];
-        for ((kind, named), count) in kinds.into_iter().zip(self.counts).filter(|(_, count)| *count > 0) {
-            let keys = named.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
-            let more = if named.len() > TOLD { ", …" } else { "" };
-            parts.push(if named.is_empty() { format!("{count} {kind} (no primary key)") } else { format!("{count} {kind}: {keys}{more}") });
+impl RowCounts {
+    /// Returns the least that two counts of what is not the same say. Where they are equal, a row was changed, or one was
+    /// replaced by another.
+    pub fn at_least(backup: u64, staging: u64) -> Self {
+        let (gone, added) = (backup.saturating_sub(staging), staging.saturating_sub(backup));
+        Self { gone, changed: u64::from(backup == staging), added }
+    }
+
+    /// Returns the least that the parts that differ say, those in `but` left out.
+    pub fn of_parts(backup: &Parts, staging: &Parts, but: &[u32]) -> Self {
+        let rows = |parts: &Parts, part: u32| parts.get(&part).map_or(0, |(count, _)| *count);
+        let left = differing(backup, staging).filter(|part| !but.contains(part));
+        left.fold(Self::default(), |sum, part| sum.and(Self::at_least(rows(backup, *part), rows(staging, *part))))
+    }
+
+    /// Returns the sum of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { gone: self.gone + other.gone, changed: self.changed + other.changed, added: self.added + other.added }
+    }
+}
+
+impl RowDifferences {
+    /// Returns differences of which no row is named.
+    pub fn counted(counts: RowCounts) -> Self {
+        Self { counts, ..Self::default() }
+    }
+
+    /// Returns whether rows of the backup are gone or changed, as far as is known. Where it is not known, they may be.
+    pub fn has_losses(&self) -> bool {
+        self.counts.gone + self.counts.changed > 0 || !self.limits.is_empty()
+    }
+
+    /// Tells how many rows, in a few words: `5,000 rows of the backup are gone, 1 is changed, 3 were added`.
+    pub fn summary(&self) -> String {
+        let RowCounts { gone, changed, added } = self.counts;
+        let least = if self.limits.is_empty() { "" } else { "at least " };
+        let is = |count: u64| if count == 1 { "is" } else { "are" };
+        let was = if added == 1 { "was" } else { "were" };
+        let rows = |count: u64| format!("{least}{} {}", grouped(count), if count == 1 { "row" } else { "rows" });
+        let mut told = Vec::new();
+        if gone > 0 {
+            told.push(format!("{} of the backup {} gone", rows(gone), is(gone)));
         }
-        parts.extend((!self.limits.is_empty()).then(|| self.limits.clone()));
-        f.write_str(&parts.join("; "))
+        if changed > 0 {
+            let of = if told.is_empty() { rows(changed) } else { format!("{least}{}", grouped(changed)) };
+            told.push(format!("{of} {} changed", is(changed)));
+        }
+        if added > 0 {
+            let of = if told.is_empty() { rows(added) } else { format!("{least}{}", grouped(added)) };
+            told.push(format!("{of} {was} added"));
+        }
+        if told.is_empty() { "no row differs any more".to_owned() } else { told.join(", ") }
+    }
+}
+
+/// Writes a number as people read it: `5,000`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+impl fmt::Display for RowDifferences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary())?;
+        for (kind, named) in [("gone", &self.gone), ("changed", &self.changed), ("added", &self.added)] {
+            if !named.is_empty() {
+                let keys = named.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
+                write!(f, "; {kind}: {keys}{}", if named.len() > TOLD { ", …" } else { "" })?;
+            }
+        }
+        if !self.limits.is_empty() {
+            write!(f, "; {}", self.limits)?;
+        }
+        Ok(())
     }
 }
 
@@ -207,50 +357,87 @@ impl std::fmt::Display for RowDifferences {
 mod tests {
     use super::*;
 
-    fn rows(list: &[(&str, &str)]) -> Vec<KeyedRow> {
-        list.iter().map(|(key, digest)| ((*key).to_owned(), (*digest).to_owned(), 1)).collect()
+    /// Returns hashes of rows, each given as its key and what it holds.
+    fn hashes(list: &[(u64, u64)]) -> String {
+        let rows: Vec<String> = list.iter().map(|(key, holds)| format!("{key:016x}{holds:016x}")).collect();
+        rows.concat()
     }
 
     #[test]
-    fn rows_are_missing_extra_or_changed() {
-        let backup = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "8"), ("{\"id\": 3}", "9")]);
-        let staging = rows(&[("{\"id\": 1}", "7"), ("{\"id\": 2}", "-8"), ("{\"id\": 4}", "9")]);
-        let found = compare_rows(true, Extent { ranges: 1, parts: 3, limit: 100 }, &backup, &staging);
-        assert_eq!(found.to_string(), "1 missing: {\"id\": 3}; 1 extra: {\"id\": 4}; 1 changed: {\"id\": 2}");
+    fn rows_are_gone_changed_or_added() {
+        let (backup, staging) = (hashes(&[(1, 7), (2, 8), (3, 9), (5, 1)]), hashes(&[(1, 7), (2, 80), (4, 9), (5, 1), (6, 6)]));
+        let found = compare_rows(Shape::Keyed, &backup, &staging);
+        assert_eq!(found.counts, RowCounts { gone: 1, changed: 1, added: 2 });
+        let hash = |key: u64| format!("{key:016x}");
+        assert_eq!((found.gone, found.changed, found.added), (vec![hash(3)], vec![hash(2)], vec![hash(4), hash(6)]));
+        assert_eq!(compare_rows(Shape::Keyed, &backup, &backup), RowsFound::default());
+    }
+
+    #[test]
+    fn a_side_without_rows_has_lost_or_got_all() {
+        let rows = hashes(&[(1, 7), (2, 8)]);
+        assert_eq!(compare_rows(Shape::Keyed, &rows, "").counts, RowCounts { gone: 2, ..RowCounts::default() });
+        assert_eq!(compare_rows(Shape::Keyed, "", &rows).counts, RowCounts { added: 2, ..RowCounts::default() });
     }
 
     #[test]
     fn rows_without_a_key_are_counted_as_often_as_they_are_there() {
-        let (twice, once) = (vec![("7".to_owned(), "7".to_owned(), 2)], rows(&[("7", "7"), ("8", "8")]));
-        assert_eq!(
-            compare_rows(false, Extent { ranges: 1, parts: 2, limit: 100 }, &twice, &once).to_string(),
-            "1 missing (no primary key); 1 extra (no primary key)"
-        );
+        let (twice, once) = (hashes(&[(7, 7), (7, 7)]), hashes(&[(7, 7), (8, 8)]));
+        assert_eq!(compare_rows(Shape::Keyless, &twice, &once).counts, RowCounts { gone: 1, changed: 0, added: 1 });
     }
 
     #[test]
-    fn twenty_keys_are_named_three_are_told_and_all_are_counted() {
-        let many: Vec<KeyedRow> = (0..50).map(|id| (format!("{{\"id\": {id:02}}}"), id.to_string(), 1)).collect();
-        let found = compare_rows(true, Extent { ranges: 1, parts: 17, limit: 100 }, &many, &[]);
-        assert_eq!((found.missing.len(), found.counts), (20, [50, 0, 0]));
-        assert_eq!(
-            found.to_string(),
-            "50 missing: {\"id\": 00}, {\"id\": 01}, {\"id\": 02}, …; 16 of 17 parts that differ were looked into"
-        );
+    fn twenty_rows_are_named_three_are_told_and_all_are_counted() {
+        let many: Vec<(u64, u64)> = (0..5_000).map(|id| (id, id)).collect();
+        let found = compare_rows(Shape::Keyed, &hashes(&many), "");
+        assert_eq!((found.gone.len(), found.counts.gone), (20, 5_000));
+        let named = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        let told = RowDifferences { gone: named, ..RowDifferences::counted(found.counts) };
+        assert_eq!(told.to_string(), "5,000 rows of the backup are gone; gone: a, b, c, …");
     }
 
     #[test]
-    fn a_side_that_was_cut_off_says_nothing_of_the_keys_after_its_last() {
-        let backup = rows(&[("a", "1"), ("b", "2"), ("c", "3")]);
-        let staging = rows(&[("a", "1"), ("aa", "9"), ("b", "2")]);
-        assert_eq!(
-            compare_rows(true, Extent { ranges: 1, parts: 2, limit: 3 }, &backup, &staging).to_string(),
-            "1 extra: aa; 3 rows of 2 parts that differ were looked into"
-        );
-        assert_eq!(
-            compare_rows(true, Extent { ranges: 1, parts: 2, limit: 4 }, &backup, &staging).to_string(),
-            "1 missing: c; 1 extra: aa"
-        );
+    fn counts_are_told_as_people_read_them() {
+        let told = |gone, changed, added| RowDifferences::counted(RowCounts { gone, changed, added }).to_string();
+        assert_eq!(told(1, 0, 0), "1 row of the backup is gone");
+        assert_eq!(told(0, 1_234_567, 0), "1,234,567 rows are changed");
+        assert_eq!(told(2, 1, 1), "2 rows of the backup are gone, 1 is changed, 1 was added");
+        assert_eq!(told(0, 0, 999), "999 rows were added");
+        assert_eq!(told(0, 0, 0), "no row differs any more");
+    }
+
+    #[test]
+    fn a_lower_bound_is_told_as_one() {
+        let some = RowDifferences::counted(RowCounts { gone: 2, changed: 1, added: 0 });
+        let bound = RowDifferences { limits: "5 of 9 parts were not looked into".to_owned(), ..some };
+        assert_eq!(bound.to_string(), "at least 2 rows of the backup are gone, at least 1 is changed; 5 of 9 parts were not looked into");
+        assert!(bound.has_losses());
+        let added = RowDifferences::counted(RowCounts { added: 3, ..RowCounts::default() });
+        assert!(!added.has_losses());
+        assert!(RowDifferences { limits: "it was not looked into".to_owned(), ..added }.has_losses(), "rows may be changed");
+    }
+
+    #[test]
+    fn what_differs_and_was_not_looked_into_is_counted_from_below() {
+        let counts = |gone, changed, added| RowCounts { gone, changed, added };
+        assert_eq!(RowCounts::at_least(5, 3), counts(2, 0, 0));
+        assert_eq!(RowCounts::at_least(3, 5), counts(0, 0, 2));
+        assert_eq!(RowCounts::at_least(3, 3), counts(0, 1, 0));
+        let part = |number: u32, rows: u64, digest: &str| (number, (rows, digest.to_owned()));
+        let backup: Parts = [part(1, 4, "a"), part(2, 5, "b"), part(3, 6, "c")].into();
+        let staging: Parts = [part(2, 5, "b"), part(3, 6, "x"), part(4, 7, "d")].into();
+        assert_eq!(differing_parts(&backup, &staging), [(1, 4), (3, 6), (4, 7)]);
+        assert_eq!(RowCounts::of_parts(&backup, &staging, &[]), counts(4, 1, 7));
+        assert_eq!(RowCounts::of_parts(&backup, &staging, &[1, 4]), counts(0, 1, 0));
+    }
+
+    #[test]
+    fn an_answer_that_is_no_list_of_hashes_is_none() {
+        let answer = |text: Option<&str>| decode_rows(&Rows { rows: vec![vec![text.map(str::to_owned)]] });
+        assert_eq!(answer(None), Some(String::new()), "there is no row");
+        assert_eq!(answer(Some(&hashes(&[(1, 2)]))), Some(hashes(&[(1, 2)])));
+        assert_eq!((answer(Some("00")), answer(Some(&"x".repeat(32)))), (None, None));
+        assert_eq!(decode_rows(&Rows::default()), None);
     }
 
     #[test]
@@ -263,16 +450,5 @@ mod tests {
         let all = |ranges: Vec<Blocks>| ranges.iter().map(|blocks| blocks.condition()).collect::<Vec<_>>();
         assert_eq!(all(differing_ranges(Some(&backup), Some(&staging))), [" where ctid >= '(10,0)' and ctid < '(20,0)'"]);
         assert_eq!(all(differing_ranges(Some(&backup), None)), [""]);
-        let many: Vec<KeyedRow> = rows(&[("a", "1")]);
-        let found = compare_rows(true, Extent { ranges: 5, parts: 1, limit: 100 }, &many, &[]);
-        assert_eq!(found.to_string(), "1 missing: a; 4 of 5 ranges that differ were looked into");
-    }
-
-    #[test]
-    fn parts_that_one_side_has_not_differ() {
-        let part = |number: u32, digest: &str| (number, ("1".to_owned(), digest.to_owned()));
-        let backup: Parts = [part(1, "a"), part(2, "b"), part(3, "c")].into();
-        let staging: Parts = [part(2, "b"), part(3, "x"), part(4, "d")].into();
-        assert_eq!(differing_parts(&backup, &staging), [1, 3, 4]);
     }
 }

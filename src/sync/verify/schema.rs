@@ -105,8 +105,8 @@ pub fn decode_items(results: &[Rows]) -> Option<Vec<Item>> {
     items.rows.iter().map(item).collect()
 }
 
-/// Names the items of a kind that differ, at most twenty of them, and says how many there are.
-pub fn differences(kind: &str, backup: &[Item], staging: &[Item]) -> (Vec<Difference>, usize) {
+/// Names the items of a kind that differ, at most twenty of them, and says how many there are, and how many of those the backup has.
+pub fn differences(kind: &str, backup: &[Item], staging: &[Item]) -> (Vec<Difference>, usize, usize) {
     let of_kind = |items: &'_ [Item]| -> BTreeMap<String, Item> {
         items.iter().filter(|item| item.kind == kind).map(|item| (item.name.clone(), item.clone())).into_map()
     };
@@ -115,8 +115,8 @@ pub fn differences(kind: &str, backup: &[Item], staging: &[Item]) -> (Vec<Differ
     let found: Vec<Difference> = differing(&backup, &staging)
         .map(|name| Difference { name: name.clone(), backup: backup.get(name).map(shown), staging: staging.get(name).map(shown) })
         .collect();
-    let count = found.len();
-    (found.into_iter().take(NAMED).collect(), count)
+    let (count, lost) = (found.len(), found.iter().filter(|difference| difference.backup.is_some()).count());
+    (found.into_iter().take(NAMED).collect(), count, lost)
 }
 
 #[cfg(test)]
@@ -149,8 +149,10 @@ mod tests {
     #[test]
     fn twenty_objects_are_named_and_all_are_counted() {
         let many: Vec<Item> = (0..30).map(|number| item(&format!("t{number}"), "1", Some(""))).collect();
-        let (named, count) = differences("triggers", &many, &[]);
-        assert_eq!((named.len(), count), (20, 30));
+        let (named, count, lost) = differences("triggers", &many, &[]);
+        assert_eq!((named.len(), count, lost), (20, 30, 30));
+        let (_, count, lost) = differences("triggers", &many[..1], &many);
+        assert_eq!((count, lost), (29, 0), "all of them were added");
         assert_eq!(differences("rules", &many, &[]).1, 0, "objects of another kind");
     }
 

@@ -87,8 +87,8 @@ async fn unpack(state: &State, branch: &str, source: &str) -> Result<()> {
     let mut store = state.data.lock().await;
     store.branch(source, &data, crate::model::Point::Head).await?;
     let tampering = lock(&state.tampering).take();
-    if let Some(sql) = tampering {
-        store.tamper(&data, &sql).await?;
+    if let Some((sql, place)) = tampering {
+        store.tamper(&data, &sql, place).await?;
     }
     Ok(())
 }
@@ -118,10 +118,10 @@ async fn restore(state: &State, branch: &str, source: &str, point: crate::model:
                 store.stop(&endpoint);
             }
         }
-        let mut lsn = store.branch(source, &data, point).await?;
+        let lsn = store.branch(source, &data, point).await?;
         let tampering = lock(&state.tampering).take();
-        if let Some(sql) = tampering {
-            lsn = store.tamper(&data, &sql).await?;
+        if let Some((sql, place)) = tampering {
+            store.tamper(&data, &sql, place).await?;
         }
         for data in old.into_iter().filter(|data| !kept.contains(data) && data != source) {
             store.remove(&data);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
+use crate::faults::Place;
 use crate::model::{Lsn, Point, Timestamp};
 use crate::postgres::{Installation, Mode, Server, control_lsn};
 
@@ -26,6 +27,8 @@ pub(crate) struct Data {
     ports: HashMap<String, u16>,
     /// When a position was the newest, by data.
     samples: HashMap<String, Vec<(Timestamp, Lsn)>>,
+    /// Where each data forked from its source: a position of the source.
+    forks: HashMap<String, Lsn>,
 }
 
 /// A running compute.
@@ -38,7 +41,7 @@ pub(crate) struct Compute {
 
 impl Data {
     pub(crate) fn new(installation: Installation, root: PathBuf) -> Self {
-        Self { installation, root, computes: HashMap::new(), ports: HashMap::new(), samples: HashMap::new() }
+        Self { installation, root, computes: HashMap::new(), ports: HashMap::new(), samples: HashMap::new(), forks: HashMap::new() }
     }
 
     fn dir(&self, data: &str) -> PathBuf {
@@ -129,6 +132,7 @@ impl Data {
     /// Removes data that no branch has any more.
     pub(crate) fn remove(&mut self, data: &str) {
         self.samples.remove(data);
+        self.forks.remove(data);
         let _ = fs::remove_dir_all(self.dir(data));
     }
 
@@ -151,7 +155,8 @@ impl Data {
     }
 
     /// Takes the base anew, from a cluster that is stopped.
-    pub(crate) fn refresh_base(&self, data: &str) -> Result<()> {
+    pub(crate) fn refresh_base(&mut self, data: &str) -> Result<()> {
+        self.forks.remove(data);
         let _ = fs::remove_dir_all(self.dir(data).join("base"));
         self.keep_base(data)
     }
@@ -177,10 +182,27 @@ impl Data {
     }
 
     /// Makes new data from existing data at a point. Returns the position at which it begins.
+    ///
+    /// The position is one of the source's, at or before its head. At the fork of the source itself nothing of its own is
+    /// seen: that is what the source was made with.
     pub(crate) async fn branch(&mut self, source: &str, new: &str, point: Point) -> Result<Lsn> {
+        let lsn = self.make(source, new, point).await?;
+        self.forks.insert(new.to_owned(), lsn);
+        Ok(lsn)
+    }
+
+    async fn make(&mut self, source: &str, new: &str, point: Point) -> Result<Lsn> {
         let target = self.cluster(new);
         self.installation.make_dir(&self.dir(new))?;
         self.installation.make_dir(&self.archive(new))?;
+        if let Point::Lsn(lsn) = point
+            && self.forks.get(source) == Some(&lsn)
+        {
+            let base = self.dir(source).join("base");
+            let from = if base.exists() { base } else { self.cluster(source) };
+            self.installation.copy_cold(&from, &target)?;
+            return Ok(lsn);
+        }
         match self.locate(source, point).await? {
             None if self.writer(source).is_some() => {
                 let lsn = self.back_up(source, &target).await?;
@@ -205,14 +227,17 @@ impl Data {
         files.filter_map(|file| file.metadata().ok()).map(|facts| facts.len()).sum()
     }
 
-    /// Changes data that no compute serves. Returns the position at which it then is.
-    pub(crate) async fn tamper(&self, data: &str, sql: &str) -> Result<Lsn> {
+    /// Changes data that no compute serves, below or above the position at which it forked.
+    pub(crate) async fn tamper(&self, data: &str, sql: &str, place: Place) -> Result<()> {
+        if place == Place::After {
+            self.keep_base(data)?;
+        }
         let mode = Mode::Primary { archive: self.archive(data) };
         let mut server = self.installation.start(&self.cluster(data), None, &mode).await?;
         let changed = async { self.installation.admin(server.port, "neondb").await?.script(sql).await.map_err(anyhow::Error::from) }.await;
         tokio::task::spawn_blocking(move || server.stop(Signal::SIGINT)).await?;
         changed.context("tamper")?;
-        control_lsn(&self.cluster(data))
+        Ok(())
     }
 
     /// Returns the position that a point means; `None` for the head.

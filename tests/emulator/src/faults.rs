@@ -53,12 +53,28 @@ pub(crate) enum Fault {
     Tamper {
         /// What is run on it, as the superuser, in `neondb`.
         sql: String,
+        /// Where the change lies; after the fork when missing.
+        #[serde(default, rename = "where")]
+        place: Place,
     },
     /// It is done, and the first operation ends like this.
     Operation {
         /// How it ends.
         finish: Finish,
     },
+}
+
+/// Where a change of restored data lies, as seen from the position at which the data forked from its source.
+///
+/// Source: inferred from Neon's storage, where a read falls through to the ancestor at the fork; no document states it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Below it: a branch at the fork shows the change. Neon can have that only where the source was another.
+    Before,
+    /// Above it, in the timeline of the restored branch: a branch at the fork shows what the source holds.
+    #[default]
+    After,
 }
 
 /// The misbehaviour that is planned.

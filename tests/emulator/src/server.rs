@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::data::Data;
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, Place};
 use crate::model::{Model, Request, Response, Timestamp, route_name};
 use crate::sql;
 
@@ -49,7 +49,7 @@ pub(crate) struct State {
     pub(crate) faults: Mutex<Faults>,
     pub(crate) journal: Mutex<Vec<Value>>,
     /// What the next restored data is changed by.
-    pub(crate) tampering: Mutex<Option<String>>,
+    pub(crate) tampering: Mutex<Option<(String, Place)>>,
     pub(crate) api_key: String,
     pub(crate) suspend_after: Duration,
     /// When each route was asked in the last second.
@@ -214,7 +214,7 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
             });
             return Err(Dropped);
         }
-        Some(Fault::Tamper { sql }) => *lock(&state.tampering) = Some(sql),
+        Some(Fault::Tamper { sql, place }) => *lock(&state.tampering) = Some((sql, place)),
         Some(Fault::Operation { finish }) => lock(&state.model).operation_faults.push(finish),
         Some(Fault::DropAfter | Fault::Cut) | None => {}
     }

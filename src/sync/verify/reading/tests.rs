@@ -30,7 +30,7 @@ fn answer(catalogue: &Catalogue, piece: &Piece) -> Vec<Rows> {
 fn read(catalogue: &Catalogue, guide: Option<&DatabasePrint>, took: impl Fn(u64) -> Duration) -> (DatabasePrint, usize) {
     let (mut print, mut requests) = (catalogue.print.clone(), 0);
     for _ in 0..10_000 {
-        let asked = pieces(catalogue, &print, guide, None);
+        let asked = pieces(catalogue, &print, guide);
         if asked.is_empty() {
             return (print, requests);
         }
@@ -52,10 +52,10 @@ fn at(pace: u64) -> impl Fn(u64) -> Duration {
 fn many_small_tables_share_a_request_but_no_more_than_a_server_has_locks_for() {
     let requests = |count: usize| -> Vec<usize> {
         let catalogue = catalogue(&vec![8192; count]);
-        pieces(&catalogue, &catalogue.print, None, None).iter().map(|(piece, _)| piece.parts.len()).collect()
+        pieces(&catalogue, &catalogue.print, None).iter().map(|(piece, _)| piece.parts.len()).collect()
     };
     assert_eq!((requests(500), requests(1_000), requests(9_000)), (vec![500], vec![750, 250], vec![750, 750]));
-    let (piece, batch) = pieces(&catalogue(&[8192; 100]), &DatabasePrint::new(), None, None).remove(0);
+    let (piece, batch) = pieces(&catalogue(&[8192; 100]), &DatabasePrint::new(), None).remove(0);
     assert_eq!((piece.parts.len(), batch.statements.len()), (100, 1 + 2));
 }
 
@@ -63,7 +63,7 @@ fn many_small_tables_share_a_request_but_no_more_than_a_server_has_locks_for() {
 fn what_is_left_is_shared_out_among_the_requests() {
     let counts = |sizes: &[u64]| -> Vec<usize> {
         let catalogue = catalogue(sizes);
-        pieces(&catalogue, &catalogue.print, None, None).iter().map(|(piece, _)| piece.parts.len()).collect()
+        pieces(&catalogue, &catalogue.print, None).iter().map(|(piece, _)| piece.parts.len()).collect()
     };
     assert_eq!(counts(&[8192, 200 << 20, 8192]), [3], "one request can read them");
     assert_eq!(counts(&[8192, 600 << 20, 8192]), [2, 1, 1, 1]);
@@ -100,7 +100,7 @@ fn a_copy_is_read_in_the_ranges_of_the_backup() {
 #[test]
 fn reading_goes_on_where_it_stopped() {
     let catalogue = catalogue(&[3 << 30, 8192]);
-    let asked = pieces(&catalogue, &catalogue.print, None, None);
+    let asked = pieces(&catalogue, &catalogue.print, None);
     let mut print = catalogue.print.clone();
     // The second and the fourth of them were answered.
     for (piece, _) in [&asked[1], &asked[3]] {
@@ -109,7 +109,7 @@ fn reading_goes_on_where_it_stopped() {
     let stored = serde_json::to_string(&print).expect("plain data");
     let mut print = catalogue.print.clone().going_on(serde_json::from_str(&stored).expect("our own"), &catalogue);
     for _ in 0..100 {
-        for (piece, _) in pieces(&catalogue, &print, None, None) {
+        for (piece, _) in pieces(&catalogue, &print, None) {
             assert!(!piece.parts.iter().any(|part| asked[1].0.parts.contains(part) || asked[3].0.parts.contains(part)), "read twice");
             print.take(&piece, &answer(&catalogue, &piece), Duration::from_secs(1)).expect("a complete answer");
         }
@@ -123,7 +123,7 @@ fn a_piece_that_takes_too_long_is_asked_again_in_smaller_ones_down_to_a_block() 
     let mut print = catalogue.print.clone();
     let mut asked = Vec::new();
     for _ in 0..12 {
-        let Some((piece, _)) = pieces(&catalogue, &print, None, None).into_iter().next() else { break };
+        let Some((piece, _)) = pieces(&catalogue, &print, None).into_iter().next() else { break };
         asked.push(piece.parts[0].blocks.map_or(8, |blocks| blocks.to.unwrap_or(8) - blocks.from));
         print.too_slow(&piece);
         print.pace.slow_down(piece.bytes());
@@ -137,13 +137,13 @@ fn a_range_of_the_backup_that_staging_cannot_read_in_time_is_cut_and_one_block_i
     let catalogue = catalogue(&[3 << 30]);
     let backup = read(&catalogue, None, at(1_000_000)).0;
     let mut print = catalogue.print.clone();
-    let largest = |print: &DatabasePrint| pieces(&catalogue, print, Some(&backup), None).iter().map(|(piece, _)| piece.bytes).max();
+    let largest = |print: &DatabasePrint| pieces(&catalogue, print, Some(&backup)).iter().map(|(piece, _)| piece.bytes).max();
     let before = largest(&print).expect("something is left");
     print.pace.slow_down(before);
     assert!(largest(&print).is_some_and(|after| after <= before / 4), "it is asked for in smaller ranges");
     let whole = |mut print: DatabasePrint| {
         for _ in 0..10_000 {
-            let asked = pieces(&catalogue, &print, Some(&backup), None);
+            let asked = pieces(&catalogue, &print, Some(&backup));
             if asked.is_empty() {
                 return print;
             }
@@ -160,7 +160,7 @@ fn a_range_of_the_backup_that_staging_cannot_read_in_time_is_cut_and_one_block_i
         relations: vec![Relation { blocks: 1, ..self::catalogue(&[1 << 30]).relations.remove(0) }],
     };
     let mut print = toasted.print.clone();
-    let (piece, _) = pieces(&toasted, &print, None, None).remove(0);
+    let (piece, _) = pieces(&toasted, &print, None).remove(0);
     print.too_slow(&piece);
     assert!(print.not_checked.contains_key("public.t0"));
 }
@@ -171,7 +171,7 @@ fn a_table_that_cannot_be_read_is_found_among_others_and_they_are_read() {
     let mut print = catalogue.print.clone();
     let mut requests = 0;
     for _ in 0..20 {
-        for (piece, _) in pieces(&catalogue, &print, None, None) {
+        for (piece, _) in pieces(&catalogue, &print, None) {
             requests += 1;
             if piece.parts.iter().any(|part| part.name == "public.t7") {
                 print.refused(&piece, "XX001: invalid page");
@@ -189,20 +189,20 @@ fn a_table_that_cannot_be_read_is_found_among_others_and_they_are_read() {
 fn what_does_not_fit_the_time_budget_is_not_checked_and_the_small_tables_were_read_first() {
     let catalogue = catalogue(&[3 << 30, 8192, 8192]);
     let mut print = catalogue.print.clone();
-    for (piece, _) in pieces(&catalogue, &print, None, None) {
+    for (piece, _) in pieces(&catalogue, &print, None) {
         print.take(&piece, &answer(&catalogue, &piece), Duration::from_mins(1)).expect("a complete answer");
     }
     print.pace.spend(Duration::from_mins(1));
-    print.out_of_time(&catalogue, None, None, Duration::from_mins(1));
+    print.out_of_time(&catalogue, None, Duration::from_mins(1));
     assert_eq!(print.tables.keys().collect::<Vec<_>>(), ["public.t1", "public.t2"]);
     assert_eq!(print.not_checked["public.t0"], "did not fit the time budget of 60 s");
-    assert!(pieces(&catalogue, &print, None, None).is_empty());
+    assert!(pieces(&catalogue, &print, None).is_empty());
 }
 
 #[test]
 fn an_answer_that_leaves_out_a_table_is_none() {
     let catalogue = catalogue(&[8192, 8192]);
-    let (piece, _) = pieces(&catalogue, &catalogue.print, None, None).remove(0);
+    let (piece, _) = pieces(&catalogue, &catalogue.print, None).remove(0);
     let mut answered = answer(&catalogue, &piece);
     answered[1].rows.pop();
     assert_eq!(catalogue.print.clone().take(&piece, &answered, Duration::ZERO), None);

@@ -215,8 +215,9 @@ impl Model {
             Point::Time(at) => ("timestamp", Some(at)),
             // When a position was passed is known of those at which branches were made.
             Point::Lsn(lsn) => {
-                let mut made = self.branches.iter().filter(|child| child.parent.as_ref() == Some(&branch.id));
-                ("lsn", made.find(|child| child.parent_lsn == Some(lsn)).and_then(|child| child.parent_timestamp))
+                // One that nothing is written to stays at a position: what counts is when it was seen there last.
+                let made = self.branches.iter().filter(|child| child.parent.as_ref() == Some(&branch.id) && child.parent_lsn == Some(lsn));
+                ("lsn", made.filter_map(|child| child.parent_timestamp).max())
             }
         };
         let oldest = now - TimeDelta::seconds(self.history_seconds);
