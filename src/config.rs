@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use self::address::address;
 pub use self::address::address_problem;
-pub use self::channels::{Channel, Digest, Escalation, Quiet, Receiver};
+use self::address::{base_address, called_address};
+pub use self::channels::{Channel, Digest, Escalation, Good, Quiet, Receiver};
 pub use self::keep::{KeepRules, Rule, Span, Tier};
 pub use self::kinds::{NoticeKind, Severity};
 pub use self::prices::Prices;
@@ -185,9 +185,9 @@ impl Config {
         let channels = channels::channels(&mut fields, &names, allow_insecure);
         let config = Self {
             label: fields.text("label").unwrap_or_else(|| "Firstlight".to_owned()),
-            neon_api_base: address(&mut fields, "neon_api_base", allow_insecure)
+            neon_api_base: base_address(&mut fields, "neon_api_base", allow_insecure)
                 .unwrap_or_else(|| "https://console.neon.tech/api/v2".to_owned()),
-            sql_url: address(&mut fields, "sql_url", allow_insecure),
+            sql_url: called_address(&mut fields, "sql_url", allow_insecure),
             allow_insecure,
             subrequest_budget: fields.number("subrequest_budget", 20, 10_000).unwrap_or(FREE_SUBREQUESTS),
             wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, LONGEST_WALL_BUDGET_S).unwrap_or(240).into()),
@@ -195,8 +195,8 @@ impl Config {
             escalations: channels::escalations(&mut fields, &channels),
             channels,
             escalate_again_min: fields.number("escalate_again_min", 5, 1_440),
-            public_url: address(&mut fields, "public_url", allow_insecure),
-            runbooks_url: address(&mut fields, "runbooks_url", allow_insecure),
+            public_url: base_address(&mut fields, "public_url", allow_insecure),
+            runbooks_url: base_address(&mut fields, "runbooks_url", allow_insecure),
             health_grace: Duration::from_mins(fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN).into()),
             prices: prices::prices(&mut fields),
         };

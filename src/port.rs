@@ -4,6 +4,8 @@
 //!
 //! *Architecture Invariant:* nothing else in this crate reaches outside. Only that crate knows the platform.
 
+pub mod answer;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ pub trait Clock {
 /// Sends requests. Every request that leaves the Worker goes through here, so that it can be counted.
 #[expect(async_fn_in_trait, reason = "a Worker has one thread; no caller needs the future to be Send")]
 pub trait Http {
-    /// Sends a request and reads the whole reply, or its head where the request says so. Redirects are not followed.
+    /// Sends a request and reads as much of the reply as the request says. Redirects are not followed.
     ///
     /// # Errors
     ///
@@ -167,18 +169,41 @@ pub struct HttpRequest {
     pub body: String,
     /// The time until the whole reply must have come.
     pub timeout: Duration,
-    /// Whether the body of the reply is read. Where it is not, the reply is complete with its head, and its body is empty.
-    pub is_body_read: bool,
+    /// How much of the reply is read.
+    pub reading: Reading,
 }
+
+/// How much of a reply is read, and what it is without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// All of it, as UTF-8. A reply that is not whole, or not UTF-8, is none: a protocol must not go on
+    /// with a part of an answer.
+    Whole,
+    /// A page: up to [`PAGE_BYTES`], as it declares to be written. Status and headers stand, whatever
+    /// its body is.
+    Page,
+    /// Its first [`BEGINNING_BYTES`], as far as they come within [`BEGINNING_WAIT`] of its head: there
+    /// may be no end of it. Status and headers stand, whatever its body is.
+    Beginning,
+}
+
+/// Bytes of a page that are read. A Worker has 128 MB of memory.
+pub const PAGE_BYTES: usize = 4 << 20;
+
+/// Bytes of an answer of which the beginning is read: what says that it was taken, or why not.
+pub const BEGINNING_BYTES: usize = 10_000;
+
+/// How long the beginning of a body is waited for, once its head has come.
+pub const BEGINNING_WAIT: Duration = Duration::from_secs(2);
 
 impl HttpRequest {
     /// Returns a request without headers and body.
     pub fn new(method: Method, url: String, timeout: Duration) -> Self {
-        Self { method, url, secret_headers: Vec::new(), headers: Vec::new(), body: String::new(), timeout, is_body_read: true }
+        Self { method, url, secret_headers: Vec::new(), headers: Vec::new(), body: String::new(), timeout, reading: Reading::Whole }
     }
 }
 
-/// A complete reply.
+/// A reply, as much of it as was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct HttpResponse {
     /// The status code.
@@ -189,6 +214,8 @@ pub struct HttpResponse {
     pub headers: Vec<(String, String)>,
     /// The body, as text.
     pub body: String,
+    /// Whether there was more of the body than was read.
+    pub is_cut: bool,
 }
 
 /// No complete reply came.

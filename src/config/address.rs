@@ -8,14 +8,52 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::reader::Fields;
 
-/// Reads an address and removes a slash at its end.
-pub(super) fn address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+/// Reads the beginning of addresses, and removes a slash at its end: what follows begins with one.
+pub(super) fn base_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+    address(fields, key, allow_insecure).map(|text| text.trim_end_matches('/').to_owned())
+}
+
+/// Reads an address that is called letter by letter.
+///
+/// For many applications `/login` and `/login/` are two pages. An address that the platform itself
+/// would call otherwise than it is written is refused.
+pub(super) fn called_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+    let text = address(fields, key, allow_insecure)?;
+    if let Some(problem) = rewritten(&text) {
+        fields.problem(key, format!("is {text:?}, which would not be called as it is written: {problem}"));
+        return None;
+    }
+    Some(text)
+}
+
+/// Says what the platform would change in an address.
+///
+/// # Source
+///
+/// WHATWG URL, 4.4 "URL parsing": segments of dots are resolved, also as `%2e`, and a backslash is a
+/// slash; Fetch, 4.1: a fragment is not sent.
+fn rewritten(text: &str) -> Option<&'static str> {
+    let path = text.split_once("://").map_or(text, |(_, rest)| rest).split(['?', '#']).next().unwrap_or_default();
+    let is_dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    if text.contains('#') {
+        Some("what follows # is never sent; leave it out, or write %23")
+    } else if path.contains('\\') {
+        Some("\\ becomes /; write / or %5C")
+    } else if path.split('/').any(is_dots) {
+        Some("/./ and /../ are resolved; write the path that is meant")
+    } else {
+        None
+    }
+}
+
+/// Reads an address as it is written.
+fn address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
     let text = fields.text(key)?;
     if let Some(problem) = address_problem(&text, allow_insecure) {
         fields.problem(key, format!("is {text:?}; {problem}"));
         return None;
     }
-    Some(text.trim_end_matches('/').to_owned())
+    Some(text)
 }
 
 /// Returns what is wrong with an address.
@@ -136,6 +174,29 @@ mod tests {
     fn a_public_address_is_allowed() {
         for host in ["hooks.slack.com", "8.8.8.8", "172.32.0.1", "[2606:4700::1111]", "example.com:8443", "1e100.net"] {
             assert_eq!(address_problem(&format!("https://{host}/hook"), false), None, "{host}");
+        }
+    }
+
+    /// Case 01: what the platform would call otherwise is refused, and nothing else.
+    #[test]
+    fn an_address_that_would_not_be_called_letter_by_letter_is_known() {
+        for text in [
+            "https://a.example/x/../y",
+            "https://a.example/%2E%2e/y",
+            "https://a.example/.",
+            "https://a.example/a#b",
+            "https://a.example\\b",
+        ] {
+            assert!(rewritten(text).is_some(), "{text}");
+        }
+        for text in [
+            "https://a.example",
+            "https://a.example/x/",
+            "https://a.example//x//?a=/../&b",
+            "https://a.example/...",
+            "https://a.example/a%2Fb;c",
+        ] {
+            assert_eq!(rewritten(text), None, "{text}");
         }
     }
 

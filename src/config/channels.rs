@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::address::address;
+use super::address::called_address;
 use super::kinds::{NoticeKind, Severity};
 use super::reader::{Fields, one_of};
 use super::template::{Template, Writing};
@@ -66,6 +66,8 @@ pub enum Receiver {
     Discord {
         /// The secret with the address.
         url_secret: String,
+        /// How the thread is called that each notice begins, in a forum.
+        thread_name: Option<Template>,
     },
     /// A Microsoft Teams workflow, with an Adaptive Card.
     Teams {
@@ -102,12 +104,23 @@ pub enum Receiver {
         content_type: String,
         /// The body.
         body: Template,
+        /// What an answer says that took the notice.
+        good: Good,
     },
     /// A check of a healthchecks-style service: pinged at start, success and failure.
     Healthcheck {
         /// The secret with the check's address.
         url_secret: String,
     },
+}
+
+/// What a good answer says, beside its status. Nothing, where nothing is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Good {
+    /// A text that it contains.
+    pub text: Option<String>,
+    /// Places in its JSON (JSON Pointer), each with its value as text.
+    pub json: BTreeMap<String, String>,
 }
 
 impl Receiver {
@@ -130,7 +143,7 @@ impl Receiver {
         match self {
             Self::Webhook { url_secret, .. }
             | Self::Slack { url_secret }
-            | Self::Discord { url_secret }
+            | Self::Discord { url_secret, .. }
             | Self::Teams { url_secret }
             | Self::Http { url_secret, .. }
             | Self::Healthcheck { url_secret } => Some(url_secret),
@@ -313,7 +326,7 @@ fn receiver(one: &mut Fields<'_>, allow_insecure: bool) -> Option<Receiver> {
     Some(match kind {
         "pagerduty" => Receiver::PagerDuty {
             routing_key_secret: secret_name(one, "routing_key_secret", "\"PAGERDUTY_ROUTING_KEY\"")?,
-            url: address(one, "url", allow_insecure).unwrap_or_else(|| PAGERDUTY.to_owned()),
+            url: called_address(one, "url", allow_insecure).unwrap_or_else(|| PAGERDUTY.to_owned()),
         },
         "email" => email(one)?,
         "webhook" => {
@@ -322,7 +335,7 @@ fn receiver(one: &mut Fields<'_>, allow_insecure: bool) -> Option<Receiver> {
         }
         "http" => http(one)?,
         "slack" => Receiver::Slack { url_secret: url_secret(one, "\"SLACK_WEBHOOK_URL\"")? },
-        "discord" => Receiver::Discord { url_secret: url_secret(one, "\"DISCORD_WEBHOOK_URL\"")? },
+        "discord" => discord(one)?,
         "teams" => Receiver::Teams { url_secret: url_secret(one, "\"TEAMS_WEBHOOK_URL\"")? },
         _ => Receiver::Healthcheck { url_secret: url_secret(one, "\"HEALTHCHECK_URL\"")? },
     })
@@ -356,6 +369,14 @@ fn check_names<'a>(one: &mut Fields<'_>, key: &'static str, names: impl Iterator
 fn is_secret_name(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     !text.is_empty() && text.len() <= 100 && text.bytes().all(is_part)
+}
+
+fn discord(one: &mut Fields<'_>) -> Option<Receiver> {
+    let url_secret = url_secret(one, "\"DISCORD_WEBHOOK_URL\"");
+    let text = one.text("thread_name");
+    let read = |text: String| Template::read(&text, Writing::Plain).map_err(|problem| one.problem("thread_name", problem)).ok();
+    let thread_name = text.and_then(read);
+    Some(Receiver::Discord { url_secret: url_secret?, thread_name })
 }
 
 /// Reads the secrets that sign: one, or several while one replaces another.
@@ -409,7 +430,13 @@ fn http(one: &mut Fields<'_>) -> Option<Receiver> {
     for name in headers.keys().chain(secret_headers.keys()).filter(|name| !is_token(name)) {
         one.problem("headers", format!("has {name:?}, which is no name of a header"));
     }
-    let content_type = one.text("content_type").unwrap_or_else(|| "application/json".to_owned());
+    // A header of that name is what the receiver reads: the places are written as it says.
+    let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, value)| value.clone());
+    let configured = one.text("content_type");
+    if header.is_some() && configured.is_some() {
+        one.problem("content_type", "stands beside a header Content-Type; allowed is one of them");
+    }
+    let content_type = configured.or(header).unwrap_or_else(|| "application/json".to_owned());
     let text = if method == Method::Get {
         if one.value("body").is_some() {
             one.problem("body", "stands beside method GET, which has none");
@@ -421,7 +448,11 @@ fn http(one: &mut Fields<'_>) -> Option<Receiver> {
     };
     let writing = Writing::of(&content_type);
     let body = Template::read(&text, writing).map_err(|problem| one.problem("body", problem)).ok();
-    Some(Receiver::Http { url_secret: url_secret?, method, headers, secret_headers, content_type, body: body? })
+    let good = Good { text: one.text("expect_text"), json: one.map("expect_json") };
+    if let Some(pointer) = good.json.keys().find(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
+        one.problem("expect_json", format!("has {pointer:?}; allowed is a JSON Pointer such as \"/errcode\""));
+    }
+    Some(Receiver::Http { url_secret: url_secret?, method, headers, secret_headers, content_type, body: body?, good })
 }
 
 /// Reads who hears of an incident that nobody has acknowledged, and when.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::reader::Fields;
-use super::{Policy, address};
+use super::{Policy, called_address};
 use crate::port::Method;
 
 /// How long the staging application may take to answer, where nothing else is configured.
@@ -69,6 +69,12 @@ impl SmokeTest {
         self.secret_headers.values().chain(&self.body_secret)
     }
 
+    /// Returns whether the body of the answer matters.
+    pub fn looks_into_the_body(&self) -> bool {
+        let is_in_body = |place: &Capture| matches!(place, Capture::Json(_) | Capture::Between(..));
+        self.expect_text.is_some() || !self.expect_json.is_empty() || self.capture.values().any(is_in_body)
+    }
+
     /// Returns the names of the values that it takes from earlier tests.
     pub fn wanted(&self) -> Vec<String> {
         let texts = std::iter::once(&self.url).chain(self.headers.values()).chain(std::iter::once(&self.body));
@@ -96,7 +102,7 @@ pub(super) fn smoke_tests(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<
 fn smoke_test(test: &mut Fields<'_>, earlier: &[SmokeTest], allow_insecure: bool) -> Option<SmokeTest> {
     let name = test.required("name", "\"sign-in page\"");
     test.need("url", "\"https://staging.example.com/login\"");
-    let url = address(test, "url", allow_insecure);
+    let url = called_address(test, "url", allow_insecure);
     let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete].map(|method| (method.as_str(), method));
     let found = SmokeTest {
         name: name.clone().unwrap_or_default(),

@@ -28,6 +28,8 @@ pub enum Writing {
     Json,
     /// For a form: percent-encoded.
     Form,
+    /// For XML and HTML: what would begin a tag, a reference or end a value is written as a reference.
+    Markup,
     /// As it is.
     Plain,
 }
@@ -38,13 +40,18 @@ impl Writing {
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media_type.as_str() {
             "application/x-www-form-urlencoded" => Self::Form,
-            other if other == "application/json" || other.ends_with("+json") => Self::Json,
+            "application/json" | "text/json" => Self::Json,
+            "application/xml" | "text/xml" | "text/html" => Self::Markup,
+            other if other.ends_with("+json") => Self::Json,
+            other if other.ends_with("+xml") => Self::Markup,
             _ => Self::Plain,
         }
     }
 
-    fn write(self, fact: &str) -> String {
+    /// Writes a fact so that it is nothing but text in a body of this kind.
+    pub fn write(self, fact: &str) -> String {
         match self {
+            Self::Markup => fact.chars().map(markup).collect(),
             Self::Plain => fact.to_owned(),
             Self::Json => {
                 let quoted = Value::String(fact.to_owned()).to_string();
@@ -52,6 +59,21 @@ impl Writing {
             }
             Self::Form => fact.bytes().map(percent).collect(),
         }
+    }
+}
+
+/// Source: XML 1.0, 2.2 "Char": most control characters may not stand in a document, also not as a
+/// reference; 2.4: what is escaped in text and in values.
+fn markup(character: char) -> String {
+    match character {
+        '&' => "&amp;".to_owned(),
+        '<' => "&lt;".to_owned(),
+        '>' => "&gt;".to_owned(),
+        '"' => "&quot;".to_owned(),
+        '\'' => "&#39;".to_owned(),
+        '\n' | '\t' | '\r' => character.to_string(),
+        other if other.is_control() || matches!(other, '\u{fffe}' | '\u{ffff}') => "\u{fffd}".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -115,6 +137,19 @@ mod tests {
         assert_eq!(fill(Writing::of("application/x-www-form-urlencoded; charset=utf-8")), "m=a%20b%26c%3D%C3%BC");
         assert_eq!(fill(Writing::of("text/plain")), "m=a b&c=ü");
         assert_eq!(Writing::of("application/vnd.api+json"), Writing::Json);
+    }
+
+    /// Case 22's sibling: a fact cannot break out of the XML or HTML that it is put into.
+    #[test]
+    fn a_fact_is_text_in_xml_and_in_html() {
+        let fill = |content_type: &str| {
+            let template = Template::read("<m a=\"{{text}}\"/>", Writing::of(content_type)).expect("a fact");
+            template.render(|_| "<b>\"&amp;'\u{7}\n".to_owned())
+        };
+        let escaped = "<m a=\"&lt;b&gt;&quot;&amp;amp;&#39;\u{fffd}\n\"/>";
+        for content_type in ["application/xml", "text/xml; charset=utf-8", "application/soap+xml", "Text/HTML"] {
+            assert_eq!(fill(content_type), escaped, "{content_type}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::channels::{of_digest, of_disabled_channel, of_misconfigured, of_test};
-pub use self::encode::{Letter, Unsendable, encode, report_link, run_uuid, runbook_link, sign, start_ping};
+pub use self::encode::{Letter, Unsendable, encode, refusal, report_link, run_uuid, runbook_link, sign, start_ping};
 pub use self::hours::first_attempt;
 pub use self::incidents::{of_escalation, of_resolution};
 pub use self::words::{

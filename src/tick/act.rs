@@ -15,7 +15,7 @@ use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, RunStatus};
 use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run, SECRET_AT};
 use crate::sync::notice::{self, Outgoing};
-use crate::sync::smoke::{self, Captured};
+use crate::sync::smoke::{self, Captured, Sent};
 use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, between};
 
@@ -163,7 +163,7 @@ impl<W: World> Context<'_, W> {
     /// Calls the staging application.
     async fn smoke(&self, test: &SmokeTest, captured: &Captured) -> (Check, Captured) {
         match smoke::request(test, self.secrets, captured) {
-            Ok(request) => smoke::judge(test, &self.world.send(request).await),
+            Ok(request) => smoke::judge(test, Sent { secrets: self.secrets, captured }, &self.world.send(request).await),
             Err(missing) => (Check::of_pair(CheckKind::SmokeTest, &test.name, CheckOutcome::Failed, missing.to_string()), Captured::new()),
         }
     }

@@ -13,10 +13,10 @@ use super::{Context, Memory};
 use crate::config::{Channel, NoticeKind, Pair, Receiver};
 use crate::id::ChannelName;
 use crate::ordered;
-use crate::port::{Clock as _, Http as _, HttpResponse, Level, Recall as _, World};
+use crate::port::{Clock as _, Http as _, Level, Recall as _, World};
 use crate::record::{self, Disabled};
 use crate::sync::checkpoint::{Checkpoint, Goal};
-use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode};
+use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode, refusal};
 use crate::sync::schedule;
 use crate::time::{Timestamp, between, render_duration};
 
@@ -34,11 +34,6 @@ const UNSTORED_AGAIN: Duration = Duration::from_hours(1);
 
 /// Notices that are listed beside those of runs and incidents.
 const MOST_LISTED: usize = 30;
-
-/// Success as a receiver says it.
-fn is_taken(status: u16) -> bool {
-    (200..300).contains(&status)
-}
 
 /// What is noted of a channel that has taken a notice.
 fn taken_by(notice: &Notice, channel: &ChannelName) -> String {
@@ -394,15 +389,14 @@ impl<W: World> Context<'_, W> {
         let result = self.world.send(request).await;
         let took_ms = u64::try_from(between(at, self.world.now()).as_millis()).unwrap_or(u64::MAX);
         let answer = match result {
-            Ok(HttpResponse { status, .. }) if is_taken(status) => {
-                (self.watch)("notice", json!({"channel": name, "subject": notice.subject}));
-                Answer { attempt: Attempt { at, took_ms, answered: Some(status), error: None }, wait: None, is_gone: false }
+            Ok(response) => {
+                let (answered, error) = (Some(response.status), refusal(&channel.receiver, &response, self.secrets));
+                if error.is_none() {
+                    (self.watch)("notice", json!({"channel": name, "subject": notice.subject}));
+                }
+                let wait = response.retry_after.filter(|_| error.is_some());
+                Answer { attempt: Attempt { at, took_ms, answered, error }, wait, is_gone: response.status == 410 }
             }
-            Ok(HttpResponse { status, retry_after, .. }) => Answer {
-                attempt: Attempt { at, took_ms, answered: Some(status), error: Some(format!("answered {status}")) },
-                wait: retry_after,
-                is_gone: status == 410,
-            },
             Err(failure) => {
                 let attempt = Attempt { at, took_ms, answered: None, error: Some(failure.to_string()) };
                 Answer { attempt, wait: None, is_gone: false }
@@ -498,10 +492,10 @@ impl<W: World> Context<'_, W> {
                 continue;
             }
             let error = match self.world.send(notice::start_ping(url, &pair.name, &checkpoint.run)).await {
-                Ok(response) if is_taken(response.status) => continue,
-                Ok(response) => format!("answered {}", response.status),
-                Err(failure) => failure.to_string(),
+                Ok(response) => refusal(&channel.receiver, &response, self.secrets),
+                Err(failure) => Some(failure.to_string()),
             };
+            let Some(error) = error else { continue };
             self.log(Level::Warn, "start not pinged", &[("channel", channel.name.to_string()), ("error", error)]);
         }
     }

@@ -13,8 +13,8 @@ use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
-    AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBody,
-    ResponseBuilder, ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore, wasm_bindgen_futures::JsFuture,
+    AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
+    ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore,
 };
 
 use firstlight::api::{self, ApiRequest, Drive};
@@ -22,7 +22,8 @@ use firstlight::config::{Config, ConfigErrors, VARIABLE};
 use firstlight::id::Secret;
 use firstlight::ordered::IntoOrdered as _;
 use firstlight::port::{
-    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, Page, Recall, Store, StoreFailure,
+    BEGINNING_BYTES, BEGINNING_WAIT, Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, PAGE_BYTES,
+    Page, Reading, Recall, Store, StoreFailure, answer,
 };
 use firstlight::record;
 use firstlight::tick::{Context, Secrets};
@@ -267,7 +268,9 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
     for (name, value) in &request.secret_headers {
         headers.set(name, value.reveal())?;
     }
-    headers.set("user-agent", concat!("firstlight/", env!("CARGO_PKG_VERSION")))?;
+    if !headers.has("user-agent")? {
+        headers.set("user-agent", concat!("firstlight/", env!("CARGO_PKG_VERSION")))?;
+    }
     let mut init = RequestInit::new();
     init.with_headers(headers).with_redirect(RequestRedirect::Manual).with_method(match request.method {
         Method::Get => worker::Method::Get,
@@ -288,19 +291,56 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
         None => response.headers().get("content-length")?.and_then(|text| text.parse().ok()),
         Some(_) => None,
     };
-    let headers = response.headers().entries().collect();
-    if !request.is_body_read {
-        if let ResponseBody::Stream(stream) = response.body() {
-            // A body that nobody reads keeps one of the six connections that an invocation may have.
-            JsFuture::from(stream.cancel()).await.ok();
+    let headers: Vec<(String, String)> = response.headers().entries().collect();
+    let status = response.status_code();
+    let (limit, patience) = match request.reading {
+        Reading::Whole => {
+            let bytes = response.bytes().await?;
+            if announced.is_some_and(|length| length != bytes.len()) {
+                return Err(worker::Error::RustError("the body was cut".to_owned()));
+            }
+            let body = String::from_utf8(bytes).map_err(|_| worker::Error::RustError("the body is not UTF-8".to_owned()))?;
+            return Ok(HttpResponse { status, retry_after, headers, body, is_cut: false });
         }
-        return Ok(HttpResponse { status: response.status_code(), retry_after, headers, body: String::new() });
+        Reading::Page => (PAGE_BYTES, request.timeout),
+        Reading::Beginning => (BEGINNING_BYTES, BEGINNING_WAIT),
+    };
+    let (bytes, is_cut) = beginning(&mut response, limit, patience).await;
+    let is_cut = is_cut || announced.is_some_and(|length| length != bytes.len());
+    let body = decoded(&answer::encoding(&headers, &bytes), &bytes);
+    Ok(HttpResponse { status, retry_after, headers, body, is_cut })
+}
+
+/// Reads a body up to a limit, and returns whether there was more of it. A body that breaks off or does
+/// not come is what came of it.
+async fn beginning(response: &mut Response, limit: usize, patience: Duration) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    // Dropping the stream cancels it: a body that nobody reads keeps one of the six connections that an
+    // invocation may have.
+    let Ok(mut stream) = response.stream() else { return (bytes, false) };
+    let mut over = std::pin::pin!(Delay::from(patience));
+    loop {
+        match select(stream.next(), &mut over).await {
+            Either::Left((Some(Ok(chunk)), _)) => bytes.extend(chunk),
+            Either::Left((None, _)) => return (bytes, false),
+            Either::Left((Some(Err(_)), _)) | Either::Right(_) => return (bytes, true),
+        }
+        if bytes.len() > limit {
+            bytes.truncate(limit);
+            return (bytes, true);
+        }
     }
-    let body = response.text().await?;
-    if announced.is_some_and(|length| length != body.len()) {
-        return Err(worker::Error::RustError("the body was cut".to_owned()));
+}
+
+/// Reads bytes as text. What cannot be read is replaced; a byte order mark is left out.
+fn decoded(encoding: &str, bytes: &[u8]) -> String {
+    let utf8 = || answer::without_mark(&String::from_utf8_lossy(bytes)).to_owned();
+    if encoding == "utf-8" {
+        return utf8();
     }
-    Ok(HttpResponse { status: response.status_code(), retry_after, headers, body })
+    // The platform knows every encoding of the web; those of a crate are 300 kB.
+    let decoder = web_sys::TextDecoder::new_with_label(encoding);
+    decoder.and_then(|decoder| decoder.decode_with_u8_array(bytes)).unwrap_or_else(|_| utf8())
 }
 
 /// Says what is known of a request that got no complete reply.

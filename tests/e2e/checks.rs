@@ -151,11 +151,44 @@ fn the_application_is_logged_in_to_and_its_page_is_read_with_the_cookie() -> Res
 
     assert_eq!(report["status"], "succeeded", "{report:#}");
     assert_eq!(told(&report, "smoke test: me"), (json!("passed"), "answered 200".to_owned()));
-    assert_eq!(told(&report, "smoke test: somebody else"), (json!("warned"), "expected 200, answered 401".to_owned()));
+    assert_eq!(
+        told(&report, "smoke test: somebody else"),
+        (json!("warned"), format!("GET {}/app/me: expected 200, answered 401", stack.sink.url))
+    );
     let places = [report.to_string(), stack.worker.output(), stack.stored_text()?];
     for secret in ["s3ss10n", "t0k3n", APP_SECRET] {
         assert!(places.iter().all(|place| !place.contains(secret)), "{secret} is where everybody may read it");
     }
+    Ok(())
+}
+
+/// Cases 01, 03, 18 and 23: applications that answer as people have reported.
+#[test]
+fn an_application_is_called_letter_by_letter_and_its_answer_is_read_as_it_is_written() -> Result<()> {
+    let options = Options { seed: SEED.to_owned(), ..Options::default() };
+    let stack = Stack::start_with(&options, &|settings, _, sink| {
+        let url = |path: &str| format!("{}/app/{path}", sink.url);
+        settings["pairs"][0]["smoke_tests"] = json!([
+            {"name": "slash", "url": url("accounts/login/"), "expect_text": "sign in"},
+            {"name": "latin1", "url": url("latin1"), "expect_text": "François"},
+            {"name": "image", "url": url("image"), "expect_headers": {"content-type": "image/png"}},
+            {"name": "mark", "url": url("bom.json"), "expect_json": {"/status": "ok"}},
+            {"name": "form", "method": "POST", "url": url("form-login"), "body": "email=ann%40example.com&password=hunter2", "expect_status": 302},
+            {"name": "zone", "url": url("same-zone"), "attempts": 1, "on_failure": "warn"},
+            {"name": "moved", "url": url("accounts/login"), "attempts": 1, "on_failure": "warn"},
+        ]);
+    })?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    for name in ["slash", "latin1", "image", "mark", "form"] {
+        assert_eq!(told(&report, &format!("smoke test: {name}")).0, "passed", "{name}: {report:#}");
+    }
+    let (_, zone) = told(&report, "smoke test: zone");
+    assert!(zone.contains("/app/same-zone: expected 200, answered 404") && zone.contains("global_fetch_strictly_public"), "{zone}");
+    let (_, moved) = told(&report, "smoke test: moved");
+    assert!(moved.ends_with("answered 301; it sends to /app/accounts/login/"), "{moved}");
     Ok(())
 }
 

@@ -176,7 +176,8 @@ impl Sim {
             }
             Kind::Notice => {
                 self.receive(task, request);
-                answer(latency, 200, String::new())
+                // As Slack says that a message was taken.
+                answer(latency, 200, "ok".to_owned())
             }
             Kind::Smoke | Kind::StoreRead | Kind::StoreWrite => answer(latency, 200, "ok".to_owned()),
         }

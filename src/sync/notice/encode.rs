@@ -12,6 +12,7 @@ mod http;
 mod pagerduty;
 mod shorten;
 mod slack;
+mod taken;
 mod teams;
 mod webhook;
 
@@ -21,11 +22,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use self::healthcheck::{run_uuid, start_ping};
+pub use self::taken::refusal;
 pub use self::webhook::sign;
 use super::Notice;
 use crate::config::{NoticeKind, Receiver, address_problem};
 use crate::id::Secret;
-use crate::port::{HttpRequest, Method};
+use crate::port::{HttpRequest, Method, Reading};
 use crate::time::Timestamp;
 
 /// How long a receiver may take.
@@ -97,11 +99,13 @@ pub fn encode(
             webhook::encode(letter, url, &keys, now)
         }
         Receiver::Slack { url_secret } => post(secrets.address(url_secret)?, &slack::body(letter)),
-        Receiver::Discord { url_secret } => post(&discord::address(secrets.address(url_secret)?), &discord::body(letter)),
+        Receiver::Discord { url_secret, thread_name } => {
+            post(&discord::address(secrets.address(url_secret)?), &discord::body(letter, thread_name.as_ref()))
+        }
         Receiver::Teams { url_secret } => post(secrets.address(url_secret)?, &teams::body(letter)),
         Receiver::PagerDuty { routing_key_secret, url } => post(url, &pagerduty::body(letter, secrets.get(routing_key_secret)?)),
         Receiver::Email { binding, from, to } => post(&format!("email:{binding}"), &email::body(letter, from, to)),
-        Receiver::Http { url_secret, method, headers, secret_headers, content_type, body } => {
+        Receiver::Http { url_secret, method, headers, secret_headers, content_type, body, good: _ } => {
             let mut request = to_receiver(*method, secrets.address(url_secret)?.to_owned());
             for (header, secret) in secret_headers {
                 request.secret_headers.push((header.clone(), secrets.get(secret)?.clone()));
@@ -133,9 +137,9 @@ impl<'a> Secrets<'a> {
     }
 }
 
-/// Returns a request to a receiver. What it says beside its status is not read: there may be no end of it.
+/// Returns a request to a receiver. The beginning of its answer is read: there may be no end of it.
 fn to_receiver(method: Method, url: String) -> HttpRequest {
-    HttpRequest { is_body_read: false, ..HttpRequest::new(method, url, DELIVERY_TIMEOUT) }
+    HttpRequest { reading: Reading::Beginning, ..HttpRequest::new(method, url, DELIVERY_TIMEOUT) }
 }
 
 /// Returns a request that posts JSON.

@@ -13,6 +13,9 @@ pub const SIGNING_SECRET: &str = "whsec_Zmlyc3RsaWdodC10ZXN0LXNlY3JldA==";
 /// What the staging application wants to see in the header `x-preview`.
 pub const APP_SECRET: &str = "only for those who may preview";
 
+/// How Discord refuses a message to a forum that begins no thread.
+const FORUM: &str = r#"{"message": "Webhooks posted to forum channels must have a thread_name or thread_id", "code": 220001}"#;
+
 /// A notice that was received.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -116,12 +119,50 @@ fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, stat
     }
     let _ = match page {
         Some(page) => request.respond(page),
+        // Case 14: a channel that was archived.
+        None if path == "/hook/slack-no-service" => request.respond(tiny_http::Response::from_string("no_service")),
+        // Case 22: a channel that is a forum.
+        None if path.starts_with("/hook/discord-forum") => request.respond(tiny_http::Response::from_string(FORUM).with_status_code(400)),
+        // Slack says that it took a message.
+        None if path == "/slack" && (200..300).contains(&status) => {
+            request.respond(tiny_http::Response::from_string("ok").with_status_code(200))
+        }
         None => request.respond(tiny_http::Response::empty(status)),
     };
 }
 
+/// Pages as people have reported them (cases 01, 03, 18 and 23).
+fn real_page(request: &tiny_http::Request, path: &str, body: &str) -> Option<tiny_http::ResponseBox> {
+    let latin1: &[u8] = b"<h1>Bienvenue, Fran\xe7ois</h1> sign in";
+    let is_form = request.headers().iter().any(|header| {
+        header.field.equiv("content-type") && header.value.as_str().split(';').next() == Some("application/x-www-form-urlencoded")
+    });
+    let (status, header, text): (u16, &str, &[u8]) = match path {
+        // Django's APPEND_SLASH; FastAPI and folders of nginx do alike.
+        "/app/accounts/login" => (301, "Location: /app/accounts/login/", b""),
+        "/app/accounts/login/" => (200, "Content-Type: text/html; charset=utf-8", b"<form method=post>sign in</form>"),
+        "/app/latin1" => (200, "Content-Type: text/html; charset=iso-8859-1", latin1),
+        "/app/image" => (200, "Content-Type: image/png", b"\x89PNG\r\n\xff\xfe\x00"),
+        "/app/bom.json" => {
+            (200, "Content-Type: application/json; charset=utf-8", b"\xef\xbb\xbf{\"status\": \"ok\", \"user\": {\"id\": 7}}")
+        }
+        "/app/same-zone" => (404, "Content-Type: text/plain; charset=UTF-8", b"error code: 1042"),
+        "/app/form-login" if is_form && body == "email=ann%40example.com&password=hunter2" => (302, "Location: /app/me", b""),
+        "/app/form-login" => (422, "Content-Type: text/plain", b"email is missing"),
+        _ => return None,
+    };
+    let mut response = tiny_http::Response::from_data(text).with_status_code(status);
+    if let Ok(header) = header.parse::<tiny_http::Header>() {
+        response.add_header(header);
+    }
+    Some(response.boxed())
+}
+
 /// A staging application: a form with a token, a login that checks it and sets two cookies, and a page for who has logged in.
 fn application(request: &tiny_http::Request, path: &str, body: &str) -> tiny_http::ResponseBox {
+    if let Some(page) = real_page(request, path, body) {
+        return page;
+    }
     let header = |name: &str| {
         let found = request.headers().iter().find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name));
         found.map(|header| header.value.as_str().to_owned()).unwrap_or_default()

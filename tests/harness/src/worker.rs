@@ -173,6 +173,7 @@ pub fn configure(folder: &Path, firstlight: &serde_json::Value, secrets: &[(&str
         "name": "firstlight",
         "main": main,
         "compatibility_date": "2026-11-01",
+        "compatibility_flags": ["global_fetch_strictly_public"],
         "triggers": {"crons": ["*/5 * * * *"]},
         "kv_namespaces": [{"binding": "STATE", "id": "00000000000000000000000000000000"}],
         "send_email": [{"name": "EMAIL"}],

@@ -10,9 +10,10 @@
 
 use serde_json::{Value, json};
 
+use super::http::fact;
 use super::shorten::Room;
 use super::{Letter, links, report};
-use crate::config::Severity;
+use crate::config::{Severity, Template};
 use crate::time::render;
 
 /// Characters of a title.
@@ -32,8 +33,13 @@ pub(super) fn address(url: &str) -> String {
     format!("{url}{separator}wait=true")
 }
 
-/// Writes a notice.
-pub(super) fn body(letter: &Letter<'_>) -> Value {
+/// Characters of the name of a thread.
+///
+/// Source: Discord, Channel resource, "Start Thread in Forum or Media Channel": 1 to 100 characters.
+const THREAD: usize = 100;
+
+/// Writes a notice; in a forum it begins a thread, which needs a name.
+pub(super) fn body(letter: &Letter<'_>, thread_name: Option<&Template>) -> Value {
     let notice = letter.notice;
     let mut description = ROOM.text(letter);
     for warning in ROOM.warnings(letter) {
@@ -56,7 +62,15 @@ pub(super) fn body(letter: &Letter<'_>) -> Value {
     if let Some(link) = report(letter) {
         embed["url"] = link.into();
     }
-    json!({"embeds": [embed], "allowed_mentions": {"parse": []}})
+    let mut body = json!({"embeds": [embed], "allowed_mentions": {"parse": []}});
+    if let Some(thread_name) = thread_name {
+        let name = thread_name.render(|name| fact(letter, name));
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        let name: String = name.chars().take(THREAD).collect();
+        // A name that is empty would make Discord refuse the whole message.
+        body["thread_name"] = if name.is_empty() { "Firstlight".into() } else { name.into() };
+    }
+    body
 }
 
 fn fields(letter: &Letter<'_>) -> Vec<Value> {
@@ -103,7 +117,7 @@ mod tests {
     use crate::sync::notice::Notice;
 
     fn receiver() -> Receiver {
-        Receiver::Discord { url_secret: "URL".to_owned() }
+        Receiver::Discord { url_secret: "URL".to_owned(), thread_name: None }
     }
 
     #[test]
@@ -150,6 +164,21 @@ mod tests {
         assert!(title + description + footer + together <= 6_000);
         assert!(fields[3]["value"].as_str().is_some_and(|links| links.contains("/runs/20261121?pair=hub")));
         assert!(embed["description"].as_str().is_some_and(|text| text.contains("and 4")));
+    }
+
+    /// Case 22: a forum takes what begins a thread.
+    #[test]
+    fn in_a_forum_each_notice_begins_a_thread_with_a_name() {
+        use crate::config::{Template, Writing};
+
+        let name = |text: &str, notice: &Notice| {
+            let thread_name = Some(Template::read(text, Writing::Plain).expect("every place is a fact"));
+            body(&letter(notice), &Receiver::Discord { url_secret: "URL".to_owned(), thread_name })["thread_name"].clone()
+        };
+        assert_eq!(name("{{pair}}: {{kind}} of {{run}}", &failure()), "hub: failed of 20261121");
+        assert_eq!(name("{{subject}}", &hostile()).as_str().map(|name| name.chars().count()), Some(100));
+        assert_eq!(name("{{incident}}", &Notice { incident: None, ..failure() }), "Firstlight");
+        assert!(body(&letter(&failure()), &receiver()).get("thread_name").is_none());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) fn fill(
 /// Returns a fact of a notice; empty where it has none.
 ///
 /// The runbook is its address, or the name of its page where nobody knows where the pages are.
-fn fact(letter: &Letter<'_>, name: &str) -> String {
+pub(super) fn fact(letter: &Letter<'_>, name: &str) -> String {
     let notice = letter.notice;
     match name {
         "id" => notice.id.clone(),
@@ -55,7 +55,7 @@ fn fact(letter: &Letter<'_>, name: &str) -> String {
 mod tests {
     use super::super::tests::{failure, hostile, letter, request};
     use super::*;
-    use crate::config::{FACTS, Receiver, Writing};
+    use crate::config::{FACTS, Good, Receiver, Writing};
     use crate::sync::notice::Notice;
 
     fn receiver(method: Method, content_type: &str, text: &str) -> Receiver {
@@ -66,6 +66,7 @@ mod tests {
             secret_headers: BTreeMap::from([("authorization".to_owned(), "KEY".to_owned())]),
             content_type: content_type.to_owned(),
             body: Template::read(text, Writing::of(content_type)).expect("every place is a fact"),
+            good: Good::default(),
         }
     }
 
