@@ -8,12 +8,16 @@
 //! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
 
 mod address;
+mod advice;
 mod channels;
+mod headers;
 mod keep;
 mod kinds;
 mod prices;
 mod reader;
+mod secrets;
 mod smoke;
+mod statement;
 mod template;
 mod timetable;
 mod verification;
@@ -30,12 +34,13 @@ pub use self::keep::{KeepRules, Rule, Span, Tier};
 pub use self::kinds::{NoticeKind, Severity};
 pub use self::prices::Prices;
 use self::reader::Fields;
+use self::reader::shown_text;
 pub use self::reader::{Problem, one_of};
 pub use self::smoke::{Capture, SmokeTest};
 pub use self::template::{FACTS, Template, Writing};
 pub use self::timetable::Timetable;
 pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, OnDrift, Policy, Tenants, Verification};
-use crate::id::{BranchId, DatabaseName, PairName, ProjectId, RoleName, Secret, digest};
+use crate::id::{BranchId, DatabaseName, PairName, ProjectId, RoleName, digest};
 use crate::ordered::IntoOrdered as _;
 use crate::time::Zone;
 
@@ -165,7 +170,9 @@ impl Config {
     pub fn from_variables(variables: &[(String, Value)]) -> Result<Self, ConfigErrors> {
         let mut problems = Vec::new();
         let merged = merge(variables, &mut problems);
-        Self::from_map(&merged, problems)
+        let config = Self::from_map(&merged, problems)?;
+        let problems = secrets::settings_as_text(variables, &config.secret_names());
+        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
     /// Reads one value that holds everything.
@@ -204,6 +211,7 @@ impl Config {
             fields.problem("escalate_again_min", "repeats the last of the escalations, and there are none; add [[escalations]]");
         }
         fields.refuse_unknown();
+        problems.extend(secrets::shared(&config));
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
@@ -216,40 +224,25 @@ impl Config {
         always.into_iter().chain(pairs).chain(channels).chain(smoked).into_set()
     }
 
-    /// Returns what is wrong with the secrets that channels name: those that are not set, and those whose address may not be called.
-    pub fn secret_problems(&self, secrets: &BTreeMap<String, Secret>) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        for (index, channel) in self.channels.iter().enumerate() {
-            for (key, name) in channel.receiver.secrets() {
-                let is_address = channel.receiver.url_secret() == Some(name);
-                let text = match secrets.get(name) {
-                    None => format!("names secret {name}, which is not set; set it with `wrangler secret put {name}`"),
-                    Some(secret) if is_address => match address_problem(secret.reveal(), self.allow_insecure) {
-                        Some(problem) => format!("names secret {name}, whose address cannot be called; {problem}"),
-                        None => continue,
-                    },
-                    Some(secret) if secret.reveal().is_empty() => format!("names secret {name}, which is empty"),
-                    Some(_) => continue,
-                };
-                problems.push(Problem { path: format!("channels[{index}].{key}"), text });
-            }
-        }
-        problems
-    }
-
     /// Returns the pair of a name.
     pub fn pair(&self, name: &str) -> Option<&Pair> {
         self.pairs.iter().find(|pair| pair.name.as_str() == name)
     }
 }
 
+/// Returns whether a variable is this one, or begins with it and an underscore.
+fn is_ours(name: &str) -> bool {
+    name == VARIABLE || name.strip_prefix(VARIABLE).is_some_and(|rest| rest.starts_with('_'))
+}
+
 /// Merges the variables: lists are joined, any other key may stand in one of them only.
 fn merge(variables: &[(String, Value)], problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut merged = Map::new();
-    let ours = |name: &str| name == VARIABLE || name.strip_prefix(VARIABLE).is_some_and(|rest| rest.starts_with('_'));
-    for (name, value) in variables.iter().filter(|(name, _)| ours(name)) {
+    // A secret has such a name too when somebody gives it one. It is a text, and no table of settings.
+    let is_settings = |name: &str, value: &Value| name == VARIABLE || (is_ours(name) && !value.is_string());
+    for (name, value) in variables.iter().filter(|(name, value)| is_settings(name, value)) {
         let Some(map) = value.as_object() else {
-            problems.push(Problem { path: name.clone(), text: "expected a table".to_owned() });
+            problems.push(Problem { path: name.clone(), text: "is no table; allowed is [vars.FIRSTLIGHT]".to_owned() });
             continue;
         };
         for (key, value) in map {
@@ -312,7 +305,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     let name = fields.required("name", "\"hub\"").filter(|name| {
         let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if !is_good {
-            fields.problem("name", format!("is {name:?}; allowed are up to 40 of a-z, 0-9 and -"));
+            fields.problem("name", format!("is {}; allowed are up to 40 of a-z, 0-9 and -", shown_text(name)));
         }
         is_good
     });
@@ -326,19 +319,16 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     fields.need("timezone", "\"America/New_York\"");
     let zone = zone(&mut fields);
     let times = timetable::timetable(&mut fields);
-    let backup_prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
+    let backup_prefix = backup_prefix(&mut fields);
     let keep = keep::keep_rules(&mut fields);
     let pair = (|fields: &mut Fields<'_>| {
-        let role_password_secret = fields.text("role_password_secret");
-        let databases = fields.texts("databases");
-        if databases.as_ref().is_some_and(Vec::is_empty) {
-            fields.problem("databases", "is empty; name at least one, or leave the key out to compare all that Neon lists");
-        }
+        let role_password_secret = secrets::optional_secret_name(fields, "role_password_secret");
+        let databases = databases(fields);
         let endpoint_cu_hundredths = endpoint_cu(fields);
         let zone_label = fields.text("zone_label");
         let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
         let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
-        let verification = verification::verification(fields);
+        let verification = verification::verification(fields, databases.as_deref(), role.as_deref());
         let smoke_tests = smoke::smoke_tests(fields, allow_insecure);
         let zone = zone?;
         Some(Pair {
@@ -367,6 +357,41 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     pair
 }
 
+/// Bytes that a prefix may have, so that the longest of our names fits: `restore-test-<prefix>-20261121T143000Z`.
+///
+/// Source: Neon API v2, read 2026-11-21: the name of a branch has at most 256 characters.
+const LONGEST_PREFIX: usize = 256 - "restore-test-".len() - "-20261121T143000Z".len();
+
+/// Reads how the names of backups begin. They stand in names of Neon, in keys of the store and in addresses of the API.
+fn backup_prefix(fields: &mut Fields<'_>) -> String {
+    let prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
+    let is_plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !is_plain || prefix.len() > LONGEST_PREFIX {
+        let found = if is_plain { format!("has {} characters", prefix.len()) } else { format!("is {}", shown_text(&prefix)) };
+        let text = format!(
+            "{found}; allowed are up to {LONGEST_PREFIX} of A-Z, a-z, 0-9, -, _ and . (Neon takes names of 256 with what is added)"
+        );
+        fields.problem("backup_prefix", text);
+    }
+    prefix
+}
+
+/// Reads the databases that are compared.
+fn databases(fields: &mut Fields<'_>) -> Option<Vec<String>> {
+    let names = fields.texts("databases")?;
+    if names.is_empty() {
+        fields.problem("databases", "is empty; name at least one, or leave the key out to compare all that Neon lists");
+    }
+    for (index, name) in names.iter().enumerate().filter(|(index, name)| names[..*index].contains(name)) {
+        fields.problem("databases", format!("has {} twice, again as entry {}; allowed is each database once", shown_text(name), index + 1));
+    }
+    // Source: PostgreSQL, "Identifiers and Key Words": a longer name is cut to 63 bytes.
+    if let Some(long) = names.iter().find(|name| name.len() > 63) {
+        fields.problem("databases", format!("has a name of {} bytes; allowed are 63", long.len()));
+    }
+    Some(names)
+}
+
 /// Reads one of Neon's ids.
 ///
 /// Source: Neon API v2, read 2026-11-21: ids match `^[a-z0-9-]{1,60}$`.
@@ -376,7 +401,7 @@ fn id(fields: &mut Fields<'_>, key: &'static str, example: &str, prefix: &str) -
         && text.starts_with(prefix)
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !is_good {
-        fields.problem(key, format!("is {text:?}; allowed is Neon's id, not a name; for example {key} = {example}"));
+        fields.problem(key, format!("is {}; allowed is Neon's id, not a name; for example {key} = {example}", shown_text(&text)));
     }
     is_good.then_some(text)
 }
@@ -385,7 +410,7 @@ fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
     let name = fields.text("timezone")?;
     let zone = Zone::get(&name);
     if zone.is_none() {
-        fields.problem("timezone", format!("is {name:?}; allowed is an IANA name; for example \"America/New_York\""));
+        fields.problem("timezone", format!("is {}; allowed is an IANA name; for example \"America/New_York\"", shown_text(&name)));
     }
     zone
 }
@@ -395,7 +420,7 @@ fn endpoint_cu(fields: &mut Fields<'_>) -> u32 {
     const ALLOWED: [(&str, u32); 9] =
         [("0.25", 25), ("0.5", 50), ("1", 100), ("2", 200), ("3", 300), ("4", 400), ("6", 600), ("7", 700), ("8", 800)];
     let Some(value) = fields.value("endpoint_cu") else { return 25 };
-    let text = value.to_string();
+    let text = reader::shown(value);
     let text = text.strip_suffix(".0").unwrap_or(&text);
     let found = ALLOWED.iter().find(|(allowed, _)| *allowed == text);
     if found.is_none() {

@@ -171,6 +171,8 @@ fn keys_of_the_code() -> Result<BTreeSet<String>> {
         ("address", "address(test, \""),
         ("address", "address(one, \""),
         ("secret_name", "secret_name(one, \""),
+        ("optional_secret_name", "optional_secret_name(test, \""),
+        ("optional_secret_name", "optional_secret_name(fields, \""),
         ("id", "id(&mut fields, \""),
     ];
     for (name, call) in others {

@@ -6,12 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::reader::Fields;
-
-/// Reads the beginning of addresses, and removes a slash at its end: what follows begins with one.
-pub(super) fn base_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
-    address(fields, key, allow_insecure).map(|text| text.trim_end_matches('/').to_owned())
-}
+use super::reader::{Fields, may_be_secret, shown_text};
 
 /// Reads an address that is called letter by letter.
 ///
@@ -20,7 +15,7 @@ pub(super) fn base_address(fields: &mut Fields<'_>, key: &'static str, allow_ins
 pub(super) fn called_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
     let text = address(fields, key, allow_insecure)?;
     if let Some(problem) = rewritten(&text) {
-        fields.problem(key, format!("is {text:?}, which would not be called as it is written: {problem}"));
+        fields.problem(key, format!("is {}, which would not be called as it is written: {problem}", shown_address(&text)));
         return None;
     }
     Some(text)
@@ -50,10 +45,39 @@ fn rewritten(text: &str) -> Option<&'static str> {
 fn address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
     let text = fields.text(key)?;
     if let Some(problem) = address_problem(&text, allow_insecure) {
-        fields.problem(key, format!("is {text:?}; {problem}"));
+        fields.problem(key, format!("is {}; {problem}", shown_address(&text)));
         return None;
     }
     Some(text)
+}
+
+/// Reads the beginning of addresses, and removes a slash at its end: what follows begins with one. It has no query and no
+/// fragment.
+pub(super) fn base_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+    let text = address(fields, key, allow_insecure)?;
+    if text.contains(['?', '#']) {
+        let shown = shown_address(&text);
+        fields.problem(key, format!("is {shown}, with a query or a fragment; a path is added to it, so allowed is an address without"));
+        return None;
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+/// Returns what may be shown of an address: who is called. A user, a password, a path and a query may each be a secret.
+fn shown_address(text: &str) -> String {
+    let length = text.chars().count();
+    let Some((scheme, rest)) = text.split_once("://") else { return shown_text(text) };
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let is_plain = |part: &str| {
+        part.len() <= 100 && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+    };
+    let is_shown = !text.contains('@') && is_plain(scheme) && is_plain(authority) && !authority.split('.').any(may_be_secret);
+    if is_shown {
+        let more = if rest.len() > authority.len() { "/…" } else { "" };
+        format!("\"{scheme}://{authority}{more}\"")
+    } else {
+        format!("an address of {length} characters")
+    }
 }
 
 /// Returns what is wrong with an address.

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::address::called_address;
 use super::kinds::{NoticeKind, Severity};
-use super::reader::{Fields, one_of};
+use super::reader::{Fields, one_of, shown_text};
+use super::secrets::{check_names, is_secret_name, secret_name};
 use super::template::{Template, Writing};
 use crate::id::{ChannelName, PairName};
 use crate::ordered::IntoOrdered as _;
@@ -258,7 +259,7 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
     let name = one.required("name", "\"on-call\"").filter(|name| {
         let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         if !is_good {
-            one.problem("name", format!("is {name:?}; allowed are up to 40 of A-Z, a-z, 0-9, - and _"));
+            one.problem("name", format!("is {}; allowed are up to 40 of A-Z, a-z, 0-9, - and _", shown_text(name)));
         }
         is_good
     });
@@ -267,16 +268,22 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
         let known = |word: &String| NoticeKind::ALL.into_iter().find(|kind| kind.as_str() == word);
         if let Some(word) = words.iter().find(|word| known(word).is_none()) {
             let allowed = NoticeKind::ALL.map(NoticeKind::as_str).join(", ");
-            one.problem("notices", format!("has {word:?}; allowed are {allowed}"));
+            one.problem("notices", format!("has {}; allowed are {allowed}", shown_text(word)));
         }
         words.iter().filter_map(known).into_set()
     });
+    if kinds.as_ref().is_some_and(BTreeSet::is_empty) && one.value("notices").is_some_and(|value| value == &Value::Array(Vec::new())) {
+        one.problem("notices", "is empty, so that the channel hears nothing; name at least one kind, or leave the key out for all");
+    }
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
     let minimum_severity = one.word("minimum_severity", &severities).unwrap_or(Severity::Info);
     let chosen = one.texts("pairs");
     for unknown in chosen.iter().flatten().filter(|chosen| !pairs.iter().any(|pair| pair.as_str() == *chosen)) {
         let known = one_of(pairs.iter().map(PairName::as_str));
-        one.problem("pairs", format!("has {unknown:?}; allowed is {known}"));
+        one.problem("pairs", format!("has {}; allowed is {known}", shown_text(unknown)));
+    }
+    if chosen.as_ref().is_some_and(Vec::is_empty) {
+        one.problem("pairs", "is empty, so that the channel hears nothing; name at least one pair, or leave the key out for all");
     }
     let chosen = chosen.map(|names| names.into_iter().map(PairName::from).into_set());
     let is_healthcheck = matches!(receiver, Some(Receiver::Healthcheck { .. }));
@@ -293,7 +300,15 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
             "is a check, which has to hear of every run at once; allowed are no notices, minimum_severity, quiet hours and digest_at",
         );
     }
-    Some(Channel { name: name?.into(), receiver: receiver?, kinds, minimum_severity, pairs: chosen, quiet, digest })
+    let channel = Channel { name: name?.into(), receiver: receiver?, kinds, minimum_severity, pairs: chosen, quiet, digest };
+    let hears = |kind: &NoticeKind| pairs.iter().any(|pair| channel.hears(pair, *kind));
+    let is_chosen =
+        channel.kinds.as_ref().is_none_or(|kinds| !kinds.is_empty()) && channel.pairs.as_ref().is_none_or(|pairs| !pairs.is_empty());
+    let told = || NoticeKind::ALL.into_iter().filter(|kind| *kind != NoticeKind::Test && *kind != NoticeKind::Resolved);
+    if is_chosen && !pairs.is_empty() && !told().any(|kind| hears(&kind)) {
+        one.problem("minimum_severity", "leaves the channel nothing to hear; lower it, or name kinds of that severity in notices");
+    }
+    Some(channel)
 }
 
 /// Reads when a channel is left in peace, and when it hears of the rest.
@@ -345,32 +360,6 @@ fn url_secret(one: &mut Fields<'_>, example: &str) -> Option<String> {
     secret_name(one, "url_secret", example)
 }
 
-/// Reads the name of a secret, and shows nothing of what stands there instead.
-fn secret_name(one: &mut Fields<'_>, key: &'static str, example: &str) -> Option<String> {
-    let text = one.required(key, example)?;
-    let is_name = is_secret_name(&text);
-    if !is_name {
-        let what = if text.contains("://") { "an address" } else { "no name" };
-        one.problem(key, format!("is {what} ({} characters); allowed is the name of a secret that holds it, A-Z, 0-9 and _", text.len()));
-    }
-    is_name.then_some(text)
-}
-
-/// Refuses what is no name of a secret, and shows nothing of it.
-fn check_names<'a>(one: &mut Fields<'_>, key: &'static str, names: impl Iterator<Item = &'a String>) {
-    for name in names.filter(|name| !is_secret_name(name)) {
-        one.problem(
-            key,
-            format!("has a text of {} characters that is no name; allowed is the name of a secret, A-Z, 0-9 and _", name.len()),
-        );
-    }
-}
-
-fn is_secret_name(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    !text.is_empty() && text.len() <= 100 && text.bytes().all(is_part)
-}
-
 fn discord(one: &mut Fields<'_>) -> Option<Receiver> {
     let url_secret = url_secret(one, "\"DISCORD_WEBHOOK_URL\"");
     let text = one.text("thread_name");
@@ -404,14 +393,18 @@ fn email(one: &mut Fields<'_>) -> Option<Receiver> {
         !local.is_empty() && domain.contains('.') && !text.contains(|c: char| c.is_whitespace() || "<>,;".contains(c))
     };
     let binding = one.text("binding").unwrap_or_else(|| "EMAIL".to_owned());
+    if !is_secret_name(&binding) {
+        let length = binding.chars().count();
+        one.problem("binding", format!("is a text of {length} characters; allowed is the name of a binding, such as \"EMAIL\""));
+    }
     let from = one.required("from", "\"firstlight@example.com\"");
     one.need("to", "[\"director@example.com\"]");
     let to = one.texts("to");
     if let Some(bad) = from.iter().find(|from| !is_address(from)) {
-        one.problem("from", format!("is {bad:?}; allowed is an address such as \"firstlight@example.com\""));
+        one.problem("from", format!("is {}; allowed is an address such as \"firstlight@example.com\"", shown_text(bad)));
     }
     if let Some(bad) = to.iter().flatten().find(|to| !is_address(to)) {
-        one.problem("to", format!("has {bad:?}; allowed are addresses such as \"director@example.com\""));
+        one.problem("to", format!("has {}; allowed are addresses such as \"director@example.com\"", shown_text(bad)));
     }
     if let Some(to) = to.as_ref().filter(|to| to.is_empty() || to.len() > MOST_RECIPIENTS) {
         one.problem("to", format!("has {} addresses; allowed are 1 to {MOST_RECIPIENTS}", to.len()));
@@ -425,11 +418,8 @@ fn http(one: &mut Fields<'_>) -> Option<Receiver> {
     let method = one.word("method", &methods).unwrap_or(Method::Post);
     let (headers, secret_headers) = (one.map("headers"), one.map("secret_headers"));
     check_names(one, "secret_headers", secret_headers.values());
-    let is_token =
-        |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-    for name in headers.keys().chain(secret_headers.keys()).filter(|name| !is_token(name)) {
-        one.problem("headers", format!("has {name:?}, which is no name of a header"));
-    }
+    super::headers::check(one, "headers", &headers);
+    super::headers::check(one, "secret_headers", &secret_headers);
     // A header of that name is what the receiver reads: the places are written as it says.
     let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, value)| value.clone());
     let configured = one.text("content_type");

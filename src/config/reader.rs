@@ -16,6 +16,66 @@ pub fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or ")
 }
 
+/// Characters of a text that is shown; what is longer is seldom a word that somebody meant.
+const SHOWN: usize = 60;
+
+/// Returns a value as a fault may show it: a word or a number as it is, and of anything that may be a secret only what it is.
+///
+/// A secret is pasted where a name belongs sooner or later. So a list, a table, an address, a text with blanks that begins
+/// like a header, and a long word of letters and digits are described and not shown.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a table".to_owned(),
+        Value::String(text) => shown_text(text),
+    }
+}
+
+/// Returns a text as a fault may show it.
+pub(super) fn shown_text(text: &str) -> String {
+    let length = text.chars().count();
+    if text.is_empty() {
+        "empty".to_owned()
+    } else if text.contains("://") {
+        format!("an address of {length} characters")
+    } else if length > SHOWN || may_be_secret(text) {
+        format!("a text of {length} characters")
+    } else {
+        format!("{text:?}")
+    }
+}
+
+/// Returns whether a text looks like a key, a token or a password: long words of letters and digits, or what stands before them.
+pub(super) fn may_be_secret(text: &str) -> bool {
+    let is_dense = |word: &str| {
+        let has = |is: fn(char) -> bool| word.chars().any(is);
+        word.chars().count() >= 20 && !word.starts_with("br-") && has(|c| c.is_ascii_digit()) && has(char::is_alphabetic)
+    };
+    let lower = text.to_ascii_lowercase();
+    let begins = ["bearer ", "basic ", "napi_", "whsec_", "sk_", "ghp_", "xoxb-", "eyj", "-----begin"];
+    begins.iter().any(|begin| lower.starts_with(begin)) || text.split_whitespace().any(is_dense)
+}
+
+/// Returns what a value is, where nothing of it may be shown.
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a table",
+    }
+}
+
+/// Returns a key as a path may show it.
+pub(super) fn shown_key(key: &str) -> String {
+    let is_plain = key.len() <= SHOWN && !may_be_secret(key) && !key.chars().any(|c| c.is_control() || c.is_whitespace());
+    if is_plain { key.to_owned() } else { format!("(a key of {} characters)", key.chars().count()) }
+}
+
 /// One fault of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -66,8 +126,10 @@ impl<'a> Fields<'a> {
         let value = self.value(key)?;
         match value.as_str() {
             Some(text) if !text.trim().is_empty() && !text.chars().any(char::is_control) => Some(text.to_owned()),
-            Some(_) => self.refuse(key, value, "a text that is not empty and has no control characters"),
-            None => self.refuse(key, value, "a text"),
+            // A text with line ends may be a key of several lines.
+            Some("") => self.refused(key, "is empty; allowed is a text that is not empty and has no control characters"),
+            Some(_) => self.refused(key, "has control characters, or blanks alone; allowed is a text without"),
+            None => self.refused(key, &format!("is {}; allowed is a text", kind_of(value))),
         }
     }
 
@@ -116,14 +178,14 @@ impl<'a> Fields<'a> {
     pub(super) fn object(&mut self, key: &'static str) -> Option<(String, &'a Map<String, Value>)> {
         let value = self.value(key)?;
         let path = self.path_of(key);
-        value.as_object().map(|map| (path, map)).or_else(|| self.refuse(key, value, "a table"))
+        value.as_object().map(|map| (path, map)).or_else(|| self.refused(key, &format!("is {}; allowed is a table", kind_of(value))))
     }
 
     /// Reads a list of objects.
     pub(super) fn objects(&mut self, key: &'static str) -> Vec<(String, &'a Map<String, Value>)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(items) = value.as_array() else {
-            self.refuse::<()>(key, value, "a list of tables");
+            self.problem(key, format!("is {}; allowed is a list of tables", kind_of(value)));
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -143,7 +205,9 @@ impl<'a> Fields<'a> {
         let texts: Option<Vec<String>> = value
             .as_array()
             .and_then(|items| items.iter().map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect());
-        texts.or_else(|| self.refuse(key, value, "a list of texts that are not empty"))
+        let is_list = value.is_array();
+        let found = if is_list { "has an entry that is empty or no text".to_owned() } else { format!("is {}", kind_of(value)) };
+        texts.or_else(|| self.refused(key, &format!("{found}; allowed is a list of texts that are not empty")))
     }
 
     /// Reads a table of texts or numbers, all as texts.
@@ -155,9 +219,8 @@ impl<'a> Fields<'a> {
                 Value::String(text) => drop(found.insert(name.clone(), text.clone())),
                 Value::Number(_) | Value::Bool(_) => drop(found.insert(name.clone(), value.to_string())),
                 Value::Null | Value::Array(_) | Value::Object(_) => {
-                    let shown: String = value.to_string().chars().take(60).collect();
-                    self.problems
-                        .push(Problem { path: format!("{path}.{name}"), text: format!("is {shown}; allowed is a text or a number") });
+                    let text = format!("is {}; allowed is a text or a number", kind_of(value));
+                    self.problems.push(Problem { path: format!("{path}.{}", shown_key(name)), text });
                 }
             }
         }
@@ -178,8 +241,12 @@ impl<'a> Fields<'a> {
     }
 
     fn refuse<T>(&mut self, key: &str, value: &Value, allowed: &str) -> Option<T> {
-        let shown: String = value.to_string().chars().take(60).collect();
-        self.problem(key, format!("is {shown}; allowed is {allowed}"));
+        self.refused(key, &format!("is {}; allowed is {allowed}", shown(value)))
+    }
+
+    /// Notes a fault whose text shows nothing of the value.
+    fn refused<T>(&mut self, key: &str, text: &str) -> Option<T> {
+        self.problem(key, text);
         None
     }
 
@@ -203,7 +270,8 @@ impl<'a> Fields<'a> {
     pub(super) fn refuse_unknown(&mut self) {
         for key in self.map.keys().filter(|key| !self.asked.contains(key.as_str())) {
             let known: Vec<&str> = self.asked.iter().copied().collect();
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let key = shown_key(key);
+            let path = if self.path.is_empty() { key } else { format!("{}.{key}", self.path) };
             self.problems.push(Problem { path, text: format!("is not a key; known here are {}", known.join(", ")) });
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::reader::Fields;
+use super::headers;
+use super::reader::{Fields, shown_key, shown_text};
+use super::secrets::{check_names, optional_secret_name};
 use super::{Policy, called_address};
 use crate::port::Method;
 
@@ -111,7 +111,7 @@ fn smoke_test(test: &mut Fields<'_>, earlier: &[SmokeTest], allow_insecure: bool
         headers: test.map("headers"),
         secret_headers: test.map("secret_headers"),
         body: test.scalar("body").unwrap_or_default(),
-        body_secret: test.text("body_secret"),
+        body_secret: optional_secret_name(test, "body_secret"),
         expect_status: u16::try_from(test.number("expect_status", 100, 599).unwrap_or(200)).unwrap_or(200),
         expect_headers: test.map("expect_headers"),
         expect_text: test.text("expect_text"),
@@ -124,11 +124,23 @@ fn smoke_test(test: &mut Fields<'_>, earlier: &[SmokeTest], allow_insecure: bool
     if name.as_deref().is_some_and(|name| earlier.iter().any(|other| other.name == name)) {
         test.problem("name", "is used by another smoke test; it must be the test's own");
     }
+    check_names(test, "secret_headers", found.secret_headers.values());
+    headers::check(test, "headers", &found.headers);
+    headers::check(test, "secret_headers", &found.secret_headers);
+    headers::check(test, "expect_headers", &found.expect_headers);
+    let twin = found.headers.keys().find(|name| found.secret_headers.keys().any(|other| other.eq_ignore_ascii_case(name)));
+    if let Some(twin) = twin {
+        test.problem("secret_headers", format!("has {}, which stands in headers too; allowed is one of them", shown_key(twin)));
+    }
+    if found.method == Method::Get && (!found.body.is_empty() || found.body_secret.is_some()) {
+        let key = if found.body.is_empty() { "body_secret" } else { "body" };
+        test.problem(key, "stands beside method GET, which has none; allowed is method = \"POST\", or no body");
+    }
     if !found.body.is_empty() && found.body_secret.is_some() {
         test.problem("body_secret", "stands beside body; allowed is one of them");
     }
     if let Some(pointer) = found.expect_json.keys().find(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
-        test.problem("expect_json", format!("has {pointer:?}; allowed is a JSON Pointer such as \"/user/id\""));
+        test.problem("expect_json", format!("has {}; allowed is a JSON Pointer such as \"/user/id\"", shown_text(pointer)));
     }
     let host = found.url.split('/').nth(2).unwrap_or_default();
     if host.contains("{{") {
@@ -158,7 +170,7 @@ fn captures(test: &mut Fields<'_>) -> BTreeMap<String, Capture> {
         let allowed = "header:<name>, cookie:<name>, json:/<pointer> or between:<before>|<after>";
         match capture {
             Some(capture) => drop(found.insert(name, capture)),
-            None => test.problem("capture", format!("{name} is {:?}; allowed is {allowed}", Value::String(place).to_string())),
+            None => test.problem("capture", format!("{} is {}; allowed is {allowed}", shown_key(&name), shown_text(&place))),
         }
     }
     found
@@ -166,7 +178,7 @@ fn captures(test: &mut Fields<'_>) -> BTreeMap<String, Capture> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::config::{Config, ConfigErrors};
@@ -213,8 +225,15 @@ mod tests {
         assert!(faults(json!({"url": "https://{{host}}/"})).contains("has a captured value in its host"));
         assert!(faults(json!({"capture": {"x": "regex:.*"}})).starts_with(&format!("{path}.capture: x is")));
         assert!(faults(json!({"expect_json": {"user": "1"}})).contains("allowed is a JSON Pointer"));
-        assert!(faults(json!({"body": "a", "body_secret": "B"})).contains("stands beside body"));
-        assert!(faults(json!({"headers": {"X": ["a"]}})).contains("is [\"a\"]; allowed is a text or a number"));
+        assert!(faults(json!({"method": "POST", "body": "a", "body_secret": "B"})).contains("stands beside body"));
+        assert!(faults(json!({"headers": {"X": ["a"]}})).contains("is a list; allowed is a text or a number"));
+        assert!(faults(json!({"body": "a"})).starts_with(&format!("{path}.body: stands beside method GET")));
+        assert!(faults(json!({"body_secret": "B"})).starts_with(&format!("{path}.body_secret: stands beside method GET")));
+        assert!(faults(json!({"headers": {"Accept Language": "en"}})).starts_with(&format!("{path}.headers: has a name of 15 characters")));
+        assert!(faults(json!({"headers": {"X-A": "a\r\nX-B: b"}})).starts_with(&format!("{path}.headers: has X-A with a line end")));
+        assert!(faults(json!({"headers": {"Host": "a"}})).contains("which the platform sets itself"));
+        assert!(faults(json!({"headers": {"x-a": "a", "X-A": "b"}})).contains("twice"));
+        assert!(faults(json!({"headers": {"x-a": "a"}, "secret_headers": {"X-A": "B"}})).contains("which stands in headers too"));
         assert!(faults(json!({"timeout_s": 0})).contains("a whole number from 1 to 60"));
     }
 }

@@ -1,8 +1,11 @@
 //! What is read, and what is refused with the key's path.
 
+mod secrets;
+
 use serde_json::json;
 
 use super::*;
+use crate::id::Secret;
 
 fn good() -> Value {
     json!({
@@ -129,7 +132,7 @@ fn faults_of_times_and_channels_are_told_at_once_with_their_paths() {
         "pairs[0].deadline: is 06:00, not after latest_start 06:30",
         "channels[0].kind: is \"pigeon\"",
         "channels[1].body: has {{password}}",
-        "channels[2].signing_secret: has a text of 9 characters",
+        "channels[2].signing_secret: has a text that is no name of a secret (9 characters)",
         "channels[3].name: is \"d d\"",
         "channels[3].notices: has \"won\"",
         "channels[3].quiet_until: is missing",
@@ -138,13 +141,72 @@ fn faults_of_times_and_channels_are_told_at_once_with_their_paths() {
         "channels[4].to: has 0 addresses",
         "channels[5].pairs: has \"other\"",
         "channels[5].kind: is a check",
-        "channels[6].url: is \"http://10.0.0.1/\"",
+        "channels[6].url: is \"http://10.0.0.1/…\"",
         "escalate_again_min: repeats the last of the escalations",
     ];
     for (index, start) in expected.iter().enumerate() {
         assert!(found.iter().any(|text| text.starts_with(start)), "{index}: {start}: {found:#?}");
     }
     assert!(!found.iter().any(|text| text.contains("whsec_")), "{found:#?}");
+}
+
+/// Case 40: a check of a database that is not compared is refused, not left out.
+#[test]
+fn a_check_of_a_database_that_is_not_compared_is_refused() {
+    let whole = |verification: Value| {
+        faults(|value| {
+            value["pairs"][0]["databases"] = json!(["a", "shop"]);
+            value["pairs"][0]["verification"] = verification.clone();
+        })
+    };
+    let assertion = json!({"name": "n", "database": "b", "sql": "select count(*) from orders where total < 0", "expect": 0});
+    let freshness = json!({"table": "t", "column": "c", "max_age_h": 1, "database": "b"});
+    let tenants = json!({"role": "app", "setting": "app.id", "column": "c", "values": ["1", "2"], "database": "b"});
+    for (verification, path) in [
+        (json!({"assertions": [assertion]}), "assertions[0]"),
+        (json!({"freshness": [freshness]}), "freshness[0]"),
+        (json!({"after_restore": {"sql": ["select 1"], "database": "b"}}), "after_restore"),
+        (json!({"tenants": tenants}), "tenants"),
+    ] {
+        let text = "is \"b\", which is not compared; allowed is \"a\" or \"shop\", or add it to the pair's databases";
+        assert_eq!(whole(verification), [format!("pairs[0].verification.{path}.database: {text}")]);
+    }
+    let good = json!({"assertions": [{"name": "n", "database": "shop", "sql": "select 1", "expect": 1}]});
+    assert!(whole(good).is_empty());
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_the_morning() {
+    let pair = |key: &str, found: Value| faults(|value| value["pairs"][0][key] = found.clone()).join("\n");
+    assert!(pair("databases", json!(["a", "b", "a"])).starts_with("pairs[0].databases: has \"a\" twice, again as entry 3"));
+    assert!(pair("databases", json!(["a".repeat(64)])).starts_with("pairs[0].databases: has a name of 64 bytes"));
+    assert!(pair("backup_prefix", json!("b".repeat(227))).starts_with("pairs[0].backup_prefix: has 227 characters; allowed are up to 226"));
+    assert_eq!(pair("backup_prefix", json!("b".repeat(226))), "");
+    assert!(pair("backup_prefix", json!("a b")).starts_with("pairs[0].backup_prefix: is \"a b\"; allowed are"));
+    let base = faults(|value| value["neon_api_base"] = json!("https://console.neon.tech/api/v2?org_id=x"));
+    assert!(base[0].starts_with("neon_api_base: is \"https://console.neon.tech/…\", with a query"), "{base:?}");
+    assert_eq!(faults(|value| value["public_url"] = json!("https://example.com/#a")).len(), 1);
+    let channel = |key: &str, found: Value| faults(|value| value["channels"][0][key] = found.clone()).join("\n");
+    assert!(channel("pairs", json!([])).starts_with("channels[0].pairs: is empty, so that the channel hears nothing"));
+    assert!(channel("notices", json!([])).starts_with("channels[0].notices: is empty, so that the channel hears nothing"));
+    let low = faults(|value| {
+        value["channels"][0]["notices"] = json!(["succeeded"]);
+        value["channels"][0]["minimum_severity"] = json!("urgent");
+    });
+    assert!(low[0].starts_with("channels[0].minimum_severity: leaves the channel nothing to hear"), "{low:?}");
+}
+
+#[test]
+fn a_pair_whose_failure_nobody_hears_is_worth_a_look() {
+    let unheard = |channels: Value| {
+        let mut value = good();
+        value["channels"] = channels;
+        Config::from_value(&value).expect("it is allowed").unheard().join("\n")
+    };
+    assert_eq!(unheard(good()["channels"].clone()), "");
+    assert!(unheard(json!([])).starts_with("pairs[0]: no channel hears of hub when it is failed, missed, late, stuck; add one"));
+    let only = json!([{"name": "a", "kind": "slack", "url_secret": "A_URL", "notices": ["succeeded", "late"]}]);
+    assert!(unheard(only).contains("when it is failed, missed, stuck;"));
 }
 
 #[test]

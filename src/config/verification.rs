@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::reader::Fields;
+use super::reader::{Fields, one_of, shown_text};
+use super::statement;
 use crate::id::{DatabaseName, RoleName};
 
 /// What is verified, and what follows from what is found.
@@ -179,8 +180,19 @@ const SIDES: [(&str, AssertedOn); 4] = [
     ("after_restore", AssertedOn::AfterRestore),
 ];
 
-/// Reads the table.
-pub(super) fn verification(pair: &mut Fields<'_>) -> Verification {
+/// Reads the database of a check, which must be one of those that are compared: what is asked of another is never run.
+fn database(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Option<DatabaseName> {
+    let name = fields.text("database")?;
+    if let Some(compared) = compared.filter(|compared| !compared.is_empty() && !compared.contains(&name)) {
+        let allowed = one_of(compared.iter().map(String::as_str));
+        let text = format!("is {}, which is not compared; allowed is {allowed}, or add it to the pair's databases", shown_text(&name));
+        fields.problem("database", text);
+    }
+    Some(name.into())
+}
+
+/// Reads the table. `compared` are the databases of the pair, where they are configured; `verifier` is its role.
+pub(super) fn verification(pair: &mut Fields<'_>, compared: Option<&[String]>, verifier: Option<&str>) -> Verification {
     let empty = serde_json::Map::new();
     let (path, map) = pair.object("verification").unwrap_or_else(|| (String::new(), &empty));
     let mut fields = Fields::new(path, map, pair.problems());
@@ -202,11 +214,16 @@ pub(super) fn verification(pair: &mut Fields<'_>) -> Verification {
         production_counts_percent: fields.number("production_counts_percent", 0, 100).unwrap_or(5),
         posture: fields.word("posture", &POLICIES).unwrap_or(Policy::Warn),
         people: fields.word("people", &POLICIES).unwrap_or(Policy::Off),
-        freshness: freshness(fields),
-        assertions: assertions(fields),
-        tenants: tenants(fields),
-        after_restore: after_restore(fields),
+        freshness: freshness(fields, compared),
+        assertions: assertions(fields, compared),
+        tenants: tenants(fields, compared, verifier),
+        after_restore: after_restore(fields, compared),
     };
+    let orphan = found.assertions.iter().position(|assertion| assertion.on == AssertedOn::AfterRestore);
+    if let Some(index) = orphan.filter(|_| found.after_restore.is_none() && fields.value("after_restore").is_none()) {
+        let text = "is \"after_restore\", and nothing is run then; allowed is \"staging\", or add [after_restore] with sql";
+        fields.problem(&format!("assertions[{index}].on"), text);
+    }
     fields.refuse_unknown();
     found
 }
@@ -216,14 +233,14 @@ fn on_failure(fields: &mut Fields<'_>) -> Policy {
     fields.word("on_failure", &[("warn", Policy::Warn), ("fail", Policy::Fail)]).unwrap_or(Policy::Fail)
 }
 
-fn freshness(fields: &mut Fields<'_>) -> Vec<Freshness> {
+fn freshness(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Freshness> {
     let mut found: Vec<Freshness> = Vec::new();
     for (path, map) in fields.objects("freshness") {
         let mut one = Fields::new(path, map, fields.problems());
         let (table, column) = (one.required("table", "\"events\""), one.required("column", "\"created_at\""));
         one.need("max_age_h", "26");
         let max_age = one.number("max_age_h", 1, 8_760);
-        let database = one.text("database").map(DatabaseName::from);
+        let database = database(&mut one, compared);
         let schema = one.text("schema").unwrap_or_else(|| "public".to_owned());
         let policy = on_failure(&mut one);
         let given = table.zip(column).zip(max_age);
@@ -241,7 +258,7 @@ fn freshness(fields: &mut Fields<'_>) -> Vec<Freshness> {
     found
 }
 
-fn assertions(fields: &mut Fields<'_>) -> Vec<Assertion> {
+fn assertions(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Assertion> {
     let mut found: Vec<Assertion> = Vec::new();
     for (path, map) in fields.objects("assertions") {
         let mut one = Fields::new(path, map, fields.problems());
@@ -267,8 +284,9 @@ fn assertions(fields: &mut Fields<'_>) -> Vec<Assertion> {
                 "is missing, and so are at_least and at_most; for example expect = \"0\" (only on = \"both\" needs none)",
             );
         }
-        let database = one.text("database").map(DatabaseName::from);
+        let database = database(&mut one, compared);
         let policy = on_failure(&mut one);
+        judge_assertion(&mut one, sql.as_deref(), expected.as_ref());
         one.refuse_unknown();
         if let (Some(name), Some(sql)) = (name, sql) {
             let sql = sql.trim_end().trim_end_matches(';').to_owned();
@@ -278,24 +296,54 @@ fn assertions(fields: &mut Fields<'_>) -> Vec<Assertion> {
     found
 }
 
-fn after_restore(fields: &mut Fields<'_>) -> Option<AfterRestore> {
+/// Refuses what can be known to fail every morning.
+fn judge_assertion(one: &mut Fields<'_>, sql: Option<&str>, expected: Option<&Expected>) {
+    let problem = sql.and_then(statement::cannot_be_asked);
+    if let Some(problem) = problem {
+        one.problem("sql", problem);
+    }
+    let Some(expected) = expected else { return };
+    let key = if matches!(expected, Expected::Text(_)) { "expect" } else { "at_most" };
+    if let Expected::Range { at_least: Some(least), at_most: Some(most) } = expected
+        && least > most
+    {
+        one.problem("at_most", format!("is {most}, below at_least {least}; allowed is that number or a larger one"));
+    }
+    let never = sql.and_then(|sql| statement::never_holds(sql, expected));
+    if let Some(never) = never {
+        one.problem(key, never);
+    }
+}
+
+fn after_restore(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Option<AfterRestore> {
     let (path, map) = fields.object("after_restore")?;
     let mut one = Fields::new(path, map, fields.problems());
     one.need("sql", "[\"update cron.job set active = false\"]");
-    let sql = one.texts("sql").filter(|sql| !sql.is_empty());
-    let database = one.text("database").map(DatabaseName::from);
+    let sql = one.texts("sql").filter(|sql| {
+        if sql.is_empty() {
+            one.problem("sql", "is empty; name at least one statement, or leave the table out");
+        }
+        !sql.is_empty()
+    });
+    for (index, sql) in sql.iter().flatten().enumerate() {
+        let problem = statement::cannot_be_run(sql);
+        if let Some(problem) = problem {
+            one.problem(&format!("sql[{index}]"), problem);
+        }
+    }
+    let database = database(&mut one, compared);
     one.refuse_unknown();
     Some(AfterRestore { database, sql: sql? })
 }
 
-fn tenants(fields: &mut Fields<'_>) -> Option<Tenants> {
+fn tenants(fields: &mut Fields<'_>, compared: Option<&[String]>, verifier: Option<&str>) -> Option<Tenants> {
     let (path, map) = fields.object("tenants")?;
     let mut one = Fields::new(path, map, fields.problems());
     let role = one.required("role", "\"app\"");
     let setting = one.required("setting", "\"app.organization_id\"").filter(|setting| {
         let is_good = setting.contains('.') && setting.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
         if !is_good {
-            one.problem("setting", format!("is {setting:?}; allowed is a name with a dot, such as \"app.organization_id\""));
+            one.problem("setting", format!("is {}; allowed is a name with a dot, such as \"app.organization_id\"", shown_text(setting)));
         }
         is_good
     });
@@ -308,7 +356,14 @@ fn tenants(fields: &mut Fields<'_>) -> Option<Tenants> {
         }
         is_good
     });
-    let database = one.text("database").map(DatabaseName::from);
+    let is_twice = |values: &[String]| values.iter().enumerate().any(|(index, value)| values[..index].contains(value));
+    if values.as_deref().is_some_and(is_twice) {
+        one.problem("values", "has a tenant twice; allowed is each once, so that one can be told from another");
+    }
+    if role.is_some() && role.as_deref() == verifier {
+        one.problem("role", "is the role that verifies, which sees every row; allowed is the role that the application logs in with");
+    }
+    let database = database(&mut one, compared);
     let policy = on_failure(&mut one);
     one.refuse_unknown();
     Some(Tenants { database, role: role?.into(), setting: setting?, column: column?, values: values?, policy })
@@ -370,11 +425,38 @@ mod tests {
         );
     }
 
+    /// Case 17 and its siblings: what fails every morning is refused before the first.
+    #[test]
+    fn what_fails_every_morning_is_refused() {
+        let faults = |verification: Value| read(&verification).expect_err("it is refused").join("\n");
+        let assertion = |more: Value| {
+            let mut whole = json!({"name": "a", "sql": "select count(*) from t", "expect": 0});
+            whole.as_object_mut().expect("a table").extend(more.as_object().cloned().unwrap_or_default());
+            faults(json!({"assertions": [whole]}))
+        };
+        let path = "pairs[0].verification.assertions[0]";
+        assert!(assertion(json!({"expect": "none"})).starts_with(&format!("{path}.expect: is \"none\", and count gives")));
+        assert!(assertion(json!({"sql": "delete from t"})).starts_with(&format!("{path}.sql: is no question")));
+        assert!(assertion(json!({"sql": "select 1; select 2"})).starts_with(&format!("{path}.sql: has several statements")));
+        assert!(assertion(json!({"on": "after_restore"})).starts_with(&format!("{path}.on: is \"after_restore\", and nothing is run")));
+        let range = json!({"assertions": [{"name": "a", "sql": "select 1", "at_least": 2, "at_most": 1}]});
+        assert!(faults(range).starts_with(&format!("{path}.at_most: is 1, below at_least 2")));
+        let run = |sql: Value| faults(json!({"after_restore": {"sql": sql}}));
+        assert!(run(json!(["select 1", "vacuum analyze"])).starts_with("pairs[0].verification.after_restore.sql[1]: has vacuum"));
+        assert!(run(json!([])).starts_with("pairs[0].verification.after_restore.sql: is empty"));
+        let hidden = run(json!("alter role app password 's3cr3t'"));
+        assert!(hidden.contains("is a text; allowed is a list of texts") && !hidden.contains("s3cr3t"), "{hidden}");
+        let tenants =
+            |role: &str, values: Value| faults(json!({"tenants": {"role": role, "setting": "app.id", "column": "c", "values": values}}));
+        assert!(tenants("app", json!(["1", "2", "1"])).starts_with("pairs[0].verification.tenants.values: has a tenant twice"));
+        assert!(tenants("neondb_owner", json!(["1", "2"])).starts_with("pairs[0].verification.tenants.role: is the role that verifies"));
+    }
+
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_path() {
         let fault = |verification: Value| read(&verification).expect_err("it is refused").remove(0);
         let path = "pairs[0].verification";
-        assert_eq!(fault(json!("all")), format!("{path}: is \"all\"; allowed is a table"));
+        assert_eq!(fault(json!("all")), format!("{path}: is a text; allowed is a table"));
         assert!(
             fault(json!({"foreign_keys": "error"}))
                 .starts_with(&format!("{path}.foreign_keys: is \"error\"; allowed is \"off\" or \"warn\" or \"fail\""))

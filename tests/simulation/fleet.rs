@@ -29,6 +29,7 @@ use crate::kv::{Kv, View};
 use crate::oracle::Oracle;
 use crate::requests::{action_of, api_request, tables_in};
 use crate::run::{Told, instant};
+use crate::scene::ADMIN;
 
 /// The time that a request or a KV operation takes.
 const LATENCY: TimeDelta = TimeDelta::milliseconds(80);
@@ -235,7 +236,7 @@ impl Fleet {
         change(&mut value);
         let secrets = [
             ("NEON_API_KEY", "neon_emulator_key"),
-            ("ADMIN_TOKEN", "admin"),
+            ("ADMIN_TOKEN", ADMIN),
             ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
             ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ];
@@ -320,7 +321,7 @@ impl Fleet {
             method,
             path: path.to_owned(),
             query: query.collect(),
-            authorization: Some("Bearer admin".to_owned()),
+            authorization: Some(format!("Bearer {ADMIN}")),
             idempotency_key: None,
             body: body.to_owned(),
         };

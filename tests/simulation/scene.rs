@@ -18,6 +18,9 @@ use crate::run::{Outcome, Simulation, TABLES, instant};
 use crate::script::Script;
 use crate::world::Sim;
 
+/// The token of those who may start a run.
+pub(crate) const ADMIN: &str = "admin-0123456789ab";
+
 /// Everything that a scenario begins with, and that does not change.
 pub struct Scene {
     pub(crate) base: Sim,
@@ -98,9 +101,10 @@ impl Scene {
         let plain = |change: &dyn Fn(&mut Value)| config(&pair, change);
         let secrets = [
             ("NEON_API_KEY", "neon_emulator_key"),
-            ("ADMIN_TOKEN", "admin"),
-            ("READ_TOKEN", "reader"),
+            ("ADMIN_TOKEN", ADMIN),
+            ("READ_TOKEN", "reader-0123456789ab"),
             ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
+            ("ROUTING_KEY", "0123456789abcdef0123456789abcdef"),
             ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
             ("SLACK_URL", "https://hooks.example.test/slack"),
             ("DISCORD_URL", "https://hooks.example.test/discord"),

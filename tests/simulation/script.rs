@@ -12,6 +12,7 @@ use crate::faults::Fault;
 use crate::kv::View;
 use crate::plan::{Crash, Memory, Planned};
 use crate::run::TODAY;
+use crate::scene::ADMIN;
 use crate::world::Event;
 
 /// Changes the configuration.
@@ -121,7 +122,7 @@ impl Happening {
             method,
             path,
             query: BTreeMap::new(),
-            authorization: Some("Bearer admin".to_owned()),
+            authorization: Some(format!("Bearer {ADMIN}")),
             idempotency_key: None,
             body: body.to_owned(),
         }))

@@ -37,6 +37,10 @@ pub(crate) fn check(file: &Path, secrets: Option<&Path>, now: Timestamp) -> Resu
             faults.push(format!("vars.{name}: has {size} bytes; allowed are {VARIABLE_LIMIT}; move pairs to [vars.{VARIABLE}_<X>]"));
         }
     }
+    // What is in the file is no secret, so a text of this name is meant as settings.
+    for (name, _) in variables.iter().filter(|(name, value)| name.starts_with(VARIABLE) && value.is_string()) {
+        faults.push(format!("vars.{name}: is a text; allowed is a table, [vars.{name}]"));
+    }
     match Config::from_variables(&variables) {
         Ok(config) => {
             faults.extend(bindings(&config, &document));
@@ -93,7 +97,7 @@ fn print_schedule(config: &Config, now: Timestamp) {
             );
         }
     }
-    for warning in schedule::warnings(config, now) {
+    for warning in schedule::warnings(config, now).into_iter().chain(config.unheard()) {
         println!("worth a look: {warning}");
     }
     let names: Vec<String> = config.secret_names().into_iter().collect();
