@@ -147,7 +147,7 @@ fn errors_of_sql_have_the_proxys_shapes() -> Result<()> {
     assert_eq!((status, keys.len(), &error["code"], &error["position"]), (400, 17, &json!("42P01"), &json!("15")), "{error}");
     let (status, error) = ask(&good.replace(&password, "wrong"), one)?;
     assert_eq!((status, &error["code"], keys.len()), (400, &json!(""), 17), "{error}");
-    assert_eq!(error["message"], "password authentication failed for user \"neondb_owner\"");
+    assert_eq!(error["message"], "password authentication failed for user 'neondb_owner'");
     let (status, error) = ask(&format!("{}nowhere", good.trim_end_matches("neondb")), one)?;
     assert_eq!((status, &error["code"]), (400, &json!("3D000")), "{error}");
     let (status, error) = ask(&good.replace("ep-", "ep-not-"), one)?;
