@@ -170,6 +170,18 @@ fn is_sql(text: &str) -> bool {
     ["UPDATE", "DELETE", "INSERT", "TRUNCATE", "SELECT", "MERGE", "COPY", "NULL", "DDL", "SQL", "ID"].contains(&text)
 }
 
+/// Returns whether Neon says that a limit of the plan or of the project is used up: that does not pass by waiting.
+///
+/// # Source
+///
+/// neondatabase/neon `proxy/src/control_plane/messages.rs`, read 2026-11-30: "Your account or project has exceeded the compute time
+/// quota. Upgrade your plan to increase limits."; Neon API v2: `…_LIMIT_EXCEEDED`. "Check your quotas and/or contact our support"
+/// is said of every compute that is not there.
+pub fn is_quota(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("exceeded") && (text.contains("quota") || text.contains("limit")) && !text.contains("rate limit")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,5 +268,15 @@ mod tests {
                 assert!(!shown.contains("ann"), "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_told_from_a_compute_that_is_not_there() {
+        assert!(is_quota("Your account or project has exceeded the compute time quota. Upgrade your plan to increase limits."));
+        assert!(is_quota("exceeded the data transfer quota") && is_quota("branches limit exceeded"));
+        assert!(!is_quota(
+            "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support."
+        ));
+        assert!(!is_quota("rate limit exceeded") && !is_quota(""));
     }
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DatabaseName, RoleName, Secret};
-use crate::neon::message::{of_postgres, state_of};
+use crate::neon::message::{is_quota, of_postgres, state_of};
 use crate::neon::percent_encode;
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
@@ -144,8 +144,10 @@ impl SqlError {
             Self::NoReply { .. } | Self::Undecodable { .. } => true,
             Self::Answered { status, sqlstate, message, .. } => {
                 let class = sqlstate.get(..2).unwrap_or_default();
+                // What is too large is as large the next time, and a quota is used up until somebody acts.
+                let is_final = matches!(status, 413 | 507) || is_quota(message);
                 let is_about_the_compute = matches!(status, 423 | 429..) || message.starts_with("Control plane request failed");
-                (sqlstate.is_empty() && is_about_the_compute) || matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+                (sqlstate.is_empty() && is_about_the_compute && !is_final) || matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
             }
         }
     }
@@ -180,13 +182,21 @@ impl SqlError {
         }
     }
 
-    /// Returns whether the server had no room for what was asked: memory, or locks.
+    /// Returns whether an object of a batch may be to blame: PostgreSQL refused a statement in a session that it had begun.
+    ///
+    /// Also an error that may pass, such as 58P01 or 53200, may come back as often as the same object is asked for.
     ///
     /// # Source
     ///
-    /// PostgreSQL, appendix A: 53200 `out_of_memory`, also "out of shared memory": too many locks.
-    pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Answered { sqlstate, .. } if sqlstate == "53200")
+    /// PostgreSQL, appendix A: class 08 is "Connection Exception", 28 "Invalid Authorization Specification", 3D "Invalid Catalog
+    /// Name", 57 "Operator Intervention". neondatabase/neon `proxy`, read 2026-11-21: 500 where the session was never begun.
+    pub fn may_be_about_an_object(&self) -> bool {
+        match self {
+            Self::Answered { status, sqlstate, .. } => {
+                !sqlstate.is_empty() && *status < 500 && !matches!(sqlstate.get(..2), Some("08" | "28" | "3D" | "57"))
+            }
+            Self::NoReply { .. } | Self::Undecodable { .. } => false,
+        }
     }
 
     /// Returns whether a table, a column or a function is not there, or not as it was.
@@ -196,20 +206,6 @@ impl SqlError {
     /// PostgreSQL, appendix A: 42P01 `undefined_table`, 42703 `undefined_column`, 42883 `undefined_function`, 3F000 `invalid_schema_name`.
     pub fn is_about_what_is_there(&self) -> bool {
         matches!(self, Self::Answered { sqlstate, .. } if matches!(sqlstate.as_str(), "42P01" | "42703" | "42883" | "3F000"))
-    }
-
-    /// Returns whether the error is about what was asked, and not about who asked or whether anybody was there.
-    ///
-    /// # Source
-    ///
-    /// PostgreSQL, appendix A: class 28 is "Invalid Authorization Specification", 3D "Invalid Catalog Name".
-    pub fn is_about_the_statement(&self) -> bool {
-        match self {
-            Self::Answered { sqlstate, .. } => {
-                !sqlstate.is_empty() && !self.is_passing() && !matches!(sqlstate.get(..2), Some("28" | "3D"))
-            }
-            Self::NoReply { .. } | Self::Undecodable { .. } => false,
-        }
     }
 }
 

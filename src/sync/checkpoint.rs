@@ -101,6 +101,9 @@ pub struct Checkpoint {
     /// How many ways in each helper branch has refused.
     #[serde(default)]
     pub refused_logins: BTreeMap<BranchId, u32>,
+    /// Databases that refused us, by side.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub closed: BTreeMap<Side, BTreeMap<DatabaseName, Closed>>,
     /// How often it was looked into what differs on staging, by every tick.
     #[serde(default)]
     pub looks: u32,
@@ -258,6 +261,16 @@ pub enum Side {
     Production,
 }
 
+/// A database that refused us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// How often.
+    pub tries: u32,
+    /// Why it is left out; missing while it is asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// What became of the passwords of staging's roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passwords {
@@ -346,6 +359,7 @@ impl Checkpoint {
             roll_back: None,
             passwords: Passwords::default(),
             refused_logins: BTreeMap::new(),
+            closed: BTreeMap::new(),
             looks: 0,
             reads_by_writer: false,
             intended_name: None,

@@ -12,6 +12,7 @@ mod action;
 mod answers;
 mod apply;
 mod backup;
+mod closed;
 mod conclude;
 mod contents;
 mod differences;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::neon::message::is_quota;
 use crate::neon::{Call, NeonError};
 
 /// What an error means.
@@ -37,7 +38,10 @@ pub fn disposition(error: &NeonError, call: &Call) -> Disposition {
 fn status_disposition(status: u16, message: &str, call: &Call) -> Disposition {
     match status {
         // "any 423 and any 503 are always safe to retry"; 429 is refused before anything is done.
-        423 | 429 | 503 => Disposition::Retry,
+        429 => Disposition::Retry,
+        // A quota is used up until somebody acts.
+        _ if is_quota(message) => Disposition::Fail(RUN_FAILED),
+        423 | 503 => Disposition::Retry,
         // A name of ours is taken: this run, or another, got there first.
         409 => Disposition::Observe,
         // Observed: "branch not ready yet" passes by itself.
@@ -133,6 +137,15 @@ pub(crate) mod tests {
         let error = status(422, "", "cannot delete branch that has children: br-a");
         assert_eq!(disposition(&error, &Call::DeleteBranch("br-b".into())), Disposition::Retry);
         assert_eq!(disposition(&error, &restore()), Disposition::Fail(RUN_FAILED));
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_not_waited_for() {
+        let text = "Your account or project has exceeded the compute time quota.";
+        for code in [402, 422, 500, 503] {
+            assert_eq!(disposition(&status(code, "", text), &Call::ListBranches), Disposition::Fail(RUN_FAILED), "{code}");
+        }
+        assert_eq!(disposition(&status(429, "", "rate limit exceeded"), &Call::ListBranches), Disposition::Retry);
     }
 
     #[test]

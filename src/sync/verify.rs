@@ -14,6 +14,7 @@ mod compare;
 mod counts;
 mod judge;
 mod pace;
+mod pages;
 mod probe;
 mod questions;
 mod reading;
@@ -32,17 +33,20 @@ pub use self::compare::{compare, compare_positions};
 pub use self::counts::{Baseline, Counts, judge_production, judge_row_loss};
 pub use self::judge::{judge_backup, judge_staging, outcome_of, policy};
 pub use self::pace::Pace;
+pub use self::pages::Pages;
 pub use self::probe::{Found, Probe, ProbeKind, end_probes, next_probes, probe_batch, probes_too_slow, take_probes};
 pub use self::questions::{
     armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes, production_probes, staging_probes,
 };
-pub use self::reading::{Blocks, Part, Piece, Range, is_read, pieces};
+pub use self::reading::{Blocks, Part, Piece, Range, Refused, is_read, pieces};
 pub use self::rows::{
     Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts, RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, Wanted,
     compare_rows, decode_keys, decode_parts, decode_rows, differing_parts, differing_ranges, grouped, is_small, keys_batch, parts_batch,
     rows_batch,
 };
-pub use self::schema::{Difference, Item, decode_items, differences, items_batch};
+pub use self::schema::{
+    Chosen, Difference, GROUPS, Groups, ITEMS_AT_ONCE, Item, decode_groups, decode_items, differences, groups_batch, items_batch,
+};
 pub use self::tenants::{guarded_probe, judge_tenants, tenants_batch};
 use crate::id::DatabaseName;
 
@@ -95,6 +99,9 @@ pub struct DatabasePrint {
     /// Whether everything was read, or will not be.
     #[serde(default)]
     pub is_complete: bool,
+    /// Why nothing of it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
 }
 
 /// A count and a digest.
@@ -141,6 +148,11 @@ impl DatabasePrint {
     /// Returns the print of a database of which nothing was read yet.
     pub fn new() -> Self {
         Self { rules: RULES, ..Self::default() }
+    }
+
+    /// Returns the print of a database that let nobody in.
+    pub fn closed(reason: &str) -> Self {
+        Self { closed: Some(reason.to_owned()), is_complete: true, ..Self::new() }
     }
 
     /// Returns whether it was read as this version reads.

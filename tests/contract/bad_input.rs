@@ -6,13 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use firstlight::neon::sql::{Batch, SqlError};
 use firstlight::sync::verify::{
-    Catalogue, DatabasePrint, Fingerprint, Found, Probe, ProbeKind, ROWS_AT_ONCE, Shape, Wanted, catalogue_batch, compare,
-    decode_catalogue, decode_rows, differing_ranges, keys_batch, next_probes, pieces, probe_batch, probes_too_slow, rows_batch,
-    take_probes,
+    Catalogue, DatabasePrint, Fingerprint, Found, Probe, ProbeKind, ROWS_AT_ONCE, Shape, Wanted, compare, decode_catalogue, decode_rows,
+    differing_ranges, keys_batch, next_probes, pieces, probe_batch, probes_too_slow, rows_batch, take_probes,
 };
 use harness::emulator::Emulator;
 
-use crate::verification::{catalogue, content, differing_rows, owner, send};
+use crate::verification::{catalogue, content, differing_rows, listed, owner, send};
 use crate::{emulator, settle};
 
 const OWNER: &str = "neondb_owner";
@@ -34,11 +33,15 @@ fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut prin
         }
         for (piece, batch) in asked {
             match ask(emulator, password, &batch)? {
-                Ok(rows) => print.take(&piece, &rows, Duration::from_millis(10)).context("the content makes no sense")?,
-                Err(error) if error.is_about_the_statement() => {
-                    print.refused(&piece, &error.to_string());
-                    let mut again =
-                        decode_catalogue(&send(emulator, OWNER, password, &catalogue_batch(&[], false))?).context("a catalogue")?;
+                Ok(rows) => {
+                    let refused = print.take(&piece, &rows, Duration::from_millis(10)).context("the content makes no sense")?;
+                    for refused in &refused {
+                        print.refused_alone(refused, &refused.error(&"neondb".into()));
+                    }
+                }
+                Err(error) if error.may_be_about_an_object() => {
+                    print.refused(&piece);
+                    let mut again = decode_catalogue(&listed(emulator, OWNER, password, &[], false)?).context("a catalogue")?;
                     print = std::mem::take(&mut again.print).going_on(print, &again);
                     catalogue = again;
                     break;

@@ -3,15 +3,15 @@
 use anyhow::{Context as _, Result};
 use firstlight::config::{Config, Pair};
 use firstlight::sync::verify::{
-    Check, CheckKind, CheckOutcome, Probe, ProbeKind, armed_probes, backup_probes, catalogue_batch, integrity_probes, judge_backup,
-    judge_staging, next_probes, probe_batch, staging_probes, take_probes,
+    Check, CheckKind, CheckOutcome, Probe, ProbeKind, armed_probes, backup_probes, integrity_probes, judge_backup, judge_staging,
+    next_probes, probe_batch, staging_probes, take_probes,
 };
 use harness::emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::emulator;
 use crate::schema::with_a_superuser;
-use crate::verification::{owner, send};
+use crate::verification::{listed, owner, send};
 
 /// Returns a pair with settings of verification.
 pub(crate) fn pair(verification: &Value) -> Pair {
@@ -39,7 +39,7 @@ fn ask(emulator: &Emulator, role: &str, password: &str, probes: &mut [Probe]) ->
 /// Does what step 3 does beside reading the content.
 fn of_backup(emulator: &Emulator, role: &str, password: &str, verification: &Value) -> Result<Vec<Check>> {
     let pair = pair(verification);
-    let catalogue = send(emulator, role, password, &catalogue_batch(&[], true))?;
+    let catalogue = listed(emulator, role, password, &[], true)?;
     let mut probes = integrity_probes(&catalogue, &pair.verification).context("the catalogue makes no sense")?;
     probes.extend(backup_probes(&"neondb".into(), true, &pair.verification));
     ask(emulator, role, password, &mut probes)?;

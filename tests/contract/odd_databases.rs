@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use firstlight::neon::sql::Batch;
 use firstlight::sync::verify::{
-    DatabasePrint, Found, armed_probes, catalogue_batch, decode_catalogue, probe_batch, role_batch, role_facts, take_probes,
+    DatabasePrint, Found, Pages, armed_probes, decode_catalogue, probe_batch, role_batch, role_facts, take_probes,
 };
 use harness::emulator::Emulator;
 use serde_json::json;
@@ -27,7 +27,8 @@ fn alone(emulator: &Emulator, database: &str, sql: &str) -> Result<()> {
 fn read(emulator: &Emulator, database: &str) -> Result<DatabasePrint> {
     let password = owner(emulator)?;
     let ask = |batch: &Batch| send_to(emulator, database, ("neondb_owner", &password), batch);
-    let catalogue = decode_catalogue(&ask(&catalogue_batch(&[], true))?).context("the catalogue makes no sense")?;
+    let catalogue =
+        decode_catalogue(&Pages::fetch(&[], true, ask)?.context("a page makes no sense")?).context("the catalogue makes no sense")?;
     content_with(&ask, &catalogue, catalogue.print.clone(), None)
 }
 

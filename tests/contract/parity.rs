@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login};
 use firstlight::port::{HttpRequest, HttpResponse};
-use firstlight::sync::verify::{DatabasePrint, catalogue_batch, decode_catalogue, pieces, role_batch, role_facts};
+use firstlight::sync::verify::{DatabasePrint, Pages, decode_catalogue, pieces, role_batch, role_facts};
 use harness::emulator::Emulator;
 use neon_emulator::model::{Model, Request};
 use neon_emulator::simulated::{Contents, Simulated, Table};
@@ -215,7 +215,8 @@ impl Protocol<'_> {
     /// Reads everything that a branch holds, as the Worker does.
     fn print(&mut self, branch: &str) -> Result<DatabasePrint> {
         let login = self.login(branch, None)?;
-        let rows = self.query(&format!("catalogue of {branch}"), &login, &catalogue_batch(&[], false), None)?.context("no catalogue")?;
+        let ask = |batch: &Batch| self.query(&format!("catalogue of {branch}"), &login, batch, None)?.context("no catalogue");
+        let rows = Pages::fetch(&[], false, ask)?.context("a page makes no sense")?;
         let catalogue = decode_catalogue(&rows).context("the catalogue makes no sense")?;
         let mut print = catalogue.print.clone();
         for (piece, batch) in pieces(&catalogue, &print, None) {

@@ -105,7 +105,7 @@ pub(crate) fn with_a_superuser() -> Result<(TempDir, Emulator)> {
 }
 
 fn items(emulator: &Emulator, password: &str, kind: &str) -> Result<Vec<Item>> {
-    decode_items(&send(emulator, "neondb_owner", password, &items_batch(&[kind]))?).context("the items make no sense")
+    decode_items(&send(emulator, "neondb_owner", password, &items_batch(&[kind], None))?).context("the items make no sense")
 }
 
 #[test]

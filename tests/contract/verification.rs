@@ -7,9 +7,8 @@ use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
 use firstlight::sync::verify::{
-    Catalogue, DatabasePrint, RowCounts, RowDifferences, RowsFound, Shape, Wanted, catalogue_batch, compare_rows, decode_catalogue,
-    decode_keys, decode_parts, decode_rows, differing_parts, differing_ranges, keys_batch, parts_batch, pieces, role_batch, role_facts,
-    rows_batch,
+    Catalogue, DatabasePrint, Pages, RowCounts, RowDifferences, RowsFound, Shape, Wanted, compare_rows, decode_catalogue, decode_keys,
+    decode_parts, decode_rows, differing_parts, differing_ranges, keys_batch, parts_batch, pieces, role_batch, role_facts, rows_batch,
 };
 use harness::emulator::Emulator;
 
@@ -40,7 +39,12 @@ fn print(emulator: &Emulator, role: &str, password: &str) -> Result<DatabasePrin
 
 /// Reads what staging's database contains.
 pub(crate) fn catalogue(emulator: &Emulator, role: &str, password: &str) -> Result<Catalogue> {
-    decode_catalogue(&send(emulator, role, password, &catalogue_batch(&[], false))?).context("the catalogue makes no sense")
+    decode_catalogue(&listed(emulator, role, password, &[], false)?).context("the catalogue makes no sense")
+}
+
+/// Fetches what a database contains, page by page.
+pub(crate) fn listed(emulator: &Emulator, role: &str, password: &str, exclusions: &[String], defects: bool) -> Result<Vec<Rows>> {
+    Pages::fetch(exclusions, defects, |batch| send(emulator, role, password, batch))?.context("a page makes no sense")
 }
 
 /// Reads the content of what a catalogue lists.
@@ -354,7 +358,7 @@ fn large_objects_are_digested_and_those_that_may_not_be_read_are_not_checked() -
     let print = print(&emulator, "reader", "reader_secret")?;
     assert_eq!(print.not_checked.get("large objects").map(String::as_str), Some("the role may not read 2 of 2"));
     emulator.sql(&emulator.staging, &["grant select on large object 100000, 100001 to public"])?;
-    let of_reader = decode_catalogue(&send(&emulator, "reader", "reader_secret", &catalogue_batch(&[], false))?).context("a catalogue")?;
+    let of_reader = decode_catalogue(&listed(&emulator, "reader", "reader_secret", &[], false)?).context("a catalogue")?;
     assert!(!of_reader.print.not_checked.contains_key("large objects"));
     Ok(())
 }
@@ -376,8 +380,7 @@ fn what_the_configuration_excludes_is_left_out_and_named() -> Result<()> {
     )?;
     let exclusions = ["audit", "public.events", "public.\"A b\".\"Seen at\"", "public.nothing"].map(str::to_owned);
     let read = || -> Result<DatabasePrint> {
-        let catalogue =
-            decode_catalogue(&send(&emulator, "neondb_owner", &password, &catalogue_batch(&exclusions, false))?).context("a catalogue")?;
+        let catalogue = decode_catalogue(&listed(&emulator, "neondb_owner", &password, &exclusions, false)?).context("a catalogue")?;
         content(&emulator, "neondb_owner", &password, &catalogue)
     };
     let print = read()?;

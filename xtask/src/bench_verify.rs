@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
-use firstlight::sync::verify::{Catalogue, DatabasePrint, Piece, catalogue_batch, decode_catalogue, pieces};
+use firstlight::sync::verify::{Catalogue, DatabasePrint, Pages, Piece, decode_catalogue, pieces};
 use harness::emulator::{Emulator, Options};
 
 use crate::shell::say;
@@ -59,7 +59,10 @@ impl<'a> Copy<'a> {
 
     /// Reads everything as the Worker does, pieces at the same time; returns the print and the number of requests.
     fn read(&self, guide: Option<&DatabasePrint>) -> Result<(DatabasePrint, usize)> {
-        let catalogue: Catalogue = decode_catalogue(&self.send(&catalogue_batch(&[], false))?).context("the catalogue makes no sense")?;
+        let catalogue: Catalogue = {
+            let rows = Pages::fetch(&[], false, |batch| self.send(batch))?.context("a page makes no sense")?;
+            decode_catalogue(&rows).context("the catalogue makes no sense")?
+        };
         let (mut print, mut requests) = (catalogue.print.clone(), 1);
         // Bounded: a piece that takes its time is 3 GB at 200 MB/s.
         for _ in 0..10_000 {

@@ -81,6 +81,8 @@ pub enum Purpose {
     Catalogue(Side),
     /// What some of its tables hold.
     Content(Side, Piece),
+    /// In which groups the objects of the kinds differ of which there are many.
+    Groups(Side),
     /// How the objects of the kinds that differ are defined.
     Items(Side),
     /// Which parts of the tables that differ do.

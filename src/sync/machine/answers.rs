@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::apply::{end, retry};
-use super::{Answer, Purpose, Query, RoleSight, Run, contents, login, passwords, prepare, probing, snapshot};
+use super::{Answer, Purpose, Query, RoleSight, Run, closed, contents, login, passwords, prepare, probing, snapshot};
 use crate::config::Pair;
 use crate::neon::sql::{Rows, SqlError};
-use crate::sync::checkpoint::RunStatus;
+use crate::sync::checkpoint::{RunStatus, Side};
 use crate::sync::retry::{RUN_FAILED, wait_after};
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, role_facts};
 use crate::time::{Timestamp, after};
@@ -34,7 +34,7 @@ pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair, 
         Purpose::Probes(side, chosen) => probing::take(run, *side, &query.database, chosen, rows)?,
         // Content is asked for by `Action::Read` alone.
         Purpose::Content(..) => return None,
-        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
+        Purpose::Groups(_) | Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
             let looked = run.seen.looked.entry(query.database.clone()).or_default();
             looked.take(&query.purpose, rows)?;
             // What a tick has seen is forgotten with it; ticks that never see all of it must not go on for ever.
@@ -96,6 +96,28 @@ fn beside_the_content(run: &mut Run, query: &Query, error: &SqlError, pair: &Pai
     (query.purpose == Purpose::Tenants).then(|| prepare::could_not_look(run, query, error, settings.tenants.as_ref()))
 }
 
+/// Returns the side whose database may let nobody in, or have a catalogue that cannot be read.
+fn side_of(purpose: &Purpose, error: &SqlError) -> Option<Side> {
+    match purpose {
+        Purpose::SeesAllRows => Some(Side::Production),
+        Purpose::Catalogue(side) => Some(*side),
+        // What was refused in a session is about a table.
+        Purpose::Content(side, _) => (!error.may_be_about_an_object()).then_some(*side),
+        Purpose::Groups(_)
+        | Purpose::Items(_)
+        | Purpose::Parts(..)
+        | Purpose::Rows(..)
+        | Purpose::Keys(..)
+        | Purpose::Probes(..)
+        | Purpose::AfterRestore
+        | Purpose::Tenants
+        | Purpose::Doors
+        | Purpose::GivePassword(_)
+        | Purpose::LogIn => None,
+    }
+    .filter(|side| *side != Side::Snapshot)
+}
+
 pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
     if login::is_refused(run, query, error, pair) {
         return;
@@ -119,6 +141,14 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
         }
         return;
     }
+    if let Some(side) = side_of(&query.purpose, error)
+        && let Some(is_worth_another) = closed::refused(run, side, query, error, pair)
+    {
+        if is_worth_another {
+            retry(run, &error.to_string(), None, now);
+        }
+        return;
+    }
     if snapshot::is_under_way(run) {
         return snapshot::query_failed(run, error, now);
     }
@@ -129,14 +159,15 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
         run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
         is_worth_another |= attempt < ATTEMPTS_TO_GIVE;
     }
-    let is_look = matches!(query.purpose, Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..));
+    let is_look =
+        matches!(query.purpose, Purpose::Groups(_) | Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..));
     if is_worth_another && !(is_look && attempt >= LOOKS_INTO_DIFFERENCES) {
         retry(run, &error.to_string(), None, now);
         return;
     }
     match &query.purpose {
         // That it differs is known; what differs would have been good to know.
-        Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
+        Purpose::Groups(_) | Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
             run.seen.looked.entry(query.database.clone()).or_default().failure = Some(error.to_string());
         }
         Purpose::SeesAllRows if is_about_the_network(error) => {

@@ -1,7 +1,7 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, shortened, snapshot};
+use super::{Conclusion, Run, contents, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, shortened, snapshot};
 use crate::config::Pair;
 use crate::id::RoleName;
 use crate::neon::wire::{Owner, Snapshot};
@@ -68,6 +68,9 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             run.seen.is_at_rest = true;
         }
         Conclusion::End(ending) => {
+            if ending.status == RunStatus::Failed {
+                contents::tell_not_checked(&mut run.checkpoint);
+            }
             if !ending.reason.is_empty() {
                 run.checkpoint.record_error(ending.reason.clone(), now);
             }

@@ -16,9 +16,10 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows};
 use crate::sync::checkpoint::Side;
 use crate::sync::verify::{
-    Blocks, Catalogue, Check, CheckKind, CheckOutcome, Drift, Fingerprint, Item, Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED,
-    RowCounts, RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, TOLD, Wanted, catalogue_batch, compare_rows, decode_items, decode_keys,
-    decode_parts, decode_rows, differences, differing_parts, differing_ranges, is_small, items_batch, keys_batch, parts_batch, rows_batch,
+    Blocks, Catalogue, Check, CheckKind, CheckOutcome, Chosen, Drift, Fingerprint, GROUPS, Groups, ITEMS_AT_ONCE, Item, Pages, Parts,
+    RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts, RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, TOLD, Wanted,
+    catalogue_batch, compare_rows, decode_groups, decode_items, decode_keys, decode_parts, decode_rows, differences, differing_parts,
+    differing_ranges, groups_batch, is_small, items_batch, keys_batch, parts_batch, rows_batch,
 };
 
 /// Why it is not known which rows of a table were changed.
@@ -28,6 +29,10 @@ const OTHER_COLUMNS: &str = "its columns are not those of the backup: whether ro
 #[derive(Default)]
 pub(super) struct Looked {
     pub(super) catalogues: BTreeMap<Side, Catalogue>,
+    /// The pages of a catalogue that have come, until it is whole.
+    pub(super) pages: BTreeMap<Side, Pages>,
+    /// Digests of the items of the kinds that differ, where they are many.
+    groups: BTreeMap<Side, Groups>,
     items: BTreeMap<Side, Vec<Item>>,
     parts: BTreeMap<(Side, String), Parts>,
     /// The hashes of rows.
@@ -54,6 +59,7 @@ impl Looked {
     /// Takes up the answer to a look; `None` when it makes no sense.
     pub(super) fn take(&mut self, purpose: &Purpose, results: &[Rows]) -> Option<()> {
         match purpose {
+            Purpose::Groups(side) => drop(self.groups.insert(*side, decode_groups(results)?)),
             Purpose::Items(side) => drop(self.items.insert(*side, decode_items(results)?)),
             Purpose::Parts(side, tables) => {
                 for (table, result) in tables.iter().zip(results.get(1..)?) {
@@ -81,6 +87,11 @@ impl Looked {
             | Purpose::LogIn => return None,
         }
         Some(())
+    }
+
+    /// Returns the groups of items that differ, as many as fit a reply.
+    fn chosen(&self) -> Option<Chosen> {
+        Some(Chosen::of(self.groups.get(&Side::Backup)?, self.groups.get(&Side::Staging)?))
     }
 
     fn parts(&self, table: &str) -> Option<(&Parts, &Parts)> {
@@ -121,16 +132,34 @@ impl Different<'_> {
         let of = |kind: CheckKind| checks.iter().filter(move |check| check.kind == kind).map(|check| check.object.as_str());
         let kinds: Vec<&str> = of(CheckKind::Schema).collect();
         if !kinds.is_empty() {
-            let ask = |side: Side| (Purpose::Items(side), items_batch(&kinds));
+            let chosen = self.groups(view, database, looked, &kinds)?;
+            let ask = |side: Side| (Purpose::Items(side), items_batch(&kinds, chosen.as_ref()));
             ask_both(view, database, |side| looked.items.contains_key(&side), ask)?;
         }
         let tables: Vec<&str> = of(CheckKind::Content).collect();
         if tables.is_empty() {
             return Ok(());
         }
-        let ask = |side: Side| (Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude, false));
+        let ask = |side: Side| {
+            let page = contents::page(view, side, database);
+            (Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude, false, page))
+        };
         ask_both(view, database, |side| looked.catalogues.contains_key(&side), ask)?;
         self.look_into_tables(view, database, looked, &tables)
+    }
+
+    /// Returns the groups whose items are fetched, where there are too many to fetch all; `None` where there are few.
+    fn groups(&self, view: &View<'_>, database: &DatabaseName, looked: &Looked, kinds: &[&str]) -> Result<Option<Chosen>, Decision> {
+        let of = |print: &Fingerprint| -> u64 {
+            let found = print.databases.get(database);
+            kinds.iter().filter_map(|kind| Some(found?.schema.get(*kind)?.count)).sum()
+        };
+        if of(self.expected).max(of(self.seen)) <= ITEMS_AT_ONCE {
+            return Ok(None);
+        }
+        let ask = |side: Side| (Purpose::Groups(side), groups_batch(kinds));
+        ask_both(view, database, |side| looked.groups.contains_key(&side), ask)?;
+        Ok(looked.chosen())
     }
 
     /// Returns the ranges of a table that differ.
@@ -335,14 +364,18 @@ fn judge_schema(looked: &Looked, check: &Check) -> Check {
         return Check { detail: format!("{}; the objects were not looked into: {failure}", check.detail), ..check.clone() };
     };
     let (named, count, lost) = differences(&check.object, backup, staging);
-    if count == 0 {
+    let left = looked.chosen().map_or(0, |chosen| chosen.left(&check.object));
+    if count == 0 && left == 0 {
         let detail = "differed when it was compared, and does not any more".to_owned();
         return Check { drift: Some(Drift::Added), detail, ..check.clone() };
     }
     let told = named.iter().take(TOLD).map(ToString::to_string);
-    let more = [format!("{lost} of the backup gone or changed"), format!("{} added", count - lost)];
+    let mut more = vec![format!("{lost} of the backup gone or changed"), format!("{} added", count - lost)];
+    if left > 0 {
+        more.push(format!("{left} of {GROUPS} groups of them differ and were not looked into"));
+    }
     let detail = std::iter::once(format!("{}; {}", check.detail, more.join(", "))).chain(told).collect::<Vec<_>>().join("; ");
-    let drift = Some(if lost > 0 { Drift::Lost } else { Drift::Added });
+    let drift = Some(if lost > 0 || left > 0 { Drift::Lost } else { Drift::Added });
     Check { drift, detail, differences: named, ..check.clone() }
 }
 

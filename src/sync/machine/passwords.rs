@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Conclusion, Decision, Purpose, Query, View, contents, need, writer};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, closed, contents, need, writer};
 use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::sql::{Batch, Rows};
 use crate::neon::wire::Role;
@@ -55,11 +55,12 @@ pub(super) fn next(view: &View<'_>, restore: &Restore) -> Decision {
 /// The verifying role needs no look: it reads every database that is compared.
 pub(super) fn door(view: &View<'_>, role: &RoleName) -> Result<Result<DatabaseName, String>, Decision> {
     let compared = &view.checkpoint.databases;
-    if let Some(first) = compared.first().filter(|_| *role == view.pair.role) {
+    let first_open = closed::first_open(view);
+    if let Some(first) = first_open.filter(|_| *role == view.pair.role) {
         return Ok(Ok(first.clone()));
     }
     let Some(doors) = &view.seen.doors else {
-        let Some(first) = compared.first() else { return Ok(Err("no database is compared".to_owned())) };
+        let Some(first) = first_open else { return Ok(Err("no database is compared".to_owned())) };
         return Err(contents::query(view, &view.pair.staging_branch, first, Purpose::Doors, doors_batch()));
     };
     Ok(match doors.get(role) {

@@ -1,6 +1,10 @@
 //! Step 1: refuses what is unsafe before anything is made.
 
-use super::{Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, fail, is_our_backup, need, prune, writer};
+use super::{
+    Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, closed, fail, is_our_backup, need, prune, writer,
+};
+use crate::config::Pair;
+use crate::id::DatabaseName;
 use crate::neon::Call;
 use crate::neon::wire::{BranchList, Endpoint, Owner};
 use crate::sync::verify::role_batch;
@@ -23,6 +27,12 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     }
     if known.is_empty() {
         return fail(format!("production {production} has no database to verify"));
+    }
+    if let Some((key, wanted)) = not_compared(view.pair, &known) {
+        return fail(format!(
+            "{key}.database: {wanted} is not compared, and what is configured for it would not be run; production {production} has {}",
+            known.join(", ")
+        ));
     }
     let roles = need!(view.roles(production));
     let role = &view.pair.role;
@@ -50,6 +60,21 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         }
     }
     Decision::Conclude(Conclusion::Cleared)
+}
+
+/// Returns the first setting for a database that is not there, where all that Neon lists are compared. Configured ones were looked
+/// at when the configuration was read.
+fn not_compared<'a>(pair: &'a Pair, known: &[&str]) -> Option<(String, &'a DatabaseName)> {
+    let settings = &pair.verification;
+    let freshness = settings.freshness.iter().enumerate().map(|(index, one)| (format!("freshness[{index}]"), &one.database));
+    let assertions = settings.assertions.iter().enumerate().map(|(index, one)| (format!("assertions[{index}]"), &one.database));
+    let prepared = settings.after_restore.iter().map(|one| ("after_restore".to_owned(), &one.database));
+    let tenants = settings.tenants.iter().map(|one| ("tenants".to_owned(), &one.database));
+    let mut all = freshness.chain(assertions).chain(prepared).chain(tenants);
+    all.find_map(|(key, database)| {
+        let wanted = database.as_ref().filter(|wanted| !known.contains(&wanted.as_str()))?;
+        Some((format!("verification.{key}"), wanted))
+    })
 }
 
 /// Returns why a run must not go on. The restore asks again, so that what has changed since is seen.
@@ -120,8 +145,15 @@ fn sees_all_rows(view: &View<'_>, endpoints: &[Endpoint]) -> Option<Decision> {
         ))),
         None => {
             let endpoint = writer(endpoints, production)?;
-            let database = view.pair.databases.iter().flatten().next().cloned();
-            let database = database.or_else(|| Some(view.seen.databases.as_ref()?.first()?.name.clone()))?;
+            let listed = view.seen.databases.iter().flatten().map(|database| &database.name);
+            let compared: Vec<&DatabaseName> = match &view.pair.databases {
+                Some(configured) => configured.iter().collect(),
+                None => listed.collect(),
+            };
+            let database = match closed::first_of_production(view, compared.into_iter()) {
+                Ok(database) => database.clone(),
+                Err(decision) => return Some(decision),
+            };
             Some(Decision::Act(Action::Query(Box::new(Query {
                 purpose: Purpose::SeesAllRows,
                 branch: production.clone(),

@@ -50,7 +50,8 @@ pub(super) fn next_backup(view: &View<'_>, backup: &BranchId, read: &Fingerprint
     let mut checks: Vec<Check> = Vec::new();
     for database in &view.checkpoint.databases {
         checks.extend(judge_backup(database, of(view.checkpoint, Side::Backup, database), view.pair));
-        if settings.production_counts != Policy::Off {
+        let is_closed = read.databases.get(database).is_some_and(|print| print.closed.is_some());
+        if settings.production_counts != Policy::Off && !is_closed {
             checks.push(judge_production(database, read, of(view.checkpoint, Side::Production, database), settings));
         }
     }

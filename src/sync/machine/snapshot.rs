@@ -115,8 +115,12 @@ fn unread(expected: &Fingerprint, seen: &Fingerprint) -> Vec<String> {
     let all = seen.databases.iter().flat_map(|(database, print)| print.not_checked.iter().map(move |unread| (database, unread)));
     let was_read =
         |database: &DatabaseName, table: &str| expected.databases.get(database).is_none_or(|print| !print.not_checked.contains_key(table));
+    let is_open = |database: &DatabaseName| expected.databases.get(database).is_none_or(|print| print.closed.is_none());
+    let closed = seen.databases.iter().filter(|(database, _)| is_open(database));
+    let closed = closed.filter_map(|(database, print)| Some(format!("{database} ({})", print.closed.as_ref()?)));
     all.filter(|(database, (table, _))| was_read(database, table))
         .map(|(database, (table, why))| format!("{database}: {table} ({why})"))
+        .chain(closed)
         .collect()
 }
 

@@ -7,6 +7,7 @@
 
 use std::sync::LazyLock;
 
+use super::pages::paged;
 use super::questions::INTEGRITY;
 use super::{DatabasePrint, Shape, schema};
 use crate::neon::sql::{Batch, Rows};
@@ -30,11 +31,20 @@ pub(super) fn in_one_line(sql: &str) -> String {
     lines.flat_map(|line| [line, " "]).collect()
 }
 
-/// Returns the batch that reads the catalogue of a database. `exclusions` are names of what is left out, quoted as Postgres quotes them.
-pub fn catalogue_batch(exclusions: &[String], looks_for_defects: bool) -> Batch {
+/// The columns of the list of relations, and those that make two of them the same: sizes change in use.
+const COLUMNS: [&str; 8] = ["kind", "name", "hash", "bytes", "state", "key", "blocks", "left_out"];
+const THE_SAME: &str = "hash, state, key, left_out";
+
+/// The columns of what may be wrong.
+const DEFECTS: [&str; 5] = ["kind", "name", "sql", "bytes", "reason"];
+
+/// Returns the batch that reads a page of the catalogue of a database. `exclusions` are names of what is left out, quoted as Postgres
+/// quotes them.
+pub fn catalogue_batch(exclusions: &[String], looks_for_defects: bool, page: u32) -> Batch {
     let exclusions = serde_json::Value::from(exclusions).to_string();
-    let mut statements = vec![settings(), (RELATIONS.clone(), vec![exclusions]), schema::digests()];
-    statements.extend(looks_for_defects.then(|| (INTEGRITY.clone(), Vec::new())));
+    let mut statements = vec![settings(), (paged(&RELATIONS, &COLUMNS, THE_SAME, page), vec![exclusions])];
+    statements.extend((page == 0).then(schema::digests));
+    statements.extend(looks_for_defects.then(|| (paged(&INTEGRITY, &DEFECTS, "sql, reason", page), Vec::new())));
     Batch { statements, is_read_only: true }
 }
 
@@ -108,7 +118,7 @@ impl Relation {
     }
 }
 
-/// Reads the answer to [`catalogue_batch`]; `None` when it makes no sense.
+/// Reads the pages of [`catalogue_batch`] as [`super::Pages`] puts them together; `None` when they make no sense.
 pub fn decode_catalogue(results: &[Rows]) -> Option<Catalogue> {
     let [_, relations, schema, ..] = results else { return None };
     let mut catalogue = Catalogue { print: DatabasePrint::new(), relations: Vec::new() };

@@ -19,7 +19,16 @@ const NOT_POPULATED: &str = "not populated";
 pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     for (database, expected) in &backup.databases {
-        if let Some(seen) = staging.databases.get(database) {
+        let closed = |detail: String| {
+            let check = Check::of(CheckKind::Database, database, "", CheckOutcome::NotChecked, detail);
+            Check { is_optional, ..check }
+        };
+        let seen = staging.databases.get(database);
+        if let Some(reason) = &expected.closed {
+            checks.push(closed(reason.clone()));
+        } else if let Some(reason) = seen.and_then(|seen| seen.closed.as_ref()) {
+            checks.push(closed(format!("could not be read on staging: {reason}")));
+        } else if let Some(seen) = seen {
             Comparison { database, backup: expected, staging: seen, is_optional }.compare(&mut checks);
         } else {
             let detail = "is in the backup and was not read on staging";

@@ -32,7 +32,8 @@ impl Fingerprint {
     /// Returns the rows of each table.
     pub fn counts(&self) -> Counts {
         let of = |print: &super::DatabasePrint| print.tables.iter().map(|(name, digest)| (name.clone(), digest.count)).into_map();
-        self.databases.iter().map(|(database, print)| (database.clone(), of(print))).into_map()
+        let read = self.databases.iter().filter(|(_, print)| print.closed.is_none());
+        read.map(|(database, print)| (database.clone(), of(print))).into_map()
     }
 }
 
@@ -66,7 +67,7 @@ pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, setting
         let findings = lost.into_iter().take(NAMED).collect();
         Check { findings, ..Check::of(CheckKind::RowLoss, database, "", outcome, detail) }
     };
-    backup.databases.keys().map(check).collect()
+    backup.databases.iter().filter(|(_, print)| print.closed.is_none()).map(|(database, _)| check(database)).collect()
 }
 
 /// Compares the rows of the backup with those of production a little later.

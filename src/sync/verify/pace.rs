@@ -1,6 +1,6 @@
 //! How large a piece of reading is: sized by the time that the one before it took.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,13 @@ const SLOWER: u64 = 8;
 /// How often staging is listed again because a table of it was altered or dropped while it was read.
 const RELISTED: u32 = 3;
 
+/// How often a table is tried that is refused alone, while others are answered: with the waits between two attempts, for two
+/// minutes.
+const TRIES: u32 = 6;
+
+/// How often one is tried that somebody has locked: for ten minutes, because that is what a migration takes.
+const TRIES_OF_A_LOCKED_ONE: u32 = 14;
+
 /// How fast a database is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
@@ -35,12 +42,12 @@ pub struct Pace {
     /// How often staging was listed again because a table was not as it was.
     #[serde(default)]
     relisted: u32,
-    /// How many suspects share a piece; halved with each that fails.
-    #[serde(default)]
-    pub(super) suspects_at_once: usize,
     /// Tables that were in a piece that failed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) suspects: BTreeSet<String>,
+    /// How often a table was refused alone with an error that may pass.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tries: BTreeMap<String, u32>,
 }
 
 impl Pace {
@@ -64,6 +71,18 @@ impl Pace {
         let target_ms = u64::try_from(PIECE_TIME.as_millis()).unwrap_or(u64::MAX);
         let wanted = share(bytes, target_ms, took_ms);
         self.piece_bytes = wanted.clamp(size / PACE_STEP, size.saturating_mul(PACE_STEP)).max(SMALLEST_PIECE);
+    }
+
+    /// Counts that a table was refused alone, and returns whether it is tried again.
+    ///
+    /// # Source
+    ///
+    /// PostgreSQL, appendix A: 55P03 `lock_not_available`, 55006 `object_in_use`; class 40 is "Transaction Rollback".
+    pub(super) fn may_try(&mut self, table: &str, state: &str) -> bool {
+        let is_locked = matches!(state, "55P03" | "55006") || state.starts_with("40");
+        let tries = self.tries.entry(table.to_owned()).or_default();
+        *tries += 1;
+        *tries < if is_locked { TRIES_OF_A_LOCKED_ONE } else { TRIES }
     }
 
     /// Returns whether it is worth listing the tables again, because one of them was not as it was.

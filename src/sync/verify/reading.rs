@@ -6,7 +6,10 @@
 //! tables. Everything that was read is in the print, so that another invocation goes on where this one stops. Sums are additive: a table's digest
 //! does not depend on how it was cut.
 //!
-//! Failure: a piece that takes too long is asked again in smaller pieces; what cannot be read alone is *not checked*, with the reason.
+//! Failure: a piece that takes too long is asked again in smaller pieces. The tables of one that was refused are asked again
+//! each in a block of its own that catches its error: one request tells which of them are to blame. A refusal that may be
+//! about the moment is tried some times more, and not until the deadline, because the others were answered. What cannot be
+//! read is *not checked*, with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,8 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Catalogue, Relation, settings, text};
 use super::pace::{FIRST_PIECE, share};
+use super::probe::{batch_of, found};
 use super::{DatabasePrint, Digest, Position};
-use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S};
+use crate::id::DatabaseName;
+use crate::neon::message::{of_postgres, state_of};
+use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S, SqlError};
 use crate::ordered::{self, IntoOrdered as _};
 
 /// Pieces that are asked at the same time.
@@ -38,6 +44,23 @@ const LOCKS_PER_PIECE: usize = 3_000;
 
 /// Bytes of tables that one statement digests when it digests several.
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
+
+/// Characters of SQL of one request: a fifth of the 10 MB that Neon takes. A table of 1,500 columns has 100,000.
+const SQL_PER_PIECE: usize = 2_000_000;
+
+/// Characters of SQL around the expression of a row.
+const SQL_OF_A_PART: usize = 200;
+
+/// Tables that one request reads each in a block of its own.
+const SUSPECTS_PER_PIECE: usize = 500;
+
+/// Reads each part in a block that catches its error, and leaves the answers in `firstlight.found`.
+const EACH_BY_ITSELF: &str = "do $firstlight$ declare part text; answer json; found json[] := '{}'; begin \
+    for part in select value from json_array_elements_text(current_setting('firstlight.parts')::json) loop begin \
+    execute format('select pg_catalog.json_build_array(a, b, c) from (%s) as q(a, b, c)', part) into answer; \
+    found := found || answer; \
+    exception when others then found := found || json_build_object('error', sqlstate, 'message', left(sqlerrm, 200)); end; end loop; \
+    perform set_config('firstlight.found', array_to_json(found)::text, true); end $firstlight$";
 
 /// How the reason begins that a table was not read because the time was up.
 const OUT_OF_TIME: &str = "did not fit the time budget";
@@ -96,6 +119,35 @@ pub struct Piece {
     /// The tables, ranges and sequences, in the order in which they are asked for.
     pub parts: Vec<Part>,
     bytes: u64,
+    /// Whether each is read in a block of its own.
+    is_one_by_one: bool,
+}
+
+/// A part that was refused while others of its request were answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its table.
+    pub table: String,
+    /// SQLSTATE.
+    pub state: String,
+    /// What PostgreSQL says.
+    pub message: String,
+}
+
+impl Refused {
+    /// Returns it as the error that it is, with the name of the table.
+    pub fn error(&self, database: &DatabaseName) -> SqlError {
+        let message = format!("{}: {}", self.table, self.message);
+        SqlError::Answered { database: database.clone(), status: 400, sqlstate: self.state.clone(), message }
+    }
+}
+
+/// The answer to a part that was read in a block of its own.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Row(String, Option<String>, Option<String>),
+    Error { error: String, message: String },
 }
 
 impl Piece {
@@ -104,9 +156,9 @@ impl Piece {
         self.bytes > BYTES_PER_STATEMENT
     }
 
-    /// Returns whether it can be asked in smaller pieces.
-    pub fn can_be_split(&self) -> bool {
-        self.parts.len() > 1
+    /// Returns whether each of its parts is read in a block of its own, which tells what is to blame.
+    pub fn is_one_by_one(&self) -> bool {
+        self.is_one_by_one
     }
 
     /// Returns the bytes of its tables.
@@ -139,18 +191,22 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
     let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(FIRST_PIECE));
     // The large ones last: where the time is up before the end, most tables were read.
     let (large, small): (Vec<&Relation>, Vec<&Relation>) = wanted.into_iter().partition(|relation| relation.bytes > size);
-    let parts = small.into_iter().chain(large).flat_map(|relation| parts(relation, print, guide, size));
+    // Suspects are read apart from the others.
+    let (small, suspect): (Vec<&Relation>, Vec<&Relation>) =
+        small.into_iter().partition(|relation| !print.pace.suspects.contains(&relation.name));
+    let sized = |relation: &Relation| {
+        let sql = relation.row.len() + relation.name.len() + SQL_OF_A_PART;
+        parts(relation, print, guide, size).into_iter().map(move |part| (part, sql)).collect::<Vec<_>>()
+    };
+    let parts = small.into_iter().chain(suspect).chain(large).flat_map(sized);
     let mut pieces: Vec<Piece> = Vec::new();
-    // Suspects are read apart from the others, fewer at once each time.
-    let mut is_of_suspects = false;
-    let (mut locks, mut locks_before) = (0, 0);
-    for part in parts {
+    let (mut locks, mut locks_before, mut sql) = (0, 0, 0);
+    for (part, sql_more) in parts {
         let is_suspect = print.pace.suspects.contains(&part.name);
-        let most = if is_suspect { print.pace.suspects_at_once.max(1) } else { usize::MAX };
         let locks_more = if part.is_sequence { 1 } else { LOCKS_OF_A_TABLE };
         let fits = pieces.last().is_some_and(|piece| {
-            let has_room = piece.parts.len() < most && piece.bytes + part.bytes <= size && locks + locks_more <= LOCKS_PER_PIECE;
-            is_suspect == is_of_suspects && has_room
+            let has_room = piece.bytes + part.bytes <= size && locks + locks_more <= LOCKS_PER_PIECE && sql + sql_more <= SQL_PER_PIECE;
+            is_suspect == piece.is_one_by_one && has_room && !(is_suspect && piece.parts.len() >= SUSPECTS_PER_PIECE)
         });
         if !fits && locks_before + locks + locks_more > 2 * LOCKS_PER_PIECE && !pieces.is_empty() {
             break;
@@ -159,11 +215,12 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
             break;
         }
         if !fits {
-            pieces.push(Piece::default());
+            pieces.push(Piece { is_one_by_one: is_suspect, ..Piece::default() });
             locks_before += std::mem::take(&mut locks);
+            sql = 0;
         }
         locks += locks_more;
-        is_of_suspects = is_suspect;
+        sql += sql_more;
         if let Some(piece) = pieces.last_mut() {
             piece.bytes += part.bytes;
             piece.parts.push(part);
@@ -253,6 +310,12 @@ fn gaps(read: &[Range]) -> Vec<Blocks> {
 /// Makes statements of the parts of a piece.
 fn batch(catalogue: &Catalogue, piece: &Piece) -> Batch {
     let relations: BTreeMap<&str, &Relation> = catalogue.relations.iter().map(|relation| (relation.name.as_str(), relation)).into_map();
+    if piece.is_one_by_one {
+        let parts = piece.parts.iter().enumerate();
+        let select_of = |(index, part): (usize, &Part)| relations.get(part.name.as_str()).map(|relation| select(index, relation, part));
+        let selects: Vec<String> = parts.filter_map(select_of).collect();
+        return batch_of(Some(settings()), "parts", &selects.into(), EACH_BY_ITSELF);
+    }
     let mut statements = vec![settings()];
     let (mut selects, mut bytes) = (Vec::new(), 0);
     for (index, part) in piece.parts.iter().enumerate() {
@@ -308,8 +371,11 @@ impl DatabasePrint {
         self
     }
 
-    /// Takes up the answer to a piece; `None` when it makes no sense.
-    pub fn take(&mut self, piece: &Piece, results: &[Rows], took: Duration) -> Option<()> {
+    /// Takes up the answer to a piece, and returns the parts that were refused in it; `None` when it makes no sense.
+    pub fn take(&mut self, piece: &Piece, results: &[Rows], took: Duration) -> Option<Vec<Refused>> {
+        if piece.is_one_by_one {
+            return self.take_one_by_one(piece, results);
+        }
         let (_, statements) = results.split_first()?;
         let rows: Vec<_> = statements.iter().flat_map(|result| &result.rows).collect();
         let mut found = Vec::new();
@@ -322,20 +388,51 @@ impl DatabasePrint {
             return None;
         }
         for (part, first, second) in found {
-            let name = part.name.clone();
-            if part.is_sequence {
-                let (last_value, is_called) = (first.parse().ok()?, second == "true");
-                self.sequences.insert(name, Position { last_value, is_called, is_descending: part.is_descending });
-                continue;
-            }
-            let digest = Digest { count: first.parse().ok()?, digest: second.to_owned() };
-            match part.blocks {
-                None => drop(self.tables.insert(name, digest)),
-                Some(blocks) => self.take_range(name, Range { blocks, digest })?,
-            }
+            self.take_part(part, first, second)?;
         }
         self.pace.learn(piece.bytes, took);
+        Some(Vec::new())
+    }
+
+    /// Takes up the answers to parts that were read each in a block of its own.
+    fn take_one_by_one(&mut self, piece: &Piece, results: &[Rows]) -> Option<Vec<Refused>> {
+        let answers: Vec<Answered> = found(results)?;
+        if answers.len() != piece.parts.len() {
+            return None;
+        }
+        let mut refused = Vec::new();
+        for (index, (part, answer)) in piece.parts.iter().zip(answers).enumerate() {
+            match answer {
+                Answered::Row(place, first, second) if place == index.to_string() => self.take_part(part, &first?, &second?)?,
+                Answered::Row(..) => return None,
+                Answered::Error { error, message } => {
+                    let (state, message) = (state_of(&error), of_postgres(&error, &message));
+                    refused.push(Refused { table: part.name.clone(), state, message });
+                }
+            }
+        }
+        Some(refused)
+    }
+
+    fn take_part(&mut self, part: &Part, first: &str, second: &str) -> Option<()> {
+        let name = part.name.clone();
+        if part.is_sequence {
+            let (last_value, is_called) = (first.parse().ok()?, second == "true");
+            self.sequences.insert(name, Position { last_value, is_called, is_descending: part.is_descending });
+            return Some(());
+        }
+        let digest = Digest { count: first.parse().ok()?, digest: second.to_owned() };
+        match part.blocks {
+            None => drop(self.tables.insert(name, digest)),
+            Some(blocks) => self.take_range(name, Range { blocks, digest })?,
+        }
         Some(())
+    }
+
+    /// Returns how much is settled: read, or given up with a reason.
+    pub fn settled(&self) -> usize {
+        let ranges: usize = self.ranges.values().map(Vec::len).sum();
+        self.tables.len() + self.sequences.len() + self.not_checked.len() + ranges
     }
 
     /// Adds a range; a table of which nothing is left is read.
@@ -364,16 +461,19 @@ impl DatabasePrint {
         }
     }
 
-    /// A piece could not be read, and would not be the next time: its tables are read in smaller and smaller company, and one that was alone is not
-    /// checked.
-    pub fn refused(&mut self, piece: &Piece, reason: &str) {
-        match piece.parts.as_slice() {
-            [part] => self.give_up(&part.name, reason),
-            parts => {
-                self.pace.suspects.extend(parts.iter().map(|part| part.name.clone()));
-                self.pace.suspects_at_once = (parts.len() / 2).max(1);
-            }
+    /// A piece could not be read, and may not be the next time: each of its tables is read in a block of its own.
+    pub fn refused(&mut self, piece: &Piece) {
+        self.pace.suspects.extend(piece.parts.iter().map(|part| part.name.clone()));
+    }
+
+    /// A table was refused although it was read in a block of its own: it is not checked, unless the error may be about the
+    /// moment and was not met often. Returns whether it is tried again.
+    pub fn refused_alone(&mut self, refused: &Refused, error: &SqlError) -> bool {
+        let is_tried_again = error.is_passing() && self.pace.may_try(&refused.table, &refused.state);
+        if !is_tried_again {
+            self.give_up(&refused.table, &error.to_string());
         }
+        is_tried_again
     }
 
     fn give_up(&mut self, name: &str, reason: &str) {

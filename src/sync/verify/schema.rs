@@ -23,8 +23,11 @@ static ITEMS: LazyLock<String> = LazyLock::new(|| in_one_line(include_str!("sche
 /// Kinds whose definitions may hold a secret.
 const SECRETIVE: &str = "'function bodies', 'trigger arguments', 'settings', 'foreign options'";
 
-/// Items of the kinds that differ that are fetched: 20,000 with their definitions are below Neon's limit of 10 MB for a response.
-const MOST_ITEMS: u32 = 20_000;
+/// Items of the kinds that differ that are fetched at once, with their definitions: half of Neon's limit of 10 MB for a response.
+pub const ITEMS_AT_ONCE: u64 = 10_000;
+
+/// Groups that the items of a kind are put in by their names where they are more.
+pub const GROUPS: u32 = 256;
 
 /// Characters of a definition that are fetched: a column or a policy fits, a view is recognised.
 const SHOWN: u32 = 300;
@@ -71,18 +74,91 @@ pub(super) fn digests() -> (String, Vec<String>) {
     (sql, Vec::new())
 }
 
-/// Returns the batch that fetches the items of some kinds.
-pub fn items_batch(kinds: &[&str]) -> Batch {
-    let wanted: Vec<String> = (1..=kinds.len()).map(|number| format!("${number}")).collect();
+/// The items of a kind in a group: how many, and a digest.
+pub type Groups = BTreeMap<(String, u32), Digest>;
+
+/// Returns the batch that digests the items of some kinds in groups.
+pub fn groups_batch(kinds: &[&str]) -> Batch {
+    let sql = format!(
+        "{}select kind, (pg_catalog.hashtextextended(name, 1) & {})::text, count(*)::text, \
+         sum(pg_catalog.hashtextextended(pg_catalog.concat(name, pg_catalog.chr(10), definition), 1))::text \
+         from items where kind in ({}) group by 1, 2",
+        *ITEMS,
+        GROUPS - 1,
+        places(kinds.len())
+    );
+    Batch { statements: vec![settings(), (sql, owned(kinds))], is_read_only: true }
+}
+
+/// Reads the answer to [`groups_batch`]; `None` when it makes no sense.
+pub fn decode_groups(results: &[Rows]) -> Option<Groups> {
+    let [_, groups] = results else { return None };
+    let group = |row: &Vec<Option<String>>| {
+        let digest = Digest { count: text(row, 2)?.parse().ok()?, digest: text(row, 3)?.to_owned() };
+        Some(((text(row, 0)?.to_owned(), text(row, 1)?.parse().ok()?), digest))
+    };
+    Some(groups.rows.iter().map(group).collect::<Option<Vec<_>>>()?.into_iter().into_map())
+}
+
+/// The groups whose items are fetched, and how many more differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    groups: BTreeMap<String, Vec<u32>>,
+    left: BTreeMap<String, usize>,
+}
+
+impl Chosen {
+    /// Chooses groups that differ, as many as fit a reply.
+    pub fn of(backup: &Groups, staging: &Groups) -> Self {
+        let (mut chosen, mut sum) = (Self::default(), 0);
+        for key in differing(backup, staging) {
+            let count = |side: &Groups| side.get(key).map_or(0, |digest| digest.count);
+            let more = count(backup).max(count(staging));
+            let (kind, group) = key.clone();
+            if sum + more > ITEMS_AT_ONCE {
+                *chosen.left.entry(kind).or_default() += 1;
+                continue;
+            }
+            sum += more;
+            chosen.groups.entry(kind).or_default().push(group);
+        }
+        chosen
+    }
+
+    /// Returns how many groups of a kind differ and are not looked into.
+    pub fn left(&self, kind: &str) -> usize {
+        self.left.get(kind).copied().unwrap_or(0)
+    }
+}
+
+fn places(count: usize) -> String {
+    (1..=count).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
+}
+
+fn owned(kinds: &[&str]) -> Vec<String> {
+    kinds.iter().map(|kind| (*kind).to_owned()).collect()
+}
+
+/// Returns the batch that fetches the items of some kinds, of those of the chosen groups alone where groups were chosen.
+pub fn items_batch(kinds: &[&str], chosen: Option<&Chosen>) -> Batch {
+    let wanted = match chosen {
+        None => format!("kind in ({})", places(kinds.len())),
+        Some(chosen) => {
+            let of = |(index, kind): (usize, &&str)| {
+                let groups = chosen.groups.get(*kind).map(|groups| groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", "));
+                let group = format!("(pg_catalog.hashtextextended(name, 1) & {})", GROUPS - 1);
+                format!("kind = ${} and {group} in ({})", index + 1, groups.unwrap_or_else(|| "null".to_owned()))
+            };
+            kinds.iter().enumerate().map(of).collect::<Vec<_>>().join(" or ")
+        }
+    };
     let sql = format!(
         "{}select kind, name, pg_catalog.hashtextextended(coalesce(definition, ''), 1)::text, \
          case when kind in ({SECRETIVE}) then null else pg_catalog.left(coalesce(definition, ''), {SHOWN}) end \
-         from items where kind in ({}) order by kind, name limit {MOST_ITEMS}",
-        *ITEMS,
-        wanted.join(", ")
+         from items where {wanted} order by kind, name",
+        *ITEMS
     );
-    let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    Batch { statements: vec![settings(), (sql, kinds)], is_read_only: true }
+    Batch { statements: vec![settings(), (sql, owned(kinds))], is_read_only: true }
 }
 
 /// Takes up the rows of [`digests`]; `None` when they make no sense.
@@ -154,6 +230,20 @@ mod tests {
         let (_, count, lost) = differences("triggers", &many[..1], &many);
         assert_eq!((count, lost), (29, 0), "all of them were added");
         assert_eq!(differences("rules", &many, &[]).1, 0, "objects of another kind");
+    }
+
+    #[test]
+    fn of_many_items_those_are_fetched_whose_group_differs_and_the_rest_is_counted() {
+        let group =
+            |kind: &str, group: u32, count: u64, digest: &str| ((kind.to_owned(), group), Digest { count, digest: digest.to_owned() });
+        let backup: Groups = [group("columns", 1, 6_000, "1"), group("columns", 2, 6_000, "1"), group("rules", 3, 9, "1")].into();
+        let staging: Groups = [group("columns", 1, 6_000, "2"), group("columns", 2, 6_000, "2"), group("rules", 3, 9, "1")].into();
+        let chosen = Chosen::of(&backup, &staging);
+        assert_eq!((chosen.groups["columns"].as_slice(), chosen.left("columns"), chosen.left("rules")), (&[1][..], 1, 0));
+        let sql = &items_batch(&["columns", "rules"], Some(&chosen)).statements[1].0;
+        assert!(sql.contains("kind = $1 and (pg_catalog.hashtextextended(name, 1) & 255) in (1)"), "{sql}");
+        assert!(sql.contains("kind = $2 and (pg_catalog.hashtextextended(name, 1) & 255) in (null)"), "{sql}");
+        assert_eq!(Chosen::of(&backup, &backup), Chosen::default());
     }
 
     #[test]
