@@ -266,6 +266,30 @@ fn a_table_whose_pages_are_damaged_is_not_checked_and_the_others_are_read() -> R
     Ok(())
 }
 
+/// Case 08: the library of an extension is not there any more. Class 58 may pass, and does not here.
+#[test]
+fn a_table_whose_library_is_missing_is_not_checked_and_the_others_are_read() -> Result<()> {
+    let (_folder, emulator) = crate::schema::with_a_superuser()?;
+    let password = owner(&emulator)?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create extension hstore",
+            "create table public.product (id int primary key, attrs hstore)",
+            "insert into public.product values (1, 'colour=>red'), (2, null)",
+            "update pg_proc set probin = '$libdir/hstore_withdrawn' where probin = '$libdir/hstore'",
+        ],
+    )?;
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let print = known.print.clone();
+    let print = go_on(&emulator, &password, known, print)?;
+    let reason = print.not_checked.get("public.product").context("it is told")?;
+    assert!(reason.contains("58P01") && reason.contains("hstore_withdrawn"), "{reason}");
+    assert_eq!(print.not_checked.len(), 1, "{:?}", print.not_checked);
+    assert!(print.tables.contains_key("public.users"));
+    Ok(())
+}
+
 #[test]
 fn a_statement_that_is_cancelled_is_asked_again_alone_and_the_others_are_answered() -> Result<()> {
     let (_folder, emulator) = emulator()?;

@@ -10,6 +10,8 @@ mod crash;
 mod hostile;
 mod kills;
 mod refusals;
+mod refusing;
+mod roles;
 mod runbooks;
 mod snapshots;
 mod sync;

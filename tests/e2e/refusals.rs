@@ -1,7 +1,7 @@
 //! Bad input: each is refused with a clear message, and nothing is changed in Neon.
 
 use anyhow::Result;
-use harness::emulator::{Emulator, Options};
+use harness::emulator::{Emulator, Options, Protection};
 use harness::sink::Sink;
 use harness::stack::Stack;
 use serde_json::{Value, json};
@@ -119,5 +119,37 @@ fn an_invalid_configuration_starts_nothing_and_names_every_fault() -> Result<()>
     assert!(stack.emulator.journal()?.is_empty());
     assert_eq!(harness::http::send("GET", &format!("{}/health", stack.worker.url), None, None)?.status, 503);
     assert_eq!(stack.worker.call("GET", "/runs", None)?.status, 500);
+    Ok(())
+}
+
+/// Case 33d: a Worker has no fixed address. It is told before anything is made, and names the way out.
+#[test]
+fn a_project_that_lets_no_address_of_ours_in_is_refused_before_anything_is_made() -> Result<()> {
+    for (settings, word) in [
+        (json!({"allowed_ips": {"ips": ["203.0.113.9"], "protected_branches_only": false}}), "IP Allow of the project has 1 addresses"),
+        (json!({"block_public_connections": true}), "blocks public connections"),
+    ] {
+        let stack = small()?;
+        stack.emulator.call("PATCH", "", Some(&json!({"project": {"settings": settings}}).to_string()))?;
+        let reason = refused(&stack)?;
+        assert!(reason.contains(word) && reason.contains("sql_url"), "{reason}");
+        assert_eq!(stack.emulator.count("createProjectBranch")?, 0);
+    }
+    Ok(())
+}
+
+/// Neon's advice: the list holds for protected branches, and production is one. Its backup is none and can be asked.
+#[test]
+fn a_list_of_addresses_for_protected_branches_alone_stops_nothing() -> Result<()> {
+    let options = Options { protection: Protection::On, ..crate::sync::options() };
+    let stack = Stack::start(&options)?;
+    let settings = json!({"allowed_ips": {"ips": ["203.0.113.9"], "protected_branches_only": true}});
+    stack.emulator.call("PATCH", "", Some(&json!({"project": {"settings": settings}}).to_string()))?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("production could not be asked whether"), "{warnings}");
     Ok(())
 }

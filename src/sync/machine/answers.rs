@@ -165,10 +165,25 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
         retry(run, &error.to_string(), None, now);
         return;
     }
+    give_up(run, query, error, pair, now);
+}
+
+/// A question is not asked again: says what that means for the run.
+fn give_up(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) {
     match &query.purpose {
         // That it differs is known; what differs would have been good to know.
         Purpose::Groups(_) | Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..) => {
             run.seen.looked.entry(query.database.clone()).or_default().failure = Some(error.to_string());
+        }
+        Purpose::SeesAllRows
+            if is_about_the_network(error)
+                && let Some(rule) = keeps_everybody_out(run, error) =>
+        {
+            let text = format!(
+                "production: {rule}, and Neon does not let us in, because a Worker has no fixed address: {error}; let the rule hold for \
+                 protected branches alone and protect production, or set sql_url to a proxy whose address is on the list"
+            );
+            end(run, RunStatus::Failed, text, RUN_FAILED);
         }
         Purpose::SeesAllRows if is_about_the_network(error) => {
             run.checkpoint.warn(format!("production could not be asked whether {} sees every row: {error}", pair.role));
@@ -192,6 +207,17 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
             end(run, RunStatus::Failed, text, RUN_FAILED);
         }
     }
+}
+
+/// Returns the rule of the project that keeps us out of every branch: the backup could not be asked either.
+fn keeps_everybody_out(run: &Run, error: &SqlError) -> Option<String> {
+    let settings = run.seen.project.as_ref()?.settings.as_ref()?;
+    matches!(error, SqlError::Answered { .. }).then_some(())?;
+    if settings.block_public_connections {
+        return Some("the project blocks public connections".to_owned());
+    }
+    let list = settings.allowed_ips.as_ref().filter(|list| !list.ips.is_empty() && !list.protected_branches_only)?;
+    Some(format!("IP Allow of the project has {} addresses for every branch", list.ips.len()))
 }
 
 /// Returns whether the proxy would not let us in, whoever we are.

@@ -89,3 +89,88 @@ pub(super) fn first_of_production<'a>(
     }
     Err(fail(format!("ask production as {}: no database lets it in: {}", view.pair.role, super::shortened(&reasons))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neon::sql::Batch;
+    use crate::port::HttpFailure;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::machine::Purpose;
+    use crate::sync::schedule::tests::pair;
+
+    fn query() -> Query {
+        Query {
+            purpose: Purpose::Catalogue(Side::Backup),
+            branch: "br-back-up-1".into(),
+            password_of: "br-back-up-1".into(),
+            host: "ep-b.neon.test".to_owned(),
+            database: "shop".into(),
+            role: pair().role,
+            batch: Batch { statements: Vec::new(), is_read_only: true },
+        }
+    }
+
+    fn answered(sqlstate: &str, message: &str) -> SqlError {
+        SqlError::Answered { database: "shop".into(), status: 500, sqlstate: sqlstate.to_owned(), message: message.to_owned() }
+    }
+
+    /// Returns how often a database is asked that always refuses so.
+    fn asked(error: &SqlError) -> Option<usize> {
+        let mut run = Run::new(started(), None);
+        (1..100)
+            .find(|_| refused(&mut run, Side::Backup, &query(), error, &pair()) != Some(true))
+            .filter(|_| reason(&run.checkpoint, Side::Backup, &"shop".into()).is_some())
+    }
+
+    /// Case 09, and what else PostgreSQL says of one database.
+    #[test]
+    fn a_database_that_refuses_is_left_out_after_some_attempts_and_at_once_where_that_cannot_pass() {
+        let closed = "database \"shop\" is not currently accepting connections";
+        assert_eq!(asked(&answered("55000", closed)), Some(6));
+        assert_eq!(asked(&answered("53300", "too many connections for database \"shop\"")), Some(6));
+        assert_eq!(asked(&answered("58P01", "could not access file \"$libdir/gone\"")), Some(6));
+        assert_eq!(asked(&answered("3D000", "database \"shop\" does not exist")), Some(1));
+        assert_eq!(asked(&answered("42501", "permission denied for database \"shop\"")), Some(1));
+    }
+
+    #[test]
+    fn what_is_about_the_server_the_role_or_the_network_closes_no_database() {
+        let lost = SqlError::NoReply { database: "shop".into(), failure: HttpFailure::Disconnected };
+        let others = [
+            answered("53300", "sorry, too many clients already"),
+            answered("57P03", "the database system is starting up"),
+            answered("28P01", "password authentication failed"),
+            answered("", "Control plane request failed"),
+            lost,
+        ];
+        for error in others {
+            assert_eq!(asked(&error), None, "{error}");
+        }
+    }
+
+    /// Case 40, for what is configured on a database that lets nobody in.
+    #[test]
+    fn what_is_configured_for_a_database_that_is_left_out_is_answered_by_the_reason() {
+        use crate::config::{AssertedOn, Assertion, Expected, Policy};
+        use crate::sync::verify::{CheckOutcome, judge_backup};
+
+        let mut pair = pair();
+        pair.verification.assertions = vec![Assertion {
+            name: "no negative totals".to_owned(),
+            database: Some("shop".into()),
+            sql: "select 0".to_owned(),
+            on: AssertedOn::Backup,
+            expected: Some(Expected::Text("0".to_owned())),
+            policy: Policy::Fail,
+        }];
+        let mut run = Run::new(started(), None);
+        run.checkpoint.databases = vec!["neondb".into(), "shop".into()];
+        let gone = answered("3D000", "database \"shop\" does not exist");
+        assert_eq!(refused(&mut run, Side::Backup, &query(), &gone, &pair), Some(false));
+        let probes = &run.checkpoint.probes[&Side::Backup][&DatabaseName::from("shop")];
+        let checks = judge_backup(&"shop".into(), probes, &pair);
+        let told = checks.iter().find(|check| check.object == "no negative totals").expect("it is in the report");
+        assert!(told.outcome == CheckOutcome::NotChecked && told.detail.contains("does not exist"), "{told}");
+    }
+}

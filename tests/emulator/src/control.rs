@@ -183,6 +183,10 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         Ok(target) => target,
         Err(answer) => return answer,
     };
+    let kept_out = sql::kept_out(&lock(&state.model), &target.endpoint);
+    if let Some(answer) = kept_out {
+        return answer;
+    }
     let began = Instant::now();
     if let Err(answer) = wake(state, &target.endpoint).await {
         return answer;

@@ -271,7 +271,8 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
     let mut dropped = false;
     let mut is_cut = false;
     let answer = match fault.clone() {
-        Some(Fault::Refuse { status, .. }) => sql::error(status, "Control plane request failed"),
+        Some(Fault::Refuse { status, body: Some(body) }) => sql::Answer::new(status, body.to_string()),
+        Some(Fault::Refuse { status, body: None }) => sql::error(status, "Control plane request failed"),
         Some(Fault::Hang) => {
             state.note(json!({
                 "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "status": null, "fault": "hang",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::model::Model;
 use crate::wire::{Connection, Field, PgError, QueryResult};
 
 /// Bytes of a request and of a response. Source: PROXY `binary/proxy.rs`: 10 MiB each.
@@ -34,7 +35,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn new(status: u16, body: String) -> Self {
+    pub(crate) fn new(status: u16, body: String) -> Self {
         Self { status, body, headers: Vec::new(), waking: Duration::ZERO }
     }
 }
@@ -86,6 +87,30 @@ fn error_body(message: &str, fields: &BTreeMap<u8, String>) -> Value {
 /// Source: PROXY `auth/mod.rs`: "password authentication failed for user '{0}'", without a state.
 pub(crate) fn wrong_password(role: &str) -> Answer {
     error(400, &format!("password authentication failed for user '{role}'"))
+}
+
+/// The address from which every request comes, for the project's list.
+const CALLER: &str = "198.51.100.7";
+
+/// Writes that the project's network rules keep the caller out; `None` where they let it in.
+///
+/// Source: PROXY `auth/mod.rs`: "This IP address {0} is not allowed to connect to this endpoint…", "This connection is trying to access
+/// this endpoint from a blocked network.".
+pub(crate) fn kept_out(model: &Model, endpoint: &str) -> Option<Answer> {
+    let branch = model.endpoint(endpoint).and_then(|endpoint| model.branch(&endpoint.branch))?;
+    let (list, is_for_protected_alone) = &model.allowed_ips;
+    let is_listed = list.is_empty() || list.iter().any(|address| address == CALLER || address == "0.0.0.0/0");
+    if !is_listed && (branch.is_protected || !is_for_protected_alone) {
+        return Some(error(
+            400,
+            &format!(
+                "This IP address {CALLER} is not allowed to connect to this endpoint. Please add it to the allowed list in the Neon \
+                 console. Make sure to check for IPv4 or IPv6 addresses."
+            ),
+        ));
+    }
+    let text = "This connection is trying to access this endpoint from a blocked network.";
+    model.blocks_public.then(|| error(400, text))
 }
 
 /// Writes that the compute knows another password than the proxy, as Postgres' refusal of a connection.

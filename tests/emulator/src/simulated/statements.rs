@@ -28,6 +28,9 @@ impl Simulated {
         let target = sql::target(Some(connection))?;
         let no_endpoint = || sql::error(400, "Control plane request failed: endpoint cannot be found");
         let endpoint = self.model.endpoint(&target.endpoint).ok_or_else(no_endpoint)?;
+        if let Some(answer) = sql::kept_out(&self.model, &target.endpoint) {
+            return Err(answer);
+        }
         if endpoint.is_disabled {
             return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
         }

@@ -1,0 +1,137 @@
+//! Roles and passwords of healthy productions: those that may not log in, read only, or enter one database alone, and a
+//! protected production, whose branches have new passwords.
+
+use anyhow::{Context as _, Result, ensure};
+use harness::emulator::{Options, Protection};
+use harness::stack::Stack;
+use serde_json::{Value, json};
+
+use crate::sync::{options, small};
+
+/// Who asks, and where.
+pub(crate) struct Login<'a> {
+    pub(crate) branch: &'a str,
+    pub(crate) role: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) database: &'a str,
+}
+
+/// Runs one statement of its own, outside of a transaction.
+pub(crate) fn alone(stack: &Stack, login: &Login<'_>, sql: &str) -> Result<()> {
+    let Login { branch, role, password, database } = login;
+    let writer = stack.emulator.writer(branch)?;
+    let host = writer["host"].as_str().context("the host")?;
+    let connection = format!("postgresql://{role}:{}@{host}/{database}", password.replace(' ', "%20"));
+    let headers = [("neon-connection-string", connection.as_str())];
+    let body = json!({"query": sql}).to_string();
+    let answer = harness::http::send_with("POST", &format!("{}/sql", stack.emulator.url), None, &headers, Some(&body))?;
+    ensure!(answer.status == 200, "{role}: {sql}: {} {}", answer.status, answer.body);
+    Ok(())
+}
+
+/// Returns the password of the owner of a branch.
+pub(crate) fn owner_of(stack: &Stack, branch: &str) -> Result<String> {
+    let writer = stack.emulator.writer(branch)?;
+    let owner = writer["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner").context("the owner")?;
+    Ok(owner["password"].as_str().context("its password")?.to_owned())
+}
+
+/// Runs statements as the owner of a branch, each by itself.
+pub(crate) fn as_owner(stack: &Stack, branch: &str, statements: &[&str]) -> Result<()> {
+    let password = owner_of(stack, branch)?;
+    let login = Login { branch, role: "neondb_owner", password: &password, database: "neondb" };
+    statements.iter().try_for_each(|sql| alone(stack, &login, sql))
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().map(|entry| entry.as_str().or_else(|| entry[0].as_str()).unwrap_or_default()).collect()
+}
+
+const REAL_LIFE: &str = "\
+create role app login password 'production-app';
+create role reporting login password 'production-reporting';
+alter role reporting set default_transaction_read_only = on;
+create role retired login password 'production-retired' connection limit 0;
+create role contractor login password 'production-contractor' valid until '2020-01-01';
+create role sleeper nologin password 'production-sleeper';
+create table public.users (id int primary key, name text);
+insert into public.users values (1, 'one'), (2, 'two');
+grant select on all tables in schema public to reporting;
+";
+
+/// Cases 06 and 33b: a role that is read only gets its password back; one that may not log in is told once and holds nothing up.
+#[test]
+fn roles_of_real_life_have_their_passwords_and_those_that_may_not_log_in_hold_nothing_up() -> Result<()> {
+    let stack = Stack::start(&Options { seed: REAL_LIFE.to_owned(), ..Options::default() })?;
+    let staging = stack.emulator.staging.clone();
+    let own = ["app", "reporting", "retired", "contractor", "sleeper"].map(|role| format!("alter role {role} password 'staging-{role}'"));
+    as_owner(&stack, &staging, &own.iter().map(String::as_str).collect::<Vec<_>>())?;
+
+    let report = stack.run_to_end(2)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let kept = names(&report["passwords"]["kept"]);
+    assert!(kept.contains(&"app") && kept.contains(&"reporting"), "{report:#}");
+    for role in ["app", "reporting"] {
+        let login = Login { branch: &staging, role, password: &format!("staging-{role}"), database: "neondb" };
+        alone(&stack, &login, "select 1")?;
+    }
+    let warnings = report["warnings"].to_string();
+    for (role, why) in [("retired", "CONNECTION LIMIT 0"), ("contractor", "VALID UNTIL"), ("sleeper", "NOLOGIN")] {
+        assert_eq!(warnings.matches(&format!("{role} (")).count(), 1, "{warnings}");
+        assert!(warnings.contains(why), "{warnings}");
+    }
+    Ok(())
+}
+
+/// Case 33a: a role is tried in a database that lets it in, which need not be the first.
+#[test]
+fn a_role_that_may_enter_the_second_database_alone_is_tried_there() -> Result<()> {
+    let stack = small()?;
+    let production = stack.emulator.production.clone();
+    as_owner(&stack, &production, &["create database shop", "create role svc login password 'production-svc'"])?;
+    as_owner(&stack, &production, &["revoke connect on database neondb from public", "grant connect on database neondb to app"])?;
+    let staging = stack.emulator.staging.clone();
+    as_owner(&stack, &staging, &["create database shop", "create role svc login password 'staging-svc'"])?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    assert!(!report.to_string().contains("42501"), "{report:#}");
+    alone(&stack, &Login { branch: &staging, role: "svc", password: "staging-svc", database: "shop" }, "select 1")
+}
+
+/// Case 36: which of the passwords a branch of a protected production takes is not known: each way succeeds.
+#[test]
+fn a_protected_production_is_copied_whichever_password_its_branches_take() -> Result<()> {
+    for (readers, proxy) in [(true, true), (true, false), (false, true), (false, false)] {
+        let stack = Stack::start(&Options { protection: Protection::On, ..options() })?;
+        let switches = json!({"readers_take_new_passwords": readers, "proxy_asks_control_plane": proxy});
+        stack.emulator.control("PUT", "switches", Some(&switches.to_string()))?;
+        let staging = stack.emulator.staging.clone();
+        as_owner(&stack, &staging, &["alter role app password 'staging-app'"])?;
+
+        let report = stack.run_to_end(3)?;
+
+        assert_eq!(report["status"], "succeeded", "{switches}: {report:#}");
+        alone(&stack, &Login { branch: &staging, role: "app", password: "staging-app", database: "neondb" }, "select 1")?;
+    }
+    Ok(())
+}
+
+/// Case 33c: staging's verifying role has a password of its own, and its application writes while it is compared.
+#[test]
+fn a_staging_with_a_password_of_its_own_that_is_written_to_is_drift_and_no_refusal() -> Result<()> {
+    let stack = small()?;
+    let staging = stack.emulator.staging.clone();
+    as_owner(&stack, &staging, &["alter role neondb_owner password 'staging only'"])?;
+    let write = "insert into users(name, score) values ('written', 1)";
+    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "where": "after", "sql": write}))?;
+
+    let report = stack.run_to_end(2)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let users = report["checks"].as_array().into_iter().flatten().find(|check| check["name"] == "neondb: content of public.users");
+    assert_eq!(users.context("it is compared")?["rows"]["counts"]["added"], 1, "{report:#}");
+    Ok(())
+}
