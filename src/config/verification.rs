@@ -33,6 +33,8 @@ pub struct Verification {
     pub row_loss: Policy,
     /// How many rows of a hundred a table may have lost.
     pub row_loss_percent: u32,
+    /// Tables whose rows may go, such as queues, quoted as Postgres quotes them.
+    pub row_loss_exclude: Vec<String>,
     /// Row counts of the backup and of production as it is.
     pub production_counts: Policy,
     /// How many rows of a hundred they may be apart.
@@ -210,6 +212,7 @@ pub(super) fn verification(pair: &mut Fields<'_>, compared: Option<&[String]>, v
         armed: fields.word("armed", &POLICIES).unwrap_or(Policy::Warn),
         row_loss: fields.word("row_loss", &POLICIES).unwrap_or(Policy::Warn),
         row_loss_percent: fields.number("row_loss_percent", 1, 100).unwrap_or(30),
+        row_loss_exclude: fields.texts("row_loss_exclude").unwrap_or_default(),
         production_counts: fields.word("production_counts", &POLICIES).unwrap_or(Policy::Off),
         production_counts_percent: fields.number("production_counts_percent", 0, 100).unwrap_or(5),
         posture: fields.word("posture", &POLICIES).unwrap_or(Policy::Warn),

@@ -88,6 +88,9 @@ pub struct DatabasePrint {
     /// For each table of which columns were left out, as configured: which.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, String>,
+    /// For each partition, the table that it is a part of, at the top.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub part_of: BTreeMap<String, String>,
     /// Exclusions that name nothing there is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_exclusions: Vec<String>,

@@ -13,8 +13,15 @@ use crate::{emulator, settle};
 const NOT_CHANGED: [&str; 1] = ["server"];
 
 /// A change, the kind in which it shows, and the object that it is about.
-const CHANGES: [(&str, &str, &str); 50] = [
+const CHANGES: [(&str, &str, &str); 56] = [
     ("schemas", "extra", "create schema extra"),
+    // Case 21, and its siblings.
+    ("grants", "parameters to ", "grant set on parameter log_min_messages to reader"),
+    ("publications", "extra_news of tables in schema extra", "create publication extra_news for tables in schema extra"),
+    ("columns", "sales.customer.note", "alter table sales.customer alter note set statistics 500"),
+    ("indexes", "sales.customer_lower_idx", "alter index sales.customer_lower_idx alter column 1 set statistics 400"),
+    ("tables", "sales.of_pair", "create table sales.of_pair of sales.pair"),
+    ("operator families", "sales.family", "create operator family sales.family using btree"),
     ("database", "database", "do $$ begin execute format('alter database %I connection limit 10', current_database()); end $$"),
     ("tables", "sales.cache", "alter table sales.cache set logged"),
     ("columns", "sales.base.a", "alter table sales.base alter a type bigint"),

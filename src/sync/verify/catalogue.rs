@@ -32,7 +32,7 @@ pub(super) fn in_one_line(sql: &str) -> String {
 }
 
 /// The columns of the list of relations, and those that make two of them the same: sizes change in use.
-const COLUMNS: [&str; 8] = ["kind", "name", "hash", "bytes", "state", "key", "blocks", "left_out"];
+const COLUMNS: [&str; 9] = ["kind", "name", "hash", "bytes", "state", "key", "blocks", "left_out", "whole"];
 const THE_SAME: &str = "hash, state, key, left_out";
 
 /// The columns of what may be wrong.
@@ -127,6 +127,9 @@ pub fn decode_catalogue(results: &[Rows]) -> Option<Catalogue> {
         if text(row, 0)? == "x" {
             catalogue.print.unknown_exclusions.push(name);
             continue;
+        }
+        if let Some(whole) = text(row, 8) {
+            catalogue.print.part_of.insert(name.clone(), whole.to_owned());
         }
         if let Some(columns) = row.get(7)?.clone() {
             catalogue.print.left_out.insert(name.clone(), columns);

@@ -29,11 +29,26 @@ pub struct Baseline {
 }
 
 impl Fingerprint {
-    /// Returns the rows of each table.
+    /// Returns the rows of each table, those of partitions together.
     pub fn counts(&self) -> Counts {
-        let of = |print: &super::DatabasePrint| print.tables.iter().map(|(name, digest)| (name.clone(), digest.count)).into_map();
+        let of = super::DatabasePrint::counts;
         let read = self.databases.iter().filter(|(_, print)| print.closed.is_none());
         read.map(|(database, print)| (database.clone(), of(print))).into_map()
+    }
+}
+
+impl super::DatabasePrint {
+    /// Returns the table that a table is judged as: partitions are dropped, swapped and made again by maintenance.
+    fn whole<'a>(&'a self, table: &'a String) -> &'a String {
+        self.part_of.get(table).unwrap_or(table)
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (table, digest) in &self.tables {
+            *counts.entry(self.whole(table).clone()).or_default() += digest.count;
+        }
+        counts
     }
 }
 
@@ -50,13 +65,15 @@ pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, setting
             return Check { is_optional: true, ..Check::of(CheckKind::RowLoss, database, "", CheckOutcome::NotChecked, detail) };
         };
         let (before, print) = (counts.get(database).unwrap_or(&none), &backup.databases[database]);
-        let is_read = |table: &String| !print.not_checked.contains_key(table) && !print.skipped.contains_key(table);
-        let lost = before.iter().filter(|(table, _)| is_read(table)).filter_map(|(table, before)| {
-            let rows = print.tables.get(table).map(|digest| digest.count);
+        let unread: BTreeSet<&String> = print.not_checked.keys().chain(print.skipped.keys()).map(|table| print.whole(table)).into_set();
+        let is_judged = |table: &String| !unread.contains(table) && !settings.row_loss_exclude.contains(table);
+        let present = print.counts();
+        let lost = before.iter().filter(|(table, _)| is_judged(table)).filter_map(|(table, before)| {
+            let rows = present.get(table).copied();
             let lost = before.saturating_sub(rows.unwrap_or(0));
             let is_much = lost >= ROWS_LOST && lost.saturating_mul(100) >= before.saturating_mul(settings.row_loss_percent.into());
-            let present = rows.map_or_else(|| "is gone".to_owned(), |rows| format!("has {rows}"));
-            is_much.then(|| format!("{table} had {before} rows in {run} and {present}"))
+            let now = rows.map_or_else(|| "is gone".to_owned(), |rows| format!("has {rows}"));
+            is_much.then(|| format!("{table} had {before} rows in {run} and {now}"))
         });
         let lost: Vec<String> = lost.collect();
         let (outcome, detail) = if lost.is_empty() {
@@ -100,4 +117,38 @@ pub fn judge_production(database: &DatabaseName, backup: &Fingerprint, probes: &
     let findings = apart.into_iter().chain(unchecked).take(NAMED).collect();
     let is_optional = settings.production_counts != Policy::Fail;
     Check { is_optional, findings, ..Check::of(CheckKind::ProductionCounts, database, "", outcome, detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::schedule::tests::pair;
+    use crate::sync::verify::{DatabasePrint, Digest};
+
+    /// Case 13: a table by day, of which the oldest is dropped each night and a new one made, and one that is swapped.
+    #[test]
+    fn partitions_that_come_and_go_are_judged_as_their_whole() {
+        let day = |name: &str, rows: u64| (format!("public.event_{name}"), Digest { count: rows, digest: "1".to_owned() });
+        let print = |days: &[(&str, u64)]| {
+            let tables: BTreeMap<String, Digest> = days.iter().map(|(name, rows)| day(name, *rows)).into_map();
+            let part_of = tables.keys().map(|name| (name.clone(), "public.event".to_owned())).into_map();
+            let print = DatabasePrint { tables, part_of, ..DatabasePrint::new() };
+            Fingerprint { databases: [(DatabaseName::from("neondb"), print)].into() }
+        };
+        let settings = pair().verification;
+        let before = print(&[("18", 144), ("19", 144), ("20", 144), ("21", 144)]);
+        let baseline = Baseline { run: RunId::decode("20261120").expect("a run"), counts: before.counts(), people: None };
+        assert_eq!(baseline.counts[&DatabaseName::from("neondb")], [("public.event".to_owned(), 576)].into());
+        let told = |days: &[(&str, u64)], settings: &Verification| {
+            judge_row_loss(&print(days), Some(&baseline), settings)
+                .into_iter()
+                .map(|check| (check.outcome, check.findings))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[("19", 144), ("20", 144), ("21", 144), ("22", 0)], &settings), [(CheckOutcome::Passed, Vec::new())]);
+        let lost = vec!["public.event had 576 rows in 20261120 and has 144".to_owned()];
+        assert_eq!(told(&[("21", 144)], &settings), [(CheckOutcome::Warned, lost)], "much of the whole");
+        let excluded = Verification { row_loss_exclude: vec!["public.event".to_owned()], ..settings };
+        assert_eq!(told(&[("21", 144)], &excluded), [(CheckOutcome::Passed, Vec::new())], "a queue is emptied every night");
+    }
 }

@@ -29,7 +29,7 @@ with recursive unsendable(oid) as (
     union all select rngtypid from pg_range where rngsubtype = u.oid
     union all select rngmultitypid from pg_range where rngtypid = u.oid) as x(oid)),
 r as (
-  select c.oid, c.relkind, c.relpersistence, c.relispopulated, c.relnamespace, n.nspname, format('%I.%I', n.nspname, c.relname) as name
+  select c.oid, c.relkind, c.relispartition, c.relpersistence, c.relispopulated, c.relnamespace, n.nspname, format('%I.%I', n.nspname, c.relname) as name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'neon', 'neon_migration') and c.relkind in ('r', 'm', 'S')),
 ex as (select name from jsonb_array_elements_text($1::jsonb) as e(name)),
@@ -92,20 +92,23 @@ select r.relkind::text, r.name,
     else '' end,
   case when r.relkind = 'S' then (select 'down' from pg_sequence where seqrelid = r.oid and seqincrement < 0) else k.key end,
   case when r.relkind = 'S' then 0 else pg_relation_size(r.oid) / current_setting('block_size')::int end::text,
-  o.left_out
+  o.left_out,
+  -- What is judged as a whole: partitions come and go.
+  case when r.relispartition then (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = pg_partition_root(r.oid)) end
 from r left join x on x.attrelid = r.oid left join o on o.attrelid = r.oid left join k on k.indrelid = r.oid
 union all
 select 'r', 'large objects', 'hashint4extended(oid::int4, 1) # hash_array_extended(ARRAY[lo_get(oid)], 2)', pg_table_size('pg_largeobject')::text,
   case when bool_and(is_readable) then '' else format('not checked: the role may not read %s of %s', count(*) filter (where not is_readable), count(*)) end,
   'pg_catalog.jsonb_build_object(''oid'', oid)::text',
-  (pg_relation_size('pg_largeobject_metadata') / current_setting('block_size')::int)::text, null
+  (pg_relation_size('pg_largeobject_metadata') / current_setting('block_size')::int)::text, null, null
 from (
   select pg_has_role(m.lomowner, 'usage') or exists (select from aclexplode(m.lomacl) as g
     where g.privilege_type = 'SELECT' and (g.grantee = 0 or pg_has_role(g.grantee, 'usage'))) as is_readable
   from pg_largeobject_metadata m) as m
 having count(*) > 0 and not exists (select from ex where name = 'large objects')
 union all
-select 'x', ex.name, null, null, null, null, null, null from ex
+select 'x', ex.name, null, null, null, null, null, null, null from ex
 where ex.name <> 'large objects' and not exists (select from r where ex.name in (r.name, quote_ident(r.nspname)))
   and not exists (select from a join r on r.oid = a.attrelid where ex.name = r.name || '.' || a.name)
   and not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where ex.name = format('%I.%I', n.nspname, c.relname))

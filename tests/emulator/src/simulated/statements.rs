@@ -191,7 +191,7 @@ pub(super) type Row = Vec<Option<Cow<'static, str>>>;
 /// A relation of the catalogue: the text of every column, absent where it is empty, and no columns that are left out. A state is never absent.
 fn relation(values: [&str; 7]) -> Row {
     let text = |(index, value): (usize, &str)| (index == 4 || !value.is_empty()).then(|| value.to_owned().into());
-    values.into_iter().enumerate().map(text).chain([None]).collect()
+    values.into_iter().enumerate().map(text).chain([None, None]).collect()
 }
 
 pub(super) fn filled<T: Into<Cow<'static, str>>, const COUNT: usize>(values: [T; COUNT]) -> Row {
