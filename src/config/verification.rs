@@ -145,6 +145,8 @@ pub struct AfterRestore {
     pub database: Option<DatabaseName>,
     /// The statements, run in one transaction, once in a run.
     pub sql: Vec<String>,
+    /// How long all of it together may take.
+    pub timeout: Duration,
 }
 
 /// Tenants that must not see each other's rows.
@@ -335,8 +337,9 @@ fn after_restore(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Option
         }
     }
     let database = database(&mut one, compared);
+    let minutes = one.number("timeout_min", 1, 10).unwrap_or(5);
     one.refuse_unknown();
-    Some(AfterRestore { database, sql: sql? })
+    Some(AfterRestore { database, sql: sql?, timeout: Duration::from_mins(minutes.into()) })
 }
 
 fn tenants(fields: &mut Fields<'_>, compared: Option<&[String]>, verifier: Option<&str>) -> Option<Tenants> {

@@ -3,6 +3,8 @@
 use crate::ordered::IntoOrdered as _;
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{Context, RESERVE};
@@ -115,6 +117,14 @@ impl<W: World> Context<'_, W> {
         }
     }
 
+    /// Returns how long a query may take that may take longer than others: what people have configured to be run on staging.
+    pub(super) fn longest(&self, run: &Run, query: &Query) -> Option<Duration> {
+        /// For the answer to come back after PostgreSQL has given up.
+        const BACK: Duration = Duration::from_secs(15);
+        let pair = self.config.pair(run.checkpoint.pair.as_str()).filter(|_| query.purpose == Purpose::AfterRestore)?;
+        Some(pair.verification.after_restore.as_ref()?.timeout + BACK)
+    }
+
     async fn query(&self, run: &Run, query: &Query) -> Result<Vec<Rows>, SqlError> {
         let seen = &run.seen;
         let verifying = self.config.pair(run.checkpoint.pair.as_str()).map_or(&query.role, |pair| &pair.role);
@@ -123,7 +133,10 @@ impl<W: World> Context<'_, W> {
         let displaced = if let Purpose::GivePassword(displaced) = &query.purpose { Some(displaced) } else { None };
         let old = displaced.and_then(|displaced| seen.password(displaced, &query.role, verifying));
         let secret = old.as_ref().map(|old| (SECRET_AT, old));
-        let request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);
+        let mut request = query.batch.encode(&login, self.config.sql_url.as_deref(), secret);
+        if let Some(longest) = self.longest(run, query) {
+            request.timeout = longest;
+        }
         let result = query.batch.decode(&login, self.world.send(request).await);
         if let Err(error) = &result {
             self.log(Level::Warn, "query failed", &[("error", error.to_string())]);

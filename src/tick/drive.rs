@@ -18,7 +18,7 @@ use crate::config::{Pair, secret};
 use crate::port::{Clock as _, Level, Store as _, World};
 use crate::record;
 use crate::sync::checkpoint::{Checkpoint, Ending, RunStatus};
-use crate::sync::machine::{self, Conclusion, Decision, Run};
+use crate::sync::machine::{self, Action, Conclusion, Decision, Run};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{ACTIONS_PER_TICK, TICKS_WITHOUT_PROGRESS};
 use crate::time::{Timestamp, after, between, render};
@@ -234,6 +234,14 @@ impl<W: World> Context<'_, W> {
                 Decision::Act(action) => {
                     if now >= self.wall || !self.has_room(act::cost(&action, self.channel_count(), run.checkpoint.is_manual)) {
                         return Pause::Spent("the budget of this invocation is spent");
+                    }
+                    if let Action::Query(query) = &action
+                        && let Some(longest) = self.longest(run, query)
+                        && self.has_room(2)
+                    {
+                        // No other tick takes the run up while PostgreSQL is at it, also beyond the time of this one.
+                        run.checkpoint.driven_until = Some(self.wall.max(after(now, longest)));
+                        (driving.saved_at, _) = self.save_after(driving.saved_at, &run.checkpoint).await;
                     }
                     let outcome = self.act(pair, run, &action, &mut driving.saved_at).await;
                     if machine::apply(run, &action, outcome, pair, self.world.now()).is_err() {

@@ -1,5 +1,7 @@
 //! Tenants seen as the application sees them, and what is run on staging once in a run, on real PostgreSQL.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use firstlight::config::{AfterRestore, Policy, Tenants};
 use firstlight::sync::machine::after_restore_batch;
@@ -126,7 +128,11 @@ fn what_is_run_on_staging_is_run_once_in_a_run_and_all_of_it_or_nothing() -> Res
     let password = owner(&emulator)?;
     let names = || emulator.sql(&emulator.staging, &["select name from users order by id"]);
     let name = |text: &str| vec![Some(text.to_owned())];
-    let settings = |sql: &[&str]| AfterRestore { database: None, sql: sql.iter().map(|sql| (*sql).to_owned()).collect() };
+    let settings = |sql: &[&str]| AfterRestore {
+        database: None,
+        sql: sql.iter().map(|sql| (*sql).to_owned()).collect(),
+        timeout: Duration::from_mins(5),
+    };
     let add = settings(&["update users set name = name || '+' where id = 1; update users set name = name || '-' where id = 2", "select 1"]);
     for _ in 0..3 {
         send(&emulator, "neondb_owner", &password, &after_restore_batch(&add, &"br-first-backup-a5e59rrb".into()))?;

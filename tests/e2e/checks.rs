@@ -6,7 +6,7 @@ use harness::sink::APP_SECRET;
 use harness::stack::Stack;
 use serde_json::{Value, json};
 
-use crate::sync::SEED;
+use crate::sync::{SEED, options};
 
 /// Tables of two organizations, guarded by row-level security, and an orphan that production has had for years.
 const ORGANIZATIONS: &str = "\
@@ -209,5 +209,48 @@ fn people_with_access_are_listed_and_a_new_one_is_told() -> Result<()> {
 
     let expected = "2 people have access to the project; new: eve@example.com";
     assert_eq!(told(&report, "people with access"), (json!("warned"), expected.to_owned()));
+    Ok(())
+}
+
+/// Case 17: masks of millions of rows take minutes; together they have the time that is configured.
+#[test]
+fn what_is_run_after_the_restore_has_minutes_and_not_two() -> Result<()> {
+    let stack = Stack::start_with(&options(), &|settings, _, _| {
+        let sql = ["select pg_sleep(45)", "select pg_sleep(45)", "select pg_sleep(45)", "update users set name = 'masked'"];
+        settings["pairs"][0]["verification"] = json!({"after_restore": {"sql": sql, "timeout_min": 4}});
+    })?;
+
+    let report = stack.run_to_end(3)?;
+
+    assert_eq!(report["status"], "succeeded", "{report:#}");
+    let masked = stack.emulator.sql(&stack.emulator.staging, &["select count(*) from users where name <> 'masked'"])?;
+    assert_eq!(masked[0][0].as_deref(), Some("0"));
+    Ok(())
+}
+
+/// Case 17: the statement that was refused is named, and people hear that staging holds real data.
+#[test]
+fn a_mask_that_is_refused_is_told_by_its_number_with_what_staging_holds_now() -> Result<()> {
+    let cases = [
+        ("select 1 / 0", "22012", "statement 2 of 3: division by zero"),
+        ("select pg_sleep(90)", "57014", "statement 2 of 3: canceling statement due to statement timeout"),
+    ];
+    for (bad, state, told) in cases {
+        let stack = Stack::start_with(&options(), &|settings, _, _| {
+            let sql = ["update users set name = 'masked'", bad, "select 1"];
+            settings["pairs"][0]["verification"] = json!({"after_restore": {"sql": sql, "timeout_min": 1}});
+        })?;
+
+        let report = stack.run_to_end(2)?;
+
+        assert_eq!((&report["status"], &report["step"]), (&json!("failed"), &json!("verify_staging")), "{report:#}");
+        let reason = report["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(state) && reason.contains(told), "{reason}");
+        assert!(reason.contains("staging holds production's data as it is"), "{reason}");
+        let text = stack.sink.taken("/webhook")[0].body["data"]["text"].as_str().unwrap_or_default().to_owned();
+        assert!(text.contains("staging holds production's data as it is"), "{text}");
+        let masked = stack.emulator.sql(&stack.emulator.staging, &["select count(*) from users where name = 'masked'"])?;
+        assert_eq!(masked[0][0].as_deref(), Some("0"), "nothing of it holds");
+    }
     Ok(())
 }

@@ -18,13 +18,18 @@ const ATTEMPTS: u32 = 3;
 ///
 /// The marker is made first: a second tick waits for it, instead of running everything beside the first. The configured statements see the path of
 /// the database from the first to the last; nothing of ours is resolved after that.
-const RUN_ONCE: &str = "do $firstlight$ declare marker text := current_setting('firstlight.marker'); statements text[]; statement text; begin \
+const RUN_ONCE: &str = "do $firstlight$ declare marker text := current_setting('firstlight.marker'); statements text[]; number int := 0; begin \
     if exists (select from pg_namespace where nspname = marker and nspowner = (select oid from pg_roles where rolname = current_user)) \
     then return; end if; \
     execute format('create schema %I', marker); \
     statements := array(select value from json_array_elements_text(current_setting('firstlight.sql')::json)); \
+    begin \
     perform set_config('search_path', null, true); \
-    foreach statement in array statements loop execute statement; end loop; end $firstlight$";
+    while number operator(pg_catalog.<) pg_catalog.cardinality(statements) loop \
+    number := number operator(pg_catalog.+) 1; execute statements[number]; end loop; \
+    exception when query_canceled or others then \
+    raise exception using errcode = sqlstate, message = format('statement %s of %s: %s', number, cardinality(statements), sqlerrm); \
+    end; end $firstlight$";
 
 /// Decides the next action, or returns `Ok` when everything was done.
 pub(super) fn next(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
@@ -64,7 +69,13 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
 pub fn after_restore_batch(settings: &AfterRestore, backup: &BranchId) -> Batch {
     let sql = serde_json::Value::from(settings.sql.clone()).to_string();
     let statements = vec![
-        ("select set_config('lock_timeout', '10s', true)".to_owned(), Vec::new()),
+        (
+            format!(
+                "select set_config('lock_timeout', '10s', true), set_config('statement_timeout', '{}s', true)",
+                settings.timeout.as_secs()
+            ),
+            Vec::new(),
+        ),
         (
             "select length(set_config('firstlight.sql', $1, true) || set_config('firstlight.marker', $2, true)) > 0".to_owned(),
             vec![sql, marker(backup)],
@@ -138,15 +149,18 @@ pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlErr
     // Source: PostgreSQL, appendix A, 23505 `unique_violation`, 42P06 `duplicate_schema`.
     let is_overtaken = matches!(error, SqlError::Answered { sqlstate, .. } if matches!(sqlstate.as_str(), "23505" | "42P06"));
     // What took too long takes as long again, and holds its locks meanwhile.
-    let is_limited = is_overtaken || error.is_timeout();
+    let took_too_long = error.is_timeout() && matches!(error, SqlError::Answered { .. });
+    let is_limited = is_overtaken || error.is_timeout() || error.may_be_about_an_object();
     run.checkpoint.refusals += 1;
-    if (error.is_passing() || is_overtaken) && !(is_limited && run.checkpoint.refusals >= ATTEMPTS) {
+    if !took_too_long && (error.is_passing() || is_overtaken) && !(is_limited && run.checkpoint.refusals >= ATTEMPTS) {
         // Staging may be another run's by the next attempt, and somebody may have cancelled this one.
         run.seen.forget();
         run.seen.orders = None;
         return true;
     }
-    let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Failed, error.to_string());
+    // Whoever opens staging now has to know: masks were not put on.
+    let detail = format!("{error}; nothing of it was done, so that staging holds production's data as it is");
+    let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Failed, detail);
     run.checkpoint.checks.push(check);
     run.checkpoint.is_prepared = true;
     false
