@@ -2,30 +2,36 @@
 //!
 //! Invariants: nothing here deletes; what is shown is what the next run would do, as far as it can be known now.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 use super::{ApiRequest, ApiResponse, Asked, Problem, body, reason_and_end, unavailable};
 use crate::config::{KeepRules, Rule, secret};
 use crate::id::{BranchName, RunId};
 use crate::neon::wire::{BranchList, Endpoint, Owner, Snapshot};
 use crate::neon::{Api, Call, Reply};
+use crate::ordered::IntoOrdered as _;
 use crate::port::{Method, World};
 use crate::record;
-use crate::sync::machine::{is_our_backup, run_of_backup};
-use crate::sync::retention::{self, Entry, Forecast, Inventory, Kind, Known, Pin, Records, Room};
+use crate::sync::checkpoint::Checkpoint;
+use crate::sync::machine::{recall, run_of_backup, run_of_slug};
+use crate::sync::retention::{self, After, Entry, Forecast, Inventory, Kind, Known, Pin, Records, Room, is_our_snapshot, marked_run};
 use crate::time::render;
 
 impl<W: World> Asked<'_, W> {
     /// Shows every backup and every branch with a name like ours, each with the reasons to stay or to go.
     pub(super) async fn list(&self) -> Result<ApiResponse, Problem> {
         let branches = self.branches().await?;
+        let endpoints = self.endpoints().await?;
         let records = self.records(&branches).await?;
         let snapshots = self.snapshots(&self.pair.keep, &records).await?;
-        let inventory = Inventory { branches: &branches, endpoints: &[], snapshots: &snapshots, records: &records, is_short: false };
+        let inventory = Inventory { branches: &branches, endpoints: &endpoints, snapshots: &snapshots, records: &records };
         let plan = retention::plan(&inventory, self.pair, &self.pair.keep, None, self.world.now());
         let is_backup = |entry: &&Entry| matches!(entry.kind, Kind::Backup(_) | Kind::Snapshot(_));
         let (backups, others): (Vec<&Entry>, Vec<&Entry>) = plan.entries.iter().partition(is_backup);
-        let shown = |entries: &[&Entry]| entries.iter().map(|entry| self.shown(entry, &records)).collect::<Vec<Value>>();
+        let marked = self.marked(&branches);
+        let shown = |entries: &[&Entry]| entries.iter().map(|entry| self.shown(entry, &records, &marked)).collect::<Vec<Value>>();
         let value = json!({
             "pair": self.pair.name, "rules": rules(&self.pair.keep), "backups": shown(&backups), "others": shown(&others),
         });
@@ -48,12 +54,13 @@ impl<W: World> Asked<'_, W> {
         let endpoints = self.endpoints().await?;
         let records = self.records(&branches).await?;
         let snapshots = self.snapshots(&asked, &records).await?;
-        let inventory = Inventory { branches: &branches, endpoints: &endpoints, snapshots: &snapshots, records: &records, is_short: false };
+        let inventory = Inventory { branches: &branches, endpoints: &endpoints, snapshots: &snapshots, records: &records };
         let plan = retention::plan(&inventory, self.pair, &asked, None, self.world.now());
         let endpoints = plan.entries.iter().filter(|entry| entry.kind == Kind::Endpoint && !entry.is_kept);
-        let delete: Vec<Value> =
-            endpoints.chain(plan.branches()).chain(plan.snapshots()).map(|entry| self.shown(entry, &records)).collect();
-        let keep: Vec<Value> = plan.entries.iter().filter(|entry| entry.is_kept).map(|entry| self.shown(entry, &records)).collect();
+        let marked = self.marked(&branches);
+        let shown = |entry: &Entry| self.shown(entry, &records, &marked);
+        let delete: Vec<Value> = endpoints.chain(plan.branches()).chain(plan.snapshots()).map(shown).collect();
+        let keep: Vec<Value> = plan.entries.iter().filter(|entry| entry.is_kept).map(shown).collect();
         let room = self.room(&inventory, &asked).await?;
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "rules": rules(&asked), "delete": delete, "keep": keep, "room": room})))
     }
@@ -71,14 +78,23 @@ impl<W: World> Asked<'_, W> {
         let warnings = retention::limits(asked, &project, inventory.branches, &schedule);
         let Some(limit) = owner.and_then(Owner::limit) else { return Ok(json!({"limit": null, "warnings": warnings})) };
         let room = Room { branches: limit, snapshots: owner.and_then(Owner::snapshot_limit) };
-        let forecast = retention::forecast(inventory, self.pair, asked, room, self.world.now());
+        let forecast = retention::forecast(inventory, self.pair, asked, room, None, self.world.now());
         let warnings: Vec<String> = warnings.into_iter().chain(forecast.warnings()).collect();
         let snapshots = forecast.snapshots.as_ref().map(|stock| {
             json!({"snapshots": inventory.snapshots.len(), "limit": stock.limit, "most": stock.most, "blocked_on": stock.blocked_on})
         });
+        let after = |after: &After| {
+            let (short, blocked) = (after.short.as_ref(), after.blocked.as_ref());
+            let value = json!({
+                "short_on": short.map(|short| short.on), "gives_way": short.map(|short| &short.gives_way), "blocked_on": blocked.map(|blocked| blocked.on),
+            });
+            (after.first.as_str().to_owned(), value)
+        };
+        let after: Map<String, Value> = forecast.after.iter().map(after).collect();
         Ok(json!({
             "branches": inventory.branches.branches.len(), "limit": limit, "most": forecast.most, "most_on": forecast.most_on,
-            "blocked_on": forecast.blocked_on, "snapshots": snapshots, "storage": self.storage(inventory, &forecast, owner), "warnings": warnings,
+            "short_on": forecast.short.as_ref().map(|short| short.on), "gives_way": forecast.short.as_ref().map(|short| &short.gives_way),
+            "blocked_on": forecast.blocked.as_ref().map(|blocked| blocked.on), "after": after, "snapshots": snapshots, "storage": self.storage(inventory, &forecast, owner), "warnings": warnings,
         }))
     }
 
@@ -96,20 +112,25 @@ impl<W: World> Asked<'_, W> {
 
     /// Pins a backup, or releases it. Pinning again replaces reason and end; releasing what is not pinned is no error.
     pub(super) async fn pin(&self, name: &str, request: &ApiRequest) -> Result<ApiResponse, Problem> {
-        let run = run_of_backup(self.pair, &BranchName::from(name)).ok_or_else(|| {
+        let is_release = request.method == Method::Delete;
+        let now = self.world.now();
+        let asked = if is_release { None } else { Some(reason_and_end(&body(request, &["reason", "until"])?, now)?) };
+        let by_name = run_of_backup(self.pair, &BranchName::from(name));
+        // A backup that is gone has lost nothing by its pin, so that is released without a look.
+        let found = if by_name.is_some() && is_release { None } else { self.backup(&BranchName::from(name)).await? };
+        let Some(run) = by_name.clone().or_else(|| found.as_ref().map(|(run, _)| run.clone())) else {
             let name: String = name.chars().take(60).collect();
             let prefix = &self.pair.backup_prefix;
-            Problem::new(404, "There is no such backup")
-                .with_detail(format!("{name:?}: a backup is named {prefix}-20261121 or {prefix}-20261121T143000Z"))
-        })?;
+            let detail =
+                format!("{name:?}: a backup is named {prefix}-20261121 or {prefix}-20261121T143000Z, or was made under such a name");
+            return Err(Problem::new(404, "There is no such backup").with_detail(detail));
+        };
         let key = record::pin_key(&self.pair.name, &run);
-        if request.method == Method::Delete {
+        let Some((reason, until)) = asked else {
             self.world.remove(&key).await.map_err(|error| unavailable(&error.into()))?;
             return Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "backup": name, "pin": null})));
-        }
-        let now = self.world.now();
-        let (reason, until) = reason_and_end(&body(request, &["reason", "until"])?, now)?;
-        let Some(id) = self.backup(&BranchName::from(name), &run).await? else {
+        };
+        let Some((_, id)) = found.filter(|(found, _)| *found == run) else {
             let detail = format!("{name} is no backup of pair {}; GET /backups lists them", self.pair.name);
             return Err(Problem::new(404, "There is no such backup").with_detail(detail));
         };
@@ -122,19 +143,24 @@ impl<W: World> Asked<'_, W> {
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "backup": name, "pin": shown})))
     }
 
-    /// Returns the id of a backup: of its branch, else of its snapshot.
-    async fn backup(&self, name: &BranchName, run: &RunId) -> Result<Option<String>, Problem> {
+    /// Returns the run and the id of a backup that has a name now: of its branch, else of its snapshot. Somebody may have renamed it, or another prefix been configured.
+    async fn backup(&self, name: &BranchName) -> Result<Option<(RunId, String)>, Problem> {
         let branches = self.branches().await?;
-        if let Some(branch) = branches.by_name(name).filter(|branch| is_our_backup(self.pair, &branches, branch)) {
-            return Ok(Some(branch.id.to_string()));
+        if let Some((run, branch)) = branches.by_name(name).and_then(|branch| Some((marked_run(self.pair, &branches, branch)?, branch))) {
+            return Ok(Some((run, branch.id.to_string())));
         }
         let records = self.records(&branches).await?;
         let snapshots = self.snapshots(&self.pair.keep, &records).await?;
-        let found = snapshots.iter().find(|snapshot| retention::is_our_snapshot(self.pair, &branches, &records, snapshot, run));
-        Ok(found.map(|snapshot| snapshot.id.to_string()))
+        let found = snapshots.iter().filter(|snapshot| snapshot.name == *name).find_map(|snapshot| {
+            let of_slug = snapshot.slug.as_deref().and_then(|slug| run_of_slug(self.pair, slug));
+            let named = || run_of_backup(self.pair, name).filter(|run| is_our_snapshot(self.pair, &branches, &records, snapshot, run));
+            Some((of_slug.or_else(named)?, snapshot.id.to_string()))
+        });
+        Ok(found)
     }
 
-    fn shown(&self, entry: &Entry, records: &Records) -> Value {
+    /// Shows an entry. `renamed` are the runs of backups that have another name now, by their ids.
+    fn shown(&self, entry: &Entry, records: &Records, renamed: &BTreeMap<String, RunId>) -> Value {
         let kind = match entry.kind {
             Kind::Backup(_) => "backup",
             Kind::Displaced => "displaced",
@@ -153,12 +179,17 @@ impl<W: World> Asked<'_, W> {
                 Some(Known::Unverified) => "unverified",
                 None => "unknown",
             });
-            let run: Option<RunId> = run_of_backup(self.pair, &BranchName::from(entry.name.as_str()));
+            let run = run_of_backup(self.pair, &BranchName::from(entry.name.as_str())).or_else(|| renamed.get(&entry.id).cloned());
             if let Some(pin) = run.and_then(|run| records.pins.get(&run)) {
                 value["pin"] = json!({"reason": pin.reason, "until": pin.until.map(render)});
             }
         }
         value
+    }
+
+    /// Returns the runs of branches that are marked as backups of this pair, by their ids.
+    fn marked(&self, branches: &BranchList) -> BTreeMap<String, RunId> {
+        branches.branches.iter().filter_map(|branch| Some((branch.id.to_string(), marked_run(self.pair, branches, branch)?))).into_map()
     }
 
     async fn branches(&self) -> Result<BranchList, Problem> {
@@ -184,6 +215,13 @@ impl<W: World> Asked<'_, W> {
     async fn records(&self, branches: &BranchList) -> Result<Records, Problem> {
         let fail = |error: crate::port::StoreFailure| unavailable(&error.into());
         let mut records = record::backups(self.world, &self.pair.name).await.map_err(fail)?;
+        let key = record::checkpoint_key(&self.pair.name);
+        let found = self.world.read(std::slice::from_ref(&key)).await.map_err(fail)?;
+        // One that cannot be read remembers nothing: what it would have known is kept.
+        let last: Option<Checkpoint> = found.get(&key).and_then(Option::as_ref).and_then(|text| record::decode(&key, text).ok());
+        if let Some(last) = &last {
+            recall(&mut records, last);
+        }
         let unknown = retention::unknown(self.pair, branches, &records);
         if !unknown.is_empty() {
             records.known.extend(record::endings(self.world, &self.pair.name, &unknown).await.map_err(fail)?);

@@ -261,11 +261,11 @@ fn with_backups(days: i64, verified: i64) -> Memory {
 }
 
 #[test]
-fn a_hundred_branches_are_listed_with_their_reasons_in_three_requests() {
+fn a_hundred_branches_are_listed_with_their_reasons_in_five_requests() {
     let memory = with_backups(98, 90);
     memory.values.borrow_mut().insert("result/hub/20260817".to_owned(), r#"{"run":"20260817","backup":{"is_verified":false}}"#.to_owned());
     let (status, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
-    assert_eq!((status, memory.asked.get()), (200, 3), "{body}");
+    assert_eq!((status, memory.asked.get()), (200, 5), "branches, endpoints, what is on record and remembered, how runs ended");
     let backups = body["backups"].as_array().expect("a list");
     let told = |name: &str| {
         let backup = backups.iter().find(|backup| backup["name"] == name).expect("it is listed");
@@ -288,7 +288,13 @@ fn the_plan_is_shown_by_other_rules_and_a_rule_that_makes_no_sense_is_refused_by
     assert_eq!(names(&plan("").1), expected(&[14, 13, 12, 11, 10]));
     assert_eq!((&plan("").1["room"]["limit"], &plan("").1["room"]["blocked_on"]), (&json!(25), &Value::Null));
     let warning = plan("?keep_daily=60").1["room"]["warnings"][0].as_str().unwrap_or_default().to_owned();
-    assert!(warning.contains("there will be no room for a backup: the project may have 25 branches; lower keep_daily"), "{warning}");
+    assert!(
+        warning.contains("no room for all that the rules keep: the project may have 25 branches, and backup-20261110 will give way to"),
+        "{warning}"
+    );
+    assert!(warning.contains("that day's backup; lower keep_daily"), "{warning}");
+    let after = &plan("").1["room"]["after"];
+    assert_eq!((&after["failed_run"]["gives_way"], &after["manual_run"]["blocked_on"]), (&Value::Null, &Value::Null));
     let (_, weekly, _) = plan("?keep_weekly=1&keep_at_least=9");
     assert_eq!((names(&weekly), &weekly["rules"]["keep_last"]), (expected(&[12, 11, 10]), &Value::Null));
     for (query, expected) in [
@@ -352,7 +358,7 @@ fn snapshots_are_listed_with_what_is_known_of_them_and_their_price_is_told() {
     }
     memory.asked.set(0);
     let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
-    assert_eq!(memory.asked.get(), 3);
+    assert_eq!(memory.asked.get(), 5);
     let told = |name: &str| {
         let found =
             body["backups"].as_array().and_then(|all| all.iter().find(|entry| entry["kind"] == "snapshot" && entry["name"] == name));

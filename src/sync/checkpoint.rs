@@ -20,7 +20,7 @@ pub use self::history::{History, Pace};
 pub use self::prune::Prune;
 pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
 use crate::config::{LONGEST_WALL_BUDGET, NoticeKind};
-use crate::id::{BranchId, BranchName, DatabaseName, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
+use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
 use crate::sync::retry::LONGEST_WAIT;
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint, Probe};
@@ -227,6 +227,9 @@ pub struct Backup {
     pub is_ready: bool,
     /// Whether this run has read it without objection.
     pub is_verified: bool,
+    /// The endpoints that this run has made on it; missing where the reply was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<BTreeSet<EndpointId>>,
 }
 
 /// A restore of staging.

@@ -39,6 +39,7 @@ pub use self::names::{RESTORE_TEST, backup_name, is_marked, is_our_backup, run_o
 use self::names::{displaced_stem, free_name, renamed_backup};
 pub use self::passwords::SECRET_AT;
 pub use self::prepare::after_restore_batch;
+pub use self::prune::recall;
 pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};

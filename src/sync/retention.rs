@@ -3,10 +3,10 @@
 //! In: every branch and endpoint, what is on record of backups, the keep rules, `now`. Out: a [`PrunePlan`] that gives everything of
 //! ours a reason to stay or to go.
 //!
-//! Invariants: only what is ours by name *and* by annotation, record or place in the tree ever goes; the newest `keep_at_least` verified backups never do, nor
-//! does anything of a run younger than 24 hours; only verified backups count towards a rule; a backup of which nothing is on record, because the store lost it,
-//! is treated as if it were verified where that keeps it, and as if it were not where that keeps another; children go before their parents; a backup that only a
-//! rule of the snapshot tier keeps stays a branch while there is no verified snapshot of its time, until a run needs the room.
+//! Invariants: only what is ours by name *and* by annotation, record or place in the tree ever goes; the newest `keep_at_least` verified backups never do; only
+//! verified backups count towards a rule; a backup of which nothing is on record, because the store lost it,
+//! is treated as if it were verified where that keeps it, and as if it were not where that keeps another; children go before their parents. After its verdict a
+//! run deletes what no rule keeps and is older than 24 hours. Before its backup it deletes more where it finds no room, in the order that `room` states.
 //!
 //! Nothing here deletes; `sync::machine` turns the plan into calls.
 
@@ -16,37 +16,35 @@ mod limits;
 mod order;
 mod ours;
 mod price;
+mod room;
 mod rules;
 
 use crate::ordered::{self, IntoOrdered as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use self::forecast::{Forecast, Room, always_has_room, forecast};
+pub use self::forecast::{After, Forecast, Room, always_has_room, forecast};
 pub use self::limits::limits;
 use self::order::Tree;
-pub use self::ours::is_our_snapshot;
-use self::ours::{is_our_displaced, is_our_endpoint};
+use self::ours::{is_displaced_of_another, is_our_displaced, is_our_endpoint};
+pub use self::ours::{is_our_snapshot, marked_run};
 pub use self::price::{Storage, size_of_production, storage};
+use self::room::Firm;
+pub use self::room::{Hold, shortage};
 use crate::config::{KeepRules, Pair};
-use crate::id::{BranchId, EndpointId, Lsn, RunId, SnapshotId};
+use crate::id::{BranchId, BranchName, EndpointId, Lsn, RunId, SnapshotId};
 use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
-use crate::sync::machine::{RESTORE_TEST, is_our_backup, run_of_backup, run_of_test};
+use crate::sync::machine::{RESTORE_TEST, is_our_backup, run_of_backup, run_of_slug, run_of_test};
 use crate::time::{Timestamp, between};
 
-/// Nothing of a run younger than this is deleted.
+/// Nothing of a run younger than this is deleted, unless a run finds no room.
 ///
-/// Source: design §4: "a zombie request is assumed to live an hour at most"; a day leaves room for a run that was started again.
+/// A day leaves time to look at what staging held before a run that somebody has started again.
 const YOUNG: Duration = Duration::from_hours(24);
 
-/// An endpoint that was made this soon after its backup was made by us.
+/// An endpoint that was made this soon after its backup was made in the same call, where nothing is remembered of what its run has made.
 ///
-/// A manual run is given up after two hours; until then it may have had to make the endpoint anew.
-const ENDPOINT_OF_RUN: Duration = Duration::from_hours(2);
-
-/// A read-write endpoint that was made this soon after its backup was made in the same call.
-///
-/// Neon writes both times with seconds, one after the other.
+/// Neon writes both times with seconds, one after the other. An endpoint that was made later may be somebody's.
 const ENDPOINT_OF_CALL: Duration = Duration::from_secs(5);
 
 /// Results that are read because nothing else is on record of a backup. A result is large, and reading it is CPU.
@@ -68,8 +66,6 @@ pub struct Inventory<'a> {
     pub snapshots: &'a [Snapshot],
     /// What is on record.
     pub records: &'a Records,
-    /// Whether a run needs room: what stays a branch only because it has no snapshot then goes.
-    pub is_short: bool,
 }
 
 /// What is on record of a pair's backups, by their runs.
@@ -81,6 +77,12 @@ pub struct Records {
     pub pins: BTreeMap<RunId, Pin>,
     /// What is known of their snapshots.
     pub snapshots: BTreeMap<RunId, SnapshotRecord>,
+    /// Manual runs of which it is not known that they have ended.
+    pub unfinished: BTreeSet<RunId>,
+    /// The endpoints that runs have made on their backups; nothing of a run of which that is not known.
+    pub endpoints: BTreeMap<RunId, BTreeSet<EndpointId>>,
+    /// Names that staging had.
+    pub staging_names: Vec<BranchName>,
 }
 
 /// What is on record of a backup's snapshot.
@@ -133,6 +135,16 @@ pub enum Kind {
     Orphan,
 }
 
+impl Kind {
+    /// Returns whether it takes the place of a branch.
+    pub fn is_branch(self) -> bool {
+        match self {
+            Self::Backup(_) | Self::Displaced | Self::Check | Self::RestoreTest | Self::Orphan => true,
+            Self::Snapshot(_) | Self::Endpoint => false,
+        }
+    }
+}
+
 /// Something of ours, or with a name like ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -157,8 +169,10 @@ pub struct PrunePlan {
     pub entries: Vec<Entry>,
     /// The branches that go, in the order of deletion: places in `entries`.
     pub order: Vec<usize>,
-    /// Of those, the ones that go only because a run needs room.
-    pub last_resort: BTreeSet<usize>,
+    /// The branches that may go where a run finds no room, the first to go first, with what holds each: places in `entries`.
+    pub room: Vec<(usize, Hold)>,
+    /// The others, with what holds each.
+    pub firm: Vec<(usize, Firm)>,
     /// Whether the backup of the run that asks is to be kept by a snapshot, and there is none yet.
     pub wants_snapshot: bool,
 }
@@ -174,10 +188,9 @@ impl PrunePlan {
         self.order.iter().filter_map(|index| self.entries.get(*index))
     }
 
-    /// Returns the branches that go, where no more is to go than a run needs room: what goes only for that comes last, the oldest first.
-    pub fn branches_for_room(&self) -> impl Iterator<Item = &Entry> {
-        let (anyway, last): (Vec<usize>, Vec<usize>) = self.order.iter().partition(|index| !self.last_resort.contains(index));
-        anyway.into_iter().chain(last.into_iter().rev()).filter_map(|index| self.entries.get(index))
+    /// Returns the branches that may go where a run finds no room, the first to go first, with what holds each. No more of them go than it needs.
+    pub fn branches_for_room(&self) -> impl Iterator<Item = (&Entry, Hold)> {
+        self.room.iter().filter_map(|(index, hold)| Some((self.entries.get(*index)?, *hold)))
     }
 
     /// Returns the snapshots that go, newest first.
@@ -206,9 +219,15 @@ pub fn unknown(pair: &Pair, branches: &BranchList, records: &Records) -> Vec<Run
 pub fn forgotten(inventory: &Inventory<'_>, pair: &Pair, now: Timestamp) -> Vec<RunId> {
     let records = inventory.records;
     let today = pair.zone.date(now);
-    let names =
-        inventory.branches.branches.iter().map(|branch| &branch.name).chain(inventory.snapshots.iter().map(|snapshot| &snapshot.name));
-    let present: BTreeSet<RunId> = names.filter_map(|name| run_of_backup(pair, name)).into_set();
+    let (branches, snapshots) = (inventory.branches, inventory.snapshots);
+    let names = branches.branches.iter().map(|branch| &branch.name).chain(snapshots.iter().map(|snapshot| &snapshot.name));
+    let by_name = names.filter_map(|name| run_of_backup(pair, name));
+    // What somebody has renamed is there, and so is what was made under another prefix: it keeps its pin.
+    let marked = branches.branches.iter().filter_map(|branch| marked_run(pair, branches, branch));
+    let slugs = snapshots.iter().filter_map(|snapshot| run_of_slug(pair, snapshot.slug.as_deref()?));
+    let is_there = |record: &SnapshotRecord| record.id.as_ref().is_some_and(|id| snapshots.iter().any(|snapshot| snapshot.id == *id));
+    let recorded = records.snapshots.iter().filter(|(_, record)| is_there(record)).map(|(run, _)| run.clone());
+    let present: BTreeSet<RunId> = by_name.chain(marked).chain(slugs).chain(recorded).into_set();
     let on_record: BTreeSet<&RunId> = records.known.keys().chain(records.pins.keys()).chain(records.snapshots.keys()).into_set();
     let is_old = |run: &RunId| (today - run.date()).num_days() > FORGOTTEN_AFTER_DAYS;
     on_record.into_iter().filter(|run| !present.contains(*run) && is_old(run)).take(FORGOTTEN_AT_ONCE).cloned().collect()
@@ -225,7 +244,6 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
         judged: Vec::new(),
         snapshots: Vec::new(),
         wants_snapshot: false,
-        waiting: BTreeSet::new(),
         endpoints: BTreeMap::new(),
         backups: BTreeMap::new(),
     };
@@ -239,12 +257,15 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
     judge.keep_what_others_need();
     let tree = Tree::new(&inventory.branches.branches);
     let mut judged_at = vec![None; inventory.branches.branches.len()];
-    let mut goes = vec![false; inventory.branches.branches.len()];
+    let mut holds: Vec<Option<Hold>> = vec![None; inventory.branches.branches.len()];
     for (index, judged) in judge.judged.iter().enumerate() {
         // A branch that is two things by its name goes only where both say so.
         let is_new = judged_at[judged.place].replace(index).is_none();
-        goes[judged.place] = judged.reasons.is_empty() && (is_new || goes[judged.place]);
+        let hold = judged.hold.ok();
+        holds[judged.place] = if is_new { hold } else { holds[judged.place].zip(hold).map(|(first, second)| first.max(second)) };
     }
+    let room = tree.give_way(&holds).into_iter().filter_map(|place| Some((judged_at[place]?, holds[place]?))).collect();
+    let mut goes: Vec<bool> = holds.iter().map(|hold| *hold == Some(Hold::Nothing)).collect();
     for (place, child) in tree.drop_pinned(&mut goes) {
         let child = &inventory.branches.branches[child].name;
         if let Some(judged) = judged_at[place].and_then(|index| judge.judged.get_mut(index)) {
@@ -252,7 +273,7 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
         }
     }
     let order: Vec<usize> = tree.children_first(&goes).into_iter().filter_map(|place| judged_at[place]).collect();
-    let last_resort = order.iter().copied().filter(|index| judge.waiting.contains(&judge.judged[*index].place)).into_set();
+    let firm = judge.judged.iter().enumerate().filter_map(|(index, judged)| Some((index, judged.hold.err()?))).collect();
     let mut entries: Vec<Entry> = judge.judged.iter().map(Judged::entry).collect();
     entries.extend(judge.endpoints());
     entries.append(&mut judge.snapshots);
@@ -267,7 +288,7 @@ pub fn plan(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, run: Opti
             served(inventory.endpoints, branch)
         )],
     }));
-    PrunePlan { entries, order, last_resort, wants_snapshot: judge.wants_snapshot }
+    PrunePlan { entries, order, room, firm, wants_snapshot: judge.wants_snapshot }
 }
 
 /// Tells how many endpoints a branch has, as far as they were listed.
@@ -313,6 +334,8 @@ struct Judged<'a> {
     place: usize,
     kind: Kind,
     reasons: Vec<String>,
+    /// What holds it where a run finds no room.
+    hold: Result<Hold, Firm>,
     /// Why it goes where there is no reason to stay.
     otherwise: &'static str,
 }
@@ -337,8 +360,6 @@ struct Judge<'a> {
     /// The snapshots, with the reasons.
     snapshots: Vec<Entry>,
     wants_snapshot: bool,
-    /// Where Neon lists the backups that stay only until a run needs their place.
-    waiting: BTreeSet<usize>,
     endpoints: BTreeMap<&'a BranchId, Vec<&'a Endpoint>>,
     /// The backups of ours, with their runs.
     backups: BTreeMap<&'a BranchId, (&'a Branch, RunId)>,
@@ -355,39 +376,78 @@ impl<'a> Judge<'a> {
         (between(made_at, self.now) < YOUNG).then(|| "younger than 24 hours".to_owned())
     }
 
-    fn judge(&mut self, (place, branch): Placed<'a>, kind: Kind, mut reasons: Vec<String>, otherwise: &'static str) {
-        if reasons.is_empty() {
-            reasons.extend(self.young(branch.created_at));
+    /// Enters a branch. `hold` is what holds it where there is a reason to stay.
+    fn judge(
+        &mut self,
+        (place, branch): Placed<'a>,
+        kind: Kind,
+        mut reasons: Vec<String>,
+        hold: Result<Hold, Firm>,
+        otherwise: &'static str,
+    ) {
+        let mut hold = if reasons.is_empty() { Ok(Hold::Nothing) } else { hold };
+        if let Some(young) = self.young(branch.created_at).filter(|_| reasons.is_empty()) {
+            reasons.push(young);
+            hold = Ok(Hold::Day);
         }
-        self.judged.push(Judged { branch, place, kind, reasons, otherwise });
+        let is_held = hold.is_ok_and(|hold| hold > Hold::Nothing);
+        if let Some(firm) = self.unsettled(branch).filter(|_| is_held) {
+            hold = Err(firm);
+        }
+        self.judged.push(Judged { branch, place, kind, reasons, hold, otherwise });
     }
 
-    /// Displaced branches, newest first.
+    /// Returns why a branch does not even give way to a run that finds no room: somebody may still be at work on it.
+    fn unsettled(&self, branch: &Branch) -> Option<Firm> {
+        if between(branch.created_at, self.now) < room::SETTLED {
+            return Some(Firm::Hour);
+        }
+        let others = self.inventory.records.unfinished.iter().filter(|run| self.run != Some(run));
+        let mut begun = others.filter_map(RunId::started_at).filter(|at| between(*at, self.now) < room::UNFINISHED);
+        begun.any(|at| branch.created_at >= at).then_some(Firm::Unfinished)
+    }
+
+    /// Returns the names that staging has or had.
+    fn staging_names(&self) -> BTreeSet<&'a str> {
+        let staging = self.inventory.branches.by_id(&self.pair.staging_branch).map(|staging| &staging.name);
+        staging.into_iter().chain(&self.inventory.records.staging_names).map(BranchName::as_str).into_set()
+    }
+
+    /// Displaced branches, newest first: those that are named after a name that staging has or had.
     fn displaced(&mut self) {
         let branches = self.inventory.branches;
-        let Some(staging) = branches.by_id(&self.pair.staging_branch) else { return };
-        let stem = format!("{}-of-", staging.name);
-        let named = branches.branches.iter().enumerate().filter(|(_, branch)| branch.name.as_str().starts_with(&stem));
-        let (mut ours, foreign): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
-            named.partition(|(_, branch)| is_our_displaced(branches, self.pair, &stem, branch));
+        let stems: Vec<String> = self.staging_names().into_iter().map(|name| format!("{name}-of-")).collect();
+        let is_named = |branch: &Branch| stems.iter().any(|stem| branch.name.as_str().starts_with(stem.as_str()));
+        let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+        for placed in branches.branches.iter().enumerate() {
+            let (_, branch) = placed;
+            if stems.iter().any(|stem| is_our_displaced(branches, self.pair, stem, branch)) {
+                ours.push(placed);
+            } else if is_named(branch) {
+                foreign.push((placed, "foreign: has a displaced branch's name but not its place"));
+            } else if is_displaced_of_another(branches, self.pair, branch) {
+                foreign.push((placed, "foreign: has a displaced branch's place, after a name that staging had not, as far as is known"));
+            }
+        }
         ordered::sort_by(&mut ours, |(_, left), (_, right)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
         for (rank, branch) in ours.into_iter().enumerate() {
             let most = self.rules.displaced;
             let reason = (rank < most as usize).then(|| format!("keep_displaced: number {} of {most}", rank + 1));
-            self.judge(branch, Kind::Displaced, reason.into_iter().collect(), "displaced longer ago than keep_displaced");
+            let reasons = reason.into_iter().collect();
+            self.judge(branch, Kind::Displaced, reasons, Err(Firm::Displaced), "displaced longer ago than keep_displaced");
         }
-        for branch in foreign {
-            self.judge(branch, Kind::Displaced, vec!["foreign: has a displaced branch's name but not its place".to_owned()], "");
+        for (branch, reason) in foreign {
+            self.judge(branch, Kind::Displaced, vec![reason.to_owned()], Err(Firm::Foreign), "");
         }
     }
 
     /// Check branches, which a run needs only itself.
     fn checks(&mut self) {
         let branches = self.inventory.branches;
-        let Some(staging) = branches.by_id(&self.pair.staging_branch) else { return };
-        let stem = format!("{}-check-", staging.name);
+        let names = self.staging_names();
         for (place, branch) in branches.branches.iter().enumerate() {
-            let Some(of) = branch.name.as_str().strip_prefix(&stem).and_then(RunId::decode) else { continue };
+            let Some((name, of)) = branch.name.as_str().rsplit_once("-check-") else { continue };
+            let Some(of) = RunId::decode(of).filter(|_| names.contains(name)) else { continue };
             let is_ours = branches.annotation(&branch.id, "firstlight") == Some(self.pair.name.as_str())
                 && branches.annotation(&branch.id, "run") == Some(of.as_str());
             if !is_ours {
@@ -395,12 +455,14 @@ impl<'a> Judge<'a> {
                     (place, branch),
                     Kind::Check,
                     vec!["foreign: has a check branch's name but was not made by this pair".to_owned()],
+                    Err(Firm::Foreign),
                     "",
                 );
             } else if self.run == Some(&of) {
-                self.judged.push(Judged { branch, place, kind: Kind::Check, reasons: Vec::new(), otherwise: "check branch of this run" });
+                let (kind, hold, otherwise) = (Kind::Check, Ok(Hold::Nothing), "check branch of this run");
+                self.judged.push(Judged { branch, place, kind, reasons: Vec::new(), hold, otherwise });
             } else {
-                self.judge((place, branch), Kind::Check, Vec::new(), "check branch of a run that is over");
+                self.judge((place, branch), Kind::Check, Vec::new(), Ok(Hold::Nothing), "check branch of a run that is over");
             }
         }
     }
@@ -422,26 +484,36 @@ impl<'a> Judge<'a> {
             } else {
                 vec![foreign.to_owned()]
             };
+            let hold = match (is_ours, of_run) {
+                (true, false) => Ok(Hold::Nothing),
+                (true, true) => Err(Firm::OfRun),
+                (false, _) => Err(Firm::Foreign),
+            };
+            let otherwise = "restore test of a run that is over";
             // Not as young as a day: where a run has left it, the next one needs its place.
-            self.judged.push(Judged { branch, place, kind: Kind::RestoreTest, reasons, otherwise: "restore test of a run that is over" });
+            self.judged.push(Judged { branch, place, kind: Kind::RestoreTest, reasons, hold, otherwise });
         }
     }
 
     /// Keeps what Neon or somebody else holds on to.
     fn keep_what_others_need(&mut self) {
         for judged in &mut self.judged {
-            if judged.branch.protected {
-                judged.reasons.push("protected in Neon".to_owned());
-            } else if judged.branch.default {
-                judged.reasons.push("the project's default branch".to_owned());
+            if judged.branch.protected || judged.branch.default {
+                let reason = if judged.branch.protected { "protected in Neon" } else { "the project's default branch" };
+                judged.reasons.push(reason.to_owned());
+                judged.hold = Err(Firm::Protected);
             }
+            let made = self.backups.get(&judged.branch.id).and_then(|(_, of)| self.inventory.records.endpoints.get(of));
             let is_ours = |endpoint: &&&Endpoint| match judged.kind {
-                Kind::Backup(_) => is_our_endpoint(judged.branch, endpoint),
+                Kind::Backup(_) => is_our_endpoint(judged.branch, endpoint, made),
                 Kind::Displaced | Kind::Snapshot(_) => false,
                 Kind::Check | Kind::RestoreTest | Kind::Endpoint | Kind::Orphan => true,
             };
             let foreign = self.endpoints.get(&judged.branch.id).into_iter().flatten().find(|endpoint| !is_ours(endpoint));
-            judged.reasons.extend(foreign.map(|endpoint| format!("has the endpoint {}, which Firstlight did not make", endpoint.id)));
+            if let Some(endpoint) = foreign {
+                judged.reasons.push(format!("has the endpoint {}, which Firstlight did not make", endpoint.id));
+                judged.hold = Err(Firm::Endpoint);
+            }
         }
     }
 
@@ -451,8 +523,9 @@ impl<'a> Judge<'a> {
         for (id, endpoints) in &self.endpoints {
             let Some((branch, of)) = self.backups.get(id) else { continue };
             let is_over = self.run == Some(of) || !self.is_young(branch);
+            let made = self.inventory.records.endpoints.get(of);
             for endpoint in endpoints {
-                let (is_kept, reason) = match (is_our_endpoint(branch, endpoint), is_over) {
+                let (is_kept, reason) = match (is_our_endpoint(branch, endpoint, made), is_over) {
                     (false, _) => (true, "not made by Firstlight"),
                     (true, false) => (true, "its run is younger than 24 hours"),
                     (true, true) => (false, "no run reads it any more"),

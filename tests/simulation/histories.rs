@@ -12,7 +12,7 @@ use firstlight::config::{Config, KeepRules, Pair, Rule, Span, Tier};
 use firstlight::id::{BranchId, RunId};
 use firstlight::neon::wire::{Annotation, Branch, BranchList, Snapshot};
 use firstlight::sync::machine::snapshot_slug;
-use firstlight::sync::retention::{Inventory, Known, Pin, Records, SnapshotRecord, plan};
+use firstlight::sync::retention::{Hold, Inventory, Known, Pin, PrunePlan, Records, SnapshotRecord, plan};
 use firstlight::time::{Timestamp, Zone};
 use serde_json::json;
 
@@ -92,7 +92,7 @@ struct History {
 impl History {
     fn inventory(&self) -> Inventory<'_> {
         let Self { branches, snapshots, records, .. } = self;
-        Inventory { branches, endpoints: &[], snapshots, records, is_short: false }
+        Inventory { branches, endpoints: &[], snapshots, records }
     }
 }
 
@@ -375,7 +375,59 @@ fn judge(history: &History) -> Result<(), String> {
         }
     }
     let ages = deleted.iter().filter_map(|id| history.branches.by_id(id)).map(|branch| branch.created_at);
-    must(ages.is_sorted_by(|left, right| left >= right), "an older backup goes before a newer one")
+    must(ages.is_sorted_by(|left, right| left >= right), "an older backup goes before a newer one")?;
+    judge_room(history, &plan, &deleted)
+}
+
+/// Judges what gives way to a run that finds no room: the second reading of the order that `retention/room.rs` states.
+fn judge_room(history: &History, plan: &PrunePlan, deleted: &[BranchId]) -> Result<(), String> {
+    let order: Vec<(BranchId, Hold)> = plan.branches_for_room().map(|(entry, hold)| (entry.id.as_str().into(), hold)).collect();
+    let gives_way: BTreeSet<&BranchId> = order.iter().map(|(id, _)| id).collect();
+    let fail = |id: &BranchId, what: &str| Err(format!("room: {id} {what} with {:?}", history.rules));
+    if gives_way.len() != order.len() || !order.iter().take(deleted.len()).all(|(id, _)| deleted.contains(id)) {
+        return Err("room: what no rule keeps does not go first, and once".to_owned());
+    }
+    let past: Vec<&Backup> = history.backups.iter().filter(|backup| backup.made_at <= history.now).collect();
+    let newest =
+        past.iter().filter(|backup| backup.branch.is_some()).max_by_key(|backup| (backup.made_at, &backup.run)).map(|backup| &backup.id);
+    let has_child = |id: &BranchId| history.branches.children(id).next().is_some();
+    let mut last: Option<(Hold, Timestamp)> = None;
+    for (id, hold) in &order {
+        let Some(backup) = past.iter().find(|backup| backup.id == *id) else { return fail(id, "is no backup of ours") };
+        let Some(form) = backup.branch else { return fail(id, "is no branch") };
+        let surely_newer =
+            past.iter().filter(|other| other.any(Form::is_sure) && (other.made_at, &other.run) > (backup.made_at, &backup.run)).count();
+        let is_enough = surely_newer >= history.rules.at_least as usize;
+        let expected = match hold {
+            _ if backup.is_pinned || has_child(id) => false,
+            Hold::Nothing => deleted.contains(id),
+            _ if form.made_at + TimeDelta::minutes(65) > history.now => false,
+            Hold::Day => form.made_at + TimeDelta::days(1) > history.now,
+            Hold::Inspection => !form.is_sure() && (form.is_on_record || is_enough) && Some(id) != newest,
+            Hold::Newest => form.is_on_record && !form.is_verified && Some(id) == newest,
+            Hold::Snapshot | Hold::Rule => form.is_possible() && is_enough,
+        };
+        if !expected {
+            return fail(id, &format!("gives way as {hold:?}"));
+        }
+        let (before, made_at) = last.unwrap_or((Hold::Nothing, Timestamp::MIN_UTC));
+        if *hold < before || (*hold == before && before > Hold::Nothing && form.made_at < made_at) {
+            return fail(id, "goes too late");
+        }
+        last = Some((*hold, form.made_at));
+    }
+    // And everything goes that may: nothing that only this reading would let go stays.
+    for backup in past.iter().filter(|backup| backup.branch.is_some() && !gives_way.contains(&backup.id)) {
+        let Some(form) = backup.branch else { continue };
+        let surely =
+            past.iter().filter(|other| other.any(Form::is_sure) && (other.made_at, &other.run) > (backup.made_at, &backup.run)).count();
+        let is_floor = form.is_possible() && surely < history.rules.at_least as usize;
+        let is_settled = form.made_at + TimeDelta::minutes(65) <= history.now;
+        if is_settled && !is_floor && !backup.is_pinned && !has_child(&backup.id) {
+            return fail(&backup.id, "could give way and does not");
+        }
+    }
+    Ok(())
 }
 
 /// What a plan deletes.

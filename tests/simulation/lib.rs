@@ -45,6 +45,7 @@ pub mod plan;
 mod random;
 pub mod receivers;
 mod requests;
+pub mod rows;
 pub mod run;
 pub mod scene;
 pub mod script;

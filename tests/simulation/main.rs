@@ -7,7 +7,7 @@ use simulation::grid::{self, Next, Pairs, Tally};
 use simulation::plan::Plan;
 use simulation::run::{TABLES, TICKS_TO_END};
 use simulation::scene::Scene;
-use simulation::{histories, outcomes, receivers, season};
+use simulation::{histories, outcomes, receivers, rows, season};
 
 const USAGE: &str = "\
 sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds, and histories
@@ -15,6 +15,7 @@ sim --histories N [--seed S]    so many histories of backups, from this one
 sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
 sim --receivers N [--seed S]    so many times five days on which receivers of every kind fail at random
 sim --season DAYS [--seed S]    so many days, one after the other
+sim --rows                      every row of the README's table of plans, with every trouble
 sim --pairs                     every pair of faults
 sim --replay PLAN               one scenario, action by action
 sim --table                     the table fault × step → outcome";
@@ -52,6 +53,8 @@ fn main() -> ExitCode {
         number("--receivers", WEEKS).and_then(|count| Ok(tell_failing_receivers(number("--seed", 0)?, count)))
     } else if has("--exhaustive") {
         Ok(exhaustive())
+    } else if has("--rows") {
+        Ok(live_in_rows())
     } else if has("--pairs") {
         Ok(all_pairs())
     } else if arguments.iter().all(|word| matches!(word.as_str(), "--seconds" | "--seed") || word.parse::<u64>().is_ok()) {
@@ -117,6 +120,7 @@ fn exhaustive() -> bool {
     let is_good = tell("seeds", &seeds, started) && is_good;
     let is_good = judge_histories(0, HISTORIES) && is_good;
     let is_good = tell_failing_receivers(0, WEEKS) && is_good;
+    let is_good = live_in_rows() && is_good;
     (1..=SEASONS).fold(is_good, |is_good, seed| live(seed, SEASON) && is_good)
 }
 
@@ -137,6 +141,30 @@ fn live(seed: u64, days: u64) -> bool {
     ));
     season.violations.iter().take(20).for_each(|violation| print(&format!("  {violation}")));
     season.violations.is_empty()
+}
+
+/// Every row of the README's table, with every trouble.
+fn live_in_rows() -> bool {
+    let (started, scene) = (Instant::now(), Scene::new());
+    let (mut troubles, mut days, mut gave_way, mut violations) = (0, 0, 0, Vec::new());
+    for row in &rows::ROWS {
+        let full = row.fill(&scene);
+        for trouble in rows::troubles() {
+            let lived = full.live(&trouble);
+            (troubles, days, gave_way) = (troubles + 1, days + lived.days, gave_way + lived.gave_way.len());
+            violations.extend(lived.violations.into_iter().map(|violation| format!("{trouble:?}: {violation}")));
+        }
+    }
+    let seconds = started.elapsed().as_millis();
+    print(&format!(
+        "{troubles} troubles in {} rows, {days} days in {}.{} s: {gave_way} branches gave way, {} violations",
+        rows::ROWS.len(),
+        seconds / 1_000,
+        seconds % 1_000 / 100,
+        violations.len()
+    ));
+    violations.iter().take(20).for_each(|violation| print(&format!("  {violation}")));
+    violations.is_empty()
 }
 
 /// Lets receivers of every kind fail at random, so many times for five days.

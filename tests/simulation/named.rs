@@ -7,6 +7,7 @@ mod comparison;
 mod endings;
 mod errors;
 mod fleets;
+mod full;
 mod post;
 mod snapshots;
 mod ticks;

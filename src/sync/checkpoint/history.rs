@@ -1,19 +1,26 @@
-//! What a run remembers of those before it: how long they took, and when one last succeeded.
+//! What a run remembers of those before it: how long they took, when one last succeeded, what they have made that no name in Neon tells.
 //!
 //! Invariants: it travels from checkpoint to checkpoint, so that it costs no read of its own; lost with a checkpoint, it begins again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Checkpoint, Goal, RunStatus};
-use crate::id::RunId;
+use crate::id::{BranchName, EndpointId, RunId};
 use crate::ordered;
 use crate::sync::step::Step;
 use crate::time::{Timestamp, between, millis};
 
 /// Runs whose length is remembered.
 const RUNS: usize = 30;
+
+/// Runs of which the endpoints are remembered: what one of them has left is swept by the next.
+const RUNS_WITH_ENDPOINTS: usize = 14;
+
+/// Names of staging that are remembered.
+const NAMES: usize = 5;
 
 /// Runs that have to be known before anything is concluded from their length.
 const ENOUGH: usize = 3;
@@ -30,6 +37,12 @@ pub struct History {
     /// When that run was started; missing in what earlier versions have written.
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub last_success_started_at: Option<Timestamp>,
+    /// The endpoints that runs have made on their backups; nothing of a run whose replies were lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<RunId, BTreeSet<EndpointId>>,
+    /// The names that staging had, the newest last: what it held before is named after them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staging_names: Vec<BranchName>,
 }
 
 /// How long a run took.
@@ -50,6 +63,7 @@ impl History {
     pub fn after(last: Option<&Checkpoint>) -> Self {
         let Some(last) = last else { return Self::default() };
         let mut history = last.history.clone();
+        history.remember_what_was_made(last);
         let Some(verdict) = last.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded) else { return history };
         if last.goal == Goal::Staging {
             history.last_success_at = history.last_success_at.max(Some(verdict.at));
@@ -66,6 +80,22 @@ impl History {
             history.paces.drain(..surplus);
         }
         history
+    }
+
+    /// Remembers what a run has made.
+    fn remember_what_was_made(&mut self, last: &Checkpoint) {
+        if let Some(made) = last.backup.as_ref().and_then(|backup| backup.endpoints.clone()) {
+            self.endpoints.insert(last.run.clone(), made);
+            while self.endpoints.len() > RUNS_WITH_ENDPOINTS {
+                self.endpoints.pop_first();
+            }
+        }
+        if let Some(name) = last.pins.as_ref().map(|pins| &pins.staging_name) {
+            self.staging_names.retain(|other| other != name);
+            self.staging_names.push(name.clone());
+            let surplus = self.staging_names.len().saturating_sub(NAMES);
+            self.staging_names.drain(..surplus);
+        }
     }
 
     /// Returns whether a run has succeeded that was started at `since` or later: one that only ended after that has copied what was there before it.

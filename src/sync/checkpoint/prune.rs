@@ -30,6 +30,9 @@ pub struct Prune {
     pub skipped: Vec<(String, String)>,
     /// What is kept, with the reason.
     pub kept: Vec<(String, String)>,
+    /// What took the places that the run did not find, and what to do about it; empty where it found them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub shortage: String,
     /// When it was looked again; missing until then.
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub swept_at: Option<Timestamp>,

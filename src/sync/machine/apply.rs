@@ -9,10 +9,11 @@ use crate::config::{Pair, Policy, SmokeTest};
 use crate::id::{OperationId, RunId};
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
+use crate::ordered::IntoOrdered as _;
 use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus};
 use crate::sync::retention::Known;
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::BETWEEN_DELETIONS;
+use crate::sync::step::{ATTEMPTS_PER_STEP, BETWEEN_DELETIONS};
 use crate::sync::verify::{Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, after};
 
@@ -160,7 +161,12 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
         }
         Reply::Operations(operations) => run.seen.operations = Some(operations),
         Reply::Created(branch, endpoints, operations) => created(run, &branch, endpoints, &operations, now),
-        Reply::EndpointCreated(endpoint) => run.seen.endpoints.get_or_insert_default().push(endpoint),
+        Reply::EndpointCreated(endpoint) => {
+            if let Some(backup) = run.checkpoint.backup.as_mut().filter(|backup| backup.id == endpoint.branch_id) {
+                backup.endpoints.get_or_insert_default().insert(endpoint.id.clone());
+            }
+            run.seen.endpoints.get_or_insert_default().push(endpoint);
+        }
         Reply::Restored(_, operations) => {
             let Call::RestoreBranch(call) = call else { return Err(IllegalTransition) };
             let restore = Restore {
@@ -201,17 +207,18 @@ fn ids(operations: &[Operation]) -> Vec<OperationId> {
 /// The backup was made.
 fn created(run: &mut Run, branch: &Branch, endpoints: Vec<Endpoint>, operations: &[Operation], now: Timestamp) {
     let operations = ids(operations);
+    let made = endpoints.iter().map(|endpoint| endpoint.id.clone()).into_set();
     run.seen.forget_all_but_endpoints();
     if let Some(known) = run.seen.endpoints.as_mut() {
         known.extend(endpoints);
     }
-    run.checkpoint.backup = Some(new_backup(branch, now, operations));
+    run.checkpoint.backup = Some(Backup { endpoints: Some(made), ..new_backup(branch, now, operations) });
 }
 
 /// Returns the record of a backup that is being made.
 pub(super) fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Vec<OperationId>) -> Backup {
     let (id, name) = (branch.id.clone(), branch.name.clone());
-    Backup { id, name, lsn: None, accepted_at, operations, is_ready: false, is_verified: false }
+    Backup { id, name, lsn: None, accepted_at, operations, is_ready: false, is_verified: false, endpoints: None }
 }
 
 /// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.
@@ -347,19 +354,26 @@ fn deleted(run: &mut Run, now: Timestamp) {
     }
     match deletion {
         Deletion::Endpoint(id) => run.checkpoint.prune.deleted_endpoints.push(id),
-        Deletion::Branch(_, name) => run.checkpoint.prune.deleted.push(name),
+        Deletion::Branch(_, name, held) => {
+            if let Some(held) = held {
+                run.checkpoint.warn(format!("{name} was deleted to make room for this run; it was kept because of: {held}"));
+            }
+            run.checkpoint.prune.deleted.push(name);
+        }
         Deletion::Snapshot(_, name) => run.checkpoint.prune.deleted_snapshots.push(name),
     }
     run.checkpoint.attempt = 1;
 }
 
-/// A deletion was refused: it is tried a few times while the project is locked, then left for the next run.
+/// A deletion was refused: it is tried a few times while the project is locked, then left for the next run. Before the backup it is tried for longer, because what
+/// goes instead is worth more.
 fn delete_failed(run: &mut Run, error: &NeonError, meaning: Disposition, now: Timestamp) {
-    if meaning != Disposition::Retry && meaning != Disposition::Observe || run.checkpoint.attempt >= LOOKS_AT_THE_END {
+    let most = if run.checkpoint.verdict.is_some() { LOOKS_AT_THE_END } else { ATTEMPTS_PER_STEP };
+    if meaning != Disposition::Retry && meaning != Disposition::Observe || run.checkpoint.attempt >= most {
         let skipped = run.seen.prune_plan.as_mut().and_then(|plan| plan.left.pop());
         let name = match skipped {
             Some(Deletion::Endpoint(id)) => id.to_string(),
-            Some(Deletion::Branch(_, name) | Deletion::Snapshot(_, name)) => name,
+            Some(Deletion::Branch(_, name, _) | Deletion::Snapshot(_, name)) => name,
             None => return,
         };
         run.checkpoint.prune.skipped.push((name, error.to_string()));

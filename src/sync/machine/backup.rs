@@ -64,7 +64,16 @@ mod tests {
         let made = branch("br-a-b-c", "backup-20261121", &pair.production_branch);
         let decision = |state: &str| {
             let (id, name) = (made.id.clone(), made.name.clone());
-            let backup = Backup { id, name, lsn: None, accepted_at: now, operations: Vec::new(), is_ready: false, is_verified: false };
+            let backup = Backup {
+                id,
+                name,
+                lsn: None,
+                accepted_at: now,
+                operations: Vec::new(),
+                is_ready: false,
+                is_verified: false,
+                endpoints: None,
+            };
             let checkpoint = Checkpoint { backup: Some(backup), ..started() };
             let branches = vec![Branch { current_state: state.to_owned(), ..made.clone() }];
             let branches = Some(BranchList { branches, ..BranchList::default() });

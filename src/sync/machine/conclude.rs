@@ -81,6 +81,7 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         Conclusion::Snapshot(progress) => snapshot::conclude(run, progress, pair, now),
         Conclusion::PrunePlanned(plan) => {
             run.checkpoint.prune.kept.clone_from(&plan.kept);
+            run.checkpoint.prune.shortage.clone_from(&plan.shortage);
             run.seen.prune_plan = Some(plan);
         }
         Conclusion::Pruned => pruned(run, now),
@@ -156,9 +157,8 @@ fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
             Some((run, SnapshotRecord { id, lsn: snapshot.lsn, made_at, known: Known::Verified }))
         };
         let records = Records { known, snapshots: snapshots.iter().filter_map(taken).into_map(), ..Records::default() };
-        let inventory = Inventory { branches, endpoints: &[], snapshots, records: &records, is_short: false };
-        let begin = pair.zone.instant(pair.zone.date(now), pair.times.start_at).min(now);
-        ahead = forecast(&inventory, pair, &pair.keep, room, begin).warnings();
+        let inventory = Inventory { branches, endpoints: &[], snapshots, records: &records };
+        ahead = forecast(&inventory, pair, &pair.keep, room, Some(&run.checkpoint.run), now).warnings();
     }
     let left: Vec<String> = orphans(pair, branches).map(|(branch, of)| format!("{} ({of})", branch.name)).collect();
     let left = (!left.is_empty())

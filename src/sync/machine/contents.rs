@@ -410,6 +410,7 @@ mod tests {
             operations: Vec::new(),
             is_ready: true,
             is_verified: false,
+            endpoints: None,
         };
         let checkpoint = Checkpoint { backup: Some(backup), ..checkpoint };
         let seen = Seen { endpoints: Some(Vec::new()), configured_password, ..Seen::default() };

@@ -164,6 +164,7 @@ mod tests {
             operations: Vec::new(),
             is_ready: true,
             is_verified: false,
+            endpoints: None,
         });
         let mut run = Run::new(checkpoint, None);
         run.seen.endpoints = Some(vec![endpoint("ep-b", &backup, "read_only")]);

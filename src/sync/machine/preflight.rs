@@ -178,21 +178,22 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<usize>) -> Op
     if used + wanted <= limit {
         return None;
     }
+    // Neon deletes in its own time; a branch that is still listed is not counted against the run yet.
+    let deleted = view.checkpoint.prune.deleted.iter().filter(|name| branches.by_name(&name.as_str().into()).is_some()).count();
     if !view.checkpoint.prune.made_room {
-        let deleted = view.checkpoint.prune.deleted.len();
         if view.seen.prune_plan.is_some() && used + wanted <= limit + deleted {
             return Some(Decision::Conclude(Conclusion::Pruned));
         }
         return Some(prune::next(view));
     }
-    // Neon deletes in its own time; a branch that is still listed is not counted against the run yet.
-    let is_listed = |name: &String| branches.by_name(&name.as_str().into()).is_some();
-    if view.checkpoint.prune.deleted.iter().any(is_listed) {
+    if deleted > 0 {
         return Some(Decision::Conclude(Conclusion::LookAgain));
     }
+    let prune = &view.checkpoint.prune;
+    let refused: Vec<String> = prune.skipped.iter().map(|(name, why)| format!("{name} could not be deleted: {why}")).collect();
+    let why = refused.into_iter().chain((!prune.shortage.is_empty()).then(|| prune.shortage.clone())).collect::<Vec<_>>().join("; ");
     Some(fail(format!(
-        "make room for {wanted} branches: the project has {used} of {limit}, and no keep rule allows to delete enough; \
-         lower a rule or delete a branch; GET /backups tells why each is kept"
+        "make room for {wanted} branches: the project has {used} of {limit}, and nothing more may give way: {why}; GET /backups tells why each is kept"
     )))
 }
 

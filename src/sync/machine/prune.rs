@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{Action, Conclusion, Decision, View, act, need, snapshot};
 use crate::id::{BranchId, EndpointId, RunId, SnapshotId};
 use crate::neon::Call;
-use crate::sync::retention::{self, Inventory, Known, Records, SnapshotRecord};
+use crate::ordered::IntoOrdered as _;
+use crate::sync::checkpoint::{Checkpoint, History};
+use crate::sync::retention::{self, Entry, Hold, Inventory, Known, Records, SnapshotRecord};
 use crate::time::after;
 
 /// The time after which nobody drives a manual run whose place in the store another run has taken.
@@ -26,6 +28,8 @@ pub struct Plan {
     pub(super) left: Vec<Deletion>,
     /// What is kept, with the reason.
     pub(super) kept: Vec<(String, String)>,
+    /// What takes the places that a run does not find; empty after its verdict.
+    pub(super) shortage: String,
     /// Whether the backup of this run is to be kept by a snapshot.
     pub(super) wants_snapshot: bool,
     /// Runs whose records are not needed any more.
@@ -37,8 +41,8 @@ pub struct Plan {
 pub(super) enum Deletion {
     /// An endpoint of a backup.
     Endpoint(EndpointId),
-    /// A branch, by id and name.
-    Branch(BranchId, String),
+    /// A branch, by id and name, with why it would have been kept if the run had found room.
+    Branch(BranchId, String, Option<String>),
     /// A snapshot, by id and name.
     Snapshot(SnapshotId, String),
 }
@@ -48,7 +52,7 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     let Some(plan) = &view.seen.prune_plan else { return plan(view) };
     match plan.left.last() {
         Some(Deletion::Endpoint(id)) => act(Call::DeleteEndpoint(id.clone())),
-        Some(Deletion::Branch(id, _)) => act(Call::DeleteBranch(id.clone())),
+        Some(Deletion::Branch(id, ..)) => act(Call::DeleteBranch(id.clone())),
         Some(Deletion::Snapshot(id, _)) => act(Call::DeleteSnapshot(id.clone())),
         None if view.checkpoint.verdict.is_some() => {
             need!(snapshot::next(view, plan.wants_snapshot));
@@ -95,22 +99,38 @@ fn plan(view: &View<'_>) -> Decision {
     // Before the backup, room is what it is about; a snapshot takes none of it.
     let is_short = view.checkpoint.verdict.is_none();
     let records = records(view);
-    let inventory = Inventory { branches, endpoints, snapshots, records: &records, is_short };
+    let inventory = Inventory { branches, endpoints, snapshots, records: &records };
     let plan = retention::plan(&inventory, view.pair, &view.pair.keep, Some(&view.checkpoint.run), view.now);
-    let endpoints = plan.endpoints().map(Deletion::Endpoint);
-    let branches = plan.branches_for_room().map(|entry| Deletion::Branch(entry.id.as_str().into(), entry.name.clone()));
-    let snapshots = plan.snapshots().filter(|_| !is_short).map(|entry| Deletion::Snapshot(entry.id.as_str().into(), entry.name.clone()));
-    let mut left: Vec<Deletion> = endpoints.chain(branches).chain(snapshots).collect();
+    let deletion = |entry: &Entry, held: Option<String>| Deletion::Branch(entry.id.as_str().into(), entry.name.clone(), held);
+    let mut left: Vec<Deletion> = plan.endpoints().map(Deletion::Endpoint).collect();
+    let mut shortage = String::new();
+    if is_short {
+        shortage = retention::shortage(&plan, view.pair, &view.pair.keep, branches, view.now);
+        left.extend(
+            plan.branches_for_room().map(|(entry, hold)| deletion(entry, (hold > Hold::Nothing).then(|| entry.reasons.join("; ")))),
+        );
+    } else {
+        left.extend(plan.branches().map(|entry| deletion(entry, None)));
+        left.extend(plan.snapshots().map(|entry| Deletion::Snapshot(entry.id.as_str().into(), entry.name.clone())));
+    }
     left.reverse();
     // What cannot be seen may be there.
     let sees_all = !is_short && view.seen.snapshots_unseen.is_none() && (has_snapshots || ledger.records.snapshots.is_empty());
     let forgotten = if sees_all { retention::forgotten(&inventory, view.pair, view.now) } else { Vec::new() };
-    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept(), wants_snapshot: plan.wants_snapshot, forgotten }))
+    Decision::Conclude(Conclusion::PrunePlanned(Plan { left, kept: plan.kept(), shortage, wants_snapshot: plan.wants_snapshot, forgotten }))
+}
+
+/// Adds to what is on record of backups what the last checkpoint remembers of what runs have made.
+pub fn recall(records: &mut Records, last: &Checkpoint) {
+    let history = History::after(Some(last));
+    (records.endpoints, records.staging_names) = (history.endpoints, history.staging_names);
 }
 
 /// Returns what is on record of backups, with what this run knows: a listing may be older than what it has stored.
 pub(super) fn records(view: &View<'_>) -> Records {
     let mut records = view.seen.ledger.as_ref().map(|ledger| ledger.records.clone()).unwrap_or_default();
+    recall(&mut records, view.checkpoint);
+    records.unfinished = view.seen.ledger.iter().flat_map(|ledger| ledger.unfinished.iter().cloned()).into_set();
     let run = &view.checkpoint.run;
     if let Some(backup) = &view.checkpoint.backup {
         records.known.insert(run.clone(), if backup.is_verified { Known::Verified } else { Known::Unverified });

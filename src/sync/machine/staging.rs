@@ -208,6 +208,7 @@ mod tests {
             operations: Vec::new(),
             is_ready: true,
             is_verified: true,
+            endpoints: None,
         };
         let asked = |print: &str| {
             let print: DatabasePrint = serde_json::from_str(print).expect("a print");
@@ -238,6 +239,7 @@ mod tests {
             operations: Vec::new(),
             is_ready: true,
             is_verified: true,
+            endpoints: None,
         };
         let judged = |at: Option<&str>, begins: Option<&str>| {
             let parent_lsn = at.map(|text| text.parse().expect("a position"));

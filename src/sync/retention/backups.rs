@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::ours::{Standing, standing, standing_of_snapshot};
+use super::room::{Firm, Hold};
 use super::rules::{self, Made};
 use super::{Entry, Judge, Kind, Known, Placed};
 use crate::config::Tier;
@@ -29,6 +30,8 @@ struct Kept {
     reasons: BTreeMap<(usize, Tier), Vec<String>>,
     /// Those that stay branches, as long as there is room, because their rule has no snapshot of them.
     waiting: BTreeSet<usize>,
+    /// Those that stay branches because that is how their rule keeps them.
+    as_branches: BTreeSet<usize>,
 }
 
 impl Backup<'_> {
@@ -61,13 +64,16 @@ impl<'a> Judge<'a> {
         let is_lost = backups.iter().any(|backup| backup.has(None));
         let perhaps = if is_lost { self.by_rules(&backups, |known| known != Some(Known::Unverified)) } else { Kept::default() };
         let mut verified = 0;
+        let newest = backups.iter().position(|backup| backup.branch.is_some());
         for (rank, backup) in backups.into_iter().enumerate() {
+            let newer = verified;
             verified += u32::from(backup.has(Some(Known::Verified)));
             let floor = self.floor(&backup, verified, rank, &sure);
             for (form, known) in backup.forms() {
                 let made_at = backup.branch.filter(|_| form == Tier::Branch).map(|((_, branch), _)| branch.created_at);
                 let made_at = made_at.or(backup.snapshot.map(|(snapshot, _)| snapshot.created_at)).unwrap_or(backup.made_at);
                 let mut reasons = self.asked_for(&backup.run, form);
+                let is_asked_for = !reasons.is_empty();
                 match known {
                     Some(Known::Verified) => reasons.extend(sure.reasons.get(&(rank, form)).into_iter().flatten().cloned()),
                     Some(Known::Unverified) => reasons.extend(self.inspection(made_at)),
@@ -76,18 +82,37 @@ impl<'a> Judge<'a> {
                         reasons.extend(lost.map(|reason| format!("its record is lost, it may be verified: {reason}")));
                     }
                 }
+                let by_rules = if known.is_none() { &perhaps } else { &sure };
+                let hold = if is_asked_for {
+                    Err(if self.run == Some(&backup.run) { Firm::OfRun } else { Firm::Pin })
+                } else {
+                    self.hold(known, newer, by_rules, rank, newest == Some(rank))
+                };
                 if reasons.is_empty() {
                     reasons.extend(floor.iter().filter(|(kept, _)| kept.contains(&form)).map(|(_, reason)| reason.clone()));
                 }
                 if known.is_none() {
                     reasons.extend(self.inspection(made_at));
                 }
-                let by_rules = if known.is_none() { &perhaps } else { &sure };
-                self.judge_form(&backup, form, known, reasons, by_rules.waiting.contains(&rank));
+                self.judge_form(&backup, form, known, (reasons, hold), by_rules.waiting.contains(&rank));
             }
         }
         for (branch, reason) in odd {
-            self.judge(branch, Kind::Backup(None), vec![reason], "");
+            self.judge(branch, Kind::Backup(None), vec![reason], Err(Firm::Foreign), "");
+        }
+    }
+
+    /// Returns what holds the branch of a backup that nobody has asked for. `newer` is how many newer backups surely are verified.
+    fn hold(&self, known: Option<Known>, newer: u32, by_rules: &Kept, rank: usize, is_newest: bool) -> Result<Hold, Firm> {
+        // One whose record is lost may be verified.
+        let is_of_floor = known != Some(Known::Unverified) && newer < self.rules.at_least;
+        match known {
+            _ if is_of_floor => Err(Firm::Floor),
+            Some(Known::Unverified) => Ok(if is_newest { Hold::Newest } else { Hold::Inspection }),
+            Some(Known::Verified) | None if by_rules.as_branches.contains(&rank) => Ok(Hold::Rule),
+            Some(Known::Verified) | None if by_rules.waiting.contains(&rank) => Ok(Hold::Snapshot),
+            // A rule that counts it only while it may be verified, or `keep_failed`.
+            Some(Known::Verified) | None => Ok(Hold::Inspection),
         }
     }
 
@@ -107,6 +132,7 @@ impl<'a> Judge<'a> {
                     let known = inventory.records.known.get(&run).copied();
                     found.push(Backup { run, made_at: branch.created_at, branch: Some(((place, branch), known)), snapshot: None });
                 }
+                Standing::Renamed(run, reason) => odd.push(((place, branch), self.with_pin(&run, reason))),
                 Standing::Odd(reason) => odd.push(((place, branch), reason)),
                 Standing::Other => {}
             }
@@ -127,6 +153,10 @@ impl<'a> Judge<'a> {
                     continue;
                 }
                 Standing::Backup(run) => run,
+                Standing::Renamed(run, reason) => {
+                    self.keep_snapshot(snapshot, self.with_pin(&run, reason));
+                    continue;
+                }
                 Standing::Odd(reason) => {
                     self.keep_snapshot(snapshot, reason);
                     continue;
@@ -180,16 +210,16 @@ impl<'a> Judge<'a> {
                 let form = if backup.counts(tier, counts) { tier } else { tier.other() };
                 if form == Tier::Branch && tier == Tier::Snapshot {
                     kept.waiting.insert(place);
-                    if self.inventory.is_short {
-                        continue;
-                    }
                     for reason in &mut reasons {
                         reason.push_str(WITHOUT);
                     }
+                } else if form == Tier::Branch {
+                    kept.as_branches.insert(place);
                 }
                 // A snapshot that may not be verified does not let the branch go.
                 let is_lost = form == Tier::Snapshot && backup.snapshot.is_some_and(|(_, known)| known.is_none());
                 if is_lost && backup.counts(Tier::Branch, counts) {
+                    kept.as_branches.insert(place);
                     kept.reasons.entry((place, Tier::Branch)).or_default().extend(reasons.iter().cloned());
                 }
                 kept.reasons.entry((place, form)).or_default().extend(reasons);
@@ -215,12 +245,21 @@ impl<'a> Judge<'a> {
     /// Returns why a backup is wanted, whatever the rules say.
     fn asked_for(&self, run: &RunId, form: Tier) -> Vec<String> {
         let of_run = (self.run == Some(run) && form == Tier::Branch).then(|| "backup of this run".to_owned());
+        of_run.into_iter().chain(self.pinned(run)).collect()
+    }
+
+    /// Adds to a reason that somebody has pinned it as well.
+    fn with_pin(&self, run: &RunId, reason: String) -> String {
+        self.pinned(run).map(|pin| format!("{reason}; {pin}")).unwrap_or(reason)
+    }
+
+    /// Returns why somebody wants a backup kept.
+    fn pinned(&self, run: &RunId) -> Option<String> {
         let pin = self.inventory.records.pins.get(run).filter(|pin| pin.until.is_none_or(|until| until > self.now));
-        let pin = pin.map(|pin| match pin.until {
+        pin.map(|pin| match pin.until {
             Some(until) => format!("pinned until {}: {}", render(until), pin.reason),
             None => format!("pinned: {}", pin.reason),
-        });
-        of_run.into_iter().chain(pin).collect()
+        })
     }
 
     /// Returns why a backup that was not verified is kept, as far as that goes.
@@ -232,15 +271,21 @@ impl<'a> Judge<'a> {
         (until > self.now).then(|| format!("not verified: kept for {days} days by keep_failed, until {}", self.pair.zone.date(until)))
     }
 
-    fn judge_form(&mut self, backup: &Backup<'a>, form: Tier, known: Option<Known>, reasons: Vec<String>, is_waiting: bool) {
+    fn judge_form(
+        &mut self,
+        backup: &Backup<'a>,
+        form: Tier,
+        known: Option<Known>,
+        (reasons, hold): (Vec<String>, Result<Hold, Firm>),
+        is_waiting: bool,
+    ) {
         let otherwise = match known {
             Some(Known::Verified) => "older than every keep rule",
             Some(Known::Unverified) | None => "not verified, and older than keep_failed",
         };
         if let (Tier::Branch, Some((branch, _))) = (form, backup.branch) {
             self.wants_snapshot |= is_waiting && self.run == Some(&backup.run);
-            self.waiting.extend(is_waiting.then_some(branch.0));
-            self.judge(branch, Kind::Backup(known), reasons, otherwise);
+            self.judge(branch, Kind::Backup(known), reasons, hold, otherwise);
         } else if let (Tier::Snapshot, Some((snapshot, _))) = (form, backup.snapshot) {
             self.enter_snapshot(snapshot, known, reasons, otherwise);
         }

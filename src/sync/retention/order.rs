@@ -1,7 +1,9 @@
 //! What can be deleted, and in which order.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use super::room::Hold;
 use crate::id::BranchId;
 use crate::neon::wire::Branch;
 use crate::ordered::IntoOrdered as _;
@@ -56,6 +58,27 @@ impl<'a> Tree<'a> {
                 if left[parent] == 0 {
                     leaves.push(age(parent));
                 }
+            }
+        }
+        ordered
+    }
+
+    /// Orders what may go where a run finds no room: always the leaf that is held by the least. Of what nothing holds the newest goes first, as ever, of the others
+    /// the oldest.
+    pub(super) fn give_way(&self, holds: &[Option<Hold>]) -> Vec<usize> {
+        let mut left: Vec<usize> = self.children.iter().map(Vec::len).collect();
+        let key = |place: usize| {
+            let hold = holds[place]?;
+            let made_at = self.branches[place].created_at.timestamp_millis();
+            Some(Reverse((hold, if hold == Hold::Nothing { -made_at } else { made_at }, &self.branches[place].name, place)))
+        };
+        let mut leaves: BinaryHeap<_> = (0..holds.len()).filter(|place| left[*place] == 0).filter_map(key).collect();
+        let mut ordered = Vec::new();
+        while let Some(Reverse((.., place))) = leaves.pop() {
+            ordered.push(place);
+            if let Some(parent) = self.parents[place] {
+                left[parent] -= 1;
+                leaves.extend((left[parent] == 0).then_some(parent).and_then(key));
             }
         }
         ordered

@@ -1,8 +1,10 @@
 //! What is ours, and what of it is in somebody else's hands.
 
-use super::{ENDPOINT_OF_CALL, ENDPOINT_OF_RUN, Records};
+use std::collections::BTreeSet;
+
+use super::{ENDPOINT_OF_CALL, Records};
 use crate::config::Pair;
-use crate::id::RunId;
+use crate::id::{EndpointId, RunId};
 use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
 use crate::sync::machine::{backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
 use crate::time::between;
@@ -13,6 +15,8 @@ const FOREIGN: &str = "foreign: has a backup's name but was not made by this pai
 pub(super) enum Standing {
     /// A backup of ours.
     Backup(RunId),
+    /// Something of ours under a name that is not ours any more: kept whatever the rules say, and reported with its pin.
+    Renamed(RunId, String),
     /// Something that is kept whatever the rules say, and reported.
     Odd(String),
     /// Not our business.
@@ -24,17 +28,17 @@ pub(super) fn standing(pair: &Pair, branches: &BranchList, branch: &Branch) -> S
     if branch.id == pair.production_branch || branch.id == pair.staging_branch || run_of_test(pair, &branch.name).is_some() {
         return Standing::Other;
     }
-    if let Some(run) = run_of_backup(pair, &branch.name) {
-        if is_marked(pair, branches, branch, &run) {
-            return Standing::Backup(run);
+    let named = run_of_backup(pair, &branch.name);
+    match (marked_run(pair, branches, branch), &named) {
+        (Some(run), Some(named)) if run == *named => return Standing::Backup(run),
+        (Some(run), _) => {
+            let reason = format!("renamed: was the backup of run {run}");
+            return Standing::Renamed(run, reason);
         }
-        return Standing::Odd(FOREIGN.to_owned());
+        (None, Some(_)) => return Standing::Odd(FOREIGN.to_owned()),
+        (None, None) => {}
     }
     let owner = branches.annotation(&branch.id, "firstlight");
-    let is_of_production = branch.parent_id.as_ref() == Some(&pair.production_branch);
-    if let Some(run) = branches.annotation(&branch.id, "run").filter(|_| owner == Some(pair.name.as_str()) && is_of_production) {
-        return Standing::Odd(format!("renamed: was the backup of run {run}"));
-    }
     let rest = branch.name.as_str().strip_prefix(pair.backup_prefix.as_str()).and_then(|rest| rest.strip_prefix('-'));
     match rest {
         Some(rest) if owner.is_none() => {
@@ -42,6 +46,12 @@ pub(super) fn standing(pair: &Pair, branches: &BranchList, branch: &Branch) -> S
         }
         Some(_) | None => Standing::Other,
     }
+}
+
+/// Returns the run whose backup a branch of production is by what is written on it, whatever it is called.
+pub fn marked_run(pair: &Pair, branches: &BranchList, branch: &Branch) -> Option<RunId> {
+    let run = branches.annotation(&branch.id, "run").and_then(RunId::decode)?;
+    is_marked(pair, branches, branch, &run).then_some(run)
 }
 
 /// Returns what a snapshot is.
@@ -53,7 +63,8 @@ pub(super) fn standing_of_snapshot(pair: &Pair, branches: &BranchList, records: 
     let named = run_of_backup(pair, &snapshot.name);
     if let Some(run) = snapshot.slug.as_deref().and_then(|slug| run_of_slug(pair, slug)) {
         let is_renamed = named.as_ref() != Some(&run);
-        return if is_renamed { Standing::Odd(format!("renamed: was the snapshot of run {run}")) } else { Standing::Backup(run) };
+        let reason = format!("renamed: was the snapshot of run {run}");
+        return if is_renamed { Standing::Renamed(run, reason) } else { Standing::Backup(run) };
     }
     match named {
         Some(run) if is_our_snapshot(pair, branches, records, snapshot, &run) => Standing::Backup(run),
@@ -98,7 +109,15 @@ pub(super) fn is_our_displaced(branches: &BranchList, pair: &Pair, stem: &str, b
     }
 }
 
-/// Returns whether an endpoint of a backup was made with it, or by the run that made it.
-pub(super) fn is_our_endpoint(branch: &Branch, endpoint: &Endpoint) -> bool {
-    between(branch.created_at, endpoint.created_at) < if endpoint.is_read_write() { ENDPOINT_OF_CALL } else { ENDPOINT_OF_RUN }
+/// Returns whether a branch has the place and the end of a displaced branch's name, whatever staging was called: somebody may have named their own so.
+pub(super) fn is_displaced_of_another(branches: &BranchList, pair: &Pair, branch: &Branch) -> bool {
+    let backup = branch.parent_id.as_ref().and_then(|parent| branches.by_id(parent)).filter(|parent| is_our_backup(pair, branches, parent));
+    let run = backup.and_then(|backup| run_of_backup(pair, &backup.name));
+    let is_other = branch.id != pair.staging_branch && branch.id != pair.production_branch;
+    is_other && run.is_some_and(|run| branch.name.as_str().contains(&format!("-of-{run}")))
+}
+
+/// Returns whether an endpoint of a backup was made by the run that made it. `made` are those that it has made; `None` where nothing is remembered of it.
+pub(super) fn is_our_endpoint(branch: &Branch, endpoint: &Endpoint, made: Option<&BTreeSet<EndpointId>>) -> bool {
+    made.map_or_else(|| between(branch.created_at, endpoint.created_at) < ENDPOINT_OF_CALL, |made| made.contains(&endpoint.id))
 }

@@ -52,7 +52,16 @@ mod tests {
     fn storage_is_priced_by_what_is_kept_at_most_and_extra_branches_by_the_plan() {
         let stock = SnapshotForecast { most: 10, ..SnapshotForecast::default() };
         let day = chrono::NaiveDate::from_ymd_opt(2026, 11, 21).expect("a date");
-        let forecast = Forecast { limit: 5_000, most: 27, most_on: day, blocked_on: None, rule: None, kept: 4, snapshots: Some(stock) };
+        let forecast = Forecast {
+            limit: 5_000,
+            most: 27,
+            most_on: day,
+            short: None,
+            blocked: None,
+            after: Vec::new(),
+            kept: 4,
+            snapshots: Some(stock),
+        };
         let owner = |plan: &str| Owner { branches_limit: 5_000, subscription_type: plan.to_owned() };
         let on = |plan: &str| storage(&forecast, Some(2 * GB), Some(&owner(plan)), &Prices::default()).expect("the size is known");
         // 8 GB at 0.35, 20 GB at 0.09, 2 branches at 1.50 dollars.

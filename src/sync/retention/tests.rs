@@ -60,7 +60,7 @@ fn planned(world: &World) -> PrunePlan {
 }
 
 fn planned_by(world: &World, rules: &KeepRules) -> PrunePlan {
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records, is_short: false };
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records };
     plan(&inventory, &pair(), rules, Some(&run(0)), now())
 }
 
@@ -240,8 +240,7 @@ fn a_backup_that_somebody_has_given_an_endpoint_stays_and_ours_goes() {
     };
     let endpoints =
         [endpoint("ep-theirs", "br-backup-3", 1), endpoint("ep-ours", "br-backup-2", 2), endpoint("ep-of-run", "br-backup-0", 0)];
-    let inventory =
-        Inventory { branches: &world.branches, endpoints: &endpoints, snapshots: &[], records: &world.records, is_short: false };
+    let inventory = Inventory { branches: &world.branches, endpoints: &endpoints, snapshots: &[], records: &world.records };
     let plan = plan(&inventory, &pair(), &rules(), Some(&run(0)), now());
     let deleted: Vec<&str> = plan.branches().map(|entry| entry.name.as_str()).collect();
     assert_eq!(deleted, ["backup-20261120", "backup-20261119"]);
@@ -259,7 +258,7 @@ fn a_branch_that_is_a_backup_and_a_check_branch_by_its_name_goes_only_where_both
     world.branches.branches.iter_mut().filter(|branch| branch.name.as_str().starts_with("backup-")).for_each(|branch| {
         branch.name = branch.name.as_str().replace("backup-", "staging-check-").as_str().into();
     });
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records, is_short: false };
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records };
     let rules = KeepRules { last: 9, ..rules() };
     assert_eq!(plan(&inventory, &pair, &rules, Some(&run(0)), now()).branches().count(), 0);
 }
@@ -279,8 +278,8 @@ fn snapshot(days_old: i64) -> Snapshot {
 }
 
 /// Plans by rules of which some keep snapshots, and returns what goes: branches, then snapshots.
-fn gone(world: &World, snapshots: &[Snapshot], rules: &KeepRules, is_short: bool) -> Vec<String> {
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records, is_short };
+fn gone(world: &World, snapshots: &[Snapshot], rules: &KeepRules) -> Vec<String> {
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records };
     let plan = plan(&inventory, &pair(), rules, Some(&run(0)), now());
     plan.branches().map(|entry| entry.name.clone()).chain(plan.snapshots().map(|entry| format!("{} (snapshot)", entry.name))).collect()
 }
@@ -308,28 +307,25 @@ fn a_backup_with_a_verified_snapshot_needs_no_branch_and_one_without_stays_until
     let mut world = world(5);
     world.records.snapshots = [record(2, Known::Verified), record(4, Known::Verified)].into();
     let snapshots = [snapshot(2), snapshot(4)];
-    assert_eq!(gone(&world, &snapshots, &tiered(), false), ["backup-20261119", "backup-20261117", "backup-20261117 (snapshot)"]);
-    assert_eq!(
-        gone(&world, &snapshots, &tiered(), true),
-        ["backup-20261119", "backup-20261118", "backup-20261117", "backup-20261117 (snapshot)"]
-    );
+    assert_eq!(gone(&world, &snapshots, &tiered()), ["backup-20261119", "backup-20261117", "backup-20261117 (snapshot)"]);
+    let expected = ["backup-20261119: Nothing", "backup-20261117: Nothing", "backup-20261118: Snapshot", "backup-20261120: Rule"];
+    assert_eq!(gives_way(&world, &snapshots, &tiered()), expected);
 }
 
-#[test]
-fn what_goes_only_for_room_goes_last_and_the_oldest_first() {
-    let world = world(6);
-    let rules = KeepRules { at_least: 1, last: 1, daily: 4, failed_days: None, ..tiered() };
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records, is_short: true };
-    let plan = plan(&inventory, &pair(), &rules, Some(&run(0)), now());
-    let names: Vec<&str> = plan.branches_for_room().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["backup-20261117", "backup-20261116", "backup-20261118", "backup-20261119", "backup-20261120"]);
+/// Returns what gives way to a run that finds no room, the first first, each with what holds it.
+fn gives_way(world: &World, snapshots: &[Snapshot], rules: &KeepRules) -> Vec<String> {
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records };
+    // The run of tomorrow asks, at five.
+    let asks = (run(-1), now() + TimeDelta::hours(24) - TimeDelta::minutes(10));
+    let plan = plan(&inventory, &pair(), rules, Some(&asks.0), asks.1);
+    plan.branches_for_room().map(|(entry, hold)| format!("{}: {hold:?}", entry.name)).collect()
 }
 
 #[test]
 fn a_snapshot_that_was_not_compared_neither_counts_nor_lets_the_branch_go() {
     let mut world = world(4);
     world.records.snapshots = [record(2, Known::Unverified), record(3, Known::Unverified)].into();
-    assert_eq!(gone(&world, &[snapshot(2), snapshot(3)], &tiered(), false), ["backup-20261118 (snapshot)"], "after keep_failed days");
+    assert_eq!(gone(&world, &[snapshot(2), snapshot(3)], &tiered()), ["backup-20261118 (snapshot)"], "after keep_failed days");
 }
 
 #[test]
@@ -337,9 +333,9 @@ fn of_a_branch_and_a_snapshot_whose_records_are_lost_neither_goes_where_the_floo
     let mut world = world(4);
     world.records.known.clear();
     let rules = KeepRules { last: 1, daily: 0, at_least: 4, as_snapshots: [].into(), ..tiered() };
-    assert_eq!(gone(&world, &[snapshot(3)], &rules, false), Vec::<String>::new());
+    assert_eq!(gone(&world, &[snapshot(3)], &rules), Vec::<String>::new());
     world.records.snapshots = [record(3, Known::Verified)].into();
-    assert_eq!(gone(&world, &[snapshot(3)], &rules, false), ["backup-20261118"], "it is known now which is verified");
+    assert_eq!(gone(&world, &[snapshot(3)], &rules), ["backup-20261118"], "it is known now which is verified");
 }
 
 #[test]
@@ -351,10 +347,10 @@ fn a_snapshot_of_somebody_else_stays_and_so_does_one_that_a_branch_was_made_from
     let of_staging = Snapshot { source_branch_id: Some(pair().staging_branch), ..snapshot(31) };
     let all = [snapshot(30), foreign, scheduled, of_staging];
     let rules = KeepRules { daily: 1, as_snapshots: [].into(), ..tiered() };
-    assert_eq!(gone(&world, &all, &rules, false), ["backup-20261022 (snapshot)"]);
+    assert_eq!(gone(&world, &all, &rules), ["backup-20261022 (snapshot)"]);
     let made = Branch { restored_from: Some("snap-30".into()), ..branch("br-look", "look", None, 0) };
     world.branches.branches.push(made);
-    assert_eq!(gone(&world, &all, &rules, false), Vec::<String>::new());
+    assert_eq!(gone(&world, &all, &rules), Vec::<String>::new());
 }
 
 #[test]
@@ -363,8 +359,7 @@ fn a_snapshot_that_was_taken_twice_goes_once() {
     world.records.snapshots = [record(2, Known::Verified)].into();
     let second = Snapshot { id: "snap-second".into(), ..snapshot(2) };
     for snapshots in [[snapshot(2), second.clone()], [second, snapshot(2)]] {
-        let inventory =
-            Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records, is_short: false };
+        let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records };
         let plan = plan(&inventory, &pair(), &tiered(), Some(&run(0)), now());
         assert_eq!(plan.snapshots().map(|entry| entry.id.clone()).collect::<Vec<_>>(), ["snap-second"]);
     }
@@ -378,7 +373,7 @@ fn a_restore_test_that_a_run_has_left_goes_and_one_of_another_snapshot_stays() {
         restored_from: Some(from.into()),
         ..branch("br-test", &format!("restore-test-backup-{}", run(2)), None, days)
     };
-    let goes = |world: &World| gone(world, &[snapshot(2)], &tiered(), false).contains(&"restore-test-backup-20261119".to_owned());
+    let goes = |world: &World| gone(world, &[snapshot(2)], &tiered()).contains(&"restore-test-backup-20261119".to_owned());
     for (test, expected) in [(left("snap-2", 2), true), (left("snap-2", 0), true), (left("snap-other", 2), false)] {
         world.branches.branches.push(test);
         assert_eq!(goes(&world), expected);
@@ -394,8 +389,7 @@ fn what_is_on_record_of_backups_that_are_gone_is_forgotten_after_a_week() {
     world.records.known.insert(run(5), Known::Verified);
     world.records.snapshots = [record(31, Known::Verified), record(40, Known::Verified)].into();
     let snapshots = [snapshot(31)];
-    let inventory =
-        Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records, is_short: false };
+    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records };
     assert_eq!(forgotten(&inventory, &pair(), now()), [run(40), run(30), run(9)], "the snapshot of 31 days ago is there");
 }
 
