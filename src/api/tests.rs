@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use serde_json::json;
 
 use super::*;
-use crate::id::Secret;
+use crate::id::{RunId, Secret};
 use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store, StoreFailure};
 use crate::time::Timestamp;
 
@@ -17,6 +17,8 @@ struct Memory {
     facts: RefCell<BTreeMap<String, Metadata>>,
     /// The branches that Neon lists; without any, it does not answer.
     branches: Option<Value>,
+    /// The endpoints that Neon lists.
+    endpoints: Vec<Value>,
     /// The snapshots that Neon lists.
     snapshots: Vec<Value>,
     /// Requests and calls of the store.
@@ -53,7 +55,7 @@ impl Http for Memory {
         }
         let Some(branches) = &self.branches else { return Err(HttpFailure::Disconnected) };
         let body = match request.url.rsplit('/').next() {
-            Some("endpoints") => json!({"endpoints": []}),
+            Some("endpoints") => json!({"endpoints": self.endpoints}),
             Some("snapshots") => json!({"snapshots": self.snapshots}),
             Some("backup_schedule") => json!({"schedule": [{"frequency": "weekly"}]}),
             Some("old-violet-32930710") => json!({"project": {
@@ -334,6 +336,50 @@ fn a_backup_is_pinned_once_it_is_known_and_released_again() {
     assert_eq!(refused("backup-20261111", "{}"), (400, "reason: expected a text of 1 to 200 characters".to_owned()));
     assert_eq!(refused("backup-20261111", r#"{"reason":"x","until":"2020-01-01T00:00:00Z"}"#).0, 400);
     assert_eq!(ask(&memory, &request(Method::Put, "/backups/backup-20261111/pin", Some("reader"), "{}")).0, 403);
+}
+
+#[test]
+fn a_backup_that_somebody_has_renamed_is_pinned_under_the_name_that_it_has() {
+    let mut memory = with_backups(12, 12);
+    let branches = memory.branches.as_mut().and_then(|listed| listed["branches"].as_array_mut()).expect("a list");
+    let branch = branches.iter_mut().find(|branch| branch["name"] == "backup-20261111").expect("it is there");
+    branch["name"] = json!("before-the-migration");
+    let pin = |method: Method, body: &str| ask(&memory, &request(method, "/backups/before-the-migration/pin", Some("admin"), body)).0;
+    let shown = || {
+        let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
+        let backups = body["backups"].as_array().cloned().unwrap_or_default();
+        let backup = backups.into_iter().find(|backup| backup["name"] == "before-the-migration").expect("it is listed");
+        (backup["reasons"][0].as_str().unwrap_or_default().to_owned(), backup["pin"]["reason"].clone())
+    };
+    let renamed = "renamed: was the backup of run 20261111";
+    assert_eq!(shown(), (renamed.to_owned(), Value::Null));
+    assert_eq!(pin(Method::Put, r#"{"reason":"audit"}"#), 200);
+    assert_eq!(shown(), (format!("{renamed}; pinned: audit"), json!("audit")));
+    assert!(memory.values.borrow().contains_key("backup/hub/20261111/pin"), "it is the run's, whatever the branch is called");
+    assert_eq!(pin(Method::Delete, ""), 200);
+    assert_eq!(shown(), (renamed.to_owned(), Value::Null));
+}
+
+#[test]
+fn a_backup_with_a_compute_of_somebodys_is_listed_as_kept_for_it() {
+    let mut memory = with_backups(12, 12);
+    let endpoint = |id: &str, branch: &str, made_at: &str| json!({"id": id, "branch_id": branch, "host": "ep.neon.test", "type": "read_only", "created_at": made_at});
+    memory.endpoints.extend([
+        endpoint("ep-theirs", "br-backup-10", "2026-11-11T11:20:00Z"),
+        endpoint("ep-ours", "br-backup-9", "2026-11-12T11:20:00Z"),
+    ]);
+    // The last run remembers what the one before it had made anew.
+    let mut last = crate::sync::checkpoint::tests::started();
+    last.history.endpoints.insert(RunId::decode("20261112").expect("a date"), ["ep-ours".into()].into());
+    memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), record::encode(&last));
+    let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
+    let why = |list: &str, name: &str| {
+        let found = body[list].as_array().and_then(|all| all.iter().find(|entry| entry["name"] == name));
+        found.map(|entry| (entry["kept"].clone(), entry["reasons"][0].clone())).unwrap_or_default()
+    };
+    assert_eq!(why("backups", "backup-20261111"), (json!(true), json!("has the endpoint ep-theirs, which Firstlight did not make")));
+    assert_eq!(why("backups", "backup-20261112"), (json!(false), json!("older than every keep rule")));
+    assert_eq!(why("others", "ep-ours"), (json!(false), json!("no run reads it any more; of backup-20261112")));
 }
 
 #[test]

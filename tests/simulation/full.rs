@@ -1,6 +1,7 @@
 //! Plans that are full: no run is blocked by what another has left. `cargo xtask sim --rows` tries every trouble in every row.
 
 use simulation::rows::{FAILURES, LONGEST, ROWS, Trouble};
+use simulation::season::{Outsider, days_with_an_outsider};
 
 use super::with_scene;
 
@@ -75,4 +76,21 @@ fn people_are_told_the_name_of_what_gave_way_and_why_it_was_kept() {
          set",
     ];
     assert_eq!(told, expected, "on the next morning, and on the one after that, when there is a newer one");
+}
+
+/// Letter G: the sweep in the evening took a read-only endpoint for the run's own, because it was made within two hours of the backup.
+#[test]
+fn an_endpoint_that_somebody_adds_an_hour_after_a_backup_is_not_swept_with_the_runs_own() {
+    let left = with_scene(|scene| days_with_an_outsider(scene, 6, Outsider::AddsEndpoint));
+    assert!(left.violations.is_empty(), "{:#?}", left.violations);
+    assert_eq!(left.with_readers, ["backup-20261121"], "of the six days nothing of ours is left, and what holds the compute stays");
+}
+
+/// Letter G: what staging held before is named after the name that it had then.
+#[test]
+fn what_staging_held_goes_by_the_rules_after_somebody_has_renamed_staging() {
+    let left = with_scene(|scene| days_with_an_outsider(scene, 6, Outsider::RenamesStaging));
+    assert!(left.violations.is_empty(), "{:#?}", left.violations);
+    let displaced: Vec<&String> = left.branches.iter().filter(|name| name.contains("-of-")).collect();
+    assert_eq!(displaced, ["preview-of-20261125"], "{:?}", left.branches);
 }

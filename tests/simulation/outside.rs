@@ -64,6 +64,22 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
     }
 }
 
+/// Gives a branch a read-only endpoint.
+pub(crate) fn adds_reader(neon: &mut Simulated, branch: &str, now: Timestamp) {
+    let path = format!("/projects/{}/endpoints", neon.model.project);
+    let body = json!({"endpoint": {"branch_id": branch, "type": "read_only"}});
+    let response = neon.serve(&Request { method: "POST".to_owned(), path, query: [].into(), body }, now);
+    assert_eq!(response.status, 201, "{}", response.body);
+}
+
+/// Gives a branch another name.
+pub(crate) fn renames(neon: &mut Simulated, branch: &str, name: &str, now: Timestamp) {
+    let path = format!("/projects/{}/branches/{branch}", neon.model.project);
+    let body = json!({"branch": {"name": name}});
+    let response = neon.serve(&Request { method: "PATCH".to_owned(), path, query: [].into(), body }, now);
+    assert_eq!(response.status, 200, "{}", response.body);
+}
+
 /// Suspends the compute of a branch, which fails: an operation that ended badly stays in the listing.
 pub(crate) fn suspends_in_vain(neon: &mut Simulated, branch: &str, now: Timestamp) {
     let Some(endpoint) = neon.model.writer_of(branch).map(|endpoint| endpoint.id.clone()) else { return };

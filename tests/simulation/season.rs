@@ -138,6 +138,66 @@ pub fn day_with_an_evening(scene: &Scene, faults: Vec<Planned>) -> (Vec<String>,
     (sim.oracle.story(crate::run::TODAY), sim.oracle.violations)
 }
 
+/// What somebody else does between the runs of the first day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outsider {
+    /// Gives the morning's backup a read-only endpoint, an hour after it was made, and after our own was deleted.
+    AddsEndpoint,
+    /// Gives staging another name.
+    RenamesStaging,
+}
+
+/// What is left of days on which somebody else does something.
+pub struct Left {
+    /// The names of all branches.
+    pub branches: Vec<String>,
+    /// The branches that have a read-only endpoint.
+    pub with_readers: Vec<String>,
+    /// What must not have happened.
+    pub violations: Vec<String>,
+}
+
+/// Lives through the mornings and evenings of so many days, on the first of which somebody else does something.
+///
+/// # Panics
+///
+/// When the first morning makes no backup.
+pub fn days_with_an_outsider(scene: &Scene, days: u32, outsider: Outsider) -> Left {
+    let config = scene.config(&|_| {});
+    let mut sim = scene.base();
+    let first = crate::run::instant("2026-11-21T10:05:00Z");
+    for day in 0..days {
+        let mut simulation = scene.configured(sim, &config);
+        let morning = first + TimeDelta::days(day.into());
+        simulation.jump(morning);
+        simulation.cron();
+        simulation.pass();
+        if day == 0 {
+            simulation.jump(morning + TimeDelta::hours(1));
+            let mut sim = simulation.sim();
+            let (now, staging) = (sim.now, sim.oracle.staging_id().to_owned());
+            match outsider {
+                Outsider::AddsEndpoint => {
+                    let backup = sim.oracle.backup(crate::run::TODAY).expect("it was made");
+                    crate::outside::adds_reader(&mut sim.neon, &backup, now);
+                }
+                Outsider::RenamesStaging => crate::outside::renames(&mut sim.neon, &staging, "preview", now),
+            }
+        }
+        simulation.jump(morning + TimeDelta::hours(14));
+        simulation.cron();
+        simulation.pass();
+        sim = simulation.into_sim();
+    }
+    let model = &sim.neon.model;
+    let readers = model.endpoints.iter().filter(|endpoint| !endpoint.is_read_write);
+    Left {
+        branches: model.branches.iter().map(|branch| branch.name.clone()).collect(),
+        with_readers: readers.filter_map(|endpoint| Some(model.branch(&endpoint.branch)?.name.clone())).collect(),
+        violations: sim.oracle.violations,
+    }
+}
+
 /// Draws a fault that a project recovers from by itself.
 pub(crate) fn fault(draw: &mut fastrand::Rng) -> Planned {
     loop {

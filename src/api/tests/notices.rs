@@ -102,10 +102,8 @@ fn an_incident_is_acknowledged_by_its_id_while_it_is_open() {
     let (_, body, _) = ask(&memory, &request(Method::Get, "/incidents", Some("reader"), ""));
     assert_eq!((body["incidents"][0]["id"].as_str(), body["incidents"][0]["state"].as_str()), (Some("hub-20261121"), Some("acknowledged")));
     let mut incident: Incident = stored(&memory, "incident/hub");
-    incident.resolution = Some(crate::sync::incident::Resolution {
-        at: at("2026-11-21T12:00:00Z"),
-        run: crate::id::RunId::manual(at("2026-11-21T11:58:00Z")),
-    });
+    incident.resolution =
+        Some(crate::sync::incident::Resolution { at: at("2026-11-21T12:00:00Z"), run: RunId::manual(at("2026-11-21T11:58:00Z")) });
     memory.values.borrow_mut().insert("incident/hub".to_owned(), record::encode(&incident));
     assert_eq!(acknowledge("hub-20261121", "").0, 409);
 }

@@ -138,7 +138,7 @@ fn percentile(seconds: impl Iterator<Item = u64>, percent: usize) -> Option<Dura
 mod tests {
     use super::*;
     use crate::sync::checkpoint::tests::started;
-    use crate::sync::checkpoint::{Restore, StepRecord, Verdict};
+    use crate::sync::checkpoint::{Backup, Pins, Restore, StepRecord, Verdict};
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")
@@ -191,6 +191,32 @@ mod tests {
         assert_eq!(history.paces, [Pace { run: started().run, seconds: 252, steps: vec![1, 4, 0, 0, 0, 0] }]);
         let again = Checkpoint { history: history.clone(), ..succeeded() };
         assert_eq!(History::after(Some(&again)), history);
+    }
+
+    #[test]
+    fn what_runs_have_made_and_how_staging_was_called_is_remembered_however_they_ended() {
+        let of = |day: u32, endpoints: Option<&str>, staging: &str, history: History| {
+            let (id, name) = ("br-a-b-c".into(), format!("backup-202611{day:02}").as_str().into());
+            let endpoints = endpoints.map(|id| [id.into()].into());
+            let accepted_at = started().started_at;
+            let backup =
+                Backup { id, name, lsn: None, accepted_at, operations: Vec::new(), is_ready: false, is_verified: false, endpoints };
+            let (project, production, branch) = ("p".into(), "br-p".into(), "br-s".into());
+            let pins = Some(Pins { project, production, staging: branch, staging_name: staging.into() });
+            let run = RunId::decode(&format!("202611{day:02}")).expect("a date");
+            History::after(Some(&Checkpoint { run, backup: Some(backup), pins, history, ..started() }))
+        };
+        let mut history = of(1, Some("ep-1"), "staging", History::default());
+        history = of(2, None, "preview", history);
+        history = of(3, Some("ep-3"), "staging", history);
+        let made: Vec<&str> = history.endpoints.values().flatten().map(EndpointId::as_str).collect();
+        assert_eq!(made, ["ep-1", "ep-3"], "of the second the reply was lost");
+        assert_eq!(history.staging_names, ["preview".into(), "staging".into()]);
+        for day in 4..=30 {
+            history = of(day, Some("ep-x"), &format!("staging-{day}"), history);
+        }
+        assert_eq!((history.endpoints.len(), history.staging_names.len()), (RUNS_WITH_ENDPOINTS, NAMES));
+        assert!(history.endpoints.contains_key(&RunId::decode("20261130").expect("a date")), "the newest are remembered");
     }
 
     #[test]

@@ -4,10 +4,11 @@ use crate::ordered::{self, IntoOrdered as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::judge::{Judge, Placed};
 use super::ours::{Standing, standing, standing_of_snapshot};
 use super::room::{Firm, Hold};
 use super::rules::{self, Made};
-use super::{Entry, Judge, Kind, Known, Placed};
+use super::{Entry, Kind, Known};
 use crate::config::Tier;
 use crate::id::RunId;
 use crate::neon::wire::Snapshot;

@@ -121,3 +121,6 @@ pub(super) fn is_displaced_of_another(branches: &BranchList, pair: &Pair, branch
 pub(super) fn is_our_endpoint(branch: &Branch, endpoint: &Endpoint, made: Option<&BTreeSet<EndpointId>>) -> bool {
     made.map_or_else(|| between(branch.created_at, endpoint.created_at) < ENDPOINT_OF_CALL, |made| made.contains(&endpoint.id))
 }
+
+#[cfg(test)]
+mod tests;

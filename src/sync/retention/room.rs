@@ -135,3 +135,6 @@ fn part(what: &str, remedy: Option<&str>, names: &[&str]) -> String {
     let remedy = remedy.map(|remedy| format!(": {remedy}")).unwrap_or_default();
     format!("{} {what} ({shown}{more}){remedy}", names.len())
 }
+
+#[cfg(test)]
+mod tests;

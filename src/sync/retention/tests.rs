@@ -8,16 +8,16 @@ use crate::id::PairName;
 use crate::neon::wire::Annotation;
 use crate::sync::schedule::tests::pair;
 
-struct World {
-    branches: BranchList,
-    records: Records,
+pub(super) struct World {
+    pub(super) branches: BranchList,
+    pub(super) records: Records,
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-11-21T10:10:00Z".parse().expect("an instant")
 }
 
-fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
+pub(super) fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
     Branch {
         id: id.into(),
         name: name.into(),
@@ -36,7 +36,7 @@ fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) -> Branch {
 }
 
 /// Production, staging as a child of today's backup, and a verified backup for each of the last days.
-fn world(days: i64) -> World {
+pub(super) fn world(days: i64) -> World {
     let pair = pair();
     let production = pair.production_branch.as_str();
     let mut branches =
@@ -65,7 +65,7 @@ fn planned_by(world: &World, rules: &KeepRules) -> PrunePlan {
 }
 
 /// The run of so many days ago.
-fn run(days_old: i64) -> RunId {
+pub(super) fn run(days_old: i64) -> RunId {
     RunId::scheduled(pair().zone.date(now() - TimeDelta::days(days_old)))
 }
 
@@ -127,13 +127,13 @@ fn a_protected_backup_stays() {
     assert_eq!(deleted(&world), ["backup-20261119"]);
 }
 
-fn why(world: &World, rules: &KeepRules, name: &str) -> (bool, String) {
+pub(super) fn why(world: &World, rules: &KeepRules, name: &str) -> (bool, String) {
     let plan = planned_by(world, rules);
     let entry = plan.entries.iter().find(|entry| entry.name == name).expect("it is in the plan");
     (entry.is_kept, entry.reasons.join("; "))
 }
 
-fn rules() -> KeepRules {
+pub(super) fn rules() -> KeepRules {
     KeepRules { at_least: 1, displaced: 1, failed_days: Some(7), ..KeepRules::default() }
 }
 
