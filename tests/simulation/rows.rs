@@ -102,14 +102,22 @@ pub struct Trouble {
     pub failing: Option<(usize, u32)>,
     /// The hours of the first day at which people start a run, half past each.
     pub manual: Vec<u32>,
+    /// The hours of the first day at which they start one that leaves staging alone, ten minutes past each.
+    pub rehearsed: Vec<u32>,
 }
 
-/// Returns every trouble: each failure on one to three mornings, alone and with runs that people start after it; a run at each hour; several within a day.
+/// Returns every trouble: each failure on one to three mornings, alone and with what people do after it, as `run-failed.md` tells them; a run at each hour; several
+/// within a day.
 pub fn troubles() -> Vec<Trouble> {
     let failing = (0..FAILURES.len()).flat_map(|which| (1..=LONGEST).map(move |times| Some((which, times))));
-    let failing = failing.flat_map(|failing| [vec![], vec![10, 11]].map(|manual| Trouble { failing, manual }));
+    let failing = failing.flat_map(|failing| {
+        let after = [(vec![], vec![]), (vec![], vec![10, 11]), (vec![10], vec![10])];
+        after.map(|(rehearsed, manual)| Trouble { failing, manual, rehearsed })
+    });
     let manual = (0..24).map(|hour| vec![hour]).chain([(8..19).collect(), (0..24).collect(), vec![6, 7], vec![3, 4]]);
-    failing.chain(manual.map(|manual| Trouble { failing: None, manual })).collect()
+    let manual = manual.map(|manual| Trouble { manual, ..Trouble::default() });
+    let rehearsed = [(10..13).collect(), (0..24).collect()].map(|rehearsed| Trouble { rehearsed, ..Trouble::default() });
+    failing.chain(manual).chain(rehearsed).collect()
 }
 
 /// What came of it.
@@ -170,7 +178,7 @@ impl Row {
         sim.kv.settle();
         let mut full = Full { scene, row: self, configs: [config(false), config(true)], sim, today, kept: Vec::new() };
         for morning in 1..=self.mornings {
-            let (sim, aftermath) = full.day(full.sim.clone(), full.today, None, &[]);
+            let (sim, aftermath) = full.day(full.sim.clone(), full.today, None, &Trouble::default());
             assert!(aftermath.violations.is_empty(), "{}: {:#?}", self.name, aftermath.violations);
             // The scene's own backups have no snapshots.
             let is_full = morning == self.mornings;
@@ -179,7 +187,7 @@ impl Row {
         }
         let mut sim = full.sim.clone();
         for day in 0..LONGEST + AFTERWARDS {
-            (sim, _) = full.day(sim, full.today + TimeDelta::days(day.into()), None, &[]);
+            (sim, _) = full.day(sim, full.today + TimeDelta::days(day.into()), None, &Trouble::default());
             full.kept.push(sim.oracle.read_backups(&sim.neon.model));
         }
         full
@@ -199,8 +207,9 @@ impl Full<'_> {
         let failing = trouble.failing.map_or(0, |(_, mornings)| mornings);
         for day in 0..failing.max(1) + AFTERWARDS {
             let failure = trouble.failing.filter(|_| day < failing).and_then(|(which, _)| FAILURES.get(which));
-            let manual = if day == 0 { trouble.manual.as_slice() } else { &[] };
-            let (after, told) = self.day(sim, self.today + TimeDelta::days(day.into()), failure, manual);
+            let quiet = Trouble::default();
+            let people = if day == 0 { trouble } else { &quiet };
+            let (after, told) = self.day(sim, self.today + TimeDelta::days(day.into()), failure, people);
             sim = after;
             aftermath.violations.extend(told.violations);
             aftermath.gave_way.extend(told.gave_way);
@@ -222,7 +231,7 @@ impl Full<'_> {
     }
 
     /// Lives through a day: the cron fires three seconds after five, in the evening, and at each hour at half past which people start a run.
-    fn day(&self, mut sim: Sim, date: NaiveDate, failure: Option<&Failure>, manual: &[u32]) -> (Sim, Aftermath) {
+    fn day(&self, mut sim: Sim, date: NaiveDate, failure: Option<&Failure>, people: &Trouble) -> (Sim, Aftermath) {
         let config = &self.configs[usize::from(failure.is_some_and(|failure| failure.rolls_back))];
         let zone = &config.pairs[0].zone;
         let midnight = zone.instant(date, "00:00".parse().expect("a time of day"));
@@ -231,7 +240,8 @@ impl Full<'_> {
         sim.events.clear();
         let mut simulation = self.scene.configured(sim, config);
         // In the evening what could not go in the morning does.
-        for hour in (0..24).filter(|hour| matches!(hour, 5 | 19) || manual.contains(hour)) {
+        let is_busy = |hour: &u32| matches!(hour, 5 | 19) || people.manual.contains(hour) || people.rehearsed.contains(hour);
+        for hour in (0..24).filter(is_busy) {
             let at = midnight + TimeDelta::hours(hour.into()) + TimeDelta::seconds(3);
             if hour == 5 {
                 let mut sim = simulation.sim();
@@ -243,10 +253,12 @@ impl Full<'_> {
             }
             tick(&mut simulation, at, if hour == 5 { 6 } else { 1 });
             simulation.sim().heal();
-            if manual.contains(&hour) {
-                let at = midnight + TimeDelta::hours(hour.into()) + TimeDelta::minutes(30);
-                simulation.sim().events.push((at, Happening::Start.event()));
-                tick(&mut simulation, at, 3);
+            for (hours, minutes, what) in [(&people.rehearsed, 10, Happening::Rehearse), (&people.manual, 30, Happening::Start)] {
+                if hours.contains(&hour) && (hour, minutes) != (5, 10) {
+                    let at = midnight + TimeDelta::hours(hour.into()) + TimeDelta::minutes(minutes);
+                    simulation.sim().events.push((at, what.event()));
+                    tick(&mut simulation, at, 3);
+                }
             }
         }
         let mut sim = simulation.into_sim();

@@ -278,4 +278,26 @@ mod tests {
         };
         assert_eq!([None, Some(-1), Some(0), Some(1), Some(2), Some(3)].map(has_room), [true, true, true, false, false, true]);
     }
+
+    #[test]
+    fn what_an_earlier_tick_has_deleted_makes_room_only_as_long_as_it_is_listed() {
+        use super::super::prune::{Deletion, Plan};
+        let (pair, mut checkpoint) = (pair(), started());
+        let left = vec![Deletion::Branch("br-next".into(), "backup-20261102".to_owned(), None)];
+        checkpoint.prune.deleted = vec!["backup-20261101".to_owned()];
+        let seen = Seen { prune_plan: Some(Plan { left, ..Plan::default() }), ..Seen::default() };
+        let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: now() };
+        let decided = |names: &[&str]| {
+            let list =
+                BranchList { branches: names.iter().map(|name| root(&format!("br-{name}"), name)).collect(), ..BranchList::default() };
+            format!("{:?}", make_room(&view, &list, Some(4)))
+        };
+        assert_eq!(
+            decided(&["production", "staging", "backup-20261101"]),
+            "Some(Conclude(Pruned))",
+            "one was wanted, and Neon lists it a little longer"
+        );
+        let next = decided(&["production", "staging", "backup-20261102"]);
+        assert!(next.contains("DeleteBranch"), "that one is gone already, and another is wanted: {next}");
+    }
 }
