@@ -404,7 +404,7 @@ fn judge_room(history: &History, plan: &PrunePlan, deleted: &[BranchId]) -> Resu
             _ if form.made_at + TimeDelta::minutes(65) > history.now => false,
             Hold::Day => form.made_at + TimeDelta::days(1) > history.now,
             Hold::Inspection => !form.is_sure() && (form.is_on_record || is_enough) && Some(id) != newest,
-            Hold::Newest => form.is_on_record && !form.is_verified && Some(id) == newest,
+            Hold::Newest => !form.is_sure() && (form.is_on_record || is_enough) && Some(id) == newest,
             Hold::Snapshot | Hold::Rule => form.is_possible() && is_enough,
         };
         if !expected {

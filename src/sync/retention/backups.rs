@@ -109,11 +109,10 @@ impl<'a> Judge<'a> {
         let is_of_floor = known != Some(Known::Unverified) && newer < self.rules.at_least;
         match known {
             _ if is_of_floor => Err(Firm::Floor),
-            Some(Known::Unverified) => Ok(if is_newest { Hold::Newest } else { Hold::Inspection }),
             Some(Known::Verified) | None if by_rules.as_branches.contains(&rank) => Ok(Hold::Rule),
             Some(Known::Verified) | None if by_rules.waiting.contains(&rank) => Ok(Hold::Snapshot),
-            // A rule that counts it only while it may be verified, or `keep_failed`.
-            Some(Known::Verified) | None => Ok(Hold::Inspection),
+            // `keep_failed` alone, also where its record is lost.
+            Some(_) | None => Ok(if is_newest { Hold::Newest } else { Hold::Inspection }),
         }
     }
 

@@ -8,7 +8,7 @@
 //! 3. what only its age of less than 24 hours keeps: what staging held before a run, and backups;
 //! 4. backups that were not verified;
 //! 5. verified backups that a keep rule holds, above `keep_at_least`. One whose record is lost is taken for one of them, and never counted as one of the newer ones;
-//! 6. the newest backup, where it was not verified.
+//! 6. the newest backup, where it is not known to be verified and no rule holds it.
 //!
 //! Of each the oldest goes first, and children before their parents.
 //!
