@@ -2,10 +2,11 @@
 //!
 //! In: an [`ApiRequest`]. Out: an [`Answer`]: a reply, and the run that is to be driven after it.
 //!
-//! Invariants: nothing is said to who has no token, except by `GET /health`, which names nothing; a malformed request changes
-//! nothing.
+//! Invariants: nothing is said to who has no token, except by `GET /health`, which names nothing, and which methods an
+//! address has; nothing of a body is read before the token is known ([`reads_body`]), and never more than [`BODY_LIMIT`];
+//! a malformed request changes nothing; every answer has the headers of [`ApiResponse::headers`].
 //!
-//! Source: RFC 9457 for errors; draft-ietf-httpapi-idempotency-key-header for `Idempotency-Key`.
+//! Source: RFC 9457 for errors; RFC 9110 for methods; draft-ietf-httpapi-idempotency-key-header for `Idempotency-Key`.
 
 mod backups;
 mod health;
@@ -13,13 +14,16 @@ mod hold;
 mod incidents;
 mod notices;
 mod problem;
+mod route;
 mod runs;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+pub use self::health::Recent;
 pub use self::problem::Problem;
+use self::route::Route;
 use crate::config::{Config, Pair, one_of, secret};
 use crate::port::{Method, World};
 use crate::record;
@@ -27,7 +31,8 @@ use crate::sync::checkpoint::Checkpoint;
 use crate::tick::Secrets;
 use crate::time::{Timestamp, read_instant};
 
-/// Bytes of a body that are read. The largest body that means something has about 300.
+/// Bytes of a body that are read, by whoever hands a request to [`answer`]. The largest body that means something has
+/// about 1,000: a reason of 200 characters, each of four bytes.
 pub const BODY_LIMIT: usize = 4_096;
 
 /// Characters of a reason: with four bytes each, it fits the 1,024 that a listing of the store shows of a key.
@@ -46,12 +51,13 @@ pub struct ApiRequest {
     pub authorization: Option<String>,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
-    /// The body, as text.
+    /// The body, as text: empty where [`reads_body`] says that it is not read. Of a longer one than [`BODY_LIMIT`] so
+    /// much that it shows.
     pub body: String,
 }
 
 /// A reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResponse {
     /// The status code.
     pub status: u16,
@@ -59,9 +65,21 @@ pub struct ApiResponse {
     pub content_type: &'static str,
     /// The body.
     pub body: String,
-    /// The header `Location`, if there is one.
-    pub location: Option<String>,
+    /// The headers of this reply, beside those that every reply has.
+    headers: Vec<(&'static str, String)>,
 }
+
+/// Headers of every answer. The API serves no page: nothing of an answer is to be shown, framed, kept or guessed at.
+///
+/// Source: OWASP, "REST Security Cheat Sheet", security headers, read 2026-11-21.
+pub const SECURITY_HEADERS: [(&str, &str); 6] = [
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("strict-transport-security", "max-age=31536000"),
+];
 
 /// What a request leads to.
 pub struct Answer {
@@ -84,7 +102,20 @@ pub struct Drive {
 impl ApiResponse {
     /// Answers with JSON.
     pub fn json(status: u16, value: &Value) -> Self {
-        Self { status, content_type: "application/json", body: value.to_string(), location: None }
+        Self { status, content_type: "application/json", body: value.to_string(), headers: Vec::new() }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Returns all headers.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        std::iter::once(("content-type", self.content_type)).chain(SECURITY_HEADERS).chain(own)
     }
 }
 
@@ -118,8 +149,28 @@ pub async fn answer<W: World>(
 ) -> Answer {
     match respond(world, config, secrets, request).await {
         Ok(answer) => answer,
-        Err(problem) => problem.render().into(),
+        Err(problem) => problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref())).into(),
     }
+}
+
+/// Returns whether the body of a request is read, which is decided by its head alone.
+///
+/// A body costs memory, and whoever sends it decides how much: it is read for a request that changes something, and that
+/// may. Of such a body at most [`BODY_LIMIT`] bytes and one are read.
+pub fn reads_body(secrets: &Secrets, head: &ApiRequest) -> bool {
+    head.method != Method::Get && authorize(secrets, head, Access::Write).is_ok()
+}
+
+/// Answers a request with a method that no address has.
+pub fn refuse_method(config: Result<&Config, &crate::config::ConfigErrors>, path: &str) -> ApiResponse {
+    let problem = Route::of(path).map_or_else(|| unknown_address(path), Route::refusal);
+    problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref()))
+}
+
+/// Answers a request whose body did not come, or broke off.
+pub fn refuse_body(config: Result<&Config, &crate::config::ConfigErrors>) -> ApiResponse {
+    let problem = Problem::new(408, "The body did not come whole").with_detail("send it again".to_owned());
+    problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref()))
 }
 
 async fn respond<W: World>(
@@ -128,95 +179,62 @@ async fn respond<W: World>(
     secrets: &Secrets,
     request: &ApiRequest,
 ) -> Result<Answer, Problem> {
-    let parts: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
-    if parts == ["health"] {
-        allow(request, &[Method::Get])?;
+    let route = Route::of(&request.path);
+    if !matches!(route, Some(Route::Health)) {
+        let needed = if request.method == Method::Get { Access::Read } else { Access::Write };
+        authorize(secrets, request, needed)?;
+    }
+    let route = route.ok_or_else(|| unknown_address(&request.path))?;
+    if !route.methods().contains(&request.method) {
+        return Err(route.refusal());
+    }
+    if matches!(route, Route::Health) {
         return Ok(health::health(world, config).await.into());
     }
-    let needed = if request.method == Method::Get { Access::Read } else { Access::Write };
-    authorize(secrets, request, needed)?;
     let config = config.map_err(|errors| Problem::new(500, "The configuration is invalid").with_detail(errors.to_string()))?;
-    match parts.as_slice() {
-        ["runs"] => {
-            allow(request, &[Method::Get, Method::Post])?;
-            match request.method {
-                Method::Get => runs::list(world, pair(config, request)?).await.map(Answer::from),
-                Method::Post | Method::Put | Method::Patch | Method::Delete => runs::start(world, config, request).await,
-            }
-        }
-        ["runs", id] => {
-            allow(request, &[Method::Get])?;
-            runs::show(world, pair(config, request)?, id).await.map(Answer::from)
-        }
-        ["runs", id, "cancel"] => {
-            allow(request, &[Method::Post])?;
-            runs::cancel(world, pair(config, request)?, id).await.map(Answer::from)
-        }
-        ["pairs", name, "hold"] => {
-            allow(request, &[Method::Put, Method::Delete])?;
-            let pair = config.pair(name).ok_or_else(|| unknown_pair(config, name))?;
-            hold::change(world, pair, request).await.map(Answer::from)
-        }
-        ["backups" | "notices" | "channels", ..] => about_pair(world, config, secrets, request, &parts).await.map(Answer::from),
-        ["incidents"] => {
-            allow(request, &[Method::Get])?;
-            incidents::list(world, config).await.map(Answer::from)
-        }
-        ["incidents", id, "acknowledge"] => {
-            allow(request, &[Method::Post])?;
-            incidents::acknowledge(world, config, request, id).await.map(Answer::from)
-        }
-        _ => Err(unknown_address(request)),
+    if matches!(route, Route::Runs) && request.method == Method::Post {
+        return runs::start(world, config, request).await;
     }
-}
-
-/// Answers what is about the backups or the notices of a pair, or about a channel.
-async fn about_pair<W: World>(
-    world: &W,
-    config: &Config,
-    secrets: &Secrets,
-    request: &ApiRequest,
-    parts: &[&str],
-) -> Result<ApiResponse, Problem> {
-    let (method, asked): (&[Method], _) = match parts {
-        ["backups" | "notices"] | ["backups", "plan"] => (&[Method::Get], pair(config, request)),
-        ["backups", _, "pin"] => (&[Method::Put, Method::Delete], pair(config, request)),
-        ["notices", name, _, _] => (&[Method::Get], named_pair(config, Some(name))),
-        ["notices", name, _, _, "redeliver"] => (&[Method::Post], named_pair(config, Some(name))),
+    let about = |pair| Asked { world, config, secrets, pair };
+    let response = match route {
+        Route::Health => health::health(world, Ok(config)).await,
+        Route::Runs => runs::list(world, pair(config, request)?).await?,
+        Route::Run(id) => runs::show(world, pair(config, request)?, id).await?,
+        Route::CancelRun(id) => runs::cancel(world, pair(config, request)?, id).await?,
+        Route::Hold(name) => hold::change(world, named_pair(config, Some(name))?, request).await?,
+        Route::Backups => about(pair(config, request)?).list().await?,
+        Route::Plan => about(pair(config, request)?).plan(request).await?,
+        Route::Pin(name) => about(pair(config, request)?).pin(name, request).await?,
+        Route::Notices => about(pair(config, request)?).list_notices().await?,
+        Route::Notice([name, run, kind]) => about(named_pair(config, Some(name))?).show_notice(run, kind).await?,
+        Route::Redeliver([name, run, kind]) => about(named_pair(config, Some(name))?).redeliver(request, run, kind).await?,
         // A test is told of the first pair: it belongs to none.
-        ["channels", _, "test"] => (&[Method::Post], config.pairs.first().ok_or_else(|| unknown_address(request))),
-        _ => return Err(unknown_address(request)),
+        Route::TestChannel(name) => {
+            let first = config.pairs.first().ok_or_else(|| unknown_address(&request.path))?;
+            about(first).test_channel(name).await?
+        }
+        Route::Incidents => incidents::list(world, config).await?,
+        Route::Acknowledge(id) => incidents::acknowledge(world, config, request, id).await?,
     };
-    allow(request, method)?;
-    let asked = Asked { world, config, secrets, pair: asked? };
-    match parts {
-        ["backups"] => asked.list().await,
-        ["backups", "plan"] => asked.plan(request).await,
-        ["backups", name, "pin"] => asked.pin(name, request).await,
-        ["notices"] => asked.list_notices().await,
-        ["notices", _, run, kind] => asked.show_notice(run, kind).await,
-        ["notices", _, run, kind, "redeliver"] => asked.redeliver(request, run, kind).await,
-        ["channels", name, "test"] => asked.test_channel(name).await,
-        _ => Err(unknown_address(request)),
-    }
+    Ok(response.into())
 }
 
-fn unknown_address(request: &ApiRequest) -> Problem {
-    Problem::new(404, "There is no such address").with_detail(format!("{} is not known", request.path))
+fn unknown_address(path: &str) -> Problem {
+    let path: String = path.chars().take(120).collect();
+    Problem::new(404, "There is no such address").with_detail(format!("{path} is not known"))
 }
 
-/// Refuses other methods than the allowed ones.
-fn allow(request: &ApiRequest, methods: &[Method]) -> Result<(), Problem> {
-    if methods.contains(&request.method) {
-        return Ok(());
-    }
-    let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
-    Err(Problem::new(405, "The method is not allowed here").with_detail(format!("allowed is {}", allowed.join(" or "))))
+/// Returns the token of a header `Authorization`.
+///
+/// Source: RFC 9110, 11.1: the name of the scheme is case-insensitive; 11.4: `auth-scheme 1*SP token68`.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 /// Compares the bearer token with both tokens, in constant time.
 fn authorize(secrets: &Secrets, request: &ApiRequest, needed: Access) -> Result<(), Problem> {
-    let token = request.authorization.as_deref().and_then(|header| header.strip_prefix("Bearer "));
+    let token = request.authorization.as_deref().and_then(bearer);
     let Some(token) = token else {
         return Err(Problem::new(401, "A token is needed").with_detail("send the header `Authorization: Bearer <token>`".to_owned()));
     };

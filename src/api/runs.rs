@@ -46,7 +46,7 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
     if let Some((key, digest)) = &repeat
         && let Some(known) = text(key)
     {
-        return repeated(known, digest);
+        return repeated(known, digest, config, pair);
     }
     let last: Option<Checkpoint> = decoded(&checkpoint_key, text(&checkpoint_key))?;
     if let Some(last) = last.as_ref().filter(|last| !last.is_over()) {
@@ -67,12 +67,13 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
     };
     let mut checkpoint = Checkpoint::start(start, now);
     checkpoint.outbox = last.map(|last| last.outbox).unwrap_or_default();
-    accept(world, pair, request, checkpoint, repeat).await
+    accept(world, config, pair, request, checkpoint, repeat).await
 }
 
 /// Stores the run and answers.
 async fn accept<W: World>(
     world: &W,
+    config: &Config,
     pair: &Pair,
     request: &ApiRequest,
     checkpoint: Checkpoint,
@@ -89,14 +90,15 @@ async fn accept<W: World>(
     }
     let is_followed = request.query.contains_key("follow");
     Ok(Answer {
-        response: accepted(&checkpoint.run),
+        response: accepted(config, pair, &checkpoint.run),
         drive: Some(Drive { pair: pair.name.clone(), checkpoint: Box::new(checkpoint), is_followed }),
     })
 }
 
-fn accepted(run: &RunId) -> ApiResponse {
-    let location = Some(format!("/runs/{run}"));
-    ApiResponse { location, ..ApiResponse::json(202, &json!({"run": run, "status": "running"})) }
+/// Answers that a run was accepted, and where it is shown. With several pairs an address of a run names its pair.
+fn accepted(config: &Config, pair: &Pair, run: &RunId) -> ApiResponse {
+    let query = if config.pairs.len() > 1 { format!("?pair={}", pair.name) } else { String::new() };
+    ApiResponse::json(202, &json!({"run": run, "status": "running"})).with_header("location", format!("/runs/{run}{query}"))
 }
 
 /// Returns the key under which a repeatable request is remembered, and the digest of what it asks for.
@@ -111,14 +113,14 @@ fn repeat_key(pair: &Pair, request: &ApiRequest) -> Result<Option<(String, Strin
 }
 
 /// Answers a request that was made before.
-fn repeated(known: &str, digest: &str) -> Result<Answer, Problem> {
+fn repeated(known: &str, digest: &str, config: &Config, pair: &Pair) -> Result<Answer, Problem> {
     let known: Value = serde_json::from_str(known).unwrap_or_default();
     if known["request"] != digest {
         let detail = "Idempotency-Key: was used with another body; use a key once for each request".to_owned();
         return Err(Problem::new(422, "The key was used for another request").with_detail(detail));
     }
     match known["run"].as_str().and_then(RunId::decode) {
-        Some(run) => Ok(accepted(&run).into()),
+        Some(run) => Ok(accepted(config, pair, &run).into()),
         None => Err(Problem::new(503, "The memory of this request cannot be read")),
     }
 }
@@ -197,7 +199,7 @@ async fn report<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Report, Pr
 /// Shows a run.
 pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
     let report = report(world, pair, id).await?;
-    Ok(ApiResponse { status: 200, content_type: "application/json", body: record::encode(&report), location: None })
+    Ok(ApiResponse { status: 200, content_type: "application/json", body: record::encode(&report), headers: Vec::new() })
 }
 
 /// Asks a run to end before its next write. Asking again changes nothing.

@@ -1,5 +1,6 @@
 //! The API against a store in memory.
 
+mod answers;
 mod notices;
 
 use std::cell::RefCell;
@@ -106,15 +107,18 @@ impl Recall for Memory {
 }
 
 fn config() -> Config {
-    let value = json!({"pairs": [{
+    Config::from_value(&settings()).expect("the configuration is complete")
+}
+
+fn settings() -> Value {
+    json!({"pairs": [{
         "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
         "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
         "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 7, "keep_displaced": 1
     }], "channels": [
         {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"},
         {"name": "team", "kind": "slack", "url_secret": "SLACK_URL"}
-    ]});
-    Config::from_value(&value).expect("the configuration is complete")
+    ]})
 }
 
 fn request(method: Method, path: &str, token: Option<&str>, body: &str) -> ApiRequest {
@@ -134,23 +138,30 @@ fn request(method: Method, path: &str, token: Option<&str>, body: &str) -> ApiRe
 }
 
 fn ask(memory: &Memory, request: &ApiRequest) -> (u16, Value, bool) {
-    let secrets: Secrets = [
+    let answer = answered(memory, &config(), request);
+    let body = serde_json::from_str(&answer.response.body).expect("every answer is JSON");
+    (answer.response.status, body, answer.drive.is_some())
+}
+
+fn secrets() -> Secrets {
+    let secrets = [
         ("ADMIN_TOKEN", "admin"),
         ("READ_TOKEN", "reader"),
         ("NEON_API_KEY", "napi"),
         ("WEBHOOK_URL", "https://hooks.example.com/webhook"),
         ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("SLACK_URL", "https://hooks.example.com/slack"),
-    ]
-    .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
-    .into();
-    let config = config();
-    let mut future = Box::pin(answer(memory, Ok(&config), &secrets, request));
+    ];
+    secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()
+}
+
+fn answered(memory: &Memory, config: &Config, request: &ApiRequest) -> Answer {
+    let secrets = secrets();
+    let mut future = Box::pin(answer(memory, Ok(config), &secrets, request));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // The store in memory never waits, so the first poll is the last.
     let std::task::Poll::Ready(answer) = future.as_mut().poll(&mut context) else { panic!("the memory waits for nothing") };
-    let body = serde_json::from_str(&answer.response.body).expect("every answer is JSON");
-    (answer.response.status, body, answer.drive.is_some())
+    answer
 }
 
 #[test]

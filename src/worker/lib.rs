@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
-    AbortSignal, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
+    AbortSignal, ByteStream, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
     ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore,
 };
 
@@ -37,6 +37,9 @@ const STATE: &str = "STATE";
 /// Source: Cloudflare Workers, limits, 2026-09-05: "waitUntil +30 s after response"; five are kept for the hand-over.
 const AFTER_ANSWER: Duration = Duration::from_secs(25);
 
+/// How long the body of a request is waited for: it has a few kilobytes at most.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+
 /// Runs when the cron fires.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
@@ -56,15 +59,32 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
 async fn fetch(mut request: worker::Request, env: Env, context: EventContext) -> worker::Result<Response> {
     console_error_panic_hook::set_once();
     let platform = Platform::new(&env);
+    // The platform's own parser: that of the crate brings a hundred kilobytes of tables for international names.
+    let url = web_sys::Url::new(&request.inner().url())?;
+    let path = url.pathname();
+    let Some(method) = method(&request.inner().method()) else {
+        return reply(&api::refuse_method(configuration(&env).as_ref(), &path));
+    };
+    if let Some(known) = HEALTH.with_borrow_mut(|recent| recent.answer(method, &path, platform.now())) {
+        return reply(&known);
+    }
     let config = configuration(&env);
     let secrets = match &config {
         Ok(config) => secrets(&env, config),
         Err(_) => secrets_named(&env, ["ADMIN_TOKEN", "READ_TOKEN"].map(str::to_owned)),
     };
-    let Some(asked) = api_request(&mut request).await? else {
-        return Response::error("method not allowed", 405);
-    };
+    let header = |name: &str| request.headers().get(name);
+    let (authorization, idempotency_key) = (header("authorization")?, header("idempotency-key")?);
+    let mut asked = ApiRequest { method, path, query: query(&url), authorization, idempotency_key, body: String::new() };
+    // Not a byte of it is read for somebody who may change nothing.
+    if api::reads_body(&secrets, &asked) {
+        match body(&mut request).await {
+            Some(body) => asked.body = body,
+            None => return reply(&api::refuse_body(config.as_ref())),
+        }
+    }
     let answer = api::answer(&platform, config.as_ref(), &secrets, &asked).await;
+    HEALTH.with_borrow_mut(|recent| recent.keep(method, &asked.path, platform.now(), &answer.response));
     let (Some(drive), Ok(config)) = (answer.drive, config) else { return reply(&answer.response) };
     if drive.is_followed {
         return follow(&context, platform, config, secrets, drive);
@@ -93,10 +113,11 @@ fn follow(context: &EventContext, platform: Platform, config: Config, secrets: S
             watch("ended", json!({"run": run, "status": checkpoint.status()}));
         }
     });
-    ResponseBuilder::new()
-        .with_header("content-type", "text/event-stream")?
-        .with_header("cache-control", "no-store")?
-        .from_stream(events.map(|event| Ok::<_, worker::Error>(event.into_bytes())))
+    let mut builder = ResponseBuilder::new().with_header("content-type", "text/event-stream")?;
+    for (name, value) in api::SECURITY_HEADERS {
+        builder = builder.with_header(name, value)?;
+    }
+    builder.from_stream(events.map(|event| Ok::<_, worker::Error>(event.into_bytes())))
 }
 
 /// Writes one event of a stream.
@@ -107,49 +128,36 @@ fn server_sent(event: &str, data: &Value) -> String {
 }
 
 fn reply(response: &api::ApiResponse) -> worker::Result<Response> {
-    let mut builder = ResponseBuilder::new()
-        .with_status(response.status)
-        .with_header("content-type", response.content_type)?
-        .with_header("cache-control", "no-store")?;
-    if let Some(location) = &response.location {
-        builder = builder.with_header("location", location)?;
+    let mut builder = ResponseBuilder::new().with_status(response.status);
+    for (name, value) in response.headers() {
+        builder = builder.with_header(name, value)?;
     }
-    if response.status == 401 {
-        builder = builder.with_header("www-authenticate", "Bearer")?;
-    }
-    builder.fixed(response.body.clone().into_bytes()).pipe(Ok)
+    Ok(builder.fixed(response.body.clone().into_bytes()))
 }
 
-/// Calls a function in the order of reading.
-trait Pipe: Sized {
-    fn pipe<T>(self, function: impl FnOnce(Self) -> T) -> T {
-        function(self)
-    }
-}
-
-impl<T> Pipe for T {}
-
-/// Reads a request; `None` for a method that no address knows.
-async fn api_request(request: &mut worker::Request) -> worker::Result<Option<ApiRequest>> {
-    let method = match request.method() {
+/// Reads the name of a method; `None` for one that no address has. The type of the crate takes what it does not know
+/// for `GET`.
+fn method(name: &str) -> Option<Method> {
+    match name {
         // Monitors ask for the head alone; the platform leaves the body out.
-        worker::Method::Get | worker::Method::Head => Method::Get,
-        worker::Method::Post => Method::Post,
-        worker::Method::Put => Method::Put,
-        worker::Method::Patch => Method::Patch,
-        worker::Method::Delete => Method::Delete,
-        worker::Method::Options | worker::Method::Connect | worker::Method::Trace | worker::Method::Report => {
-            return Ok(None);
-        }
-    };
-    // The platform's own parser: that of the crate brings a hundred kilobytes of tables for international names.
-    let url = web_sys::Url::new(&request.inner().url())?;
-    let header = |name: &str| request.headers().get(name);
-    let (authorization, idempotency_key) = (header("authorization")?, header("idempotency-key")?);
-    let length: usize = header("content-length")?.and_then(|text| text.parse().ok()).unwrap_or(0);
-    // A body that is too long is not read; its length alone is refused.
-    let body = if length > api::BODY_LIMIT { " ".repeat(api::BODY_LIMIT + 1) } else { request.text().await? };
-    Ok(Some(ApiRequest { method, path: url.pathname(), query: query(&url), authorization, idempotency_key, body }))
+        "GET" | "HEAD" => Some(Method::Get),
+        "POST" => Some(Method::Post),
+        "PUT" => Some(Method::Put),
+        "PATCH" => Some(Method::Patch),
+        "DELETE" => Some(Method::Delete),
+        _ => None,
+    }
+}
+
+/// Reads the body of a request, and no more of it than shows that it is too long; `None` of one that did not come.
+async fn body(request: &mut worker::Request) -> Option<String> {
+    if request.inner().body().is_none() {
+        return Some(String::new());
+    }
+    let stream = request.stream().ok()?;
+    // A chunked body has no length: it is counted as it comes, and left as soon as it is too long.
+    let (bytes, is_cut) = beginning(stream, api::BODY_LIMIT + 1, BODY_WAIT).await;
+    (!is_cut || bytes.len() > api::BODY_LIMIT).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Returns the parameters of an address.
@@ -198,6 +206,8 @@ fn secrets_named(env: &Env, names: impl IntoIterator<Item = String>) -> Secrets 
 thread_local! {
     /// What this isolate remembers.
     static NOTES: RefCell<Notes> = RefCell::default();
+    /// What it last answered to `GET /health`.
+    static HEALTH: RefCell<api::Recent> = RefCell::default();
 }
 
 /// The ports on Cloudflare.
@@ -305,7 +315,10 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
         Reading::Page => (PAGE_BYTES, request.timeout),
         Reading::Beginning => (BEGINNING_BYTES, BEGINNING_WAIT),
     };
-    let (bytes, is_cut) = beginning(&mut response, limit, patience).await;
+    let (bytes, is_cut) = match response.stream() {
+        Ok(stream) => beginning(stream, limit, patience).await,
+        Err(_) => (Vec::new(), false),
+    };
     let is_cut = is_cut || announced.is_some_and(|length| length != bytes.len());
     let body = decoded(&answer::encoding(&headers, &bytes), &bytes);
     Ok(HttpResponse { status, retry_after, headers, body, is_cut })
@@ -313,11 +326,10 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
 
 /// Reads a body up to a limit, and returns whether there was more of it. A body that breaks off or does
 /// not come is what came of it.
-async fn beginning(response: &mut Response, limit: usize, patience: Duration) -> (Vec<u8>, bool) {
-    let mut bytes = Vec::new();
+async fn beginning(mut stream: ByteStream, limit: usize, patience: Duration) -> (Vec<u8>, bool) {
     // Dropping the stream cancels it: a body that nobody reads keeps one of the six connections that an
     // invocation may have.
-    let Ok(mut stream) = response.stream() else { return (bytes, false) };
+    let mut bytes = Vec::new();
     let mut over = std::pin::pin!(Delay::from(patience));
     loop {
         match select(stream.next(), &mut over).await {
