@@ -11,13 +11,19 @@
 //! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
 //! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
-//! | `accepted/<pair>/<run>` | `POST /runs` | pruning | a manual run whose place another run took is told after the next run |
+//! | `accepted/<pair>/<run>` | `POST /runs` | pruning, `GET /runs/{id}`, a tick that finds no checkpoint | a manual run whose place another run took is told after the next run |
 //! | `incident/<pair>` | a tick that tells of trouble, escalates or resolves | every tick, `GET /incidents` | an escalation is told twice, with the same id |
 //! | `acknowledged/<pair>` | `POST /incidents/{id}/acknowledge` | every tick | people are told once more within the minute |
 //! | `channels` | a tick to which a channel answered 410, `POST /channels/{name}/test` | every tick | a channel that is gone is called once more |
 //! | `request/<pair>/<key>` | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
 //!
 //! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
+//!
+//! *Two versions at once*, in a gradual deployment or after a roll-back, read and write the same records. A version that
+//! adds a field keeps the format: the other one reads the record without it, writes it without it, and the field has a
+//! default. So no record may refuse fields that it does not know, at any level. What the other version would
+//! misunderstand, which is every new word where it knows a list of words, is a new format: it leaves such a record
+//! alone, and says so. A checkpoint that is neither is as good as lost: the run is rebuilt from the names in Neon.
 
 mod backups;
 
@@ -121,7 +127,6 @@ pub const CHANNELS_KEY: &str = "channels";
 ///
 /// Shape: `{"format":1,"disabled":{"team":{"at":"…","notice":"hub/20261121/failed"}},"outbox":[]}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Channels {
     /// The version of this shape.
     pub format: u32,
@@ -149,6 +154,27 @@ pub fn cancel_key(pair: &PairName, run: &RunId) -> String {
 /// Returns the key that says that a manual run was accepted; with an empty run, the prefix of all of a pair.
 pub fn accepted_key(pair: &PairName, run: &str) -> String {
     format!("accepted/{pair}/{run}")
+}
+
+/// A manual run was accepted, and has not told how it ended.
+///
+/// Shape: `{"format":1,"at":"2026-11-21T14:30:00.000Z","goal":"staging"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The version of this shape.
+    #[serde(default = "current_format")]
+    pub format: u32,
+    /// When; missing in what earlier versions have written.
+    #[serde(default, with = "millis::option")]
+    pub at: Option<Timestamp>,
+    /// How far it was to go; missing in what earlier versions have written.
+    #[serde(default)]
+    pub goal: Option<Goal>,
+}
+
+/// Returns the version of a record that names none.
+fn current_format() -> u32 {
+    FORMAT
 }
 
 /// Returns the key of a request that was made with an `Idempotency-Key`.
@@ -366,6 +392,19 @@ pub fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, RecordErr
         return Err(RecordError::Newer { key: key.to_owned(), found });
     }
     serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))
+}
+
+/// Decodes a record that can be made again: one that makes no sense is as good as lost, `None`.
+///
+/// # Errors
+///
+/// When it was written by a newer version, whose it still is.
+pub fn decode_or_lose<T: DeserializeOwned>(key: &str, text: &str) -> Result<Option<T>, RecordError> {
+    match decode(key, text) {
+        Ok(record) => Ok(Some(record)),
+        Err(RecordError::Unreadable { .. }) => Ok(None),
+        Err(error @ (RecordError::Newer { .. } | RecordError::Store(_))) => Err(error),
+    }
 }
 
 /// Returns the version of a record, ours where it names none, and reads no further than that.

@@ -10,6 +10,7 @@
 mod act;
 mod desk;
 mod drive;
+mod lost;
 mod memory;
 mod meter;
 mod outbox;
@@ -238,10 +239,10 @@ impl<'a, W: World> Context<'a, W> {
         let run = &memory.day.run;
         let is_done = memory.is_ended || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
         if is_done {
-            return self.swept(memory, now).map(|swept| (swept, None));
+            return self.leftover(pair, memory, now).await.map(|leftover| (leftover, None));
         }
         match memory.day.due(now) {
-            Due::Later { .. } | Due::Off => self.swept(memory, now).map(|swept| (swept, None)),
+            Due::Later { .. } | Due::Off => self.leftover(pair, memory, now).await.map(|leftover| (leftover, None)),
             Due::Start => {
                 let start = Start {
                     pair: pair.name.clone(),
@@ -284,6 +285,15 @@ impl<'a, W: World> Context<'a, W> {
         let mut left = checkpoint.clone();
         left.prune.leave_snapshot("the next run was due before it was compared");
         self.tell(notice::of_snapshot(&left, pair, &self.config.label, now)?, now).await
+    }
+
+    /// Returns what there is to drive beside the day's run: the last one that is to prune once more, or a manual one
+    /// that nothing remembers.
+    async fn leftover(&self, pair: &Pair, memory: &Memory, now: Timestamp) -> Option<Checkpoint> {
+        match self.swept(memory, now) {
+            Some(swept) => Some(swept),
+            None => self.lost_run(pair, memory, now).await,
+        }
     }
 
     /// Returns the last run when it is to prune once more.

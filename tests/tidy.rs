@@ -104,6 +104,15 @@ fn a_file_holds_one_idea() -> Result<()> {
     Ok(())
 }
 
+/// Case 35a: two versions read the same records, and neither may refuse what the other has added.
+#[test]
+fn no_record_refuses_fields_that_it_does_not_know() -> Result<()> {
+    for path in files("src", &["rs"]) {
+        assert!(!read(&path)?.contains("deny_unknown_fields"), "{}: see src/record.rs, two versions at once", path.display());
+    }
+    Ok(())
+}
+
 #[test]
 fn every_module_says_what_it_owns() -> Result<()> {
     for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])).chain(files("xtask", &["rs"])) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{ApiResponse, Route};
 use crate::config::{Config, ConfigErrors, Pair};
 use crate::port::{Method, World};
-use crate::record;
+use crate::record::{self, RecordError};
 use crate::sync::checkpoint::{Checkpoint, History};
 use crate::sync::schedule;
 use crate::time::{Timestamp, between, render};
@@ -77,7 +77,13 @@ async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
         let Ok(found) = world.read(keys).await else { return Some("the store does not answer".to_owned()) };
         for (pair, key) in pairs.iter().zip(keys) {
             let checkpoint = found.get(key).and_then(Option::as_ref).map(|text| record::decode::<Checkpoint>(key, text)).transpose();
-            let Ok(checkpoint) = checkpoint else { return Some("a record of a pair cannot be read".to_owned()) };
+            let checkpoint = match checkpoint {
+                Ok(checkpoint) => checkpoint,
+                Err(RecordError::Newer { .. }) => {
+                    return Some("a record of a pair was written by a newer version, and the pair is left alone".to_owned());
+                }
+                Err(_) => return Some("a record of a pair cannot be read; its next run makes it again".to_owned()),
+            };
             let history = History::after(checkpoint.as_ref());
             if let Some(reason) = overdue(pair, config, &history, now) {
                 return Some(reason);

@@ -26,8 +26,10 @@ async fn incidents<W: World>(world: &W, config: &Config) -> Result<Vec<Incident>
     for pair in pairs() {
         let (key, known_key) = (record::incident_key(&pair.name), record::acknowledged_key(&pair.name));
         let Some(incident) = text(&key) else { continue };
-        let incident: Incident = record::decode(&key, incident).map_err(|error| unavailable(&error))?;
-        let known = text(&known_key).map(|text| record::decode::<Acknowledgement>(&known_key, text)).transpose();
+        // One that makes no sense is opened again from its notices.
+        let incident: Option<Incident> = record::decode_or_lose(&key, incident).map_err(|error| unavailable(&error))?;
+        let Some(incident) = incident else { continue };
+        let known = text(&known_key).map_or(Ok(None), |text| record::decode_or_lose::<Acknowledgement>(&known_key, text));
         let known = known.map_err(|error| unavailable(&error))?;
         incidents.push(Incident { acknowledged: known.filter(|known| known.incident == incident.id), ..incident });
     }

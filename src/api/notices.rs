@@ -47,13 +47,17 @@ impl<W: World> Asked<'_, W> {
             last = month;
         }
         let found = self.world.read(&newest).await.map_err(fail)?;
-        let mut notices: Vec<Outgoing> = Vec::new();
+        let (mut notices, mut unreadable): (Vec<Outgoing>, Vec<Value>) = (Vec::new(), Vec::new());
         for (key, text) in &found {
-            let Some(text) = text else { continue };
-            notices.push(record::decode(key, text).map_err(|error| unavailable(&error))?);
+            // One that cannot be read hides no other.
+            match text.as_ref().map(|text| record::decode(key, text)) {
+                Some(Ok(notice)) => notices.push(notice),
+                Some(Err(error)) => unreadable.push(json!({"id": key.strip_prefix("notice/"), "problem": error.to_string()})),
+                None => {}
+            }
         }
         ordered::sort_by(&mut notices, |left, right| (right.notice.at, &right.notice.id).cmp(&(left.notice.at, &left.notice.id)));
-        let shown: Vec<Value> = notices.iter().map(|outgoing| shown(outgoing, false)).collect();
+        let shown: Vec<Value> = notices.iter().map(|outgoing| shown(outgoing, false)).chain(unreadable).collect();
         Ok(ApiResponse::json(200, &json!({"pair": self.pair.name, "notices": shown})))
     }
 

@@ -1,5 +1,7 @@
 //! `/runs`: start, list, show, cancel.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, store, unavailable};
@@ -7,9 +9,11 @@ use crate::config::{Config, Pair};
 use crate::id::{RunId, digest};
 use crate::ordered;
 use crate::port::{StoreFailure, World};
-use crate::record::{self, Report};
-use crate::sync::checkpoint::{Checkpoint, Goal, History, Hold, Prune, Start};
+use crate::record::{self, Accepted, Report};
+use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, History, Hold, Prune, Start};
 use crate::sync::schedule;
+use crate::sync::step::Step;
+use crate::time::{Timestamp, between};
 
 /// Pages of a listing that are read; a page has up to 1,000 runs, so these reach back more than ten years.
 const PAGES: u32 = 5;
@@ -35,8 +39,49 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
             return Err(Problem::new(400, "The body cannot be used").with_detail(detail));
         }
     };
-    let now = world.now();
     let repeat = repeat_key(pair, request)?;
+    let now = world.now();
+    // Before anything is waited for: of two requests at one instant the store shows neither to the other.
+    let before = begun(world, pair, now);
+    world.note(&begun_by_hand(pair), now);
+    let answer = begin(world, config, pair, request, Begin { goal, repeat, before, now }).await;
+    if !answer.as_ref().is_ok_and(|answer| answer.drive.is_some()) {
+        // It has begun nothing: what was begun before it counts on.
+        world.note(&begun_by_hand(pair), before.unwrap_or_default());
+    }
+    answer
+}
+
+/// How long a run that was begun here is known although the store does not show it: as long as an answer of the store
+/// may be old, and half of that again.
+const SHOWN_LATE: Duration = Duration::from_secs(90);
+
+/// What is noted of the last manual run of a pair that was begun by this instance.
+fn begun_by_hand(pair: &Pair) -> String {
+    format!("{} begun by hand", pair.name)
+}
+
+/// Returns when a manual run of the pair was last begun by this instance, where the store may not show it yet.
+fn begun<W: World>(world: &W, pair: &Pair, now: Timestamp) -> Option<Timestamp> {
+    world.noted_at(&begun_by_hand(pair)).filter(|at| *at <= now && between(*at, now) < SHOWN_LATE)
+}
+
+/// A run that somebody wants to begin.
+struct Begin {
+    goal: Goal,
+    /// The key and the digest of a repeatable request.
+    repeat: Option<(String, String)>,
+    /// When this instance has begun one before, if that may not show yet.
+    before: Option<Timestamp>,
+    now: Timestamp,
+}
+
+/// Begins a run, unless one is under way as far as the store or this instance knows.
+///
+/// Two requests that reach two instances within a minute may both be accepted: names in Neon keep them apart, and the one
+/// whose place the other takes is told as overtaken.
+async fn begin<W: World>(world: &W, config: &Config, pair: &Pair, request: &ApiRequest, begin: Begin) -> Result<Answer, Problem> {
+    let Begin { goal, repeat, before, now } = begin;
     let checkpoint_key = record::checkpoint_key(&pair.name);
     let hold_key = record::hold_key(&pair.name);
     let keys: Vec<String> =
@@ -48,11 +93,20 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
     {
         return repeated(known, digest, config, pair);
     }
-    let last: Option<Checkpoint> = decoded(&checkpoint_key, text(&checkpoint_key))?;
+    let last = checkpoint(&checkpoint_key, text(&checkpoint_key))?;
     if let Some(last) = last.as_ref().filter(|last| !last.is_over()) {
         return Err(Problem::new(409, "A run is under way")
             .with_detail(format!("run {} is at step {} ({})", last.run, last.step.number(), last.step.name()))
             .with_run(&last.run));
+    }
+    if let Some(at) = before {
+        let run = RunId::manual(at);
+        // A run that is over, or one that was started since, is what the store shows of it.
+        if last.as_ref().is_none_or(|last| last.run != run && last.started_at <= at) {
+            return Err(Problem::new(409, "A run is under way")
+                .with_detail(format!("run {run} was accepted at {}", crate::time::render(at)))
+                .with_run(&run));
+        }
     }
     let hold: Option<Hold> = decoded(&hold_key, text(&hold_key))?;
     let start = Start {
@@ -82,8 +136,8 @@ async fn accept<W: World>(
     store(world, &record::checkpoint_key(&pair.name), &record::encode(&checkpoint)).await?;
     // A second run that is accepted at the same time takes the place of this one; what was promised is then still known.
     let accepted_key = record::accepted_key(&pair.name, checkpoint.run.as_str());
-    let value = json!({"format": 1, "at": crate::time::render(checkpoint.started_at)}).to_string();
-    store(world, &accepted_key, &value).await?;
+    let value = Accepted { format: FORMAT, at: Some(checkpoint.started_at), goal: Some(checkpoint.goal) };
+    store(world, &accepted_key, &record::encode(&value)).await?;
     if let Some((key, digest)) = repeat {
         let value = json!({"format": 1, "run": checkpoint.run, "request": digest}).to_string();
         store(world, &key, &value).await?;
@@ -125,6 +179,11 @@ fn repeated(known: &str, digest: &str, config: &Config, pair: &Pair) -> Result<A
     }
 }
 
+/// Reads the checkpoint of a pair. One that makes no sense is as good as lost, as it is for a tick.
+fn checkpoint(key: &str, text: Option<&String>) -> Result<Option<Checkpoint>, Problem> {
+    text.map_or(Ok(None), |text| record::decode_or_lose(key, text)).map_err(|error| unavailable(&error))
+}
+
 fn decoded<T: serde::de::DeserializeOwned>(key: &str, text: Option<&String>) -> Result<Option<T>, Problem> {
     text.map(|text| record::decode(key, text)).transpose().map_err(|error| unavailable(&error))
 }
@@ -134,7 +193,7 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
     let fail = |error: StoreFailure| unavailable(&error.into());
     let checkpoint_key = record::checkpoint_key(&pair.name);
     let found = world.read(std::slice::from_ref(&checkpoint_key)).await.map_err(fail)?;
-    let checkpoint: Option<Checkpoint> = decoded(&checkpoint_key, found.get(&checkpoint_key).and_then(Option::as_ref))?;
+    let last = checkpoint(&checkpoint_key, found.get(&checkpoint_key).and_then(Option::as_ref))?;
     let prefix = format!("result/{}/", pair.name);
     let mut runs = Vec::new();
     let mut cursor = None;
@@ -155,7 +214,7 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
             break;
         }
     }
-    if let Some(checkpoint) = checkpoint.filter(|checkpoint| !runs.iter().any(|(_, run)| run["run"] == checkpoint.run.as_str())) {
+    if let Some(checkpoint) = last.filter(|checkpoint| !runs.iter().any(|(_, run)| run["run"] == checkpoint.run.as_str())) {
         let report = Report::of(&checkpoint);
         let started_at = crate::time::render(report.started_at);
         runs.push((
@@ -170,57 +229,91 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
     Ok(ApiResponse::json(200, &json!({"pair": pair.name, "runs": runs})))
 }
 
-/// Reads what is known of a run: its result, or the checkpoint while it is under way.
-async fn report<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Report, Problem> {
-    let unknown = || {
-        let id: String = id.chars().take(60).collect();
-        Problem::new(404, "There is no such run").with_detail(format!("run {id:?} of pair {} is not known", pair.name))
-    };
+/// What is known of a run.
+enum Known {
+    /// Its result, or its checkpoint while it is under way.
+    Report(Box<Report>),
+    /// It was accepted, and what it does is not to be seen: the store shows it late, or another run has its place.
+    Accepted(RunId, Option<Timestamp>),
+}
+
+/// Reads what is known of a run.
+async fn known<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Known, Problem> {
     let run = RunId::decode(id).ok_or_else(|| {
         let id: String = id.chars().take(60).collect();
         Problem::new(404, "There is no such run")
             .with_detail(format!("run: is {id:?}; a run is named by its date (20261121) or its start (20261121T143000Z)"))
     })?;
-    let keys = [record::result_key(&pair.name, &run), record::checkpoint_key(&pair.name), record::prune_key(&pair.name, &run)];
+    let accepted_key = record::accepted_key(&pair.name, run.as_str());
+    let result_key = record::result_key(&pair.name, &run);
+    let (checkpoint_key, prune_key) = (record::checkpoint_key(&pair.name), record::prune_key(&pair.name, &run));
+    let keys = [result_key.clone(), checkpoint_key.clone(), prune_key.clone(), accepted_key.clone()];
     let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
     let text = |key: &str| found.get(key).and_then(Option::as_ref);
-    let [result_key, checkpoint_key, prune_key] = &keys;
-    let checkpoint: Option<Checkpoint> = decoded(checkpoint_key, text(checkpoint_key))?;
-    let checkpoint = checkpoint.filter(|checkpoint| checkpoint.run == run);
-    if let Some(mut report) = decoded::<Report>(result_key, text(result_key))? {
+    let checkpoint = checkpoint(&checkpoint_key, text(&checkpoint_key))?.filter(|checkpoint| checkpoint.run == run);
+    if let Some(mut report) = decoded::<Report>(&result_key, text(&result_key))? {
         // A tick whose budget is spent leaves what it pruned in the checkpoint alone.
         let latest = checkpoint.filter(|checkpoint| checkpoint.prune.is_done).map(|checkpoint| checkpoint.prune);
-        report.prune = decoded::<Prune>(prune_key, text(prune_key))?.or(latest);
-        return Ok(report);
+        report.prune = decoded::<Prune>(&prune_key, text(&prune_key))?.or(latest);
+        return Ok(Known::Report(Box::new(report)));
     }
-    checkpoint.map(|checkpoint| Report::of(&checkpoint)).ok_or_else(unknown)
+    if let Some(checkpoint) = checkpoint {
+        return Ok(Known::Report(Box::new(Report::of(&checkpoint))));
+    }
+    let begun_here = begun(world, pair, world.now()).filter(|at| RunId::manual(*at) == run);
+    let accepted = decoded::<Accepted>(&accepted_key, text(&accepted_key))?;
+    if accepted.is_some() || begun_here.is_some() {
+        let at = accepted.and_then(|accepted| accepted.at).or(begun_here);
+        return Ok(Known::Accepted(run, at));
+    }
+    let id: String = id.chars().take(60).collect();
+    Err(Problem::new(404, "There is no such run").with_detail(format!("run {id:?} of pair {} is not known", pair.name)))
 }
 
 /// Shows a run.
 pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
-    let report = report(world, pair, id).await?;
-    Ok(ApiResponse { status: 200, content_type: "application/json", body: record::encode(&report), headers: Vec::new() })
+    match known(world, pair, id).await? {
+        Known::Report(report) => {
+            Ok(ApiResponse { status: 200, content_type: "application/json", body: record::encode(&report), headers: Vec::new() })
+        }
+        Known::Accepted(run, at) => Ok(ApiResponse::json(
+            200,
+            &json!({
+                "pair": pair.name, "run": run, "status": "accepted", "is_manual": true, "started_at": at.map(crate::time::render),
+            }),
+        )),
+    }
 }
 
 /// Asks a run to end before its next write. Asking again changes nothing.
 pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
-    let report = report(world, pair, id).await?;
+    let report = match known(world, pair, id).await? {
+        Known::Report(report) => report,
+        Known::Accepted(run, _) => return cancelling(world, pair, &run, None).await,
+    };
     if report.ended_at.is_some() {
         return Err(Problem::new(409, "The run has ended")
             .with_detail(format!("run {} has {}", report.run, report.status.as_str()))
             .with_run(&report.run));
     }
-    let key = record::cancel_key(&pair.name, &report.run);
+    cancelling(world, pair, &report.run, Some(&report)).await
+}
+
+/// Stores the order to end a run, and answers with what it finds staging in. Of a run that was accepted and is not to be
+/// seen there is no report.
+async fn cancelling<W: World>(world: &W, pair: &Pair, run: &RunId, report: Option<&Report>) -> Result<ApiResponse, Problem> {
+    let key = record::cancel_key(&pair.name, run);
     let value = json!({"format": 1, "at": crate::time::render(world.now())}).to_string();
     store(world, &key, &value).await?;
-    let staging = match (&report.displaced, report.step.name()) {
-        (None, _) => "Staging is untouched so far.".to_owned(),
-        (Some(displaced), step) => format!("Staging is being restored (step {step}); what it held before is in {displaced}."),
+    let step = report.map_or(Step::Preflight, |report| report.step).name();
+    let staging = match report.and_then(|report| report.displaced.as_ref()) {
+        None => "Staging is untouched so far.".to_owned(),
+        Some(displaced) => format!("Staging is being restored (step {step}); what it held before is in {displaced}."),
     };
     Ok(ApiResponse::json(
         202,
         &json!({
-            "run": report.run, "status": "cancelling", "step": report.step.name(), "staging": staging,
+            "run": run, "status": "cancelling", "step": step, "staging": staging,
             "detail": "the run ends before its next write; a write that was sent is not taken back",
         }),
     ))

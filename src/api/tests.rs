@@ -2,8 +2,10 @@
 
 mod answers;
 mod notices;
+mod runs;
 
 use std::cell::RefCell;
+use std::task::Poll;
 
 use serde_json::json;
 
@@ -26,6 +28,12 @@ struct Memory {
     asked: std::cell::Cell<u32>,
     /// What channels answer.
     channel_status: std::cell::Cell<u16>,
+    /// Whether reads show nothing of what was written, as they may for a minute.
+    is_stale: std::cell::Cell<bool>,
+    /// Whether a read lets other requests go on before it answers.
+    gives_way: std::cell::Cell<bool>,
+    /// What this instance remembers.
+    notes: RefCell<crate::port::Notes>,
     /// What was sent to channels, as address and body.
     sent: RefCell<Vec<(String, String)>>,
 }
@@ -72,7 +80,12 @@ impl Http for Memory {
 impl Store for Memory {
     async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         self.count();
-        Ok(keys.iter().map(|key| (key.clone(), self.values.borrow().get(key).cloned())).collect())
+        if self.gives_way.get() {
+            let mut is_asked_again = false;
+            std::future::poll_fn(|_| if std::mem::replace(&mut is_asked_again, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+        }
+        let known = |key: &String| self.values.borrow().get(key).filter(|_| !self.is_stale.get()).cloned();
+        Ok(keys.iter().map(|key| (key.clone(), known(key))).collect())
     }
 
     async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
@@ -99,10 +112,12 @@ impl Log for Memory {
 }
 
 impl Recall for Memory {
-    fn note(&self, _what: &str, _at: Timestamp) {}
+    fn note(&self, what: &str, at: Timestamp) {
+        self.notes.borrow_mut().note(what, at);
+    }
 
-    fn noted_at(&self, _what: &str) -> Option<Timestamp> {
-        None
+    fn noted_at(&self, what: &str) -> Option<Timestamp> {
+        self.notes.borrow().noted_at(what)
     }
 }
 
@@ -160,7 +175,7 @@ fn answered(memory: &Memory, config: &Config, request: &ApiRequest) -> Answer {
     let mut future = Box::pin(answer(memory, Ok(config), &secrets, request));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // The store in memory never waits, so the first poll is the last.
-    let std::task::Poll::Ready(answer) = future.as_mut().poll(&mut context) else { panic!("the memory waits for nothing") };
+    let Poll::Ready(answer) = future.as_mut().poll(&mut context) else { panic!("the memory waits for nothing") };
     answer
 }
 

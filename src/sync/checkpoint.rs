@@ -34,7 +34,6 @@ const LONGEST_WALL: Duration = Duration::from_secs(LONGEST_WALL_BUDGET.as_secs()
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that is persisted under its name")]
 pub struct Checkpoint {
     /// The version of this shape.

@@ -31,7 +31,6 @@ const MOST_ESCALATIONS: u32 = 48;
 ///
 /// Shape: `{"format":1,"id":"hub-20261121","pair":"hub","run":"20261121","opened_at":"…","subject":"…","joined":["hub/20261121/failed"],"escalations":0,…}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Incident {
     /// The version of this shape.
     pub format: u32,
@@ -76,7 +75,6 @@ pub struct Incident {
 ///
 /// Shape: `{"format":1,"incident":"hub-20261121","at":"…","by":"Dana, on call"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Acknowledgement {
     /// The version of this shape.
     pub format: u32,

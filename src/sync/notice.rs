@@ -77,7 +77,6 @@ impl Notice {
 
 /// A notice and how far its delivery is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Outgoing {
     /// The version of this shape.
     pub format: u32,

@@ -94,7 +94,7 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    async fn call(&self, pair: &Pair, call: &Call) -> Outcome {
+    pub(super) async fn call(&self, pair: &Pair, call: &Call) -> Outcome {
         let key = self.secrets.get(secret::NEON_API_KEY).cloned().unwrap_or_else(|| Secret::new(String::new()));
         let api = Api { base: self.config.neon_api_base.clone(), key };
         let what = call.describe(&pair.project);

@@ -154,7 +154,8 @@ impl<W: World> Context<'_, W> {
         }
         let key = record::checkpoint_key(&candidate.pair.name);
         let Ok(found) = self.world.read(std::slice::from_ref(&key)).await else { return false };
-        let stored = found.get(&key).and_then(Option::as_ref).map(|text| record::decode::<Checkpoint>(&key, text)).transpose();
+        let stored = found.get(&key).and_then(Option::as_ref);
+        let stored = stored.map_or(Ok(None), |text| record::decode_or_lose::<Checkpoint>(&key, text));
         let is_same = stored.is_ok_and(|stored| stored.map(|stored| (stored.run, stored.tick_count)) == candidate.seen);
         if !is_same {
             self.log(Level::Info, "left to another tick", &[("pair", candidate.pair.name.to_string())]);

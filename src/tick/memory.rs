@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Context;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
 use crate::ordered::IntoOrdered as _;
-use crate::port::{Clock as _, Store as _, World};
+use crate::port::{Clock as _, Level, Store as _, World};
 use crate::record::{self, Channels, KEYS_PER_READ, RecordError};
 use crate::sync::checkpoint::{Checkpoint, History, Hold, RunStatus};
 use crate::sync::incident::{Acknowledgement, Incident};
@@ -67,10 +66,6 @@ struct Post {
     /// Those that every channel has taken, which only the checkpoint knows so far.
     taken: Vec<Outgoing>,
 }
-
-/// A result, of which only its being there and its version matter here.
-#[derive(Deserialize)]
-struct Ended {}
 
 /// A run was told as a success, and as something else by a tick that did not know of it.
 pub(super) struct Contradiction {
@@ -172,7 +167,7 @@ impl<W: World> Context<'_, W> {
 
     /// Puts together what is remembered of a pair.
     fn remember(&self, pair: &Pair, found: &Found, now: Timestamp) -> Remembered {
-        let checkpoint: Result<Option<Checkpoint>, RecordError> = decode_found(found, &record::checkpoint_key(&pair.name));
+        let checkpoint = self.checkpoint(pair, found);
         let post = post(pair, found, checkpoint.as_ref().ok().and_then(Option::as_ref), &self.desk.channels.borrow().outbox);
         self.desk.found.borrow_mut().extend(post.told.iter().map(|notice| notice.id.clone()));
         self.desk.waiting.borrow_mut().extend(post.waiting);
@@ -181,6 +176,18 @@ impl<W: World> Context<'_, W> {
         let unreadable = |error| Unreadable { error, told: post.told.clone() };
         let memory = checkpoint.and_then(|checkpoint| incident.and_then(|()| memory(pair, found, checkpoint, now))).map_err(unreadable)?;
         Ok(Memory { taken: post.taken, contradicted: contradictions(&post.told), told: post.told, ..memory })
+    }
+
+    /// Returns the checkpoint of a pair. One that makes no sense is as good as lost: its run is rebuilt from the names in Neon.
+    fn checkpoint(&self, pair: &Pair, found: &Found) -> Result<Option<Checkpoint>, RecordError> {
+        let key = record::checkpoint_key(&pair.name);
+        let Some(text) = found.get(&key).and_then(Option::as_ref) else { return Ok(None) };
+        let checkpoint = record::decode_or_lose(&key, text)?;
+        if checkpoint.is_none() {
+            let error = record::decode::<Checkpoint>(&key, text).err().map(|error| error.to_string()).unwrap_or_default();
+            self.log(Level::Error, "checkpoint rebuilt from the names in Neon", &[("pair", pair.name.to_string()), ("error", error)]);
+        }
+        Ok(checkpoint)
     }
 
     /// Takes up what is known of channels. A record that cannot be read disables none, and is not written over.
@@ -207,8 +214,9 @@ fn keys_of(pair: &Pair) -> [String; 4] {
 
 /// Returns the pair's incident with who knows of it.
 fn incident(pair: &Pair, found: &Found) -> Result<Option<Incident>, RecordError> {
-    let incident: Option<Incident> = decode_found(found, &record::incident_key(&pair.name))?;
-    let known: Option<Acknowledgement> = decode_found(found, &record::acknowledged_key(&pair.name))?;
+    // What makes no sense is as good as lost: the notices open the incident again, and people are told once more.
+    let incident: Option<Incident> = decode_or_lose(found, &record::incident_key(&pair.name))?;
+    let known: Option<Acknowledgement> = decode_or_lose(found, &record::acknowledged_key(&pair.name))?;
     Ok(incident.map(|incident| {
         let acknowledged = known.filter(|known| known.incident == incident.id);
         Incident { acknowledged, ..incident }
@@ -224,6 +232,10 @@ fn notices_of_manual_run(pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -
 
 fn decode_found<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<T>, RecordError> {
     found.get(key).and_then(Option::as_ref).map(|text| record::decode(key, text)).transpose()
+}
+
+fn decode_or_lose<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<T>, RecordError> {
+    found.get(key).and_then(Option::as_ref).map_or(Ok(None), |text| record::decode_or_lose(key, text))
 }
 
 /// Finds the notices of a pair. `listed` are the ids of those that no run and no incident lists.
@@ -261,7 +273,8 @@ fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Times
     let was_there = checkpoint.as_ref().is_some_and(|last| last.started_at < yesterday.start_at && last.run != yesterday.run);
     Ok(Memory {
         unjudged: (!is_judged && was_there && yesterday.has_run).then_some(yesterday),
-        is_ended: decode_found::<Ended>(found, &record::result_key(&pair.name, &day.run))?.is_some(),
+        // A result is never replaced, so that it is there is all that matters, whoever wrote it.
+        is_ended: found.get(&record::result_key(&pair.name, &day.run)).is_some_and(Option::is_some),
         hold: hold.filter(|hold| hold.is_in_force(now)),
         day,
         checkpoint,

@@ -367,6 +367,22 @@ impl Fleet {
         self.world.kv.borrow_mut().write(key, value, None, self.world.now.get()).expect("two seconds have passed");
     }
 
+    /// Writes a key of the store by hand and leaves the facts that a listing shows of it.
+    ///
+    /// # Panics
+    ///
+    /// When the key was written less than a second ago.
+    pub fn rewrite(&mut self, key: &str, value: &str) {
+        self.world.pass(TimeDelta::seconds(2));
+        let facts = self.world.kv.borrow().metadata(key).cloned();
+        self.world.kv.borrow_mut().write(key, Some(value), facts, self.world.now.get()).expect("two seconds have passed");
+    }
+
+    /// Removes everything from the store.
+    pub fn wipe(&mut self) {
+        self.world.kv.borrow_mut().wipe();
+    }
+
     /// Returns what was logged.
     pub fn log(&self) -> Vec<String> {
         self.world.log.borrow().clone()

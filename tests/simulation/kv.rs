@@ -47,6 +47,11 @@ impl Kv {
         self.keys.get(key)?.last()?.value.as_deref()
     }
 
+    /// Returns the facts that a listing shows of a key.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&Metadata> {
+        self.keys.get(key)?.last()?.metadata.as_ref()
+    }
+
     /// Returns the present keys with a prefix.
     pub(crate) fn keys<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.keys.keys().filter(move |key| key.starts_with(prefix) && self.get(key).is_some()).map(AsRef::as_ref)

@@ -8,9 +8,11 @@ mod endings;
 mod errors;
 mod fleets;
 mod full;
+mod lost;
 mod post;
 mod snapshots;
 mod ticks;
+mod versions;
 
 use std::sync::LazyLock;
 
@@ -304,7 +306,8 @@ fn two_runs_at_once_never_mix_and_the_one_that_is_overtaken_says_so() {
 
 #[test]
 fn of_two_runs_that_are_accepted_at_once_the_one_that_loses_its_place_is_told_as_well() {
-    let happenings = vec![(0, Happening::Rehearse), (2, Happening::Rehearse)];
+    // Two requests that reach two instances: one that knows of the first refuses the second.
+    let happenings = vec![(0, Happening::Rehearse), (1, Happening::NewInstance), (2, Happening::Rehearse)];
     let outcome = play(&Script { view: Answers::Stale, happenings, ..Script::default() });
     let mut runs: Vec<&str> = outcome.told.iter().map(|told| told.run.as_str()).filter(|run| run.contains('T')).collect();
     runs.sort_unstable();

@@ -269,6 +269,7 @@ impl<'a> Simulation<'a> {
                 let Sim { neon, oracle, .. } = &mut *sim;
                 crate::outside::happens(neon, oracle, fault, now);
             }
+            Event::NewInstance => self.sim().notes = firstlight::port::Notes::default(),
             Event::WritesRefused(time) => {
                 let mut sim = self.sim.borrow_mut();
                 let until = sim.now + time;

@@ -97,6 +97,8 @@ pub enum Happening {
     Emptied,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
+    /// From here on another instance of the program answers, which remembers nothing.
+    NewInstance,
     /// The store takes no writes for so many minutes.
     WritesRefused(i64),
     /// Somebody writes a key of the store by hand, or removes it.
@@ -111,6 +113,7 @@ impl Happening {
             Self::Emptied => return Event::Emptied,
             Self::SuspendInVain => return Event::SuspendInVain,
             Self::Outside(fault) => return Event::Outside(*fault),
+            Self::NewInstance => return Event::NewInstance,
             Self::WritesRefused(minutes) => return Event::WritesRefused(TimeDelta::minutes(*minutes)),
             Self::Stored(key, value) => return Event::Stored(key, value.clone()),
             Self::Start => (Method::Post, "/runs".to_owned(), ""),

@@ -81,7 +81,7 @@ pub(crate) struct Sim {
     /// Until when the store takes no writes, and answers reads.
     pub(crate) writes_refused_until: Option<Timestamp>,
     /// What the instance remembers; every tick is run by the same one.
-    notes: Notes,
+    pub(crate) notes: Notes,
     /// Queries that find the compute asleep.
     pub(crate) asleep: u32,
     /// Whether the next save is the one at which the Worker is killed, and in which task.
@@ -119,6 +119,8 @@ pub(crate) enum Event {
     Outside(Fault),
     /// The store takes no writes for so long.
     WritesRefused(TimeDelta),
+    /// What the instance remembers is forgotten.
+    NewInstance,
     /// Somebody writes a key of the store by hand, or removes it.
     Stored(&'static str, Option<String>),
 }

@@ -27,7 +27,6 @@ const ENOUGH: usize = 3;
 
 /// What is remembered of earlier runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct History {
     /// How long the runs took that restored staging and succeeded, the oldest first; at most thirty.
     pub paces: Vec<Pace>,
