@@ -162,7 +162,7 @@ impl<'a, W: World> Context<'a, W> {
         if let Some(left) = left {
             checkpoint.outbox.extend(self.leave_snapshot(pair, &left, now).await);
         }
-        let latest = pair.zone.instant(checkpoint.run.date(), pair.times.latest_start);
+        let latest = schedule::day(pair, checkpoint.run.date(), &checkpoint.history).latest_start;
         if now > latest && checkpoint.lateness_told.insert(NoticeKind::LateStart) {
             checkpoint.outbox.extend(self.tell(notice::of_late_start(&checkpoint, pair, &self.config.label, now), now).await);
         }

@@ -177,6 +177,13 @@ pub mod millis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeOfDay(u16);
 
+impl TimeOfDay {
+    /// Returns the time on the clock from this to a later one; zero when that is earlier.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_mins(later.0.saturating_sub(self.0).into())
+    }
+}
+
 impl FromStr for TimeOfDay {
     type Err = ();
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::id::Secret;
+use crate::time::Zone;
 
 fn good() -> Value {
     json!({
@@ -102,6 +103,31 @@ fn settings_under_which_nothing_would_be_checked_are_refused() {
     assert_eq!(twice, ["pairs[0].smoke_tests[1].name: is used by another smoke test; it must be the test's own"]);
     let millions = faults(|value| value["pairs"][0]["keep_last"] = json!(1_000_000));
     assert_eq!(millions, ["pairs[0].keep_last: is 1000000; allowed is a whole number from 1 to 1000"]);
+}
+
+/// Case 24: 23:40 to 00:40.
+#[test]
+fn a_window_across_midnight_is_refused_with_a_way_out() {
+    let across = |times: [(&str, &str); 4]| {
+        faults(|value| {
+            let pair = value["pairs"][0].as_object_mut().expect("a table");
+            pair.extend(times.map(|(key, time)| (key.to_owned(), json!(time))));
+        })
+    };
+    let cases = [
+        ("deadline", [("earliest_start", "23:30"), ("start_at", "23:40"), ("latest_start", "23:50"), ("deadline", "00:40")]),
+        ("latest_start", [("earliest_start", "23:30"), ("start_at", "23:40"), ("latest_start", "00:10"), ("deadline", "00:40")]),
+        ("earliest_start", [("earliest_start", "23:30"), ("start_at", "00:05"), ("latest_start", "00:10"), ("deadline", "00:40")]),
+        ("catch_up_until", [("catch_up_until", "00:40"), ("start_at", "23:10"), ("latest_start", "23:20"), ("deadline", "23:50")]),
+    ];
+    for (key, times) in cases {
+        let found = across(times);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(&format!("pairs[0].{key}: is ")), "{found:?}");
+        let way_out = "one across midnight ends by 23:59, begins at 00:00, or has another timezone, such as \"Etc/GMT+6\" for UTC-6";
+        assert!(found[0].contains(way_out), "{found:?}");
+    }
+    assert!(Zone::get("Etc/GMT+6").is_some(), "the way out is one");
 }
 
 #[test]

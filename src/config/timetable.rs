@@ -12,6 +12,10 @@ use crate::time::{TimeOfDay, read_date};
 /// What is added to the usual length of a run, where nothing else is configured.
 const MARGIN_MIN: u32 = 10;
 
+/// The way out of a window across midnight: a run is named by one date, and days off are dates.
+const ONE_DATE: &str = "; a window lies within one date, so one across midnight ends by 23:59, begins at 00:00, or has another timezone, \
+                        such as \"Etc/GMT+6\" for UTC-6, in which midnight is elsewhere";
+
 /// The days of a week, as they are written.
 const WEEKDAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Mon),
@@ -92,16 +96,19 @@ fn times(fields: &mut Fields<'_>) -> Option<[TimeOfDay; 5]> {
     let (start_at, latest_start, deadline) = (start_at?, latest_start?, deadline?);
     let (earliest_start, catch_up_until) = (earliest_start?, catch_up_until?);
     if earliest_start > start_at {
-        fields.problem("earliest_start", format!("is {earliest_start}, after start_at {start_at}; allowed is that time or earlier"));
+        let text = format!("is {earliest_start}, after start_at {start_at}; allowed is that time or earlier{ONE_DATE}");
+        fields.problem("earliest_start", text);
     }
     if start_at > latest_start {
-        fields.problem("latest_start", format!("is {latest_start}, before start_at {start_at}; allowed is that time or later"));
+        let text = format!("is {latest_start}, before start_at {start_at}; allowed is that time or later{ONE_DATE}");
+        fields.problem("latest_start", text);
     }
     if latest_start >= deadline {
-        fields.problem("deadline", format!("is {deadline}, not after latest_start {latest_start}; allowed is a later time"));
+        let text = format!("is {deadline}, not after latest_start {latest_start}; allowed is a later time{ONE_DATE}");
+        fields.problem("deadline", text);
     }
     if catch_up_until < latest_start && fields.value("catch_up_until").is_some() {
-        let text = format!("is {catch_up_until}, before latest_start {latest_start}; allowed is that time or later");
+        let text = format!("is {catch_up_until}, before latest_start {latest_start}; allowed is that time or later{ONE_DATE}");
         fields.problem("catch_up_until", text);
     }
     Some([earliest_start, start_at, latest_start, deadline, catch_up_until])

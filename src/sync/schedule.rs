@@ -2,7 +2,10 @@
 //!
 //! In: a pair's local times, how long its runs take, and `now`. Out: a [`Due`], pure.
 //!
-//! Invariants: a civil date has one scheduled run; nothing starts before `earliest_start` or after `catch_up_until`; a day off has none.
+//! Invariants: a civil date has one scheduled run; nothing starts before `earliest_start` or after
+//! `catch_up_until`; a day off has none. Where the clocks skip the end of a window, the window is
+//! as long as ever; where they skip its start as well, it begins at the first instant after the gap.
+//! Before midnight that is on the next date, and the run has the name of the date that it belongs to.
 
 use std::time::Duration;
 
@@ -51,12 +54,19 @@ pub struct Day {
 
 /// Returns the instants of a date.
 pub fn day(pair: &Pair, date: NaiveDate, history: &History) -> Day {
-    let at = |time| pair.zone.instant(date, time);
     let times = &pair.times;
-    let (start_at, deadline) = (at(times.start_at), at(times.deadline));
+    let civil = |time| pair.zone.instant(date, time);
+    let configured_start = civil(times.start_at);
+    // Skipped times are one instant. A window whose end is skipped would have no time left, or too little.
+    let is_skipped = pair.zone.skips(date, times.deadline);
+    let at = |time: TimeOfDay| {
+        let whole = after(configured_start, times.start_at.until(time));
+        if is_skipped { civil(time).max(whole) } else { civil(time) }
+    };
+    let deadline = at(times.deadline);
     // Early enough for a long run, where the runs so far tell how long that is.
     let needed = history.long_run().map(|long| before(deadline, long + times.start_margin));
-    let start_at = needed.map_or(start_at, |needed| start_at.min(needed).max(at(times.earliest_start)));
+    let start_at = needed.map_or(configured_start, |needed| configured_start.min(needed).max(civil(times.earliest_start)));
     Day {
         date,
         run: RunId::scheduled(date),
@@ -70,24 +80,36 @@ pub fn day(pair: &Pair, date: NaiveDate, history: &History) -> Day {
 
 /// Returns when a scheduled run is to be done.
 pub fn deadline(pair: &Pair, run: &RunId) -> Timestamp {
-    pair.zone.instant(run.date(), pair.times.deadline)
+    day(pair, run.date(), &History::default()).deadline
 }
 
-/// Returns the instants of the pair's present civil date.
+/// Returns the date whose run is seen to at `now`: the pair's present civil date, or the one before
+/// while its window, which the clocks have moved over midnight, is open.
+fn present(pair: &Pair, now: Timestamp) -> NaiveDate {
+    let today = pair.zone.date(now);
+    let before = day_before(today);
+    let is_open = before < today && now <= day(pair, before, &History::default()).catch_up_until;
+    if is_open { before } else { today }
+}
+
+fn day_before(date: NaiveDate) -> NaiveDate {
+    date.pred_opt().unwrap_or(date)
+}
+
+/// Returns the instants of the pair's present date.
 pub fn today(pair: &Pair, history: &History, now: Timestamp) -> Day {
-    day(pair, pair.zone.date(now), history)
+    day(pair, present(pair, now), history)
 }
 
-/// Returns the run of the pair's present civil date, and of the one before.
+/// Returns the run of the pair's present date, and of the one before.
 pub fn recent_runs(pair: &Pair, now: Timestamp) -> [RunId; 2] {
-    let today = pair.zone.date(now);
-    [today, today.pred_opt().unwrap_or(today)].map(RunId::scheduled)
+    let today = present(pair, now);
+    [today, day_before(today)].map(RunId::scheduled)
 }
 
-/// Returns the instants of the civil date before the present one.
+/// Returns the instants of the date before the present one.
 pub fn yesterday(pair: &Pair, history: &History, now: Timestamp) -> Day {
-    let today = pair.zone.date(now);
-    day(pair, today.pred_opt().unwrap_or(today), history)
+    day(pair, day_before(present(pair, now)), history)
 }
 
 impl Day {
@@ -112,7 +134,7 @@ impl Day {
 
 /// Returns the dates from the present one on, as they will be if runs stay as long as they are.
 pub fn days(pair: &Pair, history: &History, now: Timestamp) -> impl Iterator<Item = Day> {
-    let first = pair.zone.date(now);
+    let first = present(pair, now);
     let dates = (0..DAYS_AHEAD).filter_map(move |days| first.checked_add_days(Days::new(days)));
     dates.map(|date| day(pair, date, history))
 }
@@ -164,7 +186,14 @@ fn skipped_times(index: usize, pair: &Pair, now: Timestamp) -> Vec<String> {
         |(key, time): &(&str, TimeOfDay)| *key == "start_at" || ![times.start_at, times.deadline].contains(time) || *key == "deadline";
     let found = named.into_iter().filter(is_own).filter_map(|(key, time)| {
         let date = dates.iter().find(|date| pair.zone.skips(**date, time))?;
-        let instead = pair.zone.time_of_day(pair.zone.instant(*date, time));
+        let day = day(pair, *date, &none);
+        let at = match key {
+            "latest_start" => day.latest_start,
+            "deadline" => day.deadline,
+            "catch_up_until" => day.catch_up_until,
+            _ => pair.zone.instant(*date, time),
+        };
+        let instead = pair.zone.time_of_day(at);
         Some(format!("pairs[{index}].{key}: {time} does not exist in {} on {date}: it is {instead} there", pair.zone.name()))
     });
     found.collect()

@@ -78,8 +78,8 @@ fn minutes(time: &str) -> u32 {
     hour.parse::<u32>().expect("hours") * 60 + minute.parse::<u32>().expect("minutes")
 }
 
-/// Goes through the ticks, and returns the dates whose run was started, each with the tick, in order. Of a day only the hours around the window are
-/// looked at closely; one tick of three hours stands for the others.
+/// Goes through the ticks, and returns the dates whose run was started, each with the tick, in order. Of a day only the hours around the window
+/// and midnight are looked at closely; one tick of three hours stands for the others.
 fn starts(
     pair: &Pair,
     table: &Table,
@@ -94,7 +94,7 @@ fn starts(
     let mut count = 0_u64;
     while now < until {
         let (_, time) = table.local(now);
-        let is_near = time + 10 >= window[0] && time <= window[1] + 10;
+        let is_near = (time + 10 >= window[0] && time <= window[1] + 10) || time <= 10;
         if is_near || count.is_multiple_of(36) {
             let day = schedule::today(pair, history, now);
             if day.due(now) == Due::Start && done.insert(day.run.clone()) {
@@ -156,6 +156,73 @@ fn every_date_has_one_run_at_its_time_in_every_zone() {
             }
         }
     }
+}
+
+/// Returns what has to be found where the clocks may skip the end of a date: its run starts at the first
+/// tick of the next one, if no tick of its own was late enough.
+fn expected_over_midnight(table: &Table, start: u32, from: Timestamp, until: Timestamp) -> Vec<(NaiveDate, Timestamp)> {
+    let mut found = expected(table, start, from, until);
+    let mut now = from;
+    while now < until {
+        let (before, _) = table.local(now - TimeDelta::minutes(5));
+        let (date, _) = table.local(now);
+        if date > before && !found.iter().any(|(found, _)| *found == before) {
+            let place = found.partition_point(|(_, at)| *at < now);
+            found.insert(place, (before, now));
+        }
+        now += TimeDelta::minutes(5);
+    }
+    found
+}
+
+/// Case 24: Greenland's clocks skip the hour before midnight; Scoresbysund's do the same.
+#[test]
+fn a_window_in_the_hour_that_is_skipped_before_midnight_has_its_one_run() {
+    let (from, until) = (at("2026-12-30T12:02:17Z"), at("2028-05-02T12:02:17Z"));
+    let windows =
+        [["23:00", "23:10", "23:30", "23:50"], ["22:30", "22:50", "23:10", "23:40"], ["21:00", "23:30", "23:40", "23:59"], WINDOWS[1]];
+    for zone in ["America/Nuuk", "America/Scoresbysund", "Asia/Beirut", "Africa/Cairo", "Atlantic/Azores", "America/Santiago"] {
+        let table = Table::of(zone);
+        for window in windows {
+            let [_, start, _, deadline] = window.map(minutes);
+            let pair = pair(zone, window, &json!({}));
+            let found = starts(&pair, &table, &History::default(), [start.min(deadline), 24 * 60], from, until);
+            let what = format!("{zone} {window:?}");
+            same(&found, &expected_over_midnight(&table, start, from, until), from, until, &what);
+            for (date, tick) in &found {
+                let day = schedule::day(&pair, *date, &History::default());
+                assert!(day.start_at < day.deadline && day.latest_start < day.deadline, "{what}: {day:?}");
+                assert_eq!(schedule::deadline(&pair, &day.run), day.deadline, "{what}");
+                let [run, before] = schedule::recent_runs(&pair, *tick);
+                assert!(run == day.run && before < run, "{what}: the records that are read are its own");
+            }
+        }
+    }
+}
+
+/// Case 24, instant by instant.
+#[test]
+fn a_window_that_the_clocks_skip_begins_right_after_the_gap_and_is_as_long_as_ever() {
+    let more = json!({"catch_up_until": "23:59"});
+    let pair = pair("America/Nuuk", ["23:00", "23:10", "23:30", "23:50"], &more);
+    let none = History::default();
+    let due = |now: &str| {
+        let day = schedule::today(&pair, &none, at(now));
+        (day.run.to_string(), day.due(at(now)) == Due::Start)
+    };
+    let said = |run: &str, is_due| (run.to_owned(), is_due);
+    assert_eq!(due("2027-03-28T00:59:59Z"), said("20270327", false));
+    assert_eq!(due("2027-03-28T01:00:00Z"), said("20270327", true));
+    assert_eq!(due("2027-03-28T01:49:00Z"), said("20270327", true), "caught up for as long as on other days");
+    assert_eq!(due("2027-03-28T01:49:01Z"), said("20270328", false));
+    assert_eq!(due("2027-03-29T00:10:00Z"), said("20270328", true));
+    let day = schedule::today(&pair, &none, at("2027-03-28T01:00:00Z"));
+    assert_eq!((day.start_at, day.latest_start), (at("2027-03-28T01:00:00Z"), at("2027-03-28T01:20:00Z")));
+    assert_eq!((day.deadline, day.catch_up_until), (at("2027-03-28T01:40:00Z"), at("2027-03-28T01:49:00Z")));
+    assert_eq!(schedule::yesterday(&pair, &none, at("2027-03-28T01:00:00Z")).run.as_str(), "20270326");
+    let next = |now: &str| schedule::next_run(&pair, &none, None, at(now)).map(|day| day.run.to_string());
+    assert_eq!(next("2027-03-28T01:10:00Z").as_deref(), Some("20270327"));
+    assert_eq!(next("2027-03-28T01:50:00Z").as_deref(), Some("20270328"));
 }
 
 #[test]
