@@ -3,6 +3,7 @@
 //! *Architecture Invariant:* everything below is pure. It has no clock, no randomness, no `async` and no ports; it is given
 //! `now` and answers with what is to be done next. `crate::tick` does it.
 
+pub mod capacity;
 pub mod checkpoint;
 pub mod incident;
 pub mod machine;

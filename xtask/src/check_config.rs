@@ -1,14 +1,20 @@
 //! `cargo xtask check-config [FILE] [--secrets FILE]`: every fault of a `wrangler.toml`, or the schedule of the next seven days.
 //!
+//! What is *worth a look* can be carried out: among it, whether the runs of a day fit its invocations, and
+//! its reads the Free plan, by the cron of the file. How long runs take is not known here; the Worker
+//! knows, and writes the same into its log when a run begins.
+//!
 //! With `--secrets`, a file as `wrangler dev` reads it (`.dev.vars`) is checked too: whether every secret that the settings name is there, and
 //! whether the addresses in it may be called. Nothing of a secret is printed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use firstlight::config::{Config, Receiver, VARIABLE};
 use firstlight::id::Secret;
+use firstlight::sync::capacity::{self, INTERVAL};
 use firstlight::sync::checkpoint::History;
 use firstlight::sync::schedule;
 use firstlight::time::Timestamp;
@@ -48,7 +54,7 @@ pub(crate) fn check(file: &Path, secrets: Option<&Path>, now: Timestamp) -> Resu
                 faults.extend(config.secret_problems(&read_secrets(secrets)?).iter().map(ToString::to_string));
             }
             if faults.is_empty() {
-                print_schedule(&config, now);
+                print_schedule(&config, cron_interval(&document), now);
                 return Ok(());
             }
         }
@@ -79,7 +85,25 @@ fn read_secrets(file: &Path) -> Result<BTreeMap<String, Secret>> {
     Ok(lines.map(|(name, text)| (name.trim().to_owned(), Secret::new(value(text)))).collect())
 }
 
-fn print_schedule(config: &Config, now: Timestamp) {
+/// Returns the time between two ticks of the file's cron that fires most often, of those that fire in every hour; five minutes where there is none.
+fn cron_interval(document: &Value) -> Duration {
+    let minutes = |cron: &str| -> Option<u64> {
+        let mut fields = cron.split_whitespace();
+        let minute = fields.next()?;
+        if fields.next()? != "*" {
+            return None;
+        }
+        match minute.strip_prefix("*/") {
+            Some(step) => step.parse().ok().filter(|step| (1..60).contains(step)),
+            None if minute == "*" => Some(1),
+            None => minute.parse::<u64>().ok().map(|_| 60),
+        }
+    };
+    let crons = document["triggers"]["crons"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    crons.filter_map(minutes).min().map_or(INTERVAL, |minutes| Duration::from_secs(minutes * 60))
+}
+
+fn print_schedule(config: &Config, interval: Duration, now: Timestamp) {
     for pair in &config.pairs {
         println!("{} ({}): production {} to staging {}", pair.name, pair.project, pair.production_branch, pair.staging_branch);
         for day in schedule::days(pair, &History::default(), now).take(7) {
@@ -97,9 +121,34 @@ fn print_schedule(config: &Config, now: Timestamp) {
             );
         }
     }
-    for warning in schedule::warnings(config, now).into_iter().chain(config.unheard()) {
+    let crowded = capacity::crowded(config, &BTreeMap::new(), interval, now);
+    let reads = capacity::too_many_reads(config, interval);
+    for warning in schedule::warnings(config, now).into_iter().chain(crowded).chain(reads).chain(config.unheard()) {
         println!("worth a look: {warning}");
     }
+    println!(
+        "Workers KV: about {} keys are read in a day, at a tick every {} minutes",
+        capacity::reads_a_day(config, interval),
+        interval.as_secs() / 60
+    );
     let names: Vec<String> = config.secret_names().into_iter().collect();
     println!("secrets to set with `wrangler secret put`: {}", names.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_interval_is_that_of_the_cron_that_fires_most_often() {
+        let minutes = |crons: Value| cron_interval(&json!({"triggers": {"crons": crons}})).as_secs() / 60;
+        assert_eq!(minutes(json!(["*/5 * * * *"])), 5);
+        assert_eq!(minutes(json!(["* * * * *"])), 1);
+        assert_eq!(minutes(json!(["7 * * * *", "*/10 * * * *"])), 10);
+        assert_eq!(minutes(json!(["7 * * * *"])), 60);
+        assert_eq!(minutes(json!(["*/5 3-8 * * *"])), 5, "what is not understood is taken for the usual one");
+        assert_eq!(cron_interval(&json!({})), INTERVAL);
+    }
 }
