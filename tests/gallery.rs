@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use firstlight::config::{Channel, Config, NoticeKind, Pair, Receiver};
-use firstlight::id::{ChannelName, Lsn, RunId, Secret};
+use firstlight::id::{ChannelName, Lsn, PairName, RunId, Secret};
 use firstlight::port::HttpRequest;
 use firstlight::sync::checkpoint::{
     Checkpoint, Goal, History, Hold, Restore, RestoreTest, RunStatus, SnapshotOutcome, SnapshotWork, Start, Verdict,
@@ -301,6 +301,9 @@ fn of_ends(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result<()
 /// Adds what is told of a run that is not where it should be.
 fn of_times(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result<()> {
     examples.push(("No run was started that day.", notice::of_missed_day(pair, &run()?, LABEL, at("2026-11-21T11:00:01Z")?)));
+    let others = [PairName::from("shop"), PairName::from("billing")];
+    let crowded_out = notice::of_crowded_out_day(pair, &run()?, &others, LABEL, at("2026-11-21T11:00:01Z")?);
+    examples.push(("No run was started that day, because those of other pairs were driven.", crowded_out));
     examples
         .push(("The run starts later than it should.", notice::of_late_start(&started(pair)?, pair, LABEL, at("2026-11-21T10:42:00Z")?)));
     let restoring = under_way(pair, Step::Restore)?;
@@ -320,6 +323,9 @@ fn of_records(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result
     let now = at("2026-11-21T10:05:00Z")?;
     let error = "read hold/hub: expected value at line 1 column 1";
     examples.push(("A record of the pair cannot be read.", notice::of_stuck_pair(pair, &run()?, error, LABEL, now)));
+    let error = "the store did not answer: GET failed: 429 Too Many Requests";
+    let silent = notice::of_silent_store(pair, error, at("2026-11-21T09:05:00Z")?, LABEL, now);
+    examples.push(("Workers KV cannot be read for an hour.", silent));
     let unrecorded = notice::of_unrecorded_run(&succeeded(pair)?, pair, LABEL, now).context("the run has ended")?;
     examples.push(("The end of a run cannot be recorded.", unrecorded));
     let outcome = SnapshotOutcome::Failed { reason: "Neon has 10 snapshots of the project, and allows 10".to_owned(), is_final: false };

@@ -21,8 +21,8 @@ pub use self::encode::{Letter, Unsendable, encode, refusal, report_link, run_uui
 pub use self::hours::first_attempt;
 pub use self::incidents::{of_escalation, of_resolution};
 pub use self::words::{
-    of_at_risk, of_contradiction, of_late_run, of_late_start, of_missed_day, of_missed_deadline, of_overtaken_run, of_run, of_snapshot,
-    of_stuck_pair, of_unrecorded_run, stuck_id,
+    crowded_out, of_at_risk, of_contradiction, of_crowded_out_day, of_late_run, of_late_start, of_missed_day, of_missed_deadline,
+    of_overtaken_run, of_run, of_silent_store, of_snapshot, of_stuck_pair, of_unrecorded_run, stuck_id,
 };
 use crate::config::{Channel, NoticeKind, Severity};
 use crate::id::{ChannelName, PairName, RunId};

@@ -113,6 +113,46 @@ pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> N
     Notice { runbook: Some("run-failed.md".to_owned()), ..notice(NoticeKind::Missed, &pair.name, run, now, subject, text) }
 }
 
+/// Pairs that are named in a sentence; the others are counted.
+const NAMED: usize = 5;
+
+/// Says why a run was not started while those of other pairs were driven.
+pub fn crowded_out(pair: &Pair, others: &[PairName]) -> String {
+    let named: Vec<&str> = others.iter().take(NAMED).map(PairName::as_str).collect();
+    let more = match others.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    let (from, until, zone) = (pair.times.start_at, pair.times.catch_up_until, &pair.zone_label);
+    format!("the invocations between {from} and {until} {zone} drove the runs of {}{more} and had no room for this one", named.join(", "))
+}
+
+/// Writes the notice of a day on which no run was started because those of other pairs were driven.
+pub fn of_crowded_out_day(pair: &Pair, run: &RunId, others: &[PairName], label: &str, now: Timestamp) -> Notice {
+    let text = format!(
+        "Production → staging sync was not started: {}. Staging is untouched, and will be until somebody starts a run. \
+         `cargo xtask check-config` says how the windows of one day fit. Runbook: runbooks/run-failed.md",
+        crowded_out(pair, others)
+    );
+    Notice { text, ..of_missed_day(pair, run, label, now) }
+}
+
+/// Writes the notice of a store that cannot be read since an instant. Its id is that of the day on which
+/// that began, however often it is told.
+pub fn of_silent_store(pair: &Pair, error: &str, since: Timestamp, label: &str, now: Timestamp) -> Notice {
+    let run = RunId::scheduled(pair.zone.date(since));
+    let text = format!(
+        "No run of any pair is started or goes on, and no notice is sent but this one: Workers KV cannot be read since {} {}: {error}. Staging stays as \
+         it is. The first tick that can read goes on by itself. An answer of 429 for hours means that the plan's reads of the day are used \
+         up. Runbook: runbooks/run-failed.md",
+        pair.zone.date_time(since),
+        pair.zone_label,
+    );
+    let subject = format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date());
+    let told = notice(NoticeKind::Stuck, &pair.name, &run, now, subject, text);
+    Notice { id: format!("{}/{run}/store-silent", pair.name), runbook: Some("run-failed.md".to_owned()), ..told }
+}
+
 /// Writes the notice of a run that is under way when its deadline passes.
 pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
@@ -397,6 +437,27 @@ mod tests {
         let missed = of_missed_day(&pair(), &checkpoint.run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
         assert_eq!(missed.subject, "[URGENT] [CAIO Hub] Daily sync MISSED — 2026-11-21");
         assert!(missed.text.starts_with("Production → staging sync was not started between 05:00 and 06:00 ET. Staging is untouched"));
+    }
+
+    #[test]
+    fn a_silent_store_is_told_under_one_id_however_long_it_lasts() {
+        let told = |now: &str| of_silent_store(&pair(), "no answer", at("2026-11-21T09:05:00Z"), "CAIO Hub", at(now));
+        assert_eq!(told("2026-11-21T10:05:00Z").id, "hub/20261121/store-silent");
+        assert_eq!(told("2026-11-22T10:05:00Z").id, "hub/20261121/store-silent");
+        let known = [of_stuck_pair(&pair(), &started().run, "x", "CAIO Hub", at("2026-11-21T10:05:00Z")).id, stuck_id(&started())];
+        assert!(!known.contains(&told("2026-11-21T10:05:00Z").id), "a receiver must not take it for another");
+        assert!(told("2026-11-21T10:05:00Z").text.contains("cannot be read since 2026-11-21 04:05 ET: no answer."));
+    }
+
+    #[test]
+    fn a_day_that_others_took_names_five_of_them() {
+        let others: Vec<PairName> = (1..=7).map(|number| PairName::from(format!("pair-{number}"))).collect();
+        let told = |count: usize| of_crowded_out_day(&pair(), &started().run, &others[..count], "CAIO Hub", at("2026-11-21T11:05:00Z"));
+        let text =
+            "was not started: the invocations between 05:00 and 06:00 ET drove the runs of pair-1 and had no room for this one. Staging";
+        assert!(told(1).text.contains(text), "{}", told(1).text);
+        assert!(told(7).text.contains("of pair-1, pair-2, pair-3, pair-4, pair-5 and 2 more and had no room"), "{}", told(7).text);
+        assert_eq!(told(7).id, of_missed_day(&pair(), &started().run, "CAIO Hub", at("2026-11-21T11:05:00Z")).id);
     }
 
     #[test]
