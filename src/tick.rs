@@ -2,10 +2,10 @@
 //!
 //! In: the world, the settings, the secrets. Out: a [`Summary`].
 //!
-//! Invariants: an idle tick makes one KV read and calls nobody; a run is driven by one tick at a time as far as KV can tell, and nothing
+//! Invariants: an idle tick makes one KV read of 1 + 2 keys a pair ([`waking`] says why) and calls nobody; a run is driven by one tick at a time as far as KV can tell, and nothing
 //! breaks when it cannot; the tick stops before its budget is spent and hands over.
 //!
-//! Failure: where the store does not answer, nothing starts.
+//! Failure: where the store does not answer, nothing starts, and people hear of it after an hour.
 
 mod act;
 mod desk;
@@ -14,6 +14,8 @@ mod lost;
 mod memory;
 mod meter;
 mod outbox;
+mod silence;
+mod waking;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -28,9 +30,10 @@ use crate::id::{RunId, Secret};
 use crate::ordered;
 use crate::port::{Level, Metadata, StoreFailure, World};
 use crate::record::{self, Report};
+use crate::sync::capacity;
 use crate::sync::checkpoint::{Checkpoint, Goal, RunStatus, Start};
 use crate::sync::notice;
-use crate::sync::schedule::{self, Due};
+use crate::sync::schedule::{self, Day, Due};
 use crate::time::Timestamp;
 
 /// Subrequests that are kept back when the tick decides whether to act: one for the save that hands over, one for its repetition.
@@ -107,9 +110,11 @@ impl<'a, W: World> Context<'a, W> {
             Ok(memories) => memories,
             Err(error) => {
                 self.log(Level::Error, "nothing started", &[("error", error.to_string())]);
+                self.tell_silence(&error, now).await;
                 return self.finish(summary);
             }
         };
+        self.note_answer(now);
         self.deliver_waiting(now).await;
         self.forget_listed().await;
         let mut candidates = Vec::new();
@@ -140,6 +145,9 @@ impl<'a, W: World> Context<'a, W> {
         self.strike_taken(&mut memory).await;
         self.correct(&memory, now).await;
         self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
+        if memory.is_asleep {
+            return None;
+        }
         self.tell_misconfigured(pair, &memory, now).await;
         self.tell_missed_deadline(pair, &memory, now).await;
         let (mut checkpoint, left) = self.candidate(pair, &memory, now).await?;
@@ -201,7 +209,8 @@ impl<'a, W: World> Context<'a, W> {
         summary.http_count = self.world.http_count();
         summary.store_count = self.world.store_count();
         if summary.driven.is_none() {
-            let facts = [("http", summary.http_count.to_string()), ("kv", summary.store_count.to_string())];
+            let keys = self.world.key_count().to_string();
+            let facts = [("http", summary.http_count.to_string()), ("kv", summary.store_count.to_string()), ("keys", keys)];
             self.log(Level::Info, "idle tick ended", &facts);
         }
         if let Some((run, status)) = &summary.driven {
@@ -213,6 +222,7 @@ impl<'a, W: World> Context<'a, W> {
                     ("status", status.as_str().to_owned()),
                     ("http", summary.http_count.to_string()),
                     ("kv", summary.store_count.to_string()),
+                    ("keys", self.world.key_count().to_string()),
                     ("subrequests", (summary.http_count + summary.store_count).to_string()),
                     ("handed_over", summary.is_handed_over.to_string()),
                     ("also_driven", summary.also_driven.len().to_string()),
@@ -233,8 +243,10 @@ impl<'a, W: World> Context<'a, W> {
         if let Some(checkpoint) = under_way.filter(|checkpoint| checkpoint.is_driven(now) || !Self::gives_way(checkpoint, memory, now)) {
             return (!checkpoint.is_driven(now)).then(|| (checkpoint.clone(), None));
         }
-        if let Some(day) = &memory.unjudged {
-            self.miss(pair, &day.run, memory, now).await;
+        if let Some(day) = &memory.unjudged
+            && !self.miss(pair, day, memory, now).await
+        {
+            return None;
         }
         let run = &memory.day.run;
         let is_done = memory.is_ended || memory.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == *run);
@@ -260,7 +272,7 @@ impl<'a, W: World> Context<'a, W> {
                 Some((checkpoint, under_way.cloned()))
             }
             Due::Missed => {
-                self.miss(pair, run, memory, now).await;
+                self.miss(pair, &memory.day, memory, now).await;
                 None
             }
         }
@@ -268,7 +280,9 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Writes down what deserves a look in the settings, once for each scheduled run.
     fn log_warnings(&self, now: Timestamp) {
-        for warning in schedule::warnings(self.config, now) {
+        let crowded = capacity::crowded(self.config, &self.desk.lengths.borrow(), capacity::INTERVAL, now);
+        let reads = capacity::too_many_reads(self.config, capacity::INTERVAL);
+        for warning in schedule::warnings(self.config, now).into_iter().chain(crowded).chain(reads) {
             self.log(Level::Warn, "configuration deserves a look", &[("warning", warning)]);
         }
     }
@@ -304,18 +318,33 @@ impl<'a, W: World> Context<'a, W> {
         Some(checkpoint)
     }
 
-    /// Records a day on which no run was started, and tells people.
-    async fn miss(&self, pair: &Pair, run: &RunId, memory: &Memory, now: Timestamp) {
+    /// Records a day on which no run was started, and tells people, with the pairs that were driven instead. Returns whether there was room for that:
+    /// many pairs may have missed the same day, and the next tick tells the others.
+    async fn miss(&self, pair: &Pair, day: &Day, memory: &Memory, now: Timestamp) -> bool {
+        // Beside the notice its result, each once more where it is refused as too fast.
+        if !self.has_room(5 + self.channel_count()) {
+            return false;
+        }
+        let run = &day.run;
+        let others = self.desk.driven_between(&pair.name, day.start_at, day.catch_up_until);
         // Told first, and not again where only the result could not be stored.
         if !memory.told.iter().any(|notice| notice.run == *run && notice.kind == NoticeKind::Missed) {
-            self.tell(notice::of_missed_day(pair, run, &self.config.label, now), now).await;
+            let notice = match others.as_slice() {
+                [] => notice::of_missed_day(pair, run, &self.config.label, now),
+                others => notice::of_crowded_out_day(pair, run, others, &self.config.label, now),
+            };
+            self.tell(notice, now).await;
         }
-        let report = Report::of_missed_day(pair, run, now);
+        let mut report = Report::of_missed_day(pair, run, now);
+        if !others.is_empty() {
+            report.reason = Some(notice::crowded_out(pair, &others));
+        }
         let key = record::result_key(&pair.name, run);
         if let Err(error) = self.write(&key, &record::encode(&report), Some(report.metadata())).await {
             self.log(Level::Error, "result not stored", &[("key", key), ("error", error.to_string())]);
         }
         self.log(Level::Warn, "day missed", &[("pair", pair.name.to_string()), ("run", run.to_string())]);
+        true
     }
 
     /// Returns whether so many subrequests are left beside those that are kept back.

@@ -59,6 +59,9 @@ pub struct Checkpoint {
     /// Until when a tick drives it; another tick leaves it alone until then.
     #[serde(with = "millis::option")]
     pub driven_until: Option<Timestamp>,
+    /// When a tick last left it; missing while it is driven for the first time.
+    #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<Timestamp>,
     /// Ticks that have driven it.
     pub tick_count: u32,
     /// Ticks since the last step forward.
@@ -343,6 +346,7 @@ impl Checkpoint {
             give_up_at: start.give_up_at,
             settings: start.settings,
             driven_until: None,
+            left_at: None,
             tick_count: 0,
             idle_tick_count: 0,
             turns: 0,

@@ -13,7 +13,7 @@ use crate::id::{ChannelName, PairName, RunId};
 use crate::ordered;
 use crate::port::{Level, Recall as _, World};
 use crate::record::{self, Channels};
-use crate::sync::checkpoint::{Checkpoint, RunStatus};
+use crate::sync::checkpoint::{Checkpoint, History, RunStatus};
 use crate::sync::incident::{self, Incident, Resolution};
 use crate::sync::notice::{self, Notice, Outgoing};
 use crate::time::{Timestamp, between};
@@ -38,6 +38,10 @@ pub(super) struct Desk {
     pub(super) channels: RefCell<Channels>,
     /// The pairs whose incident has changed since it was stored.
     pub(super) unstored: RefCell<BTreeSet<PairName>>,
+    /// When the last run of each pair was begun, and when a tick last left it.
+    pub(super) driven: RefCell<Vec<(PairName, Timestamp, Timestamp)>>,
+    /// How long runs take, of the pairs of which enough are known.
+    pub(super) lengths: RefCell<BTreeMap<PairName, Duration>>,
 }
 
 impl Desk {
@@ -61,6 +65,24 @@ impl Desk {
             if self.found.borrow_mut().insert(outgoing.notice.id.clone()) && !outgoing.is_delivered() {
                 self.waiting.borrow_mut().push(outgoing.clone());
             }
+        }
+    }
+
+    /// Returns the other pairs whose run was driven at some time between two instants.
+    pub(super) fn driven_between(&self, pair: &PairName, from: Timestamp, until: Timestamp) -> Vec<PairName> {
+        let driven = self.driven.borrow();
+        let is_between = |(name, began, left): &&(PairName, Timestamp, Timestamp)| name != pair && *began <= until && *left > from;
+        driven.iter().filter(is_between).map(|(name, ..)| name.clone()).collect()
+    }
+
+    /// Remembers when the last run of a pair was driven, and how long its runs take.
+    pub(super) fn learn(&self, last: &Checkpoint) {
+        let left_at = last.left_at.or(last.verdict.as_ref().map(|verdict| verdict.at)).unwrap_or(last.started_at);
+        // The second pruning comes half a day later, and takes a moment.
+        let until = if last.prune.swept_at.is_some() { last.verdict.as_ref().map_or(left_at, |verdict| verdict.at) } else { left_at };
+        self.driven.borrow_mut().push((last.pair.clone(), last.started_at, until));
+        if let Some(long) = History::after(Some(last)).long_run() {
+            self.lengths.borrow_mut().insert(last.pair.clone(), long);
         }
     }
 

@@ -17,6 +17,7 @@ use super::{Candidate, Context, RESERVE, Summary, act};
 use crate::config::{Pair, secret};
 use crate::port::{Clock as _, Level, Store as _, World};
 use crate::record;
+use crate::sync::capacity::WHOLE_RUN;
 use crate::sync::checkpoint::{Checkpoint, Ending, RunStatus};
 use crate::sync::machine::{self, Action, Conclusion, Decision, Run};
 use crate::sync::retry::RUN_FAILED;
@@ -27,11 +28,6 @@ use crate::time::{Timestamp, after, between, render};
 ///
 /// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for clocks that differ.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
-
-/// Subrequests of a whole run.
-///
-/// With two channels and a smoke test a plain run takes fifty, which is an invocation of the Free plan.
-const WHOLE_RUN: u32 = 50;
 
 /// Subrequests with which a further run is begun: the look at its records, its first save, and the
 /// six requests of preflight. With fewer it could do nothing but hand over.
@@ -261,6 +257,7 @@ impl<W: World> Context<'_, W> {
     async fn leave(&self, driving: Driving<'_>, pause: Pause) -> (Checkpoint, bool) {
         let Driving { pair, mut run, saved_at, .. } = driving;
         run.checkpoint.driven_until = None;
+        run.checkpoint.left_at = Some(self.world.now());
         let is_over = match pause {
             Pause::Over => {
                 self.store_pruned(&run.checkpoint).await;

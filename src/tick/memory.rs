@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::Context;
+use super::waking::{self, Glance};
 use crate::config::{NoticeKind, Pair};
 use crate::id::{PairName, RunId};
 use crate::ordered::IntoOrdered as _;
@@ -37,6 +38,32 @@ pub(super) struct Memory {
     pub(super) told: Vec<Notice>,
     /// Yesterday, when the pair was there and no run of that date was started or told as missed.
     pub(super) unjudged: Option<Day>,
+    /// Whether nothing is due but notices and an escalation: the rest was not read.
+    pub(super) is_asleep: bool,
+}
+
+/// What is known of a pair before the rest is read.
+struct Known<'p> {
+    pair: &'p Pair,
+    checkpoint: Result<Option<Checkpoint>, RecordError>,
+    incident: Option<Incident>,
+    glance: Glance,
+}
+
+impl Known<'_> {
+    /// Returns the keys of the notices that its records list.
+    fn listed(&self, now: Timestamp) -> Vec<String> {
+        let mut keys = Vec::new();
+        if let Ok(Some(checkpoint)) = &self.checkpoint {
+            keys.extend(checkpoint.outbox.iter().map(|id| record::notice_key(id)));
+            keys.extend(notices_of_manual_run(self.pair, checkpoint, now));
+        }
+        if let Some(incident) = &self.incident {
+            keys.extend(incident.outbox.iter().map(|id| record::notice_key(id)));
+            keys.extend(incident.recent_notices(now).iter().map(|id| record::notice_key(id)));
+        }
+        keys
+    }
 }
 
 impl Memory {
@@ -77,37 +104,75 @@ pub(super) struct Contradiction {
 pub(super) type Found = BTreeMap<String, Option<String>>;
 
 impl<W: World> Context<'_, W> {
-    /// Reads what is remembered of every pair, in one request for up to three pairs. A record that cannot be read stops its own pair only.
+    /// Reads what is remembered of every pair, as far as there may be something to do: [`super::waking`] says where. A record that cannot be read
+    /// stops its own pair only.
     ///
-    /// Of a pair there are thirty-two keys, and one for all channels; a request reads a hundred.
+    /// One request reads a hundred keys, and a tick makes three at most where that is enough: what is read of every pair, what that asks for,
+    /// and everything of a pair that is woken by what is not there.
     pub(super) async fn load(&self, now: Timestamp) -> Result<Vec<Remembered>, RecordError> {
         let mut keys = vec![record::CHANNELS_KEY.to_owned()];
         for pair in &self.config.pairs {
-            keys.extend(keys_of(pair));
-            for run in schedule::recent_runs(pair, now) {
-                keys.push(record::result_key(&pair.name, &run));
-                keys.extend(record::notice_keys(&pair.name, &run));
+            keys.extend([record::checkpoint_key(&pair.name), record::incident_key(&pair.name)]);
+            if waking::is_starting(pair, now) {
+                keys.extend(all_keys_of(pair, now));
             }
         }
-        let mut found = self.read_all(&keys).await?;
+        let mut found = self.read_all(&distinct(keys)).await?;
         self.take_channels(&found);
+        let mut known: Vec<Known<'_>> = self.config.pairs.iter().map(|pair| self.know(pair, &found, now)).collect();
         // Notices of a manual run, of an incident or of a channel, and yesterday's, are known from where they were told.
         let mut more: Vec<String> = self.desk.channels.borrow().outbox.iter().map(|id| record::notice_key(id)).collect();
-        for pair in &self.config.pairs {
-            let checkpoint: Result<Option<Checkpoint>, RecordError> = decode_found(&found, &record::checkpoint_key(&pair.name));
-            if let Ok(Some(checkpoint)) = &checkpoint {
-                more.extend(checkpoint.outbox.iter().map(|id| record::notice_key(id)));
-                more.extend(notices_of_manual_run(pair, checkpoint, now));
+        for known in &known {
+            more.extend(known.listed(now));
+            match &known.glance {
+                Glance::Awake => more.extend(all_keys_of(known.pair, now)),
+                Glance::Asleep { doubts, keys } => more.extend(doubts.iter().chain(keys).cloned()),
             }
-            let incident: Result<Option<Incident>, RecordError> = decode_found(&found, &record::incident_key(&pair.name));
-            let incident = incident.ok().flatten();
-            more.extend(incident.iter().flat_map(|incident| &incident.outbox).map(|id| record::notice_key(id)));
-            more.extend(incident.iter().flat_map(|incident| incident.recent_notices(now)).map(|id| record::notice_key(&id)));
         }
-        more.retain(|key| !found.contains_key(key));
-        let more: Vec<String> = more.into_iter().into_set().into_iter().collect();
-        found.extend(self.read_all(&more).await?);
-        Ok(self.config.pairs.iter().map(|pair| self.remember(pair, &found, now)).collect())
+        self.read_more(&mut found, more).await?;
+        let mut woken = Vec::new();
+        for known in &mut known {
+            let Glance::Asleep { doubts, .. } = &known.glance else { continue };
+            let is_there = |key: &String| found.get(key).is_some_and(Option::is_some);
+            if !doubts.iter().all(is_there) || incident(known.pair, &found).is_err() {
+                known.glance = Glance::Awake;
+                woken.extend(all_keys_of(known.pair, now));
+            }
+        }
+        self.read_more(&mut found, woken).await?;
+        Ok(known.into_iter().map(|known| self.remember(known, &found, now)).collect())
+    }
+
+    /// Says what is known of a pair from its checkpoint and its incident, and what is to be read beside them.
+    fn know<'p>(&self, pair: &'p Pair, found: &Found, now: Timestamp) -> Known<'p> {
+        let checkpoint = self.checkpoint(pair, found);
+        let incident: Result<Option<Incident>, RecordError> = decode_found(found, &record::incident_key(&pair.name));
+        if let Ok(Some(last)) = &checkpoint {
+            self.desk.learn(last);
+        }
+        // A checkpoint that was there and is lost says nothing of what is due.
+        let is_lost = matches!(&checkpoint, Ok(None)) && found.get(&record::checkpoint_key(&pair.name)).is_some_and(Option::is_some);
+        let mut glance = match (&checkpoint, &incident) {
+            _ if is_lost => Glance::Awake,
+            (Ok(checkpoint), Ok(incident)) => waking::glance(pair, self.config, checkpoint.as_ref(), incident.as_ref(), now),
+            (Err(_), _) | (_, Err(_)) => Glance::Awake,
+        };
+        // What is configured and cannot be used is told with the first pair.
+        let is_first = self.config.pairs.first().is_some_and(|first| first.name == pair.name);
+        if let Glance::Asleep { doubts, .. } = &mut glance
+            && is_first
+            && !self.config.secret_problems(self.secrets).is_empty()
+        {
+            doubts.push(waking::misconfigured_key(pair, now));
+        }
+        Known { pair, checkpoint, incident: incident.ok().flatten(), glance }
+    }
+
+    /// Reads keys that were not read yet.
+    async fn read_more(&self, found: &mut Found, mut keys: Vec<String>) -> Result<(), RecordError> {
+        keys.retain(|key| !found.contains_key(key));
+        found.extend(self.read_all(&distinct(keys)).await?);
+        Ok(())
     }
 
     /// Reads what is remembered of the incident of one pair and of channels, for a run that no cron drives.
@@ -144,8 +209,7 @@ impl<W: World> Context<'_, W> {
 
     /// Reads notices, with who is remembered to have taken them.
     pub(super) async fn read_notices(&self, keys: Vec<String>) -> Result<Vec<Outgoing>, RecordError> {
-        let keys: Vec<String> = keys.into_iter().into_set().into_iter().collect();
-        Ok(self.recalled(&self.read_all(&keys).await?, self.world.now()))
+        Ok(self.recalled(&self.read_all(&distinct(keys)).await?, self.world.now()))
     }
 
     /// Returns the notices among what was read, with who is remembered to have taken them. One that cannot be read stays as it is.
@@ -166,8 +230,8 @@ impl<W: World> Context<'_, W> {
     }
 
     /// Puts together what is remembered of a pair.
-    fn remember(&self, pair: &Pair, found: &Found, now: Timestamp) -> Remembered {
-        let checkpoint = self.checkpoint(pair, found);
+    fn remember(&self, known: Known<'_>, found: &Found, now: Timestamp) -> Remembered {
+        let Known { pair, checkpoint, glance, .. } = known;
         let post = post(pair, found, checkpoint.as_ref().ok().and_then(Option::as_ref), &self.desk.channels.borrow().outbox);
         self.desk.found.borrow_mut().extend(post.told.iter().map(|notice| notice.id.clone()));
         self.desk.waiting.borrow_mut().extend(post.waiting);
@@ -175,7 +239,8 @@ impl<W: World> Context<'_, W> {
         let incident = incident(pair, found).map(|incident| drop(self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident)));
         let unreadable = |error| Unreadable { error, told: post.told.clone() };
         let memory = checkpoint.and_then(|checkpoint| incident.and_then(|()| memory(pair, found, checkpoint, now))).map_err(unreadable)?;
-        Ok(Memory { taken: post.taken, contradicted: contradictions(&post.told), told: post.told, ..memory })
+        let is_asleep = glance != Glance::Awake;
+        Ok(Memory { taken: post.taken, contradicted: contradictions(&post.told), told: post.told, is_asleep, ..memory })
     }
 
     /// Returns the checkpoint of a pair. One that makes no sense is as good as lost: its run is rebuilt from the names in Neon.
@@ -204,6 +269,20 @@ impl<W: World> Context<'_, W> {
         }
         Ok(found)
     }
+}
+
+/// Returns the keys of everything that is remembered of a pair, and of its runs of today and yesterday: thirty-two.
+fn all_keys_of(pair: &Pair, now: Timestamp) -> Vec<String> {
+    let mut keys = keys_of(pair).to_vec();
+    for run in schedule::recent_runs(pair, now) {
+        keys.push(record::result_key(&pair.name, &run));
+        keys.extend(record::notice_keys(&pair.name, &run));
+    }
+    keys
+}
+
+fn distinct(keys: Vec<String>) -> Vec<String> {
+    keys.into_iter().into_set().into_iter().collect()
 }
 
 /// Returns the keys of a pair of which there is one each.
@@ -270,9 +349,9 @@ fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Times
     let yesterday = schedule::yesterday(pair, &history, now);
     let is_judged = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
     // A pair that was not there yesterday has missed nothing; its first checkpoint tells.
-    let was_there = checkpoint.as_ref().is_some_and(|last| last.started_at < yesterday.start_at && last.run != yesterday.run);
+    let is_owed = waking::is_owed(&yesterday, checkpoint.as_ref());
     Ok(Memory {
-        unjudged: (!is_judged && was_there && yesterday.has_run).then_some(yesterday),
+        unjudged: (!is_judged && is_owed).then_some(yesterday),
         // A result is never replaced, so that it is there is all that matters, whoever wrote it.
         is_ended: found.get(&record::result_key(&pair.name, &day.run)).is_some_and(Option::is_some),
         hold: hold.filter(|hold| hold.is_in_force(now)),
@@ -282,6 +361,7 @@ fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Times
         taken: Vec::new(),
         contradicted: Vec::new(),
         told: Vec::new(),
+        is_asleep: false,
     })
 }
 

@@ -11,12 +11,13 @@ pub(super) struct Meter<'a, W: World> {
     world: &'a W,
     http: Cell<u32>,
     store: Cell<u32>,
+    keys: Cell<usize>,
 }
 
 impl<'a, W: World> Meter<'a, W> {
     /// Starts to count.
     pub(super) fn new(world: &'a W) -> Self {
-        Self { world, http: Cell::new(0), store: Cell::new(0) }
+        Self { world, http: Cell::new(0), store: Cell::new(0), keys: Cell::new(0) }
     }
 
     /// Returns the HTTP requests so far.
@@ -27,6 +28,11 @@ impl<'a, W: World> Meter<'a, W> {
     /// Returns the KV operations so far.
     pub(super) fn store_count(&self) -> u32 {
         self.store.get()
+    }
+
+    /// Returns the keys that were read so far. Each is billed.
+    pub(super) fn key_count(&self) -> usize {
+        self.keys.get()
     }
 
     /// Returns all subrequests so far.
@@ -59,6 +65,7 @@ impl<W: World> Http for Meter<'_, W> {
 impl<W: World> Store for Meter<'_, W> {
     async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         self.count_store();
+        self.keys.set(self.keys.get() + keys.len());
         self.world.read(keys).await
     }
 

@@ -372,7 +372,7 @@ impl Store for Platform {
         if keys.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let found = self.kv()?.get_bulk(keys).text().await.map_err(|error| store_failure(&error))?;
+        let found = self.kv()?.get_bulk(keys).text().await.map_err(|error| read_failure(&error))?;
         Ok(found.into_iter().into_map())
     }
 
@@ -411,6 +411,11 @@ impl Store for Platform {
 fn store_failure(error: &worker::kv::KvError) -> StoreFailure {
     let text = format!("{error:?}");
     if text.contains("429") { StoreFailure::TooFast } else { StoreFailure::Unavailable(firstlight::neon::shorten(&text)) }
+}
+
+/// As [`store_failure`] for a read, of which 429 says that the reads of the day are used up.
+fn read_failure(error: &worker::kv::KvError) -> StoreFailure {
+    StoreFailure::Unavailable(firstlight::neon::shorten(&format!("{error:?}")))
 }
 
 impl Recall for Platform {

@@ -259,6 +259,16 @@ impl Fleet {
         }
     }
 
+    /// Returns the instant at which the last tick ended.
+    pub fn now(&self) -> Timestamp {
+        self.world.now.get()
+    }
+
+    /// Returns the settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Lets a project make trouble from now on.
     pub fn trouble(&mut self, number: usize, trouble: Trouble) {
         self.world.projects.borrow_mut()[number].trouble = trouble;
