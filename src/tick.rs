@@ -80,9 +80,9 @@ pub struct Summary {
 }
 
 /// What comes first is driven first. In this order: whether people were told its end, for what comes
-/// after that waits for every run; how often it has led [`TICKS_IN_A_ROW`] ticks; whether a person
-/// started it; its deadline.
-type Order = (bool, u32, bool, Timestamp);
+/// after that waits for every run; whether it still waits for another attempt; how often it has led
+/// [`TICKS_IN_A_ROW`] ticks; whether a person started it; its deadline.
+type Order = (bool, bool, u32, bool, Timestamp);
 
 /// A run that wants to be driven.
 struct Candidate<'p> {
@@ -155,7 +155,8 @@ impl<'a, W: World> Context<'a, W> {
         let told = memory.told.iter().filter(|notice| notice.run == checkpoint.run).map(|notice| notice.kind);
         checkpoint.lateness_told.extend(told);
         let deadline = if checkpoint.is_manual { checkpoint.deadline() } else { memory.day.deadline };
-        let order = (checkpoint.is_published, checkpoint.turns / TICKS_IN_A_ROW, checkpoint.is_manual, deadline);
+        let waits = checkpoint.not_before.is_some_and(|until| until > now);
+        let order = (checkpoint.is_published, waits, checkpoint.turns / TICKS_IN_A_ROW, checkpoint.is_manual, deadline);
         let seen = memory.checkpoint.map(|last| (last.run, last.tick_count));
         Some(Candidate { order, pair, checkpoint, seen, left })
     }

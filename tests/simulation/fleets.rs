@@ -256,3 +256,23 @@ fn checkpoint(fleet: &Fleet, pair: &str) -> Option<Checkpoint> {
     let key = format!("checkpoint/{pair}");
     fleet.stored(&key).map(|text| record::decode(&key, &text).expect("it is ours"))
 }
+
+#[test]
+fn a_pair_that_still_waits_leads_no_tick_of_another_that_is_ready() {
+    for waits in [false, true] {
+        let mut fleet = Fleet::new(2, &|_| {});
+        fleet.trouble(0, Trouble::Asleep);
+        fleet.ticks("2026-11-21T10:00:00Z", "2026-11-21T10:00:00Z");
+        let mut stored = checkpoint(&fleet, "pair-0").expect("it is under way");
+        let at = fleet.now() + TimeDelta::minutes(5);
+        let until = if waits { at + TimeDelta::minutes(2) } else { at };
+        (stored.turns, stored.not_before) = (0, Some(until));
+        fleet.write("checkpoint/pair-0", Some(&record::encode(&stored)));
+        fleet.write("checkpoint/pair-1", None);
+        fleet.write("result/pair-1/20261121", None);
+        let before = fleet.log().len();
+        fleet.tick(at);
+        let first = fleet.log().into_iter().skip(before).find(|line| line.contains("tick drives")).expect("one is driven");
+        assert_eq!(first.contains("pair=pair-1"), waits, "{first}");
+    }
+}
