@@ -38,6 +38,9 @@ pub const BODY_LIMIT: usize = 4_096;
 /// Characters of a reason: with four bytes each, it fits the 1,024 that a listing of the store shows of a key.
 const REASON_LENGTH: usize = 200;
 
+/// Characters of the name of who has done something.
+const NAME_LENGTH: usize = 80;
+
 /// A request.
 #[derive(Clone)]
 pub struct ApiRequest {
@@ -193,14 +196,14 @@ async fn respond<W: World>(
     }
     let config = config.map_err(|errors| Problem::new(500, "The configuration is invalid").with_detail(errors.to_string()))?;
     if matches!(route, Route::Runs) && request.method == Method::Post {
-        return runs::start(world, config, request).await;
+        return runs::start(world, config, secrets, request).await;
     }
     let about = |pair| Asked { world, config, secrets, pair };
     let response = match route {
         Route::Health => health::health(world, Ok(config)).await,
         Route::Runs => runs::list(world, pair(config, request)?).await?,
         Route::Run(id) => runs::show(world, pair(config, request)?, id).await?,
-        Route::CancelRun(id) => runs::cancel(world, pair(config, request)?, id).await?,
+        Route::CancelRun(id) => runs::cancel(world, pair(config, request)?, request, id).await?,
         Route::Hold(name) => hold::change(world, named_pair(config, Some(name))?, request).await?,
         Route::Backups => about(pair(config, request)?).list().await?,
         Route::Plan => about(pair(config, request)?).plan(request).await?,
@@ -290,15 +293,25 @@ fn body(request: &ApiRequest, keys: &[&str]) -> Result<serde_json::Map<String, V
     Ok(map)
 }
 
+/// Reads a text of a body; `None` where it is missing. Control characters become blanks.
+fn text_of(fields: &serde_json::Map<String, Value>, key: &str, most: usize) -> Result<Option<String>, Problem> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.trim().is_empty() && text.chars().count() <= most => {
+            Ok(Some(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()))
+        }
+        Some(_) => {
+            let detail = format!("{key}: expected a text of 1 to {most} characters");
+            Err(Problem::new(400, "The body cannot be used").with_detail(detail))
+        }
+    }
+}
+
 /// Reads why something is wanted, and until when; without an end, until it is released.
 fn reason_and_end(fields: &serde_json::Map<String, Value>, now: Timestamp) -> Result<(String, Option<Timestamp>), Problem> {
     let bad = |detail: String| Problem::new(400, "The body cannot be used").with_detail(detail);
-    let reason = match fields.get("reason") {
-        Some(Value::String(reason)) if !reason.trim().is_empty() && reason.chars().count() <= REASON_LENGTH => {
-            reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
-        }
-        _ => return Err(bad(format!("reason: expected a text of 1 to {REASON_LENGTH} characters"))),
-    };
+    let missing = || bad(format!("reason: expected a text of 1 to {REASON_LENGTH} characters"));
+    let reason = text_of(fields, "reason", REASON_LENGTH)?.ok_or_else(missing)?;
     let until = match fields.get("until") {
         None | Some(Value::Null) => None,
         Some(value) => {

@@ -25,7 +25,9 @@
 //! misunderstand, which is every new word where it knows a list of words, is a new format: it leaves such a record
 //! alone, and says so. A checkpoint that is neither is as good as lost: the run is rebuilt from the names in Neon.
 
+mod asked;
 mod backups;
+mod channels;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,9 +36,11 @@ use std::fmt;
 use serde::de::{self, DeserializeOwned, Deserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+pub use self::asked::{Accepted, CancelOrder, accepted_key, cancel_key, request_key};
 pub use self::backups::{TakenSnapshot, VerifiedBackup, backup_key, backups, endings, facts_of_pin, ledger, pin_key, snapshot_key};
+pub use self::channels::{CHANNELS_KEY, Channels, Disabled};
 use crate::config::{NoticeKind, Pair};
-use crate::id::{BranchId, BranchName, ChannelName, Lsn, PairName, RunId};
+use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
 use crate::ordered;
 use crate::port::{Clock, Metadata, Store, StoreFailure};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
@@ -118,68 +122,6 @@ pub fn incident_key(pair: &PairName) -> String {
 /// Returns the key that says who knows of a pair's incident.
 pub fn acknowledged_key(pair: &PairName) -> String {
     format!("acknowledged/{pair}")
-}
-
-/// The key of what is known of channels.
-pub const CHANNELS_KEY: &str = "channels";
-
-/// What is known of channels, and of notices that nothing else lists.
-///
-/// Shape: `{"format":1,"disabled":{"team":{"at":"…","notice":"hub/20261121/failed"}},"outbox":[]}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Channels {
-    /// The version of this shape.
-    pub format: u32,
-    /// The channels whose address is gone, and since when.
-    pub disabled: BTreeMap<ChannelName, Disabled>,
-    /// The ids of notices that some channel has not taken, and that neither a run nor an incident lists.
-    pub outbox: Vec<String>,
-}
-
-/// A channel has said that its address is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disabled {
-    /// When.
-    #[serde(with = "millis")]
-    pub at: Timestamp,
-    /// The notice that it would not take.
-    pub notice: String,
-}
-
-/// Returns the key of the order to cancel a run.
-pub fn cancel_key(pair: &PairName, run: &RunId) -> String {
-    format!("cancel/{pair}/{run}")
-}
-
-/// Returns the key that says that a manual run was accepted; with an empty run, the prefix of all of a pair.
-pub fn accepted_key(pair: &PairName, run: &str) -> String {
-    format!("accepted/{pair}/{run}")
-}
-
-/// A manual run was accepted, and has not told how it ended.
-///
-/// Shape: `{"format":1,"at":"2026-11-21T14:30:00.000Z","goal":"staging"}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
-    /// The version of this shape.
-    #[serde(default = "current_format")]
-    pub format: u32,
-    /// When; missing in what earlier versions have written.
-    #[serde(default, with = "millis::option")]
-    pub at: Option<Timestamp>,
-    /// How far it was to go; missing in what earlier versions have written.
-    #[serde(default)]
-    pub goal: Option<Goal>,
-}
-
-/// Returns the version of a record that names none.
-fn current_format() -> u32 {
-    FORMAT
-}
-
-/// Returns the key of a request that was made with an `Idempotency-Key`.
-pub fn request_key(pair: &PairName, key: &str) -> String {
-    format!("request/{pair}/{key}")
 }
 
 /// What a run did, as it is kept and as `GET /runs/{id}` shows it.

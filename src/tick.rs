@@ -169,7 +169,8 @@ impl<'a, W: World> Context<'a, W> {
         }
         self.log_warnings(now);
         if let Some(left) = left {
-            checkpoint.outbox.extend(self.leave_snapshot(pair, &left, now).await);
+            let why = "the next run was due before it was compared";
+            checkpoint.outbox.extend(self.leave_snapshot(pair, &left, why, now).await);
         }
         let latest = schedule::day(pair, checkpoint.run.date(), &checkpoint.history).latest_start;
         if now > latest && checkpoint.lateness_told.insert(NoticeKind::LateStart) {
@@ -294,12 +295,20 @@ impl<'a, W: World> Context<'a, W> {
         is_due && checkpoint.is_published && checkpoint.prune.is_at_snapshot()
     }
 
-    /// Tells that the snapshot of a run was not compared because another run is due. What is left of it is pruned by that one.
+    /// Tells that the snapshot of a run was not compared because of another run. What is left of it is pruned by that one.
     /// Returns the notice's id when some channel has not taken it.
-    async fn leave_snapshot(&self, pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -> Option<String> {
+    async fn leave_snapshot(&self, pair: &Pair, checkpoint: &Checkpoint, why: &str, now: Timestamp) -> Option<String> {
         let mut left = checkpoint.clone();
-        left.prune.leave_snapshot("the next run was due before it was compared");
+        left.prune.leave_snapshot(why);
         self.tell(notice::of_snapshot(&left, pair, &self.config.label, now)?, now).await
+    }
+
+    /// Does the same for a run that somebody starts, where no tick drives the one at its snapshot.
+    pub async fn give_way(&self, pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -> Option<String> {
+        if let Err(error) = self.load_desk(pair).await {
+            self.log(Level::Warn, "incident not read", &[("error", error.to_string())]);
+        }
+        self.leave_snapshot(pair, checkpoint, "somebody started a run before it was compared", now).await
     }
 
     /// Returns what there is to drive beside the day's run: the last one that is to prune once more, or a manual one
@@ -350,7 +359,9 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Returns whether so many subrequests are left beside those that are kept back.
     fn has_room(&self, count: u32) -> bool {
-        act::fits(self.world.total(), count.saturating_add(self.kept_back.get() - RESERVE), self.config.subrequest_budget)
+        let settled = u32::try_from(self.desk.settled.borrow().len()).unwrap_or(u32::MAX);
+        let kept_back = (self.kept_back.get() - RESERVE).saturating_add(settled);
+        act::fits(self.world.total(), count.saturating_add(kept_back), self.config.subrequest_budget)
     }
 
     /// Writes a record; one that is refused as too fast is repeated where the save that hands over does not need the subrequest.

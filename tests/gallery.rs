@@ -274,7 +274,13 @@ fn of_ends(pair: &Pair, examples: &mut Vec<(&'static str, Notice)>) -> Result<()
         .push(("Staging is held, so that a backup is all there is to make.", told(Checkpoint { hold: Some(hold), ..backed_up.clone() })?));
     examples.push(("Somebody asked for a backup alone.", told(Checkpoint { goal: Goal::VerifyBackup, is_manual: true, ..backed_up })?));
     examples.push(("The run failed.", told(failed(pair)?)?));
-    let cancelled = ended(pair, RunStatus::Cancelled, Step::Backup, Some("cancelled by Dana: production is being migrated"), untouched)?;
+    let cancelled = ended(
+        pair,
+        RunStatus::Cancelled,
+        Step::Backup,
+        Some("cancelled by Dana before the backup was made: production is being migrated"),
+        untouched,
+    )?;
     examples.push(("Somebody cancelled the run, or its settings have changed.", told(cancelled)?));
     let reason = "staging was restored by run 20261121T100200Z";
     examples.push((

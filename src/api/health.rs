@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{ApiResponse, Route};
 use crate::config::{Config, ConfigErrors, Pair};
 use crate::port::{Method, World};
-use crate::record::{self, RecordError};
+use crate::record::{self, Channels, RecordError};
 use crate::sync::checkpoint::{Checkpoint, History};
 use crate::sync::schedule;
 use crate::time::{Timestamp, between, render};
@@ -73,8 +73,16 @@ pub(super) async fn health<W: World>(world: &W, config: Result<&Config, &ConfigE
 async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
     let keys: Vec<String> = config.pairs.iter().map(|pair| record::checkpoint_key(&pair.name)).collect();
     let now = world.now();
-    for (pairs, keys) in config.pairs.chunks(record::KEYS_PER_READ).zip(keys.chunks(record::KEYS_PER_READ)) {
-        let Ok(found) = world.read(keys).await else { return Some("the store does not answer".to_owned()) };
+    // One key of a read is for all channels.
+    const PAIRS: usize = record::KEYS_PER_READ - 1;
+    let channels_key = record::CHANNELS_KEY.to_owned();
+    let mut channels = Channels::default();
+    for (pairs, keys) in config.pairs.chunks(PAIRS).zip(keys.chunks(PAIRS)) {
+        let wanted: Vec<String> = keys.iter().chain([&channels_key]).cloned().collect();
+        let Ok(found) = world.read(&wanted).await else { return Some("the store does not answer".to_owned()) };
+        if let Some(Ok(known)) = found.get(&channels_key).and_then(Option::as_ref).map(|text| record::decode(&channels_key, text)) {
+            channels = known;
+        }
         for (pair, key) in pairs.iter().zip(keys) {
             let checkpoint = found.get(key).and_then(Option::as_ref).map(|text| record::decode::<Checkpoint>(key, text)).transpose();
             let checkpoint = match checkpoint {
@@ -90,7 +98,8 @@ async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
             }
         }
     }
-    None
+    let is_unheard = !channels.unheard(config).is_empty();
+    is_unheard.then(|| "no channel of a pair takes notices: every one has answered 410".to_owned())
 }
 
 /// Returns since when a pair has not succeeded, when the last day on which it had to is over with its grace.

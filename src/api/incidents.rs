@@ -2,16 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiRequest, ApiResponse, Problem, body, store, unavailable};
+use super::{ApiRequest, ApiResponse, NAME_LENGTH, Problem, body, store, text_of, unavailable};
 use crate::config::Config;
 use crate::port::World;
 use crate::record::{self, RecordError};
 use crate::sync::checkpoint::FORMAT;
 use crate::sync::incident::{Acknowledgement, Incident};
 use crate::time::render;
-
-/// Characters of the name of who acknowledges.
-const NAME_LENGTH: usize = 80;
 
 /// Pairs whose incidents are read: each has two keys, and one request reads a hundred.
 const PAIRS: usize = record::KEYS_PER_READ / 2;
@@ -48,16 +45,7 @@ pub(super) async fn list<W: World>(world: &W, config: &Config) -> Result<ApiResp
 /// `{"by": "Dana, on call"}`, optional.
 pub(super) async fn acknowledge<W: World>(world: &W, config: &Config, request: &ApiRequest, id: &str) -> Result<ApiResponse, Problem> {
     let fields = body(request, &["by"])?;
-    let by = match fields.get("by") {
-        None | Some(Value::Null) => "somebody".to_owned(),
-        Some(Value::String(by)) if !by.trim().is_empty() && by.chars().count() <= NAME_LENGTH => {
-            by.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
-        }
-        Some(_) => {
-            let detail = format!("by: expected a text of 1 to {NAME_LENGTH} characters");
-            return Err(Problem::new(400, "The body cannot be used").with_detail(detail));
-        }
-    };
+    let by = text_of(&fields, "by", NAME_LENGTH)?.unwrap_or_else(|| "somebody".to_owned());
     let found = incidents(world, config).await?.into_iter().find(|incident| incident.id == id);
     let Some(mut incident) = found else {
         let id: String = id.chars().take(60).collect();

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Answer, ApiRequest, ApiResponse, Drive, Problem, body, named_pair, store, unavailable};
+use super::{Answer, ApiRequest, ApiResponse, Drive, NAME_LENGTH, Problem, REASON_LENGTH, body, named_pair, store, text_of, unavailable};
 use crate::config::{Config, Pair};
 use crate::id::{RunId, digest};
 use crate::ordered;
 use crate::port::{StoreFailure, World};
-use crate::record::{self, Accepted, Report};
+use crate::record::{self, Accepted, CancelOrder, Report};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, History, Hold, Prune, Start};
 use crate::sync::schedule;
 use crate::sync::step::Step;
-use crate::time::{Timestamp, between};
+use crate::tick::{Context, Secrets};
+use crate::time::{Timestamp, after, between};
 
 /// Pages of a listing that are read; a page has up to 1,000 runs, so these reach back more than ten years.
 const PAGES: u32 = 5;
@@ -22,7 +23,7 @@ const PAGES: u32 = 5;
 ///
 /// `{"pair": "hub", "until": "verify_backup"}`, both optional. The same `Idempotency-Key` with the same body answers with the
 /// same run as long as KV remembers it.
-pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiRequest) -> Result<Answer, Problem> {
+pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secrets, request: &ApiRequest) -> Result<Answer, Problem> {
     let fields = body(request, &["pair", "until"])?;
     let name = match fields.get("pair") {
         None => request.query.get("pair").map(String::as_str),
@@ -44,7 +45,7 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
     // Before anything is waited for: of two requests at one instant the store shows neither to the other.
     let before = begun(world, pair, now);
     world.note(&begun_by_hand(pair), now);
-    let answer = begin(world, config, pair, request, Begin { goal, repeat, before, now }).await;
+    let answer = begin(world, config, secrets, pair, request, Begin { goal, repeat, before, now }).await;
     if !answer.as_ref().is_ok_and(|answer| answer.drive.is_some()) {
         // It has begun nothing: what was begun before it counts on.
         world.note(&begun_by_hand(pair), before.unwrap_or_default());
@@ -55,6 +56,9 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, request: &ApiReq
 /// How long a run that was begun here is known although the store does not show it: as long as an answer of the store
 /// may be old, and half of that again.
 const SHOWN_LATE: Duration = Duration::from_secs(90);
+
+/// How long it may take to tell that the run before gives way: a channel has fifteen seconds.
+const WALL: Duration = Duration::from_secs(25);
 
 /// What is noted of the last manual run of a pair that was begun by this instance.
 fn begun_by_hand(pair: &Pair) -> String {
@@ -80,7 +84,14 @@ struct Begin {
 ///
 /// Two requests that reach two instances within a minute may both be accepted: names in Neon keep them apart, and the one
 /// whose place the other takes is told as overtaken.
-async fn begin<W: World>(world: &W, config: &Config, pair: &Pair, request: &ApiRequest, begin: Begin) -> Result<Answer, Problem> {
+async fn begin<W: World>(
+    world: &W,
+    config: &Config,
+    secrets: &Secrets,
+    pair: &Pair,
+    request: &ApiRequest,
+    begin: Begin,
+) -> Result<Answer, Problem> {
     let Begin { goal, repeat, before, now } = begin;
     let checkpoint_key = record::checkpoint_key(&pair.name);
     let hold_key = record::hold_key(&pair.name);
@@ -94,10 +105,11 @@ async fn begin<W: World>(world: &W, config: &Config, pair: &Pair, request: &ApiR
         return repeated(known, digest, config, pair);
     }
     let last = checkpoint(&checkpoint_key, text(&checkpoint_key))?;
-    if let Some(last) = last.as_ref().filter(|last| !last.is_over()) {
-        return Err(Problem::new(409, "A run is under way")
-            .with_detail(format!("run {} is at step {} ({})", last.run, last.step.number(), last.step.name()))
-            .with_run(&last.run));
+    let under_way = last.as_ref().filter(|last| !last.is_over());
+    // The snapshot of a backup may take hours: a run does not wait for it, but for the tick that drives it.
+    let left = under_way.filter(|last| last.is_published && last.prune.is_at_snapshot() && !last.is_driven(now));
+    if let Some(last) = under_way.filter(|_| left.is_none()) {
+        return Err(Problem::new(409, "A run is under way").with_detail(what_is_under_way(last)).with_run(&last.run));
     }
     if let Some(at) = before {
         let run = RunId::manual(at);
@@ -120,8 +132,24 @@ async fn begin<W: World>(world: &W, config: &Config, pair: &Pair, request: &ApiR
         history: History::after(last.as_ref()),
     };
     let mut checkpoint = Checkpoint::start(start, now);
-    checkpoint.outbox = last.map(|last| last.outbox).unwrap_or_default();
+    checkpoint.outbox = last.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
+    if let Some(left) = left {
+        let context = Context::new(world, config, secrets, after(now, WALL), &|_, _| {});
+        checkpoint.outbox.extend(context.give_way(pair, left, now).await);
+    }
     accept(world, config, pair, request, checkpoint, repeat).await
+}
+
+/// Says what a run is at that keeps another from beginning.
+fn what_is_under_way(run: &Checkpoint) -> String {
+    match run.driven_until.filter(|_| run.is_published && run.prune.is_at_snapshot()) {
+        Some(until) => format!(
+            "the snapshot of run {} is being taken or compared, by a tick that lasts until {}; try again then",
+            run.run,
+            crate::time::render(until)
+        ),
+        None => format!("run {} is at step {} ({})", run.run, run.step.number(), run.step.name()),
+    }
 }
 
 /// Stores the run and answers.
@@ -274,7 +302,10 @@ async fn known<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Known, Prob
 pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
     match known(world, pair, id).await? {
         Known::Report(report) => {
-            Ok(ApiResponse { status: 200, content_type: "application/json", body: record::encode(&report), headers: Vec::new() })
+            // In the store, checks that passed are kept in a compact form.
+            let mut shown = json!(report);
+            shown["checks"] = json!(report.checks);
+            Ok(ApiResponse::json(200, &shown))
         }
         Known::Accepted(run, at) => Ok(ApiResponse::json(
             200,
@@ -285,26 +316,36 @@ pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<A
     }
 }
 
-/// Asks a run to end before its next write. Asking again changes nothing.
-pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
+/// Asks a run to end before its next write. Asking again replaces who has asked and why.
+///
+/// `{"by": "Dana", "reason": "production is being migrated"}`, both optional.
+pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, request: &ApiRequest, id: &str) -> Result<ApiResponse, Problem> {
+    let fields = body(request, &["by", "reason"])?;
+    let (by, reason) = (text_of(&fields, "by", NAME_LENGTH)?, text_of(&fields, "reason", REASON_LENGTH)?);
+    let order = CancelOrder { format: FORMAT, at: world.now(), by, reason };
     let report = match known(world, pair, id).await? {
         Known::Report(report) => report,
-        Known::Accepted(run, _) => return cancelling(world, pair, &run, None).await,
+        Known::Accepted(run, _) => return cancelling(world, pair, &order, &run, None).await,
     };
     if report.ended_at.is_some() {
         return Err(Problem::new(409, "The run has ended")
             .with_detail(format!("run {} has {}", report.run, report.status.as_str()))
             .with_run(&report.run));
     }
-    cancelling(world, pair, &report.run, Some(&report)).await
+    cancelling(world, pair, &order, &report.run, Some(&report)).await
 }
 
 /// Stores the order to end a run, and answers with what it finds staging in. Of a run that was accepted and is not to be
 /// seen there is no report.
-async fn cancelling<W: World>(world: &W, pair: &Pair, run: &RunId, report: Option<&Report>) -> Result<ApiResponse, Problem> {
+async fn cancelling<W: World>(
+    world: &W,
+    pair: &Pair,
+    order: &CancelOrder,
+    run: &RunId,
+    report: Option<&Report>,
+) -> Result<ApiResponse, Problem> {
     let key = record::cancel_key(&pair.name, run);
-    let value = json!({"format": 1, "at": crate::time::render(world.now())}).to_string();
-    store(world, &key, &value).await?;
+    store(world, &key, &record::encode(order)).await?;
     let step = report.map_or(Step::Preflight, |report| report.step).name();
     let staging = match report.and_then(|report| report.displaced.as_ref()) {
         None => "Staging is untouched so far.".to_owned(),

@@ -115,11 +115,31 @@ enum RoleSight {
     Watched(String),
 }
 
+/// Somebody wants a run to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cancelled {
+    /// Who, in their words.
+    pub by: Option<String>,
+    /// Why, in their words.
+    pub reason: Option<String>,
+}
+
+impl Cancelled {
+    /// Says who has cancelled the run, and why. `when` is how far it was.
+    fn told(&self, when: &str) -> String {
+        let who = match &self.by {
+            Some(by) => format!("cancelled by {by} {when}"),
+            None => format!("somebody cancelled the run {when}"),
+        };
+        self.reason.as_ref().map_or(who.clone(), |reason| format!("{who}: {reason}"))
+    }
+}
+
 /// What people have asked for since the run started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
     /// Somebody wants the run to end.
-    pub is_cancelled: bool,
+    pub cancelled: Option<Cancelled>,
     /// Somebody wants staging kept.
     pub hold: Option<Hold>,
     /// What the last verified run counted.

@@ -13,9 +13,9 @@ use crate::id::{RunId, Secret};
 use crate::neon::sql::{Login, Rows, SqlError};
 use crate::neon::{Api, Call};
 use crate::port::{Clock as _, Http as _, Level, Recall as _, Store as _, World};
-use crate::record::{self, Compared, Report, TakenSnapshot, VerifiedBackup};
+use crate::record::{self, CancelOrder, Compared, Report, TakenSnapshot, VerifiedBackup};
 use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, RunStatus};
-use crate::sync::machine::{Action, Orders, Outcome, Purpose, Query, Run, SECRET_AT};
+use crate::sync::machine::{Action, Cancelled, Orders, Outcome, Purpose, Query, Run, SECRET_AT};
 use crate::sync::notice::{self, Outgoing};
 use crate::sync::smoke::{self, Captured, Sent};
 use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
@@ -170,7 +170,12 @@ impl<W: World> Context<'_, W> {
         let people = records.iter().find_map(|(_, record)| record.people.clone());
         let baseline =
             counted.or(records.first()).map(|(run, record)| Baseline { run: (*run).clone(), counts: record.counts.clone(), people });
-        Some(Orders { is_cancelled: text(&cancel).is_some(), hold: hold.filter(|hold| hold.is_in_force(now)), baseline })
+        // An order is one whatever stands in it.
+        let cancelled = text(&cancel).map(|text| {
+            let order = record::decode::<CancelOrder>(&cancel, text).ok();
+            order.map_or_else(Cancelled::default, |order| Cancelled { by: order.by, reason: order.reason })
+        });
+        Some(Orders { cancelled, hold: hold.filter(|hold| hold.is_in_force(now)), baseline })
     }
 
     /// Calls the staging application.
@@ -316,7 +321,7 @@ impl<W: World> Context<'_, W> {
         self.desk.keep(&outgoing);
         if outgoing.is_delivered() && is_safe {
             // What came of it is stored after the run: the key takes one write a second.
-            self.desk.settled.borrow_mut().push(outgoing.clone());
+            self.desk.settled.borrow_mut().push((now, outgoing.clone()));
             outbox.remove(&outgoing.notice.id);
             if checkpoint.is_manual {
                 self.strike_off(pair, &checkpoint.run).await;

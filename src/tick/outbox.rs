@@ -18,7 +18,7 @@ use crate::record::{self, Disabled};
 use crate::sync::checkpoint::{Checkpoint, Goal};
 use crate::sync::notice::{self, Attempt, Delivery, Letter, Notice, Outgoing, Unsendable, encode, refusal};
 use crate::sync::schedule;
-use crate::time::{Timestamp, between, render_duration};
+use crate::time::{Timestamp, after, between, render_duration};
 
 /// Requests for notices of earlier ticks that a tick makes before it sees to a run. One for each channel that may be configured.
 const REQUESTS_BEFORE_A_RUN: usize = 10;
@@ -31,6 +31,9 @@ const WRITES_BEFORE_A_RUN: usize = 15;
 
 /// The time after which what could not be stored is told to a channel again.
 const UNSTORED_AGAIN: Duration = Duration::from_hours(1);
+
+/// How long a channel is left alone that answered 410 (gone), where nobody else hears what it would be told.
+const GONE_AGAIN: Duration = Duration::from_hours(24);
 
 /// Notices that are listed beside those of runs and incidents.
 const MOST_LISTED: usize = 30;
@@ -272,9 +275,8 @@ impl<W: World> Context<'_, W> {
     pub async fn try_channel(&self, test: &Notice, channel: &Channel) -> Attempt {
         self.load_channels().await;
         let answer = self.attempt(test, &channel.name).await;
-        let is_enabled = answer.attempt.error.is_none() && self.desk.channels.borrow_mut().disabled.remove(&channel.name).is_some();
-        if is_enabled {
-            self.store_channels().await;
+        if answer.attempt.error.is_none() {
+            self.enable(&channel.name).await;
         }
         answer.attempt
     }
@@ -378,9 +380,19 @@ impl<W: World> Context<'_, W> {
         let Some(channel) = self.config.channels.iter().find(|channel| channel.name == *name) else {
             return Answer { is_gone: true, ..failed("the channel is not configured any more".to_owned()) };
         };
-        let disabled = self.desk.channels.borrow().disabled.get(name).map(|disabled| disabled.notice.clone());
-        if let Some(because) = disabled.filter(|_| notice.kind != NoticeKind::Test) {
-            return Answer { is_gone: true, ..failed(format!("the channel is disabled since it answered 410 to {because}")) };
+        let disabled = self.desk.channels.borrow().disabled.get(name).cloned();
+        if let Some(disabled) = disabled.filter(|_| notice.kind != NoticeKind::Test) {
+            let error = format!("the channel is disabled since it answered 410 to {}", disabled.notice);
+            if self.has_another(notice, channel) {
+                return Answer { is_gone: true, ..failed(error) };
+            }
+            // Nobody else would hear it: what is gone may be back, and is tried once a day.
+            let next_at = after(disabled.tried_at.unwrap_or(disabled.at), GONE_AGAIN);
+            if at < next_at {
+                let error = format!("{error}; as nobody else hears this, it is tried once a day");
+                return Answer { wait: Some(between(at, next_at)), ..failed(error) };
+            }
+            self.note_tried(name, at);
         }
         let request = match self.written(notice, channel) {
             Ok(request) => request,
@@ -404,8 +416,40 @@ impl<W: World> Context<'_, W> {
         };
         if answer.is_gone {
             Box::pin(self.disable(notice, channel)).await;
+        } else if answer.attempt.error.is_none() && notice.kind != NoticeKind::Test {
+            self.enable(name).await;
         }
+        // What nobody else hears is not given up.
+        let is_last = answer.is_gone && !self.has_another(notice, channel);
+        let answer = if is_last { Answer { is_gone: false, wait: Some(GONE_AGAIN), ..answer } } else { answer };
         self.logged(notice, name, answer)
+    }
+
+    /// Returns whether another channel hears of the pair's trouble, and is not gone.
+    fn has_another(&self, notice: &Notice, channel: &Channel) -> bool {
+        let channels = self.desk.channels.borrow();
+        let is_another = |other: &Channel| {
+            let is_gone = other.name == channel.name || channels.disabled.contains_key(&other.name);
+            !is_gone && other.hears(&notice.pair, NoticeKind::Failed)
+        };
+        self.config.channels.iter().any(is_another)
+    }
+
+    /// Notes that a channel is tried although it is gone.
+    fn note_tried(&self, name: &ChannelName, at: Timestamp) {
+        if let Some(disabled) = self.desk.channels.borrow_mut().disabled.get_mut(name) {
+            disabled.tried_at = Some(at);
+        }
+    }
+
+    /// Enables a channel that takes notices again. Returns whether it was disabled.
+    async fn enable(&self, name: &ChannelName) -> bool {
+        let is_enabled = self.desk.channels.borrow_mut().disabled.remove(name).is_some();
+        if is_enabled {
+            self.log(Level::Info, "channel enabled again", &[("channel", name.to_string())]);
+            self.store_channels().await;
+        }
+        is_enabled
     }
 
     /// Writes a notice for a channel.
@@ -427,10 +471,13 @@ impl<W: World> Context<'_, W> {
     /// Stops sending to a channel whose address is gone, and says so on the others.
     async fn disable(&self, lost: &Notice, gone: &Channel) {
         let now = self.world.now();
-        let disabled = Disabled { at: now, notice: lost.id.clone() };
-        if self.desk.channels.borrow_mut().disabled.insert(gone.name.clone(), disabled).is_some() {
+        if self.desk.channels.borrow().disabled.contains_key(&gone.name) {
+            // It was tried once more.
+            self.store_channels().await;
             return;
         }
+        let disabled = Disabled { at: now, notice: lost.id.clone(), tried_at: None };
+        self.desk.channels.borrow_mut().disabled.insert(gone.name.clone(), disabled);
         let told = notice::of_disabled_channel(lost, &gone.name, &self.config.label, now);
         let others: Vec<Channel> = self.config.channels.iter().filter(|channel| channel.name != gone.name).cloned().collect();
         let mut outgoing = Outgoing::new(told, &others, now);

@@ -65,6 +65,8 @@ struct World {
     keys_read: Cell<usize>,
     subrequests: Cell<u32>,
     told: RefCell<Vec<Told>>,
+    /// What the channel answers, and how often it was asked.
+    receiver: Cell<(u16, u32)>,
     notes: RefCell<Notes>,
     log: RefCell<Vec<String>>,
 }
@@ -148,6 +150,11 @@ impl Http for World {
             return answer(response.status, response.body);
         }
         if action_of(&request) == "webhook" {
+            let (status, count) = self.receiver.get();
+            self.receiver.set((status, count + 1));
+            if status >= 300 {
+                return answer(status, String::new());
+            }
             let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
             let text = |name: &str| body["data"][name].as_str().unwrap_or_default().to_owned();
             let run = format!("{}/{}", text("pair"), text("run"));
@@ -248,6 +255,7 @@ impl Fleet {
             keys_read: Cell::new(0),
             subrequests: Cell::new(0),
             told: RefCell::default(),
+            receiver: Cell::new((200, 0)),
             notes: RefCell::default(),
             log: RefCell::default(),
         };
@@ -272,6 +280,11 @@ impl Fleet {
     /// Lets a project make trouble from now on.
     pub fn trouble(&mut self, number: usize, trouble: Trouble) {
         self.world.projects.borrow_mut()[number].trouble = trouble;
+    }
+
+    /// Lets the channel answer with a status from now on. Returns how often it was asked since the last time.
+    pub fn receiver_answers(&mut self, status: u16) -> u32 {
+        self.world.receiver.replace((status, 0)).1
     }
 
     /// Lets the store answer nothing, or answer again.

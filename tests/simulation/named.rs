@@ -4,6 +4,7 @@
 
 mod calendar;
 mod comparison;
+mod delivery;
 mod endings;
 mod errors;
 mod fleets;

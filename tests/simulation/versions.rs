@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use firstlight::port::Method;
-use firstlight::record::{self, Accepted, Channels, Report, VerifiedBackup};
+use firstlight::record::{self, Accepted, CancelOrder, Channels, Report, VerifiedBackup};
 use firstlight::sync::checkpoint::{Checkpoint, Hold, Prune};
 use firstlight::sync::incident::{Acknowledgement, Incident};
 use firstlight::sync::notice::Outgoing;
@@ -59,6 +59,7 @@ fn reread(key: &str, text: &str) -> Option<Result<Value, String>> {
         "hold" => again::<Hold>(key, text),
         "incident" => again::<Incident>(key, text),
         "acknowledged" => again::<Acknowledgement>(key, text),
+        "cancel" => again::<CancelOrder>(key, text),
         "accepted" => again::<Accepted>(key, text),
         "channels" => again::<Channels>(key, text),
         other => panic!("{other} is a record that this test does not know"),

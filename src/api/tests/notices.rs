@@ -147,3 +147,19 @@ fn health_remembers_a_success_before_the_run_that_is_under_way() {
     memory.values.borrow_mut().insert("checkpoint/hub".into(), "{".into());
     assert_eq!(reason(), "a record of a pair cannot be read; its next run makes it again");
 }
+
+#[test]
+fn health_says_that_every_channel_is_gone_and_not_that_one_is() {
+    let memory = Memory::default();
+    let history = History { last_success_at: Some(at("2026-11-21T10:04:00Z")), ..History::default() };
+    memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), record::encode(&Checkpoint { history, ..started() }));
+    let health = |gone: &[&str]| {
+        let at = "2026-11-20T10:00:00.000Z";
+        let disabled: serde_json::Map<String, Value> =
+            gone.iter().map(|name| ((*name).to_owned(), json!({"at": at, "notice": "hub/20261120/failed"}))).collect();
+        let channels = json!({"format": 1, "disabled": disabled, "outbox": []});
+        memory.values.borrow_mut().insert("channels".to_owned(), channels.to_string());
+        ask(&memory, &request(Method::Get, "/health", None, "")).0
+    };
+    assert_eq!((health(&[]), health(&["team"]), health(&["on-call"]), health(&["on-call", "team"])), (200, 200, 200, 503));
+}

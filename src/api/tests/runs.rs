@@ -85,3 +85,55 @@ fn a_checkpoint_that_makes_no_sense_keeps_nobody_from_a_run() {
         assert_eq!(post(&memory).0, expected, "{text}");
     }
 }
+
+/// Returns the checkpoint of a run that has succeeded and is at the snapshot of its backup.
+fn at_snapshot() -> Checkpoint {
+    use crate::sync::checkpoint::{RunStatus, Verdict, tests::started};
+    let at: Timestamp = "2026-11-21T10:04:00Z".parse().expect("an instant");
+    let snapshot = json!({
+        "name": "backup-20261121", "slug": null, "lsn": "0/1DE2850", "made_at": "2026-11-21T10:00:10.000Z", "begun_at": "2026-11-21T10:04:10.000Z",
+        "is_noted": true, "id": "snap-damp-dew-a1b2c3d4", "operations": [], "is_taken": true, "outcome": null, "is_told": false,
+        "test": {"name": "restore-test-backup-20261121", "id": null, "operations": [], "is_ready": false, "is_gone": false},
+    });
+    let verdict = Verdict {
+        status: RunStatus::Succeeded,
+        at,
+        step: crate::sync::step::Step::Prune,
+        reason: None,
+        runbook: None,
+        staging: String::new(),
+    };
+    let mut run = Checkpoint { verdict: Some(verdict), is_published: true, ..started() };
+    run.prune.snapshot = Some(serde_json::from_value(snapshot).expect("the work of a snapshot"));
+    run
+}
+
+/// Issue 19 H: the snapshot of a backup may take hours, in which nobody could start a run.
+#[test]
+fn a_run_is_started_while_a_snapshot_is_being_tested() {
+    let memory = Memory::default();
+    memory.channel_status.set(200);
+    let keep = |run: &Checkpoint| {
+        memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), record::encode(run));
+    };
+    let driven_until = Some("2026-11-21T14:33:00Z".parse().expect("an instant"));
+    keep(&Checkpoint { driven_until, ..at_snapshot() });
+    let (status, body, _) = post(&memory);
+    let expected =
+        "the snapshot of run 20261121 is being taken or compared, by a tick that lasts until 2026-11-21T14:33:00.000Z; try again then";
+    assert_eq!((status, body["detail"].as_str()), (409, Some(expected)));
+    keep(&at_snapshot());
+    let (status, body, drives) = post(&memory);
+    assert_eq!((status, body["run"].as_str(), drives), (202, Some(RUN), true));
+    let told = memory.values.borrow().get("notice/hub/20261121/snapshot_failed").cloned().expect("it is told");
+    assert!(told.contains("somebody started a run before it was compared"), "{told}");
+}
+
+#[test]
+fn a_run_that_is_pruning_still_keeps_others_from_starting() {
+    let memory = Memory::default();
+    let mut run = at_snapshot();
+    run.prune.snapshot = None;
+    memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), record::encode(&run));
+    assert_eq!(post(&memory).0, 409);
+}

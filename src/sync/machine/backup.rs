@@ -35,8 +35,8 @@ fn create(view: &View<'_>) -> Decision {
     if let Some(renamed) = renamed_backup(view.pair, branches, &view.checkpoint.run) {
         return fail(format!("backup {name} was made by this run and somebody renamed it to {} ({})", renamed.name, renamed.id));
     }
-    if need!(view.orders()).is_cancelled {
-        return end(RunStatus::Cancelled, "somebody cancelled the run before the backup was made".to_owned());
+    if let Some(cancelled) = &need!(view.orders()).cancelled {
+        return end(RunStatus::Cancelled, cancelled.told("before the backup was made"));
     }
     act(Call::CreateBranch(CreateBranch {
         parent: view.pair.production_branch.clone(),

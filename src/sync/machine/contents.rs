@@ -38,8 +38,8 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     if let Some(objections) = view.objections() {
         return fail(format!("verify {}: {objections}", backup.name));
     }
-    if need!(view.orders()).is_cancelled {
-        return end(RunStatus::Cancelled, "somebody cancelled the run after the backup was read".to_owned());
+    if let Some(cancelled) = &need!(view.orders()).cancelled {
+        return end(RunStatus::Cancelled, cancelled.told("after the backup was read"));
     }
     Decision::Conclude(Conclusion::BackupRead(print))
 }

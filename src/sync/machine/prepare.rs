@@ -57,8 +57,8 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
     if branches.by_id(staging).and_then(|branch| branch.parent_id.as_ref()) != Some(backup) {
         return Err(end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()));
     }
-    if view.orders()?.is_cancelled {
-        return Err(end(RunStatus::Cancelled, "somebody cancelled the run before after_restore was run on staging".to_owned()));
+    if let Some(cancelled) = &view.orders()?.cancelled {
+        return Err(end(RunStatus::Cancelled, cancelled.told("before after_restore was run on staging")));
     }
     let database = database(view, settings.database.as_ref())?.clone();
     let batch = after_restore_batch(settings, backup);

@@ -29,8 +29,8 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     let branches = need!(view.branches());
     let endpoints = need!(view.endpoints());
     let orders = need!(view.orders());
-    if orders.is_cancelled {
-        return end(RunStatus::Cancelled, "somebody cancelled the run before staging was restored".to_owned());
+    if let Some(cancelled) = &orders.cancelled {
+        return end(RunStatus::Cancelled, cancelled.told("before staging was restored"));
     }
     if view.pair.settings != view.checkpoint.settings {
         return end(RunStatus::Cancelled, "the pair's configuration has changed since the run started".to_owned());
