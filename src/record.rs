@@ -3,19 +3,19 @@
 //! | key | written by | read by | stale or lost, the worst that happens |
 //! |---|---|---|---|
 //! | `checkpoint/<pair>` | the tick that drives, `POST /runs` | every tick, `GET /runs/{id}` | the run is taken up again from the names in Neon |
-//! | `result/<pair>/<run>` | the tick that ends the run | every tick, `GET /runs` | a run that is over is taken up, finds its backup and restore, and ends again |
+//! | `result/<pair>/<run>`, for 400 days | the tick that ends the run | every tick, `GET /runs` | a run that is over is taken up, finds its backup and restore, and ends again |
 //! | `notice/<pair>/<run>/<kind>`, for 400 days | the tick that ends the run or delivers | every tick | a notice is sent twice, with the same id |
 //! | `backup/<pair>/<run>` | the tick that verified the backup | pruning; the next run | a backup is kept that might have gone; lost rows are not noticed |
 //! | `backup/<pair>/<run>/pin` | `PUT` and `DELETE …/pin` | pruning, `GET /backups` | within the minute, a backup goes that was just pinned |
 //! | `backup/<pair>/<run>/snapshot` | the tick that takes or compares it | pruning, `GET /backups` | a snapshot is not known to be verified, and is kept |
-//! | `prune/<pair>/<run>` | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
+//! | `prune/<pair>/<run>`, for 400 days | the tick that pruned | `GET /runs/{id}` | the report lacks what was pruned |
 //! | `hold/<pair>` | `PUT` and `DELETE …/hold` | every tick, and before a restore | staging is restored although it was to be held, within the minute |
-//! | `cancel/<pair>/<run>` | `POST …/cancel` | before each write of a run | the run goes on to its next write |
-//! | `accepted/<pair>/<run>` | `POST /runs` | pruning, `GET /runs/{id}`, a tick that finds no checkpoint | a manual run whose place another run took is told after the next run |
+//! | `cancel/<pair>/<run>`, for 7 days | `POST …/cancel` | before each write of a run | the run goes on to its next write |
+//! | `accepted/<pair>/<run>`, for 30 days | `POST /runs` | pruning, `GET /runs/{id}`, a tick that finds no checkpoint | a manual run whose place another run took is told after the next run |
 //! | `incident/<pair>` | a tick that tells of trouble, escalates or resolves | every tick, `GET /incidents` | an escalation is told twice, with the same id |
 //! | `acknowledged/<pair>` | `POST /incidents/{id}/acknowledge` | every tick | people are told once more within the minute |
 //! | `channels` | a tick to which a channel answered 410, `POST /channels/{name}/test` | every tick | a channel that is gone is called once more |
-//! | `request/<pair>/<key>` | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
+//! | `request/<pair>/<key>`, for 7 days | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
 //!
 //! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
 //!
@@ -28,6 +28,7 @@
 mod asked;
 mod backups;
 mod channels;
+mod checks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -99,9 +100,18 @@ pub fn notice_key(id: &str) -> String {
 
 /// Returns how long the store keeps a record after its last write; `None` for ever.
 ///
-/// A notice is looked up for a year and a month: results and backups tell the rest.
+/// What is for people, notices, results and what was pruned, is looked up for a year and a month. An order to cancel, and
+/// a request that may be repeated, mean something for as long as a run may take, many times over; that a run was accepted,
+/// until the next has told what became of it. There is one of each of the others for a pair, or for a backup that is
+/// there, which counts as verified by it: those go with what they are about.
 pub fn lifetime(key: &str) -> Option<std::time::Duration> {
-    key.starts_with("notice/").then(|| std::time::Duration::from_hours(400 * 24))
+    let days = match key.split('/').next()? {
+        "notice" | "result" | "prune" => 400,
+        "accepted" => 30,
+        "cancel" | "request" => 7,
+        _ => return None,
+    };
+    Some(std::time::Duration::from_hours(days * 24))
 }
 
 /// Returns the key of what a run pruned.
@@ -167,6 +177,7 @@ pub struct Report {
     #[serde(default)]
     pub outcomes: BTreeMap<CheckOutcome, usize>,
     /// Every check; what did not hold first.
+    #[serde(with = "checks")]
     pub checks: Vec<Check>,
     /// What became of passwords.
     pub passwords: Passwords,
@@ -424,11 +435,17 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_kept_for_longer_than_a_year_and_what_backups_need_for_ever() {
-        assert_eq!(lifetime(&notice_key("hub/20261121/failed")), Some(std::time::Duration::from_hours(9_600)));
+    fn what_people_look_up_is_kept_for_longer_than_a_year_and_what_backups_need_for_ever() {
         let (pair, run) = (PairName::from("hub"), RunId::decode("20261121").expect("a date"));
-        let kept = [result_key(&pair, &run), backup_key(&pair, &run), checkpoint_key(&pair), incident_key(&pair), CHANNELS_KEY.to_owned()];
-        assert!(kept.iter().all(|key| lifetime(key).is_none()));
+        let days = |key: &str| lifetime(key).map(|kept| kept.as_secs() / 86_400);
+        for key in [notice_key("hub/20261121/failed"), result_key(&pair, &run), prune_key(&pair, &run)] {
+            assert_eq!(days(&key), Some(400), "{key}");
+        }
+        assert_eq!(days(&accepted_key(&pair, run.as_str())), Some(30));
+        assert_eq!((days(&cancel_key(&pair, &run)), days(&request_key(&pair, "4711"))), (Some(7), Some(7)));
+        let of_pair = [checkpoint_key, hold_key, incident_key, acknowledged_key].map(|key| key(&pair));
+        let of_backup = [backup_key, pin_key, snapshot_key].map(|key| key(&pair, &run));
+        assert!(of_pair.iter().chain(&of_backup).chain([&CHANNELS_KEY.to_owned()]).all(|key| lifetime(key).is_none()));
     }
 
     #[test]
