@@ -21,6 +21,9 @@ const FRESH: Duration = Duration::from_secs(10);
 /// How old an answer may be while another request waits for the store.
 const OLDEST: Duration = Duration::from_mins(1);
 
+/// Pairs whose checkpoints are read at once; one key of a read is for all channels.
+const PAIRS: usize = record::KEYS_PER_READ - 1;
+
 /// The last answer of an instance of the program.
 ///
 /// Invariants: one read of the store in [`FRESH`], however many ask; no answer is older than [`OLDEST`].
@@ -73,8 +76,6 @@ pub(super) async fn health<W: World>(world: &W, config: Result<&Config, &ConfigE
 async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
     let keys: Vec<String> = config.pairs.iter().map(|pair| record::checkpoint_key(&pair.name)).collect();
     let now = world.now();
-    // One key of a read is for all channels.
-    const PAIRS: usize = record::KEYS_PER_READ - 1;
     let channels_key = record::CHANNELS_KEY.to_owned();
     let mut channels = Channels::default();
     for (pairs, keys) in config.pairs.chunks(PAIRS).zip(keys.chunks(PAIRS)) {

@@ -16,7 +16,7 @@ use crate::sync::verify::{Check, CheckKind, CheckOutcome};
 
 /// Checks of one kind that passed.
 #[derive(Serialize)]
-struct Passed<'a> {
+struct Group<'a> {
     kind: CheckKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<&'a DatabaseName>,
@@ -73,7 +73,7 @@ pub(super) fn serialize<S: Serializer>(checks: &[Check], serializer: S) -> Resul
     };
     for group in checks.chunk_by(is_same) {
         match group {
-            [first, ..] if is_plain(first) => list.serialize_element(&Passed {
+            [first, ..] if is_plain(first) => list.serialize_element(&Group {
                 kind: first.kind,
                 database: first.database.as_ref(),
                 is_optional: first.is_optional,
