@@ -359,9 +359,7 @@ impl<'a, W: World> Context<'a, W> {
 
     /// Returns whether so many subrequests are left beside those that are kept back.
     fn has_room(&self, count: u32) -> bool {
-        let settled = u32::try_from(self.desk.settled.borrow().len()).unwrap_or(u32::MAX);
-        let kept_back = (self.kept_back.get() - RESERVE).saturating_add(settled);
-        act::fits(self.world.total(), count.saturating_add(kept_back), self.config.subrequest_budget)
+        act::fits(self.world.total(), count.saturating_add(self.kept_back.get() - RESERVE), self.config.subrequest_budget)
     }
 
     /// Writes a record; one that is refused as too fast is repeated where the save that hands over does not need the subrequest.

@@ -9,6 +9,7 @@ use crate::id::{ChannelName, RunId};
 use crate::ordered;
 use crate::port::World;
 use crate::record::{self, RecordError};
+use crate::sync::checkpoint::Checkpoint;
 use crate::sync::notice::{self, Delivery, Outgoing};
 use crate::tick::Context;
 use crate::time::{after, compact, render};
@@ -46,12 +47,18 @@ impl<W: World> Asked<'_, W> {
             }
             last = month;
         }
-        let found = self.world.read(&newest).await.map_err(fail)?;
+        let checkpoint_key = record::checkpoint_key(&self.pair.name);
+        newest.push(checkpoint_key.clone());
+        let mut found = self.world.read(&newest).await.map_err(fail)?;
+        let last = last_run(&checkpoint_key, found.remove(&checkpoint_key).flatten());
         let (mut notices, mut unreadable): (Vec<Outgoing>, Vec<Value>) = (Vec::new(), Vec::new());
         for (key, text) in &found {
             // One that cannot be read hides no other.
             match text.as_ref().map(|text| record::decode(key, text)) {
-                Some(Ok(notice)) => notices.push(notice),
+                Some(Ok(mut notice)) => {
+                    last.iter().for_each(|last| last.complete(&mut notice));
+                    notices.push(notice);
+                }
                 Some(Err(error)) => unreadable.push(json!({"id": key.strip_prefix("notice/"), "problem": error.to_string()})),
                 None => {}
             }
@@ -104,9 +111,14 @@ impl<W: World> Asked<'_, W> {
         if !is_word {
             return Err(unknown());
         }
-        let found = self.world.read(std::slice::from_ref(&key)).await.map_err(|failure| unavailable(&RecordError::from(failure)))?;
-        let text = found.get(&key).and_then(Option::as_ref).ok_or_else(unknown)?;
-        record::decode(&key, text).map_err(|error| unavailable(&error))
+        let checkpoint_key = record::checkpoint_key(&self.pair.name);
+        let keys = [key.clone(), checkpoint_key.clone()];
+        let mut found = self.world.read(&keys).await.map_err(|failure| unavailable(&RecordError::from(failure)))?;
+        let text = found.remove(&key).flatten().ok_or_else(unknown)?;
+        let mut outgoing: Outgoing = record::decode(&key, &text).map_err(|error| unavailable(&error))?;
+        let last = last_run(&checkpoint_key, found.remove(&checkpoint_key).flatten());
+        last.iter().for_each(|last| last.complete(&mut outgoing));
+        Ok(outgoing)
     }
 
     /// Sends a notice to a channel that says that it is a test. One that is taken enables a channel that was disabled.
@@ -126,6 +138,12 @@ impl<W: World> Asked<'_, W> {
             Some(error) => Err(Problem::new(502, "The channel did not take the test").with_detail(format!("channel {name}: {error}"))),
         }
     }
+}
+
+/// Reads the checkpoint of a pair, which knows what became of notices whose keys take no write yet. One that cannot be
+/// read says nothing of them.
+fn last_run(key: &str, text: Option<String>) -> Option<Checkpoint> {
+    record::decode(key, &text?).ok()
 }
 
 /// Shows a notice as people look at it; `is_whole` with its text and every attempt.

@@ -21,6 +21,7 @@ pub use self::prune::Prune;
 pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
 use crate::config::{LONGEST_WALL_BUDGET, NoticeKind};
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
+use crate::sync::notice::Outgoing;
 use crate::sync::retry::LONGEST_WAIT;
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
 use crate::sync::verify::{Check, Fingerprint, Probe};
@@ -146,6 +147,10 @@ pub struct Checkpoint {
     pub prune: Prune,
     /// Notices that some channel has not taken.
     pub outbox: Vec<String>,
+    /// What became of its notices that were taken at once: they are stored as they were before that until their keys take
+    /// another write, which may be the next tick's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<Outgoing>,
     /// What is remembered of the runs before it.
     #[serde(default)]
     pub history: History,
@@ -383,6 +388,7 @@ impl Checkpoint {
             is_published: false,
             prune: Prune::default(),
             outbox: Vec::new(),
+            settled: Vec::new(),
             history: start.history,
             lateness_told: BTreeSet::new(),
         }
@@ -468,6 +474,15 @@ impl Checkpoint {
             self.errors.remove(0);
         }
         self.errors.push(RecordedError { step: self.step, attempt: self.attempt, at: now, text });
+    }
+
+    /// Puts into a notice what became of it, where its own record does not say.
+    pub fn complete(&self, outgoing: &mut Outgoing) {
+        let Some(settled) = self.settled.iter().find(|settled| settled.notice.id == outgoing.notice.id) else { return };
+        // One that was tried since, because somebody asked for it, knows better.
+        if outgoing.deliveries.iter().all(|delivery| delivery.log.is_empty()) {
+            outgoing.settle_as(settled);
+        }
     }
 
     /// Remembers a warning once.

@@ -85,7 +85,14 @@ impl<W: World> Context<'_, W> {
                 }
                 None => Outcome::Orders(None),
             },
-            Action::Publish => Outcome::Published(self.publish(pair, &run.checkpoint).await),
+            Action::Publish => {
+                let published = self.publish(pair, &run.checkpoint).await;
+                // The next save of the run tells what the notice itself cannot say yet.
+                run.checkpoint
+                    .settled
+                    .extend(self.desk.settled.borrow().iter().filter(|taken| taken.notice.run == run.checkpoint.run).cloned());
+                Outcome::Published(published)
+            }
             Action::Forget(runs) => {
                 self.forget(pair, runs).await;
                 Outcome::Forgotten
@@ -321,7 +328,7 @@ impl<W: World> Context<'_, W> {
         self.desk.keep(&outgoing);
         if outgoing.is_delivered() && is_safe {
             // What came of it is stored after the run: the key takes one write a second.
-            self.desk.settled.borrow_mut().push((now, outgoing.clone()));
+            self.desk.settled.borrow_mut().push(outgoing.clone());
             outbox.remove(&outgoing.notice.id);
             if checkpoint.is_manual {
                 self.strike_off(pair, &checkpoint.run).await;

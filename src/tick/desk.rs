@@ -11,12 +11,12 @@ use super::Context;
 use crate::config::{NoticeKind, Pair};
 use crate::id::{ChannelName, PairName, RunId};
 use crate::ordered;
-use crate::port::{Clock as _, Level, Recall as _, World};
+use crate::port::{Level, Recall as _, World};
 use crate::record::{self, Channels};
 use crate::sync::checkpoint::{Checkpoint, History, RunStatus};
 use crate::sync::incident::{self, Incident, Resolution};
 use crate::sync::notice::{self, Notice, Outgoing};
-use crate::time::{Timestamp, after, between};
+use crate::time::{Timestamp, between};
 
 /// How long a notice is looked for that is listed and was never found: its write was refused.
 const NOT_STORED: Duration = Duration::from_mins(30);
@@ -30,8 +30,9 @@ pub(super) struct Desk {
     pub(super) waiting: RefCell<Vec<Outgoing>>,
     /// The ids of notices that were read or told in this tick. One that was not may be there all the same: a read may be a minute old.
     pub(super) found: RefCell<BTreeSet<String>>,
-    /// Notices that were taken while a run was driven, and are stored as they were before that, since this instant.
-    pub(super) settled: RefCell<Vec<(Timestamp, Outgoing)>>,
+    /// Notices that were taken while a run was driven, and are stored as they were before that. The checkpoint of the run
+    /// has them as well, for whoever asks before they are stored.
+    pub(super) settled: RefCell<Vec<Outgoing>>,
     /// Whether what is known of channels was read.
     pub(super) is_channels_known: Cell<bool>,
     /// What is known of channels.
@@ -137,42 +138,17 @@ impl<W: World> Context<'_, W> {
         if self.desk.unstored.borrow().contains(&pair.name) && self.has_room(1) {
             self.store_incident(&pair.name).await;
         }
+        for outgoing in self.desk.settled.take() {
+            if self.has_room(1) {
+                self.store_notice(&outgoing).await;
+            }
+        }
         let is_resolved = || self.desk.incident(&pair.name).is_some_and(|incident| incident.resolution_by(run).is_some());
         if is_resolved() && self.has_room(2) {
             self.catch_up(pair, &run.run).await;
         }
         if is_resolved() && self.has_room_to_tell() {
             self.resolve(pair, run).await;
-        }
-    }
-
-    /// Stores what became of notices that were stored that long ago, before they were sent: a key takes one write a second.
-    /// Room was kept for it since then, so that nobody reads that a notice waits which was taken.
-    pub(super) async fn store_settled(&self, age: Duration) {
-        let now = self.world.now();
-        let (due, young) = self.desk.settled.take().into_iter().partition(|(at, _)| between(*at, now) >= age);
-        self.desk.settled.replace(young);
-        self.store_taken(due).await;
-    }
-
-    /// Does the same with all of them, each as soon as its key takes another write.
-    pub(super) async fn store_all_settled(&self, age: Duration) {
-        let settled = self.desk.settled.take();
-        if let Some(at) = settled.iter().map(|(at, _)| after(*at, age)).max() {
-            let now = self.world.now();
-            let wait = between(now, at).min(age);
-            if !wait.is_zero() {
-                self.world.sleep(after(now, wait)).await;
-            }
-        }
-        self.store_taken(settled).await;
-    }
-
-    async fn store_taken(&self, settled: Vec<(Timestamp, Outgoing)>) {
-        for (_, outgoing) in settled {
-            if self.has_room(1) {
-                self.store_notice(&outgoing).await;
-            }
         }
     }
 

@@ -211,7 +211,6 @@ impl<W: World> Context<'_, W> {
                 run.wants_save = !is_saved;
                 driving.between_saves = if is_saved { BETWEEN_SAVES } else { driving.between_saves * 2 };
             }
-            self.store_settled(BETWEEN_SAVES).await;
             let step = run.checkpoint.step;
             self.tell_lateness(pair, &mut run.checkpoint, now).await;
             match machine::next(run, pair, now) {
@@ -259,9 +258,6 @@ impl<W: World> Context<'_, W> {
         let Driving { pair, mut run, saved_at, .. } = driving;
         run.checkpoint.driven_until = None;
         run.checkpoint.left_at = Some(self.world.now());
-        if !matches!(pause, Pause::Waiting) {
-            self.store_all_settled(BETWEEN_SAVES).await;
-        }
         let is_over = match pause {
             Pause::Over => {
                 self.store_pruned(&run.checkpoint).await;

@@ -323,7 +323,7 @@ fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[S
     let mut post = Post::default();
     for key in found.keys().filter(|key| key.starts_with(&prefix)) {
         // One that cannot be read keeps nobody from the run; it stays as it is.
-        let Ok(Some(outgoing)) = decode_found::<Outgoing>(found, key) else { continue };
+        let Ok(Some(mut outgoing)) = decode_found::<Outgoing>(found, key) else { continue };
         post.told.push(outgoing.notice.clone());
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
         let is_taken = checkpoint.is_some_and(|checkpoint| {
@@ -334,7 +334,10 @@ fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[S
         });
         match (outgoing.is_delivered(), is_taken) {
             (true, _) => {}
-            (false, true) => post.taken.push(outgoing),
+            (false, true) => {
+                checkpoint.iter().for_each(|checkpoint| checkpoint.complete(&mut outgoing));
+                post.taken.push(outgoing);
+            }
             (false, false) => post.waiting.push(outgoing),
         }
     }
