@@ -56,7 +56,9 @@ impl<W: World> Asked<'_, W> {
             // One that cannot be read hides no other.
             match text.as_ref().map(|text| record::decode(key, text)) {
                 Some(Ok(mut notice)) => {
-                    last.iter().for_each(|last| last.complete(&mut notice));
+                    if let Some(last) = &last {
+                        last.complete(&mut notice);
+                    }
                     notices.push(notice);
                 }
                 Some(Err(error)) => unreadable.push(json!({"id": key.strip_prefix("notice/"), "problem": error.to_string()})),
@@ -117,7 +119,9 @@ impl<W: World> Asked<'_, W> {
         let text = found.remove(&key).flatten().ok_or_else(unknown)?;
         let mut outgoing: Outgoing = record::decode(&key, &text).map_err(|error| unavailable(&error))?;
         let last = last_run(&checkpoint_key, found.remove(&checkpoint_key).flatten());
-        last.iter().for_each(|last| last.complete(&mut outgoing));
+        if let Some(last) = &last {
+            last.complete(&mut outgoing);
+        }
         Ok(outgoing)
     }
 

@@ -335,7 +335,9 @@ fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[S
         match (outgoing.is_delivered(), is_taken) {
             (true, _) => {}
             (false, true) => {
-                checkpoint.iter().for_each(|checkpoint| checkpoint.complete(&mut outgoing));
+                if let Some(checkpoint) = checkpoint {
+                    checkpoint.complete(&mut outgoing);
+                }
                 post.taken.push(outgoing);
             }
             (false, false) => post.waiting.push(outgoing),
