@@ -145,12 +145,14 @@ impl<'a, W: World> Context<'a, W> {
         self.strike_taken(&mut memory).await;
         self.correct(&memory, now).await;
         self.see_to_incident(pair, memory.checkpoint.as_ref(), &memory.told, now).await;
-        if memory.is_asleep {
-            return None;
-        }
-        self.tell_misconfigured(pair, &memory, now).await;
-        self.tell_missed_deadline(pair, &memory, now).await;
-        let (mut checkpoint, left) = self.candidate(pair, &memory, now).await?;
+        let (mut checkpoint, left) = if memory.is_asleep {
+            // Where there is no checkpoint, nothing else says that a manual run was forgotten.
+            (self.lost_run(pair, &memory, now).await?, None)
+        } else {
+            self.tell_misconfigured(pair, &memory, now).await;
+            self.tell_missed_deadline(pair, &memory, now).await;
+            self.candidate(pair, &memory, now).await?
+        };
         // A checkpoint that was lost or is old does not make people hear it twice.
         let told = memory.told.iter().filter(|notice| notice.run == checkpoint.run).map(|notice| notice.kind);
         checkpoint.lateness_told.extend(told);

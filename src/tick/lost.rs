@@ -19,7 +19,7 @@ use crate::neon::{Call, Reply};
 use crate::ordered;
 use crate::port::{Level, Recall as _, Store as _, World};
 use crate::record::{self, Accepted};
-use crate::sync::checkpoint::{Checkpoint, Ending, Goal, History, RunStatus, Start};
+use crate::sync::checkpoint::{Checkpoint, Ending, Goal, History, Hold, RunStatus, Start};
 use crate::sync::machine::{Outcome, backup_name, is_our_backup, run_of_backup};
 use crate::sync::schedule;
 use crate::time::{Timestamp, between};
@@ -33,6 +33,15 @@ const LOST_FOR: Duration = Duration::from_hours(2);
 
 /// How long a look serves that found nothing. A pair whose first run is still to come has no checkpoint either.
 const LOOK_AGAIN: Duration = Duration::from_mins(30);
+
+/// A manual run of which no result is on record.
+struct Lost {
+    run: RunId,
+    /// What is on record of its being accepted.
+    accepted: Option<Accepted>,
+    /// Whether staging is held.
+    hold: Option<Hold>,
+}
 
 /// Subrequests of a look: the branches, the runs that were accepted, and of them the results.
 const COST: u32 = 3;
@@ -61,36 +70,41 @@ impl<W: World> Context<'_, W> {
             self.world.note(&looked, now);
             return None;
         };
-        let (run, accepted) = run;
+        let Lost { run, accepted, hold } = run;
         if run.started_at().is_none_or(|at| between(at, now) < LEFT_ALONE) {
             return None;
         }
         self.log(Level::Warn, "lost manual run found", &[("pair", pair.name.to_string()), ("run", run.to_string())]);
-        Some(taken_up(pair, &run, &branches, accepted.and_then(|accepted| accepted.goal), memory, now))
+        let hold = hold.filter(|hold| hold.is_in_force(now));
+        Some(taken_up(pair, &run, &branches, accepted.and_then(|accepted| accepted.goal), hold, now))
     }
 
     /// Returns the newest of these runs of which no result is on record, with what is on record of its being accepted; an
     /// outer `None` where the store does not answer.
-    async fn without_result(&self, pair: &Pair, runs: &[RunId]) -> Option<Option<(RunId, Option<Accepted>)>> {
-        // Two keys of each, in one request.
-        let runs: Vec<&RunId> = runs.iter().take(record::KEYS_PER_READ / 2).collect();
+    async fn without_result(&self, pair: &Pair, runs: &[RunId]) -> Option<Option<Lost>> {
+        // Two keys of each and the hold, in one request.
+        let runs: Vec<&RunId> = runs.iter().take(record::KEYS_PER_READ / 2 - 1).collect();
         if runs.is_empty() {
             return Some(None);
         }
         let accepted_key = |run: &RunId| record::accepted_key(&pair.name, run.as_str());
-        let keys: Vec<String> = runs.iter().flat_map(|run| [record::result_key(&pair.name, run), accepted_key(run)]).collect();
+        let hold_key = record::hold_key(&pair.name);
+        let keys = runs.iter().flat_map(|run| [record::result_key(&pair.name, run), accepted_key(run)]);
+        let keys: Vec<String> = keys.chain([hold_key.clone()]).collect();
         let found = self.world.read(&keys).await.ok()?;
         let text = |key: &str| found.get(key).and_then(Option::as_ref);
         let run = runs.into_iter().find(|run| text(&record::result_key(&pair.name, run)).is_none());
+        // A hold that cannot be read protects staging as one that can: nothing is taken up.
+        let hold = text(&hold_key).map(|text| record::decode(&hold_key, text)).transpose().ok()?;
         Some(run.map(|run| {
             let key = accepted_key(run);
-            (run.clone(), text(&key).and_then(|text| record::decode(&key, text).ok()))
+            Lost { run: run.clone(), accepted: text(&key).and_then(|text| record::decode(&key, text).ok()), hold }
         }))
     }
 }
 
 /// Returns the checkpoint of a lost run.
-fn taken_up(pair: &Pair, run: &RunId, branches: &BranchList, asked_for: Option<Goal>, memory: &Memory, now: Timestamp) -> Checkpoint {
+fn taken_up(pair: &Pair, run: &RunId, branches: &BranchList, asked_for: Option<Goal>, hold: Option<Hold>, now: Timestamp) -> Checkpoint {
     let parent = branches.by_id(&pair.staging_branch).and_then(|staging| staging.parent_id.as_ref());
     let has_restored = branches.by_name(&backup_name(pair, run)).is_some_and(|backup| parent == Some(&backup.id));
     // A rehearsal restores nothing.
@@ -101,7 +115,7 @@ fn taken_up(pair: &Pair, run: &RunId, branches: &BranchList, asked_for: Option<G
         is_manual: true,
         goal: goal.unwrap_or(Goal::VerifyBackup),
         // Staging that was restored is looked at, whoever holds it meanwhile.
-        hold: memory.hold.clone().filter(|_| !has_restored),
+        hold: hold.filter(|_| !has_restored),
         give_up_at: schedule::manual_give_up_at(now),
         settings: pair.settings.clone(),
         history: History::default(),

@@ -19,16 +19,23 @@ use simulation::fleet::{Fleet, Trouble};
 
 /// What holds keys that are data and not fields, by the end of its path: of such an object every key is known. A new word
 /// there is a new format.
-const MAPS: [&str; 15] = [
+const MAPS: [&str; 22] = [
+    "closed",
+    "closed.*",
     "counts",
     "counts.*",
     "databases",
     "disabled",
+    "endpoints",
+    "left_out",
     "not_checked",
     "outcomes",
+    "pace.tries",
+    "part_of",
     "prints",
     "probes",
     "probes.*",
+    "ranges",
     "refused_logins",
     "schema",
     "sequences",
