@@ -85,6 +85,10 @@ impl Author {
 /// Returns what may be shown of a message: its first line, cut where a value would begin.
 pub fn of_postgres(sqlstate: &str, text: &str) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default();
+    if let Some(number) = statement_number(line) {
+        let (ours, rest) = line.split_at(number);
+        return format!("{ours}{}", of_postgres(sqlstate, rest));
+    }
     let author = Author::of(sqlstate);
     let mut end = 0;
     let mut before = "";
@@ -97,6 +101,15 @@ pub fn of_postgres(sqlstate: &str, text: &str) -> String {
     }
     let kept = shorten(line.get(..end).unwrap_or_default());
     if rest.trim().is_empty() { kept } else { shorten(&format!("{} …", kept.trim_end_matches([':', ',', ';', '(']))) }
+}
+
+/// Returns the bytes of what we write before a message of a configured statement: `statement 2 of 3: `. Two numbers of ours are no
+/// values of anybody's.
+fn statement_number(line: &str) -> Option<usize> {
+    let (numbers, rest) = line.strip_prefix("statement ")?.split_once(": ")?;
+    let (one, all) = numbers.split_once(" of ")?;
+    let is_short = |number: &str| (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+    (is_short(one) && is_short(all) && !rest.starts_with("statement ")).then_some(line.len() - rest.len())
 }
 
 /// Returns a SQLSTATE, or nothing for a text that is none.
@@ -268,6 +281,14 @@ mod tests {
                 assert!(!shown.contains("ann"), "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn the_number_of_a_configured_statement_is_shown_and_the_rest_is_cut_as_ever() {
+        assert_eq!(of_postgres("22012", "statement 2 of 3: division by zero"), "statement 2 of 3: division by zero");
+        let row = of_postgres("P0001", "statement 2 of 3: ann@example.com is 41");
+        assert!(row.starts_with("statement 2 of 3: ") && !row.contains("ann") && !row.contains("41"), "{row}");
+        assert!(!of_postgres("P0001", "statement 12345 of 3: x").contains("12345"));
     }
 
     #[test]

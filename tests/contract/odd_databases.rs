@@ -220,3 +220,34 @@ fn a_login_trigger_does_not_run_at_our_log_ins_or_is_named() -> Result<()> {
     assert_eq!(facts.login_triggers.as_deref(), Some("note_login"));
     Ok(())
 }
+
+/// Case 11: tables of extensions belong to `cloud_admin` and hold rows of people's own, as `spatial_ref_sys` does, or `cron.job`.
+#[test]
+fn tables_of_extensions_are_read_and_their_definitions_compared() -> Result<()> {
+    let (_folder, emulator) = with_a_superuser()?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "create table public.spatial_ref_sys (srid int primary key, auth_name text, proj4text text)",
+            "insert into public.spatial_ref_sys values (4326, 'EPSG', '+proj=longlat'), (900913, 'ours', '+proj=merc')",
+            "create schema cron",
+            "create table cron.job (jobid bigint primary key, command text)",
+            "insert into cron.job values (1, 'select 1')",
+            "alter table public.spatial_ref_sys owner to cloud_admin",
+            "alter table cron.job owner to cloud_admin",
+            "alter schema cron owner to cloud_admin",
+            "grant all on public.spatial_ref_sys to neondb_owner with grant option",
+            "grant usage on schema cron to neondb_owner",
+            "grant select on cron.job to neondb_owner",
+        ],
+    )?;
+    let before = read(&emulator, "neondb")?;
+    assert_eq!(before.tables["public.spatial_ref_sys"].count, 2);
+    assert_eq!(before.tables["cron.job"].count, 1);
+    let changes = ["delete from public.spatial_ref_sys where srid = 900913", "alter table public.spatial_ref_sys drop column proj4text"];
+    emulator.sql(&emulator.staging, &changes)?;
+    let after = read(&emulator, "neondb")?;
+    assert_ne!(after.tables["public.spatial_ref_sys"], before.tables["public.spatial_ref_sys"], "a row is gone");
+    assert_ne!(after.schema["columns"], before.schema["columns"], "a column is gone");
+    Ok(())
+}

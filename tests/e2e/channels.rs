@@ -15,7 +15,7 @@ fn stack() -> Result<Stack> {
         let more = json!([
             {"name": "chat", "kind": "discord", "url_secret": "DISCORD_URL"},
             {"name": "rooms", "kind": "teams", "url_secret": "TEAMS_URL"},
-            {"name": "pager", "kind": "pagerduty", "routing_key_secret": "HOOK_SECRET", "url": format!("{}/pagerduty", sink.url)},
+            {"name": "pager", "kind": "pagerduty", "routing_key_secret": "ROUTING_KEY", "url": format!("{}/pagerduty", sink.url)},
             {"name": "director", "kind": "email", "from": "firstlight@example.com", "to": ["director@example.com"]},
             {"name": "board", "kind": "http", "url_secret": "BOARD_URL", "method": "PUT", "body": "{\"line\": \"{{subject}}\"}"},
             {"name": "outside", "kind": "healthcheck", "url_secret": "CHECK_URL"},

@@ -146,10 +146,17 @@ pub(crate) async fn start(state: &State, endpoint: &str) -> Result<()> {
         let branch = model.branch(&found.branch).context("find the branch")?;
         (branch.id.clone(), branch.data.clone(), found.is_read_write)
     };
-    state.data.lock().await.start(endpoint, &data, is_read_write).await?;
-    if is_read_write {
-        tell_passwords(state, &branch).await?;
-    }
+    lock(&state.starting).insert(endpoint.to_owned());
+    let started = async {
+        state.data.lock().await.start(endpoint, &data, is_read_write).await?;
+        if is_read_write {
+            tell_passwords(state, &branch).await?;
+        }
+        Ok(())
+    };
+    let started: Result<()> = started.await;
+    lock(&state.starting).remove(endpoint);
+    started?;
     lock(&state.model).set_endpoint_state(endpoint, "active", now());
     Ok(())
 }
@@ -253,6 +260,10 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     if state.data.lock().await.compute(endpoint).is_some() {
+        // It is let in when it has what the control plane knows, as compute_ctl does it.
+        while lock(&state.starting).contains(endpoint) && began.elapsed() <= WAKE_PATIENCE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         return Ok(());
     }
     start(state, endpoint).await.map_err(|error| {

@@ -1,6 +1,6 @@
 //! The emulator's HTTP server.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) data: AsyncMutex<Data>,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) journal: Mutex<Vec<Value>>,
+    /// Endpoints whose compute runs and is still being told passwords: nobody is let in yet.
+    pub(crate) starting: Mutex<BTreeSet<String>>,
     /// What the next restored data is changed by.
     pub(crate) tampering: Mutex<Option<(String, Place)>>,
     pub(crate) api_key: String,
@@ -74,6 +76,7 @@ impl State {
             data: AsyncMutex::new(data),
             faults: Mutex::default(),
             journal: Mutex::default(),
+            starting: Mutex::default(),
             tampering: Mutex::default(),
             api_key,
             suspend_after,

@@ -196,5 +196,6 @@ fn secrets(sink: &Sink) -> Vec<(&'static str, String)> {
         ("BOARD_URL", format!("{}/board", sink.url)),
         ("CHECK_URL", format!("{}/check", sink.url)),
         ("ENDLESS_URL", format!("{}/endless", sink.url)),
+        ("ROUTING_KEY", "0123456789abcdef0123456789abcdef".to_owned()),
     ]
 }
