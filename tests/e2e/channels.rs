@@ -87,7 +87,9 @@ fn a_failure_opens_an_incident_at_the_pager_and_the_next_good_run_resolves_it() 
 fn a_receiver_whose_answer_has_no_end_has_taken_the_notice() -> Result<()> {
     let stack = Stack::start_with(&Options { seed: SEED.to_owned(), ..Options::default() }, &|settings, _, _| {
         if let Some(channels) = settings["channels"].as_array_mut() {
-            channels.push(json!({"name": "talker", "kind": "slack", "url_secret": "ENDLESS_URL"}));
+            // Slack would have to say "ok".
+            let body = "{\"text\": \"{{text}}\"}";
+            channels.push(json!({"name": "talker", "kind": "http", "url_secret": "ENDLESS_URL", "body": body}));
         }
     })?;
     stack.sink.respond(200);

@@ -100,7 +100,13 @@ fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&s
                 defects.push(format!("{object} ({state}: {message})"));
             }
             Some(Found::Error(state, _)) if absent.contains(&state.as_str()) => {}
-            Some(Found::Error(..) | Found::NotRun(_)) | None => unchecked.push(format!("{object} ({})", probe.failure())),
+            Some(Found::Error(..) | Found::NotRun(_)) | None => {
+                let told = if object.is_empty() { probe.failure() } else { format!("{object} ({})", probe.failure()) };
+                // One reason for all is told once.
+                if !unchecked.contains(&told) {
+                    unchecked.push(told);
+                }
+            }
         }
     }
     let not_checked = if unchecked.is_empty() { String::new() } else { format!("not checked: {}", told(&unchecked)) };
