@@ -58,7 +58,10 @@ fn the_cron_makes_staging_a_verified_copy() -> Result<()> {
     assert_eq!(outcome("neondb: content of public.secrets"), "passed");
     assert_eq!(outcome("neondb: content of public.cache"), "skipped");
     assert_eq!(outcome("neondb: content of public.later"), "skipped");
-    assert_eq!(report["passwords"]["kept"], json!(["neondb_owner", "app"]));
+    // A role whose password the proxy has not heard of yet comes after the others.
+    let mut kept: Vec<&str> = report["passwords"]["kept"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, ["app", "neondb_owner"]);
     Ok(())
 }
 
