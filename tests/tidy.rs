@@ -104,7 +104,7 @@ fn a_file_holds_one_idea() -> Result<()> {
     Ok(())
 }
 
-/// Case 35a: two versions read the same records, and neither may refuse what the other has added.
+/// As in case 35a: two versions read the same records, and neither may refuse what the other has added.
 #[test]
 fn no_record_refuses_fields_that_it_does_not_know() -> Result<()> {
     for path in files("src", &["rs"]) {

@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Case 01: what the platform would call otherwise is refused, and nothing else.
+    /// As in case 01: what the platform would call otherwise is refused, and nothing else.
     #[test]
     fn an_address_that_would_not_be_called_letter_by_letter_is_known() {
         for text in [

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(count("select 'it''s; ä"), 1);
     }
 
-    /// Case 17: what no transaction takes is known before the morning.
+    /// As in case 17: what no transaction takes is known before the morning.
     #[test]
     fn what_no_transaction_takes_is_known() {
         for sql in [

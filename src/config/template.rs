@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(Writing::of("application/vnd.api+json"), Writing::Json);
     }
 
-    /// Case 22's sibling: a fact cannot break out of the XML or HTML that it is put into.
+    /// As in case 22, for other languages: a fact cannot break out of the XML or HTML that it is put into.
     #[test]
     fn a_fact_is_text_in_xml_and_in_html() {
         let fill = |content_type: &str| {

@@ -105,7 +105,7 @@ fn settings_under_which_nothing_would_be_checked_are_refused() {
     assert_eq!(millions, ["pairs[0].keep_last: is 1000000; allowed is a whole number from 1 to 1000"]);
 }
 
-/// Case 24: 23:40 to 00:40.
+/// As in case 24: 23:40 to 00:40.
 #[test]
 fn a_window_across_midnight_is_refused_with_a_way_out() {
     let across = |times: [(&str, &str); 4]| {
@@ -176,7 +176,7 @@ fn faults_of_times_and_channels_are_told_at_once_with_their_paths() {
     assert!(!found.iter().any(|text| text.contains("whsec_")), "{found:#?}");
 }
 
-/// Case 40: a check of a database that is not compared is refused, not left out.
+/// As in case 40: a check of a database that is not compared is refused, not left out.
 #[test]
 fn a_check_of_a_database_that_is_not_compared_is_refused() {
     let whole = |verification: Value| {

@@ -431,7 +431,7 @@ mod tests {
         );
     }
 
-    /// Case 17 and its siblings: what fails every morning is refused before the first.
+    /// As in case 17, and its siblings: what fails every morning is refused before the first.
     #[test]
     fn what_fails_every_morning_is_refused() {
         let faults = |verification: Value| read(&verification).expect_err("it is refused").join("\n");

@@ -199,7 +199,7 @@ pub fn is_quota(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Case 35: what PostgreSQL says of a value it was given never has the value.
+    /// As in case 35: what PostgreSQL says of a value it was given never has the value.
     #[test]
     fn a_message_is_cut_where_a_value_would_begin() {
         for (state, text, shown) in [

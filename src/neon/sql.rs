@@ -369,7 +369,7 @@ mod tests {
         assert!(!error.is_passing());
     }
 
-    /// Case 35: a password that a statement gives, and the row that a constraint refuses, are in no error.
+    /// As in case 35: a password that a statement gives, and the row that a constraint refuses, are in no error.
     #[test]
     fn an_error_of_postgres_has_nothing_of_a_row() {
         let body = r#"{"message":"invalid input syntax for type integer: \"ann@example.com\"","code":"22P02","detail":"Failing row contains (ann).",

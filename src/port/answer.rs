@@ -250,7 +250,7 @@ mod tests {
         HttpResponse { status, headers, body: body.to_owned(), ..HttpResponse::default() }
     }
 
-    /// Case 03: a page that is not UTF-8.
+    /// As in case 03: a page that is not UTF-8.
     #[test]
     fn the_encoding_is_the_marks_or_the_headers_or_the_pages_own() {
         let label = |content_type: &str, bytes: &[u8]| encoding(&[("Content-Type".to_owned(), content_type.to_owned())], bytes);

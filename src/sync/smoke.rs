@@ -308,7 +308,7 @@ mod tests {
         );
     }
 
-    /// Case 03: JSON that begins with a byte order mark.
+    /// As in case 03: JSON that begins with a byte order mark.
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_json() {
         let page = Ok(answer(200, &[("Content-Type", "application/json")], "\u{feff}{\"status\": \"ok\"}"));
@@ -323,7 +323,7 @@ mod tests {
         assert!(told(&json!({"expect_text": "end"}), &page).contains("the body was not whole: 7 bytes of it were read"));
     }
 
-    /// Case 18: what Cloudflare answers in place of the application.
+    /// As in case 18: what Cloudflare answers in place of the application.
     #[test]
     fn an_answer_of_cloudflare_is_explained() {
         let text = told(&json!({}), &Ok(answer(404, &[], "error code: 1042")));
@@ -341,7 +341,7 @@ mod tests {
         assert!(told(&json!({}), &Ok(answer(404, &[], "no such page"))).ends_with("it says \"no such page\""));
     }
 
-    /// Case 01: who is sent elsewhere is told where.
+    /// As in case 01: who is sent elsewhere is told where.
     #[test]
     fn a_redirect_says_where_it_leads_and_the_address_is_called_letter_by_letter() {
         let page = Ok(answer(301, &[("Location", "/app/accounts/login/?next=%2F")], ""));
@@ -359,7 +359,7 @@ mod tests {
         }
     }
 
-    /// Case 23: frameworks read a form by its media type alone.
+    /// As in case 23: frameworks read a form by its media type alone.
     #[test]
     fn a_body_is_sent_as_what_it_is() {
         let sent = |test: &Value| {

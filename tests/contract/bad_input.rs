@@ -266,7 +266,7 @@ fn a_table_whose_pages_are_damaged_is_not_checked_and_the_others_are_read() -> R
     Ok(())
 }
 
-/// Case 08: the library of an extension is not there any more. Class 58 may pass, and does not here.
+/// As in case 08: the library of an extension is not there any more. Class 58 may pass, and does not here.
 #[test]
 fn a_table_whose_library_is_missing_is_not_checked_and_the_others_are_read() -> Result<()> {
     let (_folder, emulator) = crate::schema::with_a_superuser()?;

@@ -106,7 +106,7 @@ fn is_named(word: &str) -> bool {
     SQL.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_')).any(|other| other == word)
 }
 
-/// Case 21, and whatever PostgreSQL adds.
+/// As in case 21, and whatever PostgreSQL adds.
 #[test]
 fn every_column_of_every_catalogue_is_compared_or_left_out_for_a_reason() -> Result<()> {
     let (_folder, emulator) = emulator()?;

@@ -221,7 +221,7 @@ fn a_login_trigger_does_not_run_at_our_log_ins_or_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Case 11: tables of extensions belong to `cloud_admin` and hold rows of people's own, as `spatial_ref_sys` does, or `cron.job`.
+/// As in case 11: tables of extensions belong to `cloud_admin` and hold rows of people's own, as `spatial_ref_sys` does, or `cron.job`.
 #[test]
 fn tables_of_extensions_are_read_and_their_definitions_compared() -> Result<()> {
     let (_folder, emulator) = with_a_superuser()?;

@@ -15,7 +15,7 @@ const NOT_CHANGED: [&str; 1] = ["server"];
 /// A change, the kind in which it shows, and the object that it is about.
 const CHANGES: [(&str, &str, &str); 56] = [
     ("schemas", "extra", "create schema extra"),
-    // Case 21, and its siblings.
+    // As in case 21, and its siblings.
     ("grants", "parameters to ", "grant set on parameter log_min_messages to reader"),
     ("publications", "extra_news of tables in schema extra", "create publication extra_news for tables in schema extra"),
     ("columns", "sales.customer.note", "alter table sales.customer alter note set statistics 500"),

@@ -271,7 +271,7 @@ fn counts_named((gone, changed, added): (u64, u64, u64)) -> (usize, usize, usize
     (named(gone), named(changed), named(added))
 }
 
-/// Case 37, on real PostgreSQL and with as many rows as fit one reply: every row that was changed is counted.
+/// As in case 37, on real PostgreSQL and with as many rows as fit one reply: every row that was changed is counted.
 #[test]
 fn a_hundred_thousand_rows_that_are_gone_or_changed_are_counted_exactly() -> Result<()> {
     let (_folder, emulator) = emulator()?;

@@ -162,7 +162,7 @@ fn the_application_is_logged_in_to_and_its_page_is_read_with_the_cookie() -> Res
     Ok(())
 }
 
-/// Cases 01, 03, 18 and 23: applications that answer as people have reported.
+/// As in case 01, case 03, case 18 and case 23: applications that answer as people have reported.
 #[test]
 fn an_application_is_called_letter_by_letter_and_its_answer_is_read_as_it_is_written() -> Result<()> {
     let options = Options { seed: SEED.to_owned(), ..Options::default() };
@@ -212,7 +212,7 @@ fn people_with_access_are_listed_and_a_new_one_is_told() -> Result<()> {
     Ok(())
 }
 
-/// Case 17: masks of millions of rows take minutes; together they have the time that is configured.
+/// As in case 17: masks of millions of rows take minutes; together they have the time that is configured.
 #[test]
 fn what_is_run_after_the_restore_has_minutes_and_not_two() -> Result<()> {
     let stack = Stack::start_with(&options(), &|settings, _, _| {
@@ -228,7 +228,7 @@ fn what_is_run_after_the_restore_has_minutes_and_not_two() -> Result<()> {
     Ok(())
 }
 
-/// Case 17: the statement that was refused is named, and people hear that staging holds real data.
+/// As in case 17: the statement that was refused is named, and people hear that staging holds real data.
 #[test]
 fn a_mask_that_is_refused_is_told_by_its_number_with_what_staging_holds_now() -> Result<()> {
     let cases = [

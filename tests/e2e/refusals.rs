@@ -122,7 +122,7 @@ fn an_invalid_configuration_starts_nothing_and_names_every_fault() -> Result<()>
     Ok(())
 }
 
-/// Case 33d: a Worker has no fixed address. It is told before anything is made, and names the way out.
+/// As in case 33d: a Worker has no fixed address. It is told before anything is made, and names the way out.
 #[test]
 fn a_project_that_lets_no_address_of_ours_in_is_refused_before_anything_is_made() -> Result<()> {
     for (settings, word) in [

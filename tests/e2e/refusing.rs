@@ -13,7 +13,7 @@ fn outcome(report: &Value, name: &str) -> Value {
     found.map(|check| check["outcome"].clone()).unwrap_or_default()
 }
 
-/// Case 09: a database that is retired, one that is full, and one that only its owner may use.
+/// As in case 09: a database that is retired, one that is full, and one that only its owner may use.
 #[test]
 fn databases_that_let_nobody_in_are_told_by_name_and_the_others_are_verified() -> Result<()> {
     let stack = Stack::start_with(&options(), &|settings, _, _| {
@@ -80,7 +80,7 @@ fn tenants(count: usize) -> String {
     (1..=count).step_by(10).map(block).collect()
 }
 
-/// Case 02: a schema for each tenant. Neon refuses a reply of more than 10 MiB.
+/// As in case 02: a schema for each tenant. Neon refuses a reply of more than 10 MiB.
 #[test]
 fn six_thousand_tables_in_two_hundred_schemas_are_verified() -> Result<()> {
     let stack = Stack::start(&Options { seed: tenants(200), ..Options::default() })?;

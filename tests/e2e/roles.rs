@@ -58,7 +58,7 @@ insert into public.users values (1, 'one'), (2, 'two');
 grant select on all tables in schema public to reporting;
 ";
 
-/// Cases 06 and 33b: a role that is read only gets its password back; one that may not log in is told once and holds nothing
+/// As in case 06 and case 33b: a role that is read only gets its password back; one that may not log in is told once and holds nothing
 /// up. (The emulator lists no role that has NOLOGIN; `machine/passwords.rs` asks for it all the same.)
 #[test]
 fn roles_of_real_life_have_their_passwords_and_those_that_may_not_log_in_hold_nothing_up() -> Result<()> {
@@ -84,7 +84,7 @@ fn roles_of_real_life_have_their_passwords_and_those_that_may_not_log_in_hold_no
     Ok(())
 }
 
-/// Case 33a: a role is tried in a database that lets it in, which need not be the first.
+/// As in case 33a: a role is tried in a database that lets it in, which need not be the first.
 #[test]
 fn a_role_that_may_enter_the_second_database_alone_is_tried_there() -> Result<()> {
     let stack = small()?;
@@ -101,7 +101,7 @@ fn a_role_that_may_enter_the_second_database_alone_is_tried_there() -> Result<()
     alone(&stack, &Login { branch: &staging, role: "svc", password: "staging-svc", database: "shop" }, "select 1")
 }
 
-/// Case 36: which of the passwords a branch of a protected production takes is not known: each way succeeds.
+/// As in case 36: which of the passwords a branch of a protected production takes is not known: each way succeeds.
 #[test]
 fn a_protected_production_is_copied_whichever_password_its_branches_take() -> Result<()> {
     for (readers, proxy) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -119,7 +119,7 @@ fn a_protected_production_is_copied_whichever_password_its_branches_take() -> Re
     Ok(())
 }
 
-/// Case 33c: staging's verifying role has a password of its own, and its application writes while it is compared.
+/// As in case 33c: staging's verifying role has a password of its own, and its application writes while it is compared.
 #[test]
 fn a_staging_with_a_password_of_its_own_that_is_written_to_is_drift_and_no_refusal() -> Result<()> {
     let stack = small()?;

@@ -199,7 +199,7 @@ fn a_definition_that_the_restore_changed_warns_and_names_the_object() -> Result<
     Ok(())
 }
 
-/// Case 37: what the application did between the restore and the comparison, as data that the restore brings.
+/// As in case 37: what the application did between the restore and the comparison, as data that the restore brings.
 #[test]
 fn a_staging_that_was_emptied_right_after_its_restore_is_told_first_and_warns() -> Result<()> {
     let seed = "create table public.t(id int primary key, v text); insert into public.t select g, g from generate_series(1, 5000) g;\n\

@@ -175,7 +175,7 @@ fn expected_over_midnight(table: &Table, start: u32, from: Timestamp, until: Tim
     found
 }
 
-/// Case 24: Greenland's clocks skip the hour before midnight; Scoresbysund's do the same.
+/// As in case 24: Greenland's clocks skip the hour before midnight; Scoresbysund's do the same.
 #[test]
 fn a_window_in_the_hour_that_is_skipped_before_midnight_has_its_one_run() {
     let (from, until) = (at("2026-12-30T12:02:17Z"), at("2028-05-02T12:02:17Z"));
@@ -200,7 +200,7 @@ fn a_window_in_the_hour_that_is_skipped_before_midnight_has_its_one_run() {
     }
 }
 
-/// Case 24, instant by instant.
+/// As in case 24, instant by instant.
 #[test]
 fn a_window_that_the_clocks_skip_begins_right_after_the_gap_and_is_as_long_as_ever() {
     let more = json!({"catch_up_until": "23:59"});

@@ -193,7 +193,7 @@ fn rows_that_an_application_adds_are_noted_and_warn_nobody() {
     assert_eq!(report(&outcome).warnings, Vec::<String>::new());
 }
 
-/// Case 37, as far as a storage can do it: what a restore brings is not what its backup holds.
+/// As in case 37, as far as a storage can do it: what a restore brings is not what its backup holds.
 #[test]
 fn a_copy_that_is_no_copy_is_never_told_without_what_it_has_lost() {
     for fault in ["damaged", "damaged_below"] {
@@ -216,7 +216,7 @@ fn emptied(settings: simulation::script::Settings) -> Outcome {
     play(&Script { settings, faults, happenings: vec![(0, Happening::Cron), (12, Happening::Emptied)], ..Script::default() })
 }
 
-/// Case 37.
+/// As in case 37.
 #[test]
 fn a_staging_that_is_emptied_after_its_restore_is_told_first_and_warns() {
     let outcome = emptied(|_| {});
@@ -226,7 +226,7 @@ fn a_staging_that_is_emptied_after_its_restore_is_told_first_and_warns() {
     assert_eq!((check(&outcome, "t1").0, check(&outcome, "t2").0), (CheckOutcome::Warned, CheckOutcome::Warned));
 }
 
-/// Case 37, with every word of the configuration.
+/// As in case 37, with every word of the configuration.
 #[test]
 fn what_follows_from_drift_is_configured_and_it_never_rolls_staging_back() {
     let noted = emptied(|value| value["pairs"][0]["verification"] = json!({"on_drift": "note"}));
@@ -245,7 +245,7 @@ fn what_follows_from_drift_is_configured_and_it_never_rolls_staging_back() {
     assert!(reason.contains("100 rows of the backup are gone") && reason.ends_with("does not show a wrong copy"), "{reason}");
 }
 
-/// Case 38: a place for a branch to compare on is not there, and none is needed.
+/// As in case 38: a place for a branch to compare on is not there, and none is needed.
 #[test]
 fn a_staging_in_use_needs_no_more_branches_than_one_that_is_not() {
     let made = |happenings: Vec<(i64, Happening)>| {

@@ -23,7 +23,7 @@ fn good(fleet: &Fleet, count: usize) -> usize {
     (0..count).filter(|number| is_good(fleet, &format!("pair-{number}"))).count()
 }
 
-/// Case 34: two pairs with the same times, the first of which never gets through.
+/// As in case 34: two pairs with the same times, the first of which never gets through.
 #[test]
 fn a_pair_that_nobody_can_read_does_not_take_the_morning_of_another() {
     for trouble in [Trouble::Asleep, Trouble::Slow(45)] {
@@ -39,7 +39,7 @@ fn a_pair_that_nobody_can_read_does_not_take_the_morning_of_another() {
     }
 }
 
-/// Case 34: twenty-five healthy pairs with one window of an hour.
+/// As in case 34: twenty-five healthy pairs with one window of an hour.
 #[test]
 fn twenty_five_pairs_of_one_window_are_all_driven_where_the_plan_has_room() {
     let mut fleet = Fleet::new(25, &paid);
@@ -212,7 +212,7 @@ fn a_day_that_no_tick_saw_blames_no_other_pair() {
     assert!(told.text.contains("was not started between 05:00 and 06:00 ET"), "{}", told.text);
 }
 
-/// Case 34: a manual run that hangs.
+/// As in case 34: a manual run that hangs.
 #[test]
 fn a_manual_run_that_hangs_gives_way_to_the_scheduled_runs_of_others() {
     for trouble in [Trouble::Asleep, Trouble::Slow(45)] {

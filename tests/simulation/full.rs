@@ -28,13 +28,13 @@ fn started_at(manual: &[u32]) -> Trouble {
     Trouble { manual: manual.to_vec(), ..Trouble::default() }
 }
 
-/// Case 10: three failed mornings in a row under the README's own Free plan, of each step.
+/// As in case 10: three failed mornings in a row under the README's own Free plan, of each step.
 #[test]
 fn failures_of_any_step_on_up_to_three_mornings_in_a_row_never_block_a_later_run_on_free() {
     lived("Free", (0..FAILURES.len()).map(|which| fails(which, LONGEST)));
 }
 
-/// Case 10, on the other rows.
+/// As in case 10, on the other rows.
 #[test]
 fn three_mornings_that_fail_never_block_a_later_run_on_launch_and_scale() {
     let cannot_be_read = FAILURES.iter().position(|failure| failure.name == "the backup cannot be read").expect("it is there");
@@ -44,14 +44,14 @@ fn three_mornings_that_fail_never_block_a_later_run_on_launch_and_scale() {
     }
 }
 
-/// Case 39: one run that somebody starts at ten, and the next morning at five. At other hours as well.
+/// As in case 39: one run that somebody starts at ten, and the next morning at five. At other hours as well.
 #[test]
 fn a_run_that_somebody_starts_at_any_hour_never_blocks_the_next_morning() {
     lived("Free", [4, 10, 23].map(|hour| started_at(&[hour])));
     lived("Launch", [started_at(&[10])]);
 }
 
-/// Case 39: eleven runs within a day on Scale, and one at every hour where there is room for none.
+/// As in case 39: eleven runs within a day on Scale, and one at every hour where there is room for none.
 #[test]
 fn runs_that_people_start_at_every_hour_block_neither_each_other_nor_the_next_morning() {
     lived("Scale", [started_at(&[8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18])]);
@@ -65,7 +65,7 @@ fn a_failed_morning_and_the_runs_that_people_start_after_it_never_block_the_next
     lived("Free", [Trouble { failing: Some((cannot_be_read, 2)), manual: vec![5, 6], rehearsed: vec![6, 10] }]);
 }
 
-/// Case 10: one failed morning.
+/// As in case 10: one failed morning.
 #[test]
 fn people_are_told_the_name_of_what_gave_way_and_why_it_was_kept() {
     let cannot_be_read = FAILURES.iter().position(|failure| failure.name == "the backup cannot be read").expect("it is there");

@@ -131,7 +131,7 @@ fn morning(after_tick: &mut dyn FnMut(&mut Fleet)) -> Fleet {
     fleet
 }
 
-/// Case 35a: an addition at any level of any record is read over, and does not come back.
+/// As in case 35a: an addition at any level of any record is read over, and does not come back.
 #[test]
 fn a_record_with_additions_at_every_level_is_read_as_if_they_were_not_there() {
     let (mut kinds, mut paths) = (BTreeSet::new(), BTreeSet::new());
@@ -166,7 +166,7 @@ fn a_record_with_additions_at_every_level_is_read_as_if_they_were_not_there() {
     }
 }
 
-/// Case 35a: two versions take turns, tick by tick, and nobody notices.
+/// As in case 35a: two versions take turns, tick by tick, and nobody notices.
 #[test]
 fn two_versions_that_take_turns_never_stop_a_pair() {
     let alone = morning(&mut |_| {});
@@ -185,7 +185,7 @@ fn two_versions_that_take_turns_never_stop_a_pair() {
     assert_eq!(together.violations(), Vec::<String>::new());
 }
 
-/// Case 35a: a format that is newer is another thing: the pair is left alone, and people and `/health` are told why.
+/// As in case 35a: a format that is newer is another thing: the pair is left alone, and people and `/health` are told why.
 #[test]
 fn a_checkpoint_of_a_newer_format_is_told_once_and_left_alone() {
     let mut fleet = Fleet::new(1, &|_| {});
@@ -200,7 +200,7 @@ fn a_checkpoint_of_a_newer_format_is_told_once_and_left_alone() {
     assert_eq!(fleet.start("pair-0").0, 503);
 }
 
-/// Case 35a: what cannot be read at all is rebuilt from the names in Neon, as an empty store is.
+/// As in case 35a: what cannot be read at all is rebuilt from the names in Neon, as an empty store is.
 #[test]
 fn a_checkpoint_that_makes_no_sense_is_rebuilt_from_the_names_in_neon() {
     for text in ["", "{", "null", r#"{"format":1}"#, r#"{"format":1,"pair":7}"#, r#"{"format":"one"}"#] {

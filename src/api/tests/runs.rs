@@ -75,7 +75,7 @@ fn what_was_accepted_can_be_read_and_cancelled_at_once() {
     assert_eq!(ask(&memory, &request(Method::Get, "/runs/20261121T143001Z", Some("reader"), "")).0, 404);
 }
 
-/// Case 35a: a checkpoint that makes no sense is as good as lost, and one of a newer version is not.
+/// As in case 35a: a checkpoint that makes no sense is as good as lost, and one of a newer version is not.
 #[test]
 fn a_checkpoint_that_makes_no_sense_keeps_nobody_from_a_run() {
     for (text, expected) in [("{", 202), (r#"{"format":1,"step":"dance"}"#, 202), (r#"{"format":2}"#, 503)] {

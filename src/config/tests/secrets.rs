@@ -4,7 +4,7 @@ use super::*;
 
 const TOKEN: &str = "Bearer eyJhbGciOiJIUzI1NiJ9.e30.c2VjcmV0LXRva2Vu";
 
-/// Case 35: a secret where its name belongs, in every place where there is one.
+/// As in case 35: a secret where its name belongs, in every place where there is one.
 #[test]
 fn a_secret_in_place_of_a_secrets_name_is_refused_and_not_shown() {
     let test = |key: &str, found: Value| json!([{"name": "t", "url": "https://staging.example.com/", "method": "POST", key: found}]);
@@ -78,7 +78,7 @@ fn a_secret_in_any_other_place_is_not_shown() {
     assert!(key.contains("is not a key") && !key.contains("eyJ"), "{key}");
 }
 
-/// Case 35: an address that is refused says who would be called, and nothing else of it.
+/// As in case 35: an address that is refused says who would be called, and nothing else of it.
 #[test]
 fn a_refused_address_shows_no_user_password_path_or_query() {
     for (address, shown) in [
@@ -97,7 +97,7 @@ fn a_refused_address_shows_no_user_password_path_or_query() {
     }
 }
 
-/// Case 35: what Firstlight needs for itself is sent to nobody, and a secret has one use.
+/// As in case 35: what Firstlight needs for itself is sent to nobody, and a secret has one use.
 #[test]
 fn a_secret_of_another_use_is_refused() {
     for fixed in ["NEON_API_KEY", "ADMIN_TOKEN", "READ_TOKEN", "STATE"] {
@@ -120,7 +120,7 @@ fn a_secret_of_another_use_is_refused() {
     assert!(faults(|value| value["channels"] = both.clone()).is_empty(), "two channels may share an address");
 }
 
-/// Case 35: a secret whose name begins as the settings do is no table of settings, and stops nothing.
+/// As in case 35: a secret whose name begins as the settings do is no table of settings, and stops nothing.
 #[test]
 fn a_secret_that_is_named_like_the_settings_is_not_read_as_settings() {
     let mut value = good();

@@ -123,7 +123,7 @@ mod tests {
             .filter(|_| reason(&run.checkpoint, Side::Backup, &"shop".into()).is_some())
     }
 
-    /// Case 09, and what else PostgreSQL says of one database.
+    /// As in case 09, and what else PostgreSQL says of one database.
     #[test]
     fn a_database_that_refuses_is_left_out_after_some_attempts_and_at_once_where_that_cannot_pass() {
         let closed = "database \"shop\" is not currently accepting connections";
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    /// Case 40, for what is configured on a database that lets nobody in.
+    /// As in case 40, for what is configured on a database that lets nobody in.
     #[test]
     fn what_is_configured_for_a_database_that_is_left_out_is_answered_by_the_reason() {
         use crate::config::{AssertedOn, Assertion, Expected, Policy};

@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(take_one(&mut run, side, &piece, Err(error("28P01"))), Some(error("28P01")));
     }
 
-    /// Case 08: what may pass is waited for some times, with the name of the table, and then left out with its reason.
+    /// As in case 08: what may pass is waited for some times, with the name of the table, and then left out with its reason.
     #[test]
     fn a_table_that_is_refused_alone_is_told_by_name_and_given_up_after_some_attempts() {
         let side = Side::Backup;

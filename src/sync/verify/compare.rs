@@ -239,7 +239,7 @@ mod tests {
         (first.and_then(|check| check.drift), first.and_then(|check| check.rows.as_ref()).map(|rows| rows.counts))
     }
 
-    /// Case 37: what is gone altogether is counted without another look.
+    /// As in case 37: what is gone altogether is counted without another look.
     #[test]
     fn a_table_that_was_emptied_or_dropped_has_lost_all_of_its_rows() {
         let gone = Some(RowCounts { gone: 2, ..RowCounts::default() });
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(drift(is_emptied), (Some(Drift::Lost), gone), "a view that was refreshed without data");
     }
 
-    /// Cases 12 and 21: a materialized view that is empty in the backup was told as skipped when staging had filled it.
+    /// As in case 12 and case 21: a materialized view that is empty in the backup was told as skipped when staging had filled it.
     #[test]
     fn what_only_staging_holds_was_added() {
         let added = Some(RowCounts { added: 3, ..RowCounts::default() });

@@ -125,7 +125,7 @@ mod tests {
     use crate::sync::schedule::tests::pair;
     use crate::sync::verify::{DatabasePrint, Digest};
 
-    /// Case 13: a table by day, of which the oldest is dropped each night and a new one made, and one that is swapped.
+    /// As in case 13: a table by day, of which the oldest is dropped each night and a new one made, and one that is swapped.
     #[test]
     fn partitions_that_come_and_go_are_judged_as_their_whole() {
         let day = |name: &str, rows: u64| (format!("public.event_{name}"), Digest { count: rows, digest: "1".to_owned() });

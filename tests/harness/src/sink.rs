@@ -119,9 +119,9 @@ fn answer(mut request: tiny_http::Request, received: &Mutex<Vec<Received>>, stat
     }
     let _ = match page {
         Some(page) => request.respond(page),
-        // Case 14: a channel that was archived.
+        // As in case 14: a channel that was archived.
         None if path == "/hook/slack-no-service" => request.respond(tiny_http::Response::from_string("no_service")),
-        // Case 22: a channel that is a forum.
+        // As in case 22: a channel that is a forum.
         None if path.starts_with("/hook/discord-forum") => request.respond(tiny_http::Response::from_string(FORUM).with_status_code(400)),
         // Slack says that it took a message.
         None if path == "/slack" && (200..300).contains(&status) => {

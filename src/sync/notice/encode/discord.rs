@@ -166,7 +166,7 @@ mod tests {
         assert!(embed["description"].as_str().is_some_and(|text| text.contains("and 4")));
     }
 
-    /// Case 22: a forum takes what begins a thread.
+    /// As in case 22: a forum takes what begins a thread.
     #[test]
     fn in_a_forum_each_notice_begins_a_thread_with_a_name() {
         use crate::config::{Template, Writing};

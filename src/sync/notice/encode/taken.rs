@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// Case 14: receivers that refuse with 200.
+    /// As in case 14: receivers that refuse with 200.
     #[test]
     fn a_refusal_with_success_is_a_refusal() {
         let slack = Receiver::Slack { url_secret: url() };
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(told(&any, 200, "anything"), "");
     }
 
-    /// Case 14: the settings say what a good answer is.
+    /// As in case 14: the settings say what a good answer is.
     #[test]
     fn a_receiver_of_ones_own_is_held_to_what_is_configured() {
         let lark = http(None, &[("/code", "0")]);
@@ -152,7 +152,7 @@ mod tests {
         );
     }
 
-    /// Case 22: a refusal shows what the receiver said, without the address that was called.
+    /// As in case 22: a refusal shows what the receiver said, without the address that was called.
     #[test]
     fn a_refusal_says_what_was_said_and_where_it_was_moved_to() {
         let chat = Receiver::Discord { url_secret: url(), thread_name: None };

@@ -59,7 +59,7 @@ fn the_day_is_told_on_which_there_will_be_no_room_and_the_rule_to_lower() {
     assert_eq!(told(&rules, 100, 0).1, None);
 }
 
-/// Cases 10 and 39: what a run that fails, and one more, would leave is looked at before it happens.
+/// As in case 10 and case 39: what a run that fails, and one more, would leave is looked at before it happens.
 #[test]
 fn what_gives_way_after_a_failed_run_or_one_more_is_known_before_it_happens() {
     let rules = KeepRules { last: 5, at_least: 3, displaced: 1, ..KeepRules::default() };

@@ -31,7 +31,7 @@ fn displaced(world: &mut World, days_old: i64) {
     world.branches.branches.push(made);
 }
 
-/// Case 10: the rules of the README's row Free, on the day after a backup that was not verified.
+/// As in case 10: the rules of the README's row Free, on the day after a backup that was not verified.
 #[test]
 fn one_failed_morning_leaves_room_for_the_next() {
     let mut world = world(6);
@@ -46,7 +46,7 @@ fn one_failed_morning_leaves_room_for_the_next() {
     assert_eq!(asked_at(&world, &rules, TimeDelta::zero()).branches().count(), 0, "a run that finds room deletes none of them");
 }
 
-/// Case 39: what staging held before yesterday's run is some seconds short of a day old.
+/// As in case 39: what staging held before yesterday's run is some seconds short of a day old.
 #[test]
 fn what_only_a_day_keeps_gives_way_from_the_second_hour_on() {
     let mut world = world(3);

@@ -219,7 +219,7 @@ fn as_many_tables_as_cannot_be_read_are_found_at_once() {
     assert!(requests < 10, "{requests}");
 }
 
-/// Case 08: class 58 may pass, and does not while the same object is asked for.
+/// As in case 08: class 58 may pass, and does not while the same object is asked for.
 #[test]
 fn an_error_that_may_pass_is_met_some_times_and_longer_where_somebody_holds_a_lock() {
     let requests = |state: &str| read_with(&["public.t7"], state).1;
