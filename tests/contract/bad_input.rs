@@ -53,6 +53,16 @@ fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut prin
     bail!("reading does not come to an end")
 }
 
+/// Changes a database as a superuser, and reads it as far as it can be read.
+fn read_after(statements: &[&str]) -> Result<DatabasePrint> {
+    let (_folder, emulator) = crate::schema::with_a_superuser()?;
+    let password = owner(&emulator)?;
+    emulator.sql(&emulator.staging, statements)?;
+    let known = catalogue(&emulator, OWNER, &password)?;
+    let print = known.print.clone();
+    go_on(&emulator, &password, known, print)
+}
+
 /// Columns and pairs of values that some hash, or some `=`, takes for the same.
 const ALIKE: [(&str, &str, &str); 63] = [
     ("f", "'NaN'", "'Infinity'"),
@@ -239,24 +249,16 @@ fn a_table_that_is_dropped_or_altered_while_it_is_read_leaves_the_others() -> Re
 
 #[test]
 fn a_table_whose_pages_are_damaged_is_not_checked_and_the_others_are_read() -> Result<()> {
-    let (_folder, emulator) = crate::schema::with_a_superuser()?;
-    let password = owner(&emulator)?;
-    emulator.sql(
-        &emulator.staging,
-        &[
-            "create extension pg_surgery",
-            "create table public.damaged(id int primary key, v text)",
-            "alter table public.damaged alter v set storage external",
-            "insert into public.damaged values (1, repeat('x', 10000)), (2, 'short')",
-            // The value that is stored out of line is lost, as by a bad disk.
-            "do $$ declare toast text; begin select relname into toast from pg_class where oid = \
+    let print = read_after(&[
+        "create extension pg_surgery",
+        "create table public.damaged(id int primary key, v text)",
+        "alter table public.damaged alter v set storage external",
+        "insert into public.damaged values (1, repeat('x', 10000)), (2, 'short')",
+        // The value that is stored out of line is lost, as by a bad disk.
+        "do $$ declare toast text; begin select relname into toast from pg_class where oid = \
              (select reltoastrelid from pg_class where oid = 'public.damaged'::regclass); \
              execute format('select heap_force_kill(%L::regclass, array(select ctid from pg_toast.%I))', 'pg_toast.' || toast, toast); end $$",
-        ],
-    )?;
-    let known = catalogue(&emulator, OWNER, &password)?;
-    let print = known.print.clone();
-    let print = go_on(&emulator, &password, known, print)?;
+    ])?;
     let reason = print.not_checked.get("public.damaged").context("it is told")?;
     assert!(reason.contains("missing chunk number 0 for toast value"), "{reason}");
     assert!(print.tables.contains_key("public.users"));
@@ -269,20 +271,12 @@ fn a_table_whose_pages_are_damaged_is_not_checked_and_the_others_are_read() -> R
 /// As in case 08: the library of an extension is not there any more. Class 58 may pass, and does not here.
 #[test]
 fn a_table_whose_library_is_missing_is_not_checked_and_the_others_are_read() -> Result<()> {
-    let (_folder, emulator) = crate::schema::with_a_superuser()?;
-    let password = owner(&emulator)?;
-    emulator.sql(
-        &emulator.staging,
-        &[
-            "create extension hstore",
-            "create table public.product (id int primary key, attrs hstore)",
-            "insert into public.product values (1, 'colour=>red'), (2, null)",
-            "update pg_proc set probin = '$libdir/hstore_withdrawn' where probin = '$libdir/hstore'",
-        ],
-    )?;
-    let known = catalogue(&emulator, OWNER, &password)?;
-    let print = known.print.clone();
-    let print = go_on(&emulator, &password, known, print)?;
+    let print = read_after(&[
+        "create extension hstore",
+        "create table public.product (id int primary key, attrs hstore)",
+        "insert into public.product values (1, 'colour=>red'), (2, null)",
+        "update pg_proc set probin = '$libdir/hstore_withdrawn' where probin = '$libdir/hstore'",
+    ])?;
     let reason = print.not_checked.get("public.product").context("it is told")?;
     assert!(reason.contains("58P01") && reason.contains("hstore_withdrawn"), "{reason}");
     assert_eq!(print.not_checked.len(), 1, "{:?}", print.not_checked);

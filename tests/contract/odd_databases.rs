@@ -5,22 +5,17 @@ use firstlight::neon::sql::Batch;
 use firstlight::sync::verify::{
     DatabasePrint, Found, Pages, armed_probes, decode_catalogue, probe_batch, role_batch, role_facts, take_probes,
 };
-use harness::emulator::Emulator;
+use harness::emulator::{Emulator, Login};
 use serde_json::json;
 
 use crate::emulator;
 use crate::schema::with_a_superuser;
 use crate::verification::{catalogue, content, content_with, owner, send, send_to};
 
-/// Runs one statement of its own, outside of a transaction, in a database of staging.
+/// Runs one statement by itself, as the owner, in a database of staging.
 fn alone(emulator: &Emulator, database: &str, sql: &str) -> Result<()> {
-    let host = emulator.writer(&emulator.staging)?["host"].as_str().context("the host")?.to_owned();
-    let connection = format!("postgresql://neondb_owner:{}@{host}/{database}", owner(emulator)?);
-    let headers = [("neon-connection-string", connection.as_str())];
-    let body = json!({"query": sql}).to_string();
-    let answer = harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(&body))?;
-    anyhow::ensure!(answer.status == 200, "{sql}: {} {}", answer.status, answer.body);
-    Ok(())
+    let (branch, password) = (&emulator.staging, owner(emulator)?);
+    emulator.alone(&Login { branch, role: "neondb_owner", password: &password, database }, sql)
 }
 
 /// Reads all of a database of staging.

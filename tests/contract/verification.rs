@@ -86,8 +86,7 @@ pub(crate) fn content_with(
 
 /// Returns the password of the owner of staging.
 pub(crate) fn owner(emulator: &Emulator) -> Result<String> {
-    let endpoint = emulator.writer(&emulator.staging)?;
-    endpoint["roles"][0]["password"].as_str().map(str::to_owned).context("the owner's password")
+    emulator.owner_password(&emulator.staging)
 }
 
 #[test]

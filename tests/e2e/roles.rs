@@ -1,46 +1,18 @@
 //! Roles and passwords of healthy productions: those that may not log in, read only, or enter one database alone, and a
 //! protected production, whose branches have new passwords.
 
-use anyhow::{Context as _, Result, ensure};
-use harness::emulator::{Options, Protection};
+use anyhow::{Context as _, Result};
+use harness::emulator::{Login, Options, Protection};
 use harness::stack::Stack;
 use serde_json::{Value, json};
 
 use crate::sync::{options, small};
 
-/// Who asks, and where.
-pub(crate) struct Login<'a> {
-    pub(crate) branch: &'a str,
-    pub(crate) role: &'a str,
-    pub(crate) password: &'a str,
-    pub(crate) database: &'a str,
-}
-
-/// Runs one statement of its own, outside of a transaction.
-pub(crate) fn alone(stack: &Stack, login: &Login<'_>, sql: &str) -> Result<()> {
-    let Login { branch, role, password, database } = login;
-    let writer = stack.emulator.writer(branch)?;
-    let host = writer["host"].as_str().context("the host")?;
-    let connection = format!("postgresql://{role}:{}@{host}/{database}", password.replace(' ', "%20"));
-    let headers = [("neon-connection-string", connection.as_str())];
-    let body = json!({"query": sql}).to_string();
-    let answer = harness::http::send_with("POST", &format!("{}/sql", stack.emulator.url), None, &headers, Some(&body))?;
-    ensure!(answer.status == 200, "{role}: {sql}: {} {}", answer.status, answer.body);
-    Ok(())
-}
-
-/// Returns the password of the owner of a branch.
-pub(crate) fn owner_of(stack: &Stack, branch: &str) -> Result<String> {
-    let writer = stack.emulator.writer(branch)?;
-    let owner = writer["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner").context("the owner")?;
-    Ok(owner["password"].as_str().context("its password")?.to_owned())
-}
-
 /// Runs statements as the owner of a branch, each by itself.
 pub(crate) fn as_owner(stack: &Stack, branch: &str, statements: &[&str]) -> Result<()> {
-    let password = owner_of(stack, branch)?;
+    let password = stack.emulator.owner_password(branch)?;
     let login = Login { branch, role: "neondb_owner", password: &password, database: "neondb" };
-    statements.iter().try_for_each(|sql| alone(stack, &login, sql))
+    statements.iter().try_for_each(|sql| stack.emulator.alone(&login, sql))
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -74,7 +46,7 @@ fn roles_of_real_life_have_their_passwords_and_those_that_may_not_log_in_hold_no
     assert!(kept.contains(&"app") && kept.contains(&"reporting"), "{report:#}");
     for role in ["app", "reporting"] {
         let login = Login { branch: &staging, role, password: &format!("staging-{role}"), database: "neondb" };
-        alone(&stack, &login, "select 1")?;
+        stack.emulator.alone(&login, "select 1")?;
     }
     let warnings = report["warnings"].to_string();
     for (role, why) in [("retired", "CONNECTION LIMIT 0"), ("contractor", "VALID UNTIL")] {
@@ -98,7 +70,7 @@ fn a_role_that_may_enter_the_second_database_alone_is_tried_there() -> Result<()
 
     assert_eq!(report["status"], "succeeded", "{report:#}");
     assert!(!report.to_string().contains("42501"), "{report:#}");
-    alone(&stack, &Login { branch: &staging, role: "svc", password: "staging-svc", database: "shop" }, "select 1")
+    stack.emulator.alone(&Login { branch: &staging, role: "svc", password: "staging-svc", database: "shop" }, "select 1")
 }
 
 /// As in case 36: which of the passwords a branch of a protected production takes is not known: each way succeeds.
@@ -114,7 +86,7 @@ fn a_protected_production_is_copied_whichever_password_its_branches_take() -> Re
         let report = stack.run_to_end(3)?;
 
         assert_eq!(report["status"], "succeeded", "{switches}: {report:#}");
-        alone(&stack, &Login { branch: &staging, role: "app", password: "staging-app", database: "neondb" }, "select 1")?;
+        stack.emulator.alone(&Login { branch: &staging, role: "app", password: "staging-app", database: "neondb" }, "select 1")?;
     }
     Ok(())
 }

@@ -37,9 +37,7 @@ impl<'a> Copy<'a> {
     pub(crate) fn of(emulator: &'a Emulator, branch: &str) -> Result<Self> {
         emulator.sql(branch, &["select 1"])?;
         let endpoint = emulator.writer(branch)?;
-        let owner =
-            endpoint["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner").cloned().unwrap_or_default();
-        let password = owner["password"].as_str().context("the owner's password")?.to_owned();
+        let password = emulator.owner_password(branch)?;
         let host = endpoint["host"].as_str().context("the host")?.to_owned();
         let address = format!("postgresql://neondb_owner:{password}@127.0.0.1:{}/neondb", endpoint["port"]);
         Ok(Self { emulator, host, password, address })

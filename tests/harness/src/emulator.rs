@@ -215,6 +215,32 @@ impl Emulator {
         listed.find(|endpoint| endpoint["branch_id"] == branch && endpoint["type"] == "read_write").context("find the endpoint")
     }
 
+    /// Returns the password of `neondb_owner` on a branch.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn owner_password(&self, branch: &str) -> Result<String> {
+        owner_password(&self.writer(branch)?)
+    }
+
+    /// Runs one statement by itself, outside of a transaction.
+    ///
+    /// # Errors
+    ///
+    /// When Postgres or the proxy answers with an error.
+    pub fn alone(&self, login: &Login<'_>, sql: &str) -> Result<()> {
+        let Login { branch, role, password, database } = login;
+        let writer = self.writer(branch)?;
+        let host = writer["host"].as_str().context("read the host")?;
+        let connection = format!("postgresql://{role}:{}@{host}/{database}", password.replace(' ', "%20"));
+        let headers = [("neon-connection-string", connection.as_str())];
+        let body = serde_json::json!({"query": sql}).to_string();
+        let answer = http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&body))?;
+        anyhow::ensure!(answer.status == 200, "{role}: {sql}: {} {}", answer.status, answer.body);
+        Ok(())
+    }
+
     /// Runs statements on a branch over HTTP, as `neondb_owner`, in one transaction. Returns the rows of the last.
     ///
     /// # Errors
@@ -231,8 +257,7 @@ impl Emulator {
 
     fn try_sql(&self, branch: &str, statements: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
         let endpoint = self.writer(branch)?;
-        let password = endpoint["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner");
-        let password = password.and_then(|role| role["password"].as_str()).context("find the owner's password")?;
+        let password = owner_password(&endpoint)?;
         let host = endpoint["host"].as_str().unwrap_or_default();
         let connection = format!("postgresql://neondb_owner:{password}@{host}/neondb");
         let queries: Vec<Value> = statements.iter().map(|sql| serde_json::json!({"query": sql})).collect();
@@ -245,4 +270,23 @@ impl Emulator {
         let last = answer.json()["results"].as_array().and_then(|results| results.last().cloned()).unwrap_or_default();
         Ok(serde_json::from_value(last["rows"].clone())?)
     }
+}
+
+/// Returns the password of `neondb_owner`, as the emulator shows it with an endpoint.
+fn owner_password(endpoint: &Value) -> Result<String> {
+    let owner = endpoint["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner");
+    owner.and_then(|role| role["password"].as_str()).map(str::to_owned).context("find the owner's password")
+}
+
+/// Who asks, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    /// The branch that is asked.
+    pub branch: &'a str,
+    /// The role.
+    pub role: &'a str,
+    /// Its password.
+    pub password: &'a str,
+    /// The database.
+    pub database: &'a str,
 }
