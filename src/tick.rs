@@ -36,8 +36,8 @@ use crate::sync::notice;
 use crate::sync::schedule::{self, Day, Due};
 use crate::time::Timestamp;
 
-/// Subrequests that are kept back when the tick decides whether to act: one for the save that hands over, one for its repetition.
-const RESERVE: u32 = 2;
+/// Subrequests that are kept back when the tick decides whether to act.
+const RESERVE: u32 = capacity::HAND_OVER;
 
 /// Ticks that a run leads one after the other, before every run that has led fewer times three comes first.
 ///

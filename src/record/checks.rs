@@ -28,26 +28,17 @@ struct Group<'a> {
 
 /// One entry: a whole check, or some that passed.
 #[derive(Deserialize)]
-struct Entry {
-    /// The object and the detail of each that passed; missing in a whole check.
-    passed: Option<Vec<(String, String)>>,
-    name: Option<String>,
-    #[serde(default)]
-    kind: CheckKind,
-    database: Option<DatabaseName>,
-    #[serde(default)]
-    object: String,
-    outcome: Option<CheckOutcome>,
-    #[serde(default)]
-    is_optional: bool,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    differences: Vec<crate::sync::verify::Difference>,
-    #[serde(default)]
-    findings: Vec<String>,
-    drift: Option<crate::sync::verify::Drift>,
-    rows: Option<crate::sync::verify::RowDifferences>,
+#[serde(untagged)]
+enum Entry {
+    Whole(Box<Check>),
+    Passed {
+        #[serde(default)]
+        kind: CheckKind,
+        database: Option<DatabaseName>,
+        #[serde(default)]
+        is_optional: bool,
+        passed: Vec<(String, String)>,
+    },
 }
 
 /// Returns the check that a passed one is read as.
@@ -86,27 +77,14 @@ pub(super) fn serialize<S: Serializer>(checks: &[Check], serializer: S) -> Resul
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Check>, D::Error> {
-    use serde::de::Error as _;
     let mut checks = Vec::new();
     for entry in Vec::<Entry>::deserialize(deserializer)? {
-        let Entry { kind, database, is_optional, .. } = entry;
-        if let Some(list) = entry.passed {
-            checks.extend(list.iter().map(|(object, detail)| passed(kind, database.as_ref(), is_optional, object, detail)));
-            continue;
+        match entry {
+            Entry::Whole(check) => checks.push(*check),
+            Entry::Passed { kind, database, is_optional, passed: list } => {
+                checks.extend(list.iter().map(|(object, detail)| passed(kind, database.as_ref(), is_optional, object, detail)));
+            }
         }
-        checks.push(Check {
-            name: entry.name.ok_or_else(|| D::Error::missing_field("name"))?,
-            kind,
-            database,
-            object: entry.object,
-            outcome: entry.outcome.ok_or_else(|| D::Error::missing_field("outcome"))?,
-            is_optional,
-            detail: entry.detail,
-            differences: entry.differences,
-            findings: entry.findings,
-            drift: entry.drift,
-            rows: entry.rows,
-        });
     }
     Ok(checks)
 }

@@ -25,8 +25,8 @@ pub const INTERVAL: Duration = Duration::from_mins(5);
 /// With two channels and a smoke test a plain run takes fifty, which is an invocation of the Free plan.
 pub const WHOLE_RUN: u32 = 50;
 
-/// Subrequests with which an invocation hands over a run that is open.
-const HAND_OVER: u32 = 2;
+/// Subrequests with which an invocation hands over a run that is open: one for the save, one for its repetition.
+pub const HAND_OVER: u32 = 2;
 
 /// Subrequests of an invocation of the Free plan: whoever configures more has paid.
 ///
