@@ -23,6 +23,7 @@ mod schema;
 mod tenants;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,27 @@ pub struct DatabasePrint {
     pub closed: Option<String>,
 }
 
+/// A database or a table that could not be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Unread<'a> {
+    /// Which database.
+    pub database: &'a DatabaseName,
+    /// Which table; `None` for the whole database.
+    pub table: Option<&'a String>,
+    /// Why.
+    pub reason: &'a String,
+}
+
+impl fmt::Display for Unread<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { database, table, reason } = self;
+        match table {
+            Some(table) => write!(f, "{database}: {table} ({reason})"),
+            None => write!(f, "{database} ({reason})"),
+        }
+    }
+}
+
 /// A count and a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
@@ -170,6 +192,18 @@ impl DatabasePrint {
 }
 
 impl Fingerprint {
+    /// Returns what could not be read: whole databases first, then tables.
+    pub fn unread(&self) -> impl Iterator<Item = Unread<'_>> {
+        let closed = self.databases.iter().filter_map(|(database, print)| {
+            let reason = print.closed.as_ref()?;
+            Some(Unread { database, table: None, reason })
+        });
+        let tables = self.databases.iter().flat_map(|(database, print)| {
+            print.not_checked.iter().map(move |(table, reason)| Unread { database, table: Some(table), reason })
+        });
+        closed.chain(tables)
+    }
+
     /// Returns whether every database was read as this version reads.
     pub fn is_current(&self) -> bool {
         self.databases.values().all(DatabasePrint::is_current)

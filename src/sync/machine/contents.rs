@@ -9,8 +9,8 @@ use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
 use crate::sync::verify::{
-    Check, CheckKind, CheckOutcome, DatabasePrint, Fingerprint, Pages, Piece, backup_probes, catalogue_batch, decode_catalogue,
-    integrity_probes, is_read, looks_for_defects, pieces, production_probes,
+    Check, CheckKind, CheckOutcome, DatabasePrint, Fingerprint, Pages, Piece, Refused, Unread, backup_probes, catalogue_batch,
+    decode_catalogue, integrity_probes, is_read, looks_for_defects, pieces, production_probes,
 };
 
 /// Decides the next action of step 3.
@@ -26,7 +26,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     }
     let print = need!(read(view, Side::Backup, &backup.id));
     need!(probing::next_backup(view, &backup.id, &print));
-    let not_checked = not_checked(&print);
+    let not_checked: Vec<String> = print.unread().map(|unread| unread.to_string()).collect();
     if !not_checked.is_empty() && view.pair.verification.is_not_checked_fatal {
         return fail(format!(
             "read every table of {}: not checked: {}; leave one out with databases or verification.exclude, or set \
@@ -44,27 +44,17 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     Decision::Conclude(Conclusion::BackupRead(print))
 }
 
-/// Returns what could not be read, with the reasons.
-fn not_checked(print: &Fingerprint) -> Vec<String> {
-    let closed = print.databases.iter().filter_map(|(database, print)| Some(format!("{database} ({})", print.closed.as_ref()?)));
-    let of_database = |(database, print): (&DatabaseName, &DatabasePrint)| -> Vec<String> {
-        print.not_checked.iter().map(|(table, reason)| format!("{database}: {table} ({reason})")).collect()
-    };
-    closed.chain(print.databases.iter().flat_map(of_database)).collect()
-}
-
 /// The run has failed before staging was compared: what could not be read of the backup is a check with its own reason all the same.
 pub(super) fn tell_not_checked(checkpoint: &mut Checkpoint) {
     if checkpoint.is_compared {
         return;
     }
     let print = checkpoint.fingerprint.as_ref().or_else(|| checkpoint.prints.get(&Side::Backup));
-    let mut checks = Vec::new();
-    for (database, print) in print.iter().flat_map(|print| &print.databases) {
-        let not_checked = |kind: CheckKind, object: &str, reason: &str| Check::of(kind, database, object, CheckOutcome::NotChecked, reason);
-        checks.extend(print.closed.iter().map(|reason| not_checked(CheckKind::Database, "", reason)));
-        checks.extend(print.not_checked.iter().map(|(table, reason)| not_checked(CheckKind::Content, table, reason)));
-    }
+    let check = |unread: Unread<'_>| {
+        let (kind, object) = unread.table.map_or((CheckKind::Database, ""), |table| (CheckKind::Content, table.as_str()));
+        Check::of(kind, unread.database, object, CheckOutcome::NotChecked, unread.reason.as_str())
+    };
+    let mut checks: Vec<Check> = print.into_iter().flat_map(Fingerprint::unread).map(check).collect();
     let known = &checkpoint.checks;
     checks.retain(|check| !known.iter().any(|other| other.name == check.name));
     checkpoint.checks.extend(checks);
@@ -174,15 +164,9 @@ pub(super) fn take_pieces(
         let error = match result {
             Ok(rows) => match print.take(piece, &rows, took) {
                 Some(refused) => {
-                    for refused in refused {
-                        let error = refused.error(database);
-                        // A table of staging may have been altered or dropped while it was read: what is listed again may be read.
-                        if side == Side::Staging && error.is_about_what_is_there() && print.pace.relist() {
-                            is_listed_again = true;
-                        } else if print.refused_alone(&refused, &error) {
-                            first = first.or(Some(error));
-                        }
-                    }
+                    let (is_relisted, error) = take_refused(print, side, database, &refused);
+                    is_listed_again |= is_relisted;
+                    first = first.or(error);
                     continue;
                 }
                 None => SqlError::Undecodable { database: database.clone() },
@@ -215,6 +199,21 @@ pub(super) fn take_pieces(
         settle(run, side, database, pair);
     }
     first
+}
+
+/// Takes up tables that were refused alone. Returns whether staging is to be listed again, and the first error that is waited for.
+fn take_refused(print: &mut DatabasePrint, side: Side, database: &DatabaseName, refused: &[Refused]) -> (bool, Option<SqlError>) {
+    let (mut is_listed_again, mut first) = (false, None);
+    for refused in refused {
+        let error = refused.error(database);
+        // A table of staging may have been altered or dropped while it was read: what is listed again may be read.
+        if side == Side::Staging && error.is_about_what_is_there() && print.pace.relist() {
+            is_listed_again = true;
+        } else if print.refused_alone(refused, &error) {
+            first = first.or(Some(error));
+        }
+    }
+    (is_listed_again, first)
 }
 
 /// Closes a print that has everything there is to read, or for which there is no more time.
@@ -332,7 +331,7 @@ mod tests {
 
     /// Answers parts that are read each in a block of its own: the second is refused.
     fn second_refused(sqlstate: &str) -> Vec<Rows> {
-        let found = serde_json::json!([["0", "3", "77"], {"error": sqlstate, "message": "no"}]).to_string();
+        let found = serde_json::json!([{"rows": ["(0,3,77)"]}, {"error": sqlstate, "message": "no"}]).to_string();
         vec![Rows::default(), Rows::default(), Rows::default(), Rows { rows: vec![row(&[&found])] }]
     }
 

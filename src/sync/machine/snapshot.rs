@@ -5,7 +5,7 @@
 
 use super::{Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened, snapshot_slug};
 use crate::config::Pair;
-use crate::id::{BranchId, DatabaseName, OperationId, SnapshotId};
+use crate::id::{BranchId, OperationId, SnapshotId};
 use crate::neon::sql::SqlError;
 use crate::neon::wire::{Branch, Snapshot};
 use crate::neon::{Call, CreateSnapshot, NeonError, RestoreSnapshot};
@@ -14,7 +14,7 @@ use crate::sync::checkpoint::{Checkpoint, RestoreTest, Side, SnapshotOutcome, Sn
 use crate::sync::retention::is_our_snapshot;
 use crate::sync::retry::{Disposition, wait_after};
 use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE};
-use crate::sync::verify::{Fingerprint, compare};
+use crate::sync::verify::{Fingerprint, Unread, compare};
 use crate::time::{Timestamp, after, between, render_duration};
 
 /// How long a snapshot may take to be taken, restored and compared.
@@ -112,16 +112,13 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
 
 /// Returns what was read of the backup and could not be read of its snapshot: that is not equal, whatever is to become of a run for it.
 fn unread(expected: &Fingerprint, seen: &Fingerprint) -> Vec<String> {
-    let all = seen.databases.iter().flat_map(|(database, print)| print.not_checked.iter().map(move |unread| (database, unread)));
-    let was_read =
-        |database: &DatabaseName, table: &str| expected.databases.get(database).is_none_or(|print| !print.not_checked.contains_key(table));
-    let is_open = |database: &DatabaseName| expected.databases.get(database).is_none_or(|print| print.closed.is_none());
-    let closed = seen.databases.iter().filter(|(database, _)| is_open(database));
-    let closed = closed.filter_map(|(database, print)| Some(format!("{database} ({})", print.closed.as_ref()?)));
-    all.filter(|(database, (table, _))| was_read(database, table))
-        .map(|(database, (table, why))| format!("{database}: {table} ({why})"))
-        .chain(closed)
-        .collect()
+    let was_read = |unread: &Unread<'_>| {
+        expected.databases.get(unread.database).is_none_or(|print| match unread.table {
+            Some(table) => !print.not_checked.contains_key(table),
+            None => print.closed.is_none(),
+        })
+    };
+    seen.unread().filter(was_read).map(|unread| unread.to_string()).collect()
 }
 
 /// Takes the snapshot, unless it was taken.

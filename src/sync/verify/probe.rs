@@ -163,7 +163,12 @@ pub fn next_probes(probes: &[Probe]) -> Vec<usize> {
 /// Returns the batch that asks some of the probes.
 pub fn probe_batch(probes: &[Probe], chosen: &[usize]) -> Batch {
     let asked = chosen.iter().filter_map(|index| probes.get(*index));
-    let asked: Vec<_> = asked.map(|probe| serde_json::json!([probe.sql, probe.is_configured, probe.rows()])).collect();
+    each_by_itself(asked.map(|probe| (probe.sql.as_str(), probe.is_configured, probe.rows())))
+}
+
+/// Returns the batch that executes statements each in a block of its own: whether somebody configured it, and how many rows are fetched.
+pub(super) fn each_by_itself<'a>(statements: impl Iterator<Item = (&'a str, bool, usize)>) -> Batch {
+    let asked: Vec<_> = statements.map(|statement| serde_json::json!(statement)).collect();
     batch_of(Some(settings()), "probes", &asked.into(), EXECUTE)
 }
 
@@ -220,27 +225,30 @@ pub(super) fn found<T: DeserializeOwned>(results: &[Rows]) -> Option<Vec<T>> {
     serde_json::from_str(text(results.last()?.rows.first()?, 0)?).ok()
 }
 
+/// Reads the answers to [`each_by_itself`]; `None` when they make no sense.
+pub(super) fn answers(results: &[Rows]) -> Option<Vec<Found>> {
+    let answered = |answer: Answer| match answer {
+        Answer::Rows { rows } => Some(Found::Rows(rows.iter().map(|row| fields(row)).collect::<Option<_>>()?)),
+        Answer::Error { error, message } => Some(Found::Error(state_of(&error), of_postgres(&error, &message))),
+    };
+    found(results)?.into_iter().map(answered).collect()
+}
+
 /// Takes up the answer to [`probe_batch`]; `None` when it makes no sense.
 pub fn take_probes(probes: &mut [Probe], chosen: &[usize], results: &[Rows]) -> Option<()> {
-    let answers: Vec<Answer> = found(results)?;
+    let answers = answers(results)?;
     if answers.len() != chosen.len() {
         return None;
     }
-    for (index, answer) in chosen.iter().zip(answers) {
+    for (index, found) in chosen.iter().zip(answers) {
         let probe = probes.get_mut(*index)?;
-        let found = match answer {
-            // Source: PostgreSQL, appendix A: classes 40, 53, 55, 57 and 58 are about the moment.
-            Answer::Error { error, .. } if matches!(error.get(..2), Some("40" | "53" | "55" | "57" | "58")) && probe.tries < TRIES => {
-                probe.tries += 1;
-                continue;
-            }
-            Answer::Rows { rows } => Found::Rows(rows.iter().map(|row| fields(row)).collect::<Option<_>>()?),
-            Answer::Error { error, message } => {
-                let message = of_postgres(&error, &message);
-                Found::Error(state_of(&error), message)
-            }
-        };
-        probe.answer(found);
+        // Source: PostgreSQL, appendix A: classes 40, 53, 55, 57 and 58 are about the moment.
+        let may_pass = |state: &String| matches!(state.get(..2), Some("40" | "53" | "55" | "57" | "58"));
+        if matches!(&found, Found::Error(state, _) if may_pass(state)) && probe.tries < TRIES {
+            probe.tries += 1;
+        } else {
+            probe.answer(found);
+        }
     }
     Some(())
 }

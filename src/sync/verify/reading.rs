@@ -18,10 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Catalogue, Relation, settings, text};
 use super::pace::{FIRST_PIECE, share};
-use super::probe::{batch_of, found};
+use super::probe::{Found, answers, each_by_itself};
 use super::{DatabasePrint, Digest, Position};
 use crate::id::DatabaseName;
-use crate::neon::message::{of_postgres, state_of};
 use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S, SqlError};
 use crate::ordered::{self, IntoOrdered as _};
 
@@ -53,14 +52,6 @@ const SQL_OF_A_PART: usize = 200;
 
 /// Tables that one request reads each in a block of its own.
 const SUSPECTS_PER_PIECE: usize = 500;
-
-/// Reads each part in a block that catches its error, and leaves the answers in `firstlight.found`.
-const EACH_BY_ITSELF: &str = "do $firstlight$ declare part text; answer json; found json[] := '{}'; begin \
-    for part in select value from json_array_elements_text(current_setting('firstlight.parts')::json) loop begin \
-    execute format('select pg_catalog.json_build_array(a, b, c) from (%s) as q(a, b, c)', part) into answer; \
-    found := found || answer; \
-    exception when others then found := found || json_build_object('error', sqlstate, 'message', left(sqlerrm, 200)); end; end loop; \
-    perform set_config('firstlight.found', array_to_json(found)::text, true); end $firstlight$";
 
 /// How the reason begins that a table was not read because the time was up.
 const OUT_OF_TIME: &str = "did not fit the time budget";
@@ -140,14 +131,6 @@ impl Refused {
         let message = format!("{}: {}", self.table, self.message);
         SqlError::Answered { database: database.clone(), status: 400, sqlstate: self.state.clone(), message }
     }
-}
-
-/// The answer to a part that was read in a block of its own.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Answered {
-    Row(String, Option<String>, Option<String>),
-    Error { error: String, message: String },
 }
 
 impl Piece {
@@ -314,7 +297,7 @@ fn batch(catalogue: &Catalogue, piece: &Piece) -> Batch {
         let parts = piece.parts.iter().enumerate();
         let select_of = |(index, part): (usize, &Part)| relations.get(part.name.as_str()).map(|relation| select(index, relation, part));
         let selects: Vec<String> = parts.filter_map(select_of).collect();
-        return batch_of(Some(settings()), "parts", &selects.into(), EACH_BY_ITSELF);
+        return each_by_itself(selects.iter().map(|select| (select.as_str(), false, 1)));
     }
     let mut statements = vec![settings()];
     let (mut selects, mut bytes) = (Vec::new(), 0);
@@ -396,19 +379,20 @@ impl DatabasePrint {
 
     /// Takes up the answers to parts that were read each in a block of its own.
     fn take_one_by_one(&mut self, piece: &Piece, results: &[Rows]) -> Option<Vec<Refused>> {
-        let answers: Vec<Answered> = found(results)?;
+        let answers = answers(results)?;
         if answers.len() != piece.parts.len() {
             return None;
         }
         let mut refused = Vec::new();
         for (index, (part, answer)) in piece.parts.iter().zip(answers).enumerate() {
             match answer {
-                Answered::Row(place, first, second) if place == index.to_string() => self.take_part(part, &first?, &second?)?,
-                Answered::Row(..) => return None,
-                Answered::Error { error, message } => {
-                    let (state, message) = (state_of(&error), of_postgres(&error, &message));
-                    refused.push(Refused { table: part.name.clone(), state, message });
+                Found::Rows(rows) => {
+                    let [row] = rows.as_slice() else { return None };
+                    (text(row, 0)? == index.to_string()).then_some(())?;
+                    self.take_part(part, text(row, 1)?, text(row, 2)?)?;
                 }
+                Found::Error(state, message) => refused.push(Refused { table: part.name.clone(), state, message }),
+                Found::NotRun(_) | Found::Defect | Found::Count(_) => return None,
             }
         }
         Some(refused)

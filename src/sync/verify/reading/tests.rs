@@ -171,7 +171,7 @@ fn one_by_one(piece: &Piece, bad: &[&str], state: &str) -> Vec<Rows> {
         if bad.contains(&part.name.as_str()) {
             serde_json::json!({"error": state, "message": "no"})
         } else {
-            serde_json::json!([index.to_string(), "1", "7"])
+            serde_json::json!({"rows": [format!("({index},1,7)")]})
         }
     };
     let found: serde_json::Value = piece.parts.iter().enumerate().map(answer).collect();
