@@ -2,7 +2,7 @@
 //!
 //! In: the world, the settings, the secrets. Out: a [`Summary`].
 //!
-//! Invariants: an idle tick makes one KV read of 1 + 2 keys a pair ([`waking`] says why) and calls nobody; a run is driven by one tick at a time as far as KV can tell, and nothing
+//! Invariants: an idle tick makes one KV read of 1 + 2 keys a pair (`waking` says why) and calls nobody; a run is driven by one tick at a time as far as KV can tell, and nothing
 //! breaks when it cannot; the tick stops before its budget is spent and hands over.
 //!
 //! Failure: where the store does not answer, nothing starts, and people hear of it after an hour.

@@ -26,7 +26,7 @@ const PAIRS: usize = record::KEYS_PER_READ - 1;
 
 /// The last answer of an instance of the program.
 ///
-/// Invariants: one read of the store in [`FRESH`], however many ask; no answer is older than [`OLDEST`].
+/// Invariants: one read of the store in `FRESH`, however many ask; no answer is older than `OLDEST`.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
     /// The last answer, and when it was made.

@@ -88,7 +88,7 @@ impl<W: World> Context<'_, W> {
                 let pair = candidate.pair;
                 self.kept_back.set(RESERVE * (count(&open) + 1));
                 // What is late is judged by the instant at which a tick begins.
-                let checkpoint = self.begin(candidate, if is_first { read_at } else { now }).await;
+                let checkpoint = Box::pin(self.begin(candidate, if is_first { read_at } else { now })).await;
                 open.push(self.enter(pair, checkpoint, std::mem::take(&mut is_first)).await);
                 open.len() - 1
             } else if let Some(at) = open.iter().map(|driving| driving.resumes_at).min() {
