@@ -71,6 +71,10 @@ const FREE_SUBREQUESTS: u32 = 50;
 pub const LONGEST_WALL_BUDGET: Duration = Duration::from_secs(LONGEST_WALL_BUDGET_S as u64);
 const LONGEST_WALL_BUDGET_S: u32 = 840;
 
+/// What a budget and the longest statement that may begin at its end have together: fifteen minutes,
+/// of which half of one is left for the hand-over.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(870);
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -209,6 +213,19 @@ impl Config {
         };
         if config.escalate_again_min.is_some() && config.escalations.is_empty() {
             fields.problem("escalate_again_min", "repeats the last of the escalations, and there are none; add [[escalations]]");
+        }
+        for (index, pair) in config.pairs.iter().enumerate() {
+            let Some(prepare) = &pair.verification.after_restore else { continue };
+            if config.wall_budget + prepare.timeout > LONGEST_INVOCATION {
+                let minutes = prepare.timeout.as_secs() / 60;
+                let most = LONGEST_INVOCATION.saturating_sub(prepare.timeout).as_secs();
+                let text = format!(
+                    "is {}, and pairs[{index}].verification.after_restore may take {minutes} minutes more; an invocation has fifteen \
+                     in all, so allowed are at most {most}, or a shorter timeout_min",
+                    config.wall_budget.as_secs()
+                );
+                fields.problem("wall_budget_s", text);
+            }
         }
         fields.refuse_unknown();
         problems.extend(secrets::shared(&config));

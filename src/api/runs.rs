@@ -21,10 +21,10 @@ const PAGES: u32 = 5;
 
 /// Starts a run now.
 ///
-/// `{"pair": "hub", "until": "verify_backup"}`, both optional. The same `Idempotency-Key` with the same body answers with the
+/// `{"pair": "hub", "until": "verify_backup", "accept_row_loss": true}`, each optional. The same `Idempotency-Key` with the same body answers with the
 /// same run as long as KV remembers it.
 pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secrets, request: &ApiRequest) -> Result<Answer, Problem> {
-    let fields = body(request, &["pair", "until"])?;
+    let fields = body(request, &["pair", "until", "accept_row_loss"])?;
     let name = match fields.get("pair") {
         None => request.query.get("pair").map(String::as_str),
         Some(Value::String(name)) => Some(name.as_str()),
@@ -40,12 +40,20 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secret
             return Err(Problem::new(400, "The body cannot be used").with_detail(detail));
         }
     };
+    let accepts_row_loss = match fields.get("accept_row_loss") {
+        None => false,
+        Some(Value::Bool(accepts)) => *accepts,
+        Some(_) => {
+            let detail = "accept_row_loss: expected true or false".to_owned();
+            return Err(Problem::new(400, "The body cannot be used").with_detail(detail));
+        }
+    };
     let repeat = repeat_key(pair, request)?;
     let now = world.now();
     // Before anything is waited for: of two requests at one instant the store shows neither to the other.
     let before = begun(world, pair, now);
     world.note(&begun_by_hand(pair), now);
-    let answer = begin(world, config, secrets, pair, request, Begin { goal, repeat, before, now }).await;
+    let answer = begin(world, config, secrets, pair, request, Begin { goal, accepts_row_loss, repeat, before, now }).await;
     if !answer.as_ref().is_ok_and(|answer| answer.drive.is_some()) {
         // It has begun nothing: what was begun before it counts on.
         world.note(&begun_by_hand(pair), before.unwrap_or_default());
@@ -73,6 +81,7 @@ fn begun<W: World>(world: &W, pair: &Pair, now: Timestamp) -> Option<Timestamp> 
 /// A run that somebody wants to begin.
 struct Begin {
     goal: Goal,
+    accepts_row_loss: bool,
     /// The key and the digest of a repeatable request.
     repeat: Option<(String, String)>,
     /// When this instance has begun one before, if that may not show yet.
@@ -92,7 +101,7 @@ async fn begin<W: World>(
     request: &ApiRequest,
     begin: Begin,
 ) -> Result<Answer, Problem> {
-    let Begin { goal, repeat, before, now } = begin;
+    let Begin { goal, accepts_row_loss, repeat, before, now } = begin;
     let checkpoint_key = record::checkpoint_key(&pair.name);
     let hold_key = record::hold_key(&pair.name);
     let keys: Vec<String> =
@@ -121,17 +130,20 @@ async fn begin<W: World>(
         }
     }
     let hold: Option<Hold> = decoded(&hold_key, text(&hold_key))?;
+    let history = History::after(last.as_ref());
+    let done = last.as_ref().filter(|last| last.is_over()).map(|last| &last.run);
     let start = Start {
         pair: pair.name.clone(),
         run: RunId::manual(now),
         is_manual: true,
         goal,
         hold: hold.filter(|hold| hold.is_in_force(now)),
-        give_up_at: schedule::manual_give_up_at(now),
+        give_up_at: schedule::manual_give_up_at(pair, &history, done, now),
         settings: pair.settings.clone(),
-        history: History::after(last.as_ref()),
+        history,
     };
     let mut checkpoint = Checkpoint::start(start, now);
+    checkpoint.accepts_row_loss = accepts_row_loss;
     checkpoint.outbox = last.as_ref().map(|last| last.outbox.clone()).unwrap_or_default();
     if let Some(left) = left {
         let context = Context::new(world, config, secrets, after(now, WALL), &|_, _| {});

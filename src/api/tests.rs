@@ -231,7 +231,8 @@ fn a_malformed_body_is_refused_with_the_key_and_what_is_allowed() {
     assert_eq!(detail("{"), "expected a JSON object: Eof error at line 1, column 1");
     assert_eq!(detail("[]"), "expected a JSON object");
     assert_eq!(detail(r#"{"until":"lunch"}"#), "until: is \"lunch\"; allowed is \"verify_backup\", or nothing for a whole run");
-    assert_eq!(detail(r#"{"force":true}"#), "force: is not known here; allowed is pair, until");
+    assert_eq!(detail(r#"{"force":true}"#), "force: is not known here; allowed is pair, until, accept_row_loss");
+    assert_eq!(detail(r#"{"accept_row_loss":"yes"}"#), "accept_row_loss: expected true or false");
     assert!(memory.values.borrow().is_empty());
 }
 

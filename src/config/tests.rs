@@ -55,6 +55,22 @@ fn all_faults_are_told_at_once_with_their_paths() {
 }
 
 #[test]
+fn the_budget_of_an_invocation_leaves_the_time_of_the_longest_statement() {
+    let with = |budget: u32, minutes: u32| {
+        faults(|value| {
+            value["wall_budget_s"] = json!(budget);
+            value["pairs"][0]["verification"] = json!({"after_restore": {"sql": ["select 1"], "timeout_min": minutes}});
+        })
+    };
+    let expected = "wall_budget_s: is 600, and pairs[0].verification.after_restore may take 5 minutes more; an invocation has fifteen \
+                    in all, so allowed are at most 570, or a shorter timeout_min";
+    assert_eq!(with(600, 5), [expected]);
+    assert!(with(570, 5).is_empty() && with(240, 10).is_empty());
+    assert_eq!(with(840, 1).len(), 1);
+    assert!(faults(|value| value["wall_budget_s"] = json!(840)).is_empty(), "nothing is run on staging");
+}
+
+#[test]
 fn staging_must_not_be_production() {
     let found = faults(|value| value["pairs"][0]["staging_branch"] = json!("br-noisy-breeze-a5e59rrb"));
     assert_eq!(found, ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so they must differ"]);

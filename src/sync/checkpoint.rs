@@ -47,6 +47,9 @@ pub struct Checkpoint {
     pub is_manual: bool,
     /// How far it is to go.
     pub goal: Goal,
+    /// Whether who started it has said that the rows which are gone since the last verified run were to go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepts_row_loss: bool,
     /// Why staging is kept as it is, if somebody asked for that.
     pub hold: Option<Hold>,
     /// When it started.
@@ -346,6 +349,7 @@ impl Checkpoint {
             run: start.run,
             is_manual: start.is_manual,
             goal: start.goal,
+            accepts_row_loss: false,
             hold: start.hold,
             started_at: now,
             give_up_at: start.give_up_at,

@@ -220,9 +220,12 @@ fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
     found
 }
 
-/// Returns when a manual run that starts at `now` is given up.
-pub fn manual_give_up_at(now: Timestamp) -> Timestamp {
-    after(now, RUN_GRACE + Duration::from_hours(1))
+/// Returns when a manual run that starts at `now` is given up: after two hours, or after one where
+/// it would keep the next scheduled run, which is none of `done`, from starting in time.
+pub fn manual_give_up_at(pair: &Pair, history: &History, done: Option<&RunId>, now: Timestamp) -> Timestamp {
+    let in_time = next_run(pair, history, done, now).map(|day| day.latest_start.max(after(now, RUN_GRACE)));
+    let longest = after(now, RUN_GRACE + Duration::from_hours(1));
+    in_time.map_or(longest, |in_time| in_time.min(longest))
 }
 
 #[cfg(test)]
@@ -249,6 +252,20 @@ pub(crate) mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")
+    }
+
+    #[test]
+    fn a_manual_run_is_given_up_in_time_for_the_scheduled_one() {
+        // From 05:00 to 06:00 in New York, five hours behind; a start after 05:30 is late.
+        let given_up = |now: &str, done: Option<&str>| {
+            let done = done.and_then(RunId::decode);
+            crate::time::render(manual_give_up_at(&pair(), &History::default(), done.as_ref(), at(now)))
+        };
+        assert_eq!(given_up("2026-11-21T07:00:00Z", None), "2026-11-21T09:00:00.000Z", "long before");
+        assert_eq!(given_up("2026-11-21T09:00:00Z", None), "2026-11-21T10:30:00.000Z", "at the latest start");
+        assert_eq!(given_up("2026-11-21T10:10:00Z", None), "2026-11-21T11:10:00.000Z", "it has its hour");
+        assert_eq!(given_up("2026-11-21T10:10:00Z", Some("20261121")), "2026-11-21T12:10:00.000Z", "the day's run is done");
+        assert_eq!(given_up("2026-11-21T15:00:00Z", None), "2026-11-21T17:00:00.000Z", "after the window");
     }
 
     #[test]

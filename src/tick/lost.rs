@@ -116,7 +116,7 @@ fn taken_up(pair: &Pair, run: &RunId, branches: &BranchList, asked_for: Option<G
         goal: goal.unwrap_or(Goal::VerifyBackup),
         // Staging that was restored is looked at, whoever holds it meanwhile.
         hold: hold.filter(|_| !has_restored),
-        give_up_at: schedule::manual_give_up_at(now),
+        give_up_at: schedule::manual_give_up_at(pair, &History::default(), None, now),
         settings: pair.settings.clone(),
         history: History::default(),
     };

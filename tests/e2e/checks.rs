@@ -133,6 +133,26 @@ fn a_table_that_lost_its_rows_since_yesterday_is_told_although_both_sides_agree(
     Ok(())
 }
 
+/// As in case 13: a table that was dropped on purpose fails each run until somebody says that it was meant.
+#[test]
+fn a_table_that_was_dropped_on_purpose_fails_no_run_after_the_one_that_accepts_it() -> Result<()> {
+    let stack = stack(&json!({"row_loss": "fail"}))?;
+    assert_eq!(stack.run_to_end(3)?["status"], "succeeded");
+    stack.emulator.sql(&stack.emulator.production, &["drop table public.projects cascade"])?;
+    let row_loss = |report: &Value| told(report, "neondb: rows since the last verified run");
+
+    for _ in 0..2 {
+        let refused = stack.worker.report(&stack.worker.run_now()?)?;
+        assert_eq!((&refused["status"], row_loss(&refused).0), (&json!("failed"), json!("failed")), "{refused:#}");
+        assert!(row_loss(&refused).1.ends_with("start a run with {\"accept_row_loss\": true}"), "{refused:#}");
+    }
+    let accepted = stack.worker.report(&stack.worker.run_now_with(r#"{"accept_row_loss": true}"#)?)?;
+    assert_eq!((&accepted["status"], row_loss(&accepted).0), (&json!("succeeded"), json!("warned")), "{accepted:#}");
+    let next = stack.worker.report(&stack.worker.run_now()?)?;
+    assert_eq!((&next["status"], row_loss(&next).0), (&json!("succeeded"), json!("passed")), "{next:#}");
+    Ok(())
+}
+
 #[test]
 fn the_application_is_logged_in_to_and_its_page_is_read_with_the_cookie() -> Result<()> {
     let options = Options { seed: SEED.to_owned(), ..Options::default() };

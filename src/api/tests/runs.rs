@@ -45,6 +45,15 @@ fn a_start_is_refused_although_the_store_does_not_show_the_one_before() {
 }
 
 #[test]
+fn what_a_start_accepts_is_in_the_run_that_it_begins() {
+    let memory = Memory::default();
+    let (status, ..) = ask(&memory, &request(Method::Post, "/runs", Some("admin"), r#"{"accept_row_loss":true}"#));
+    assert_eq!(status, 202);
+    let stored: Value = serde_json::from_str(&memory.values.borrow()["checkpoint/hub"]).expect("a checkpoint");
+    assert_eq!(stored["accepts_row_loss"], true);
+}
+
+#[test]
 fn a_start_that_was_refused_keeps_nobody_from_the_next() {
     let memory = Memory::default();
     let bad = ask(&memory, &request(Method::Post, "/runs", Some("admin"), r#"{"until":"lunch"}"#));

@@ -55,7 +55,7 @@ pub(super) fn next_backup(view: &View<'_>, backup: &BranchId, read: &Fingerprint
             checks.push(judge_production(database, read, of(view.checkpoint, Side::Production, database), settings));
         }
     }
-    checks.extend(judge_row_loss(read, baseline, settings));
+    checks.extend(judge_row_loss(read, baseline, settings, view.checkpoint.accepts_row_loss));
     Err(Decision::Conclude(Conclusion::Probed(Side::Backup, checks)))
 }
 

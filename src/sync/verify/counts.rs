@@ -53,7 +53,10 @@ impl super::DatabasePrint {
 }
 
 /// Compares the rows of the backup with those of the last verified run; without one, nothing is checked.
-pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, settings: &Verification) -> Vec<Check> {
+///
+/// A run that fails for it leaves the baseline where it was, so the next one fails as well until
+/// somebody says that the loss was meant: what is accepted warns, and the baseline moves on.
+pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, settings: &Verification, is_accepted: bool) -> Vec<Check> {
     if settings.row_loss == Policy::Off {
         return Vec::new();
     }
@@ -78,6 +81,10 @@ pub fn judge_row_loss(backup: &Fingerprint, baseline: Option<&Baseline>, setting
         let lost: Vec<String> = lost.collect();
         let (outcome, detail) = if lost.is_empty() {
             (CheckOutcome::Passed, format!("no table has lost {} % of its rows since {run}", settings.row_loss_percent))
+        } else if is_accepted {
+            (CheckOutcome::Warned, format!("{}; accepted by whoever started this run", told(&lost)))
+        } else if settings.row_loss == Policy::Fail {
+            (CheckOutcome::Failed, format!("{}; if that was meant, start a run with {{\"accept_row_loss\": true}}", told(&lost)))
         } else {
             (outcome_of(settings.row_loss), told(&lost))
         };
@@ -140,7 +147,7 @@ mod tests {
         let baseline = Baseline { run: RunId::decode("20261120").expect("a run"), counts: before.counts(), people: None };
         assert_eq!(baseline.counts[&DatabaseName::from("neondb")], [("public.event".to_owned(), 576)].into());
         let told = |days: &[(&str, u64)], settings: &Verification| {
-            judge_row_loss(&print(days), Some(&baseline), settings)
+            judge_row_loss(&print(days), Some(&baseline), settings, false)
                 .into_iter()
                 .map(|check| (check.outcome, check.findings))
                 .collect::<Vec<_>>()
@@ -150,5 +157,24 @@ mod tests {
         assert_eq!(told(&[("21", 144)], &settings), [(CheckOutcome::Warned, lost)], "much of the whole");
         let excluded = Verification { row_loss_exclude: vec!["public.event".to_owned()], ..settings };
         assert_eq!(told(&[("21", 144)], &excluded), [(CheckOutcome::Passed, Vec::new())], "a queue is emptied every night");
+    }
+
+    /// As in case 13: a table that was dropped on purpose, where a loss fails the run.
+    #[test]
+    fn a_loss_that_is_accepted_warns_and_one_that_is_not_says_how() {
+        let settings = Verification { row_loss: Policy::Fail, ..pair().verification };
+        let print = |tables: &[(&str, u64)]| {
+            let of = |(name, count): &(&str, u64)| ((*name).to_owned(), Digest { count: *count, digest: "1".to_owned() });
+            let print = DatabasePrint { tables: tables.iter().map(of).into_map(), ..DatabasePrint::new() };
+            Fingerprint { databases: [(DatabaseName::from("neondb"), print)].into() }
+        };
+        let counts = print(&[("public.kept", 10), ("public.gone", 40)]).counts();
+        let baseline = Baseline { run: RunId::decode("20261120").expect("a run"), counts, people: None };
+        let judged = |is_accepted| judge_row_loss(&print(&[("public.kept", 10)]), Some(&baseline), &settings, is_accepted).remove(0);
+        let (refused, accepted) = (judged(false), judged(true));
+        assert_eq!((refused.outcome, accepted.outcome), (CheckOutcome::Failed, CheckOutcome::Warned));
+        assert!(refused.detail.contains("public.gone had 40 rows in 20261120 and is gone"), "{}", refused.detail);
+        assert!(refused.detail.contains("accept_row_loss"), "{}", refused.detail);
+        assert_eq!(accepted.findings, refused.findings, "what is gone is told either way");
     }
 }

@@ -82,7 +82,16 @@ impl Worker {
     ///
     /// When the Worker does not answer, or its answer names no run.
     pub fn run_now(&self) -> Result<String> {
-        let answer = self.call("POST", "/runs?follow", None)?;
+        self.run_now_with("")
+    }
+
+    /// Does the same with what the request asks for.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn run_now_with(&self, body: &str) -> Result<String> {
+        let answer = self.call("POST", "/runs?follow", Some(body).filter(|body| !body.is_empty()))?;
         let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z') && part.as_bytes()[8] == b'T';
         let id = answer.body.split('"').find(is_id).with_context(|| format!("find the run's id in {}", answer.body))?;
         Ok(id.to_owned())
