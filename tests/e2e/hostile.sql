@@ -70,6 +70,13 @@ create table public.docs(id int primary key, org int not null); insert into publ
 alter table public.docs enable row level security;
 create policy by_org on public.docs using (org = nullif(current_setting('app.org', true), '')::int);
 grant select on public.docs to app; grant usage on schema trap to public;
+-- A check whose function has constants alone for arguments: where the database asks for it, the planner calls it.
+create function trap.as_planned(pg_catalog.int4) returns boolean immutable language plpgsql as 'begin return true; end';
+create table public.checked(id int primary key, constraint planned check (trap.as_planned(1)));
+insert into public.checked values (1), (2);
+create or replace function trap.as_planned(pg_catalog.int4) returns boolean immutable language plpgsql
+  as 'begin raise exception ''a double was called: a check''; end';
+do $ce$ begin execute pg_catalog.format('alter database %I set constraint_exclusion = on', pg_catalog.current_database()); end $ce$;
 -- What production may hold of ours.
 create schema firstlight;
 create table firstlight.after_restore(run text primary key);
