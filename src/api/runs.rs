@@ -92,7 +92,8 @@ struct Begin {
 /// Begins a run, unless one is under way as far as the store or this instance knows.
 ///
 /// Two requests that reach two instances within a minute may both be accepted: names in Neon keep them apart, and the one
-/// whose place the other takes is told as overtaken.
+/// whose place the other takes is told as overtaken. Within the same second both have one id, and are
+/// one run that two ticks drive.
 async fn begin<W: World>(
     world: &W,
     config: &Config,

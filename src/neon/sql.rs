@@ -132,22 +132,30 @@ fn state(sqlstate: &str) -> String {
     if sqlstate.is_empty() { String::new() } else { format!(" {sqlstate}") }
 }
 
+/// Returns whether an error with this state may pass: it is about the moment, not about the statement.
+///
+/// # Source
+///
+/// PostgreSQL, appendix A: classes 08, 40, 53, 55, 57 and 58.
+pub fn may_pass(sqlstate: &str) -> bool {
+    matches!(sqlstate.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58"))
+}
+
 impl SqlError {
     /// Returns whether the same batch may succeed later: nothing answered, the compute was not there, or Postgres asked to retry.
     ///
     /// # Source
     ///
-    /// PostgreSQL, appendix A: classes 08, 40, 53, 55, 57 and 58 are about the moment, not about the statement. neondatabase/neon `proxy`,
-    /// read 2026-11-21: what its control plane says of a compute begins with "Control plane request failed".
+    /// neondatabase/neon `proxy`, read 2026-11-21: what its control plane says of a compute begins
+    /// with "Control plane request failed".
     pub fn is_passing(&self) -> bool {
         match self {
             Self::NoReply { .. } | Self::Undecodable { .. } => true,
             Self::Answered { status, sqlstate, message, .. } => {
-                let class = sqlstate.get(..2).unwrap_or_default();
                 // What is too large is as large the next time, and a quota is used up until somebody acts.
                 let is_final = matches!(status, 413 | 507) || is_quota(message);
                 let is_about_the_compute = matches!(status, 423 | 429..) || message.starts_with("Control plane request failed");
-                (sqlstate.is_empty() && is_about_the_compute && !is_final) || matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+                (sqlstate.is_empty() && is_about_the_compute && !is_final) || may_pass(sqlstate)
             }
         }
     }

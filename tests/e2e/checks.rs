@@ -146,9 +146,11 @@ fn a_table_that_was_dropped_on_purpose_fails_no_run_after_the_one_that_accepts_i
         assert_eq!((&refused["status"], row_loss(&refused).0), (&json!("failed"), json!("failed")), "{refused:#}");
         assert!(row_loss(&refused).1.ends_with("start a run with {\"accept_row_loss\": true}"), "{refused:#}");
     }
-    let accepted = stack.worker.report(&stack.worker.run_now_with(r#"{"accept_row_loss": true}"#)?)?;
+    stack.worker.run_now_with(r#"{"accept_row_loss": true}"#)?;
+    let accepted = stack.run_to_end(3)?;
     assert_eq!((&accepted["status"], row_loss(&accepted).0), (&json!("succeeded"), json!("warned")), "{accepted:#}");
     let next = stack.worker.report(&stack.worker.run_now()?)?;
+    assert_ne!(next["run"], accepted["run"]);
     assert_eq!((&next["status"], row_loss(&next).0), (&json!("succeeded"), json!("passed")), "{next:#}");
     Ok(())
 }

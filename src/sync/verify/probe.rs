@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::{settings, text};
 use crate::neon::message::{of_postgres, state_of};
-use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S};
+use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S, may_pass};
 
 /// Bytes of the tables that one request reads; one that reads more is asked alone. 1 GB takes some seconds.
 const BYTES_PER_REQUEST: u64 = 1 << 30;
@@ -242,8 +242,6 @@ pub fn take_probes(probes: &mut [Probe], chosen: &[usize], results: &[Rows]) -> 
     }
     for (index, found) in chosen.iter().zip(answers) {
         let probe = probes.get_mut(*index)?;
-        // Source: PostgreSQL, appendix A: classes 40, 53, 55, 57 and 58 are about the moment.
-        let may_pass = |state: &String| matches!(state.get(..2), Some("40" | "53" | "55" | "57" | "58"));
         if matches!(&found, Found::Error(state, _) if may_pass(state)) && probe.tries < TRIES {
             probe.tries += 1;
         } else {
