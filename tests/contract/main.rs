@@ -4,6 +4,7 @@
 //! A client that is missing fails its test; `cargo xtask test` installs them or names the command that does.
 
 mod bad_input;
+mod bodies;
 mod catalogues;
 mod clients;
 mod defects;

@@ -8,6 +8,7 @@
 //! Source: Neon API v2, OpenAPI document of 2026-07-13; each rule names what it follows.
 
 mod branches;
+mod decode;
 mod endpoints;
 mod objects;
 mod operations;
@@ -25,6 +26,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::decode::body_of_route;
 pub use self::objects::{Branch, Database, Endpoint, Role, Snapshot, Unpacked};
 pub use self::operations::{Finish, Operation};
 pub use self::routes::route_name;
@@ -478,13 +480,13 @@ impl Model {
     /// Answers a request.
     pub fn serve(&mut self, request: &Request, now: Timestamp) -> Response {
         self.advance(now);
-        match routes::serve(self, request, now) {
-            Ok(response) => response,
-            Err(error) => {
-                let body = json!({"request_id": self.uuid(), "code": error.code, "message": error.message});
-                Response::new(error.status, body, Vec::new())
-            }
-        }
+        routes::serve(self, request, now).unwrap_or_else(|error| self.refuse(&error))
+    }
+
+    /// Answers with an error.
+    pub fn refuse(&mut self, error: &ApiError) -> Response {
+        let body = json!({"request_id": self.uuid(), "code": error.code, "message": error.message});
+        Response::new(error.status, body, Vec::new())
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::data::Data;
 use crate::faults::{Fault, Faults, Place};
-use crate::model::{Model, Request, Response, Timestamp, route_name};
+use crate::model::{Model, Request, Response, Timestamp, body_of_route, route_name};
 use crate::sql;
 
 /// Requests that one second may have. Source: Neon, key concepts: "bursts to 40 req/s per route".
@@ -240,7 +240,10 @@ async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
         let branch = path.split('/').nth(4).unwrap_or_default().to_owned();
         crate::passwords::refresh_catalog(state, &branch).await;
     }
-    let body = serde_json::from_str(&asked.body).unwrap_or(Value::Null);
+    let body = match body_of_route(route, &asked.body) {
+        Ok(body) => body,
+        Err(error) => return lock(&state.model).refuse(&error),
+    };
     let request = Request { method: asked.method.clone(), path, query: asked.query.clone(), body };
     let response = lock(&state.model).serve(&request, now());
     if !response.effects.is_empty() {

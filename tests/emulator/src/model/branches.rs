@@ -108,13 +108,7 @@ impl Model {
         };
         let point = point(&asked["parent_lsn"], &asked["parent_timestamp"])?;
         let id = self.id("br");
-        let name = match &asked["name"] {
-            Value::Null => id.clone(),
-            Value::String(name) if (1..=NAME_LENGTH).contains(&name.chars().count()) => name.clone(),
-            Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                return Err(ApiError::new(400, "", "invalid request: name"));
-            }
-        };
+        let name = asked["name"].as_str().unwrap_or(&id).to_owned();
         self.check_new_branch(&parent, &name, point, now)?;
         let readers = self.asked_endpoints(&body["endpoints"])?;
         let mut branch = self.blank_branch(id.clone(), name, now);
@@ -239,13 +233,10 @@ impl Model {
     pub(super) fn update_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
         self.find_branch(id)?;
         let asked = &body["branch"];
-        if let Some(name) = asked["name"].as_str() {
-            if self.branch_named(name).is_some_and(|other| other.id != id) {
-                return Err(exists(name));
-            }
-            if !(1..=NAME_LENGTH).contains(&name.chars().count()) {
-                return Err(ApiError::new(400, "", "invalid request: name"));
-            }
+        if let Some(name) = asked["name"].as_str()
+            && self.branch_named(name).is_some_and(|other| other.id != id)
+        {
+            return Err(exists(name));
         }
         let expires_at = expiry(&asked["expires_at"], now)?;
         let has_children = self.branches.iter().any(|branch| branch.parent.as_deref() == Some(id));
@@ -317,12 +308,9 @@ impl Model {
     /// Overwrites a branch. It becomes a child of its source; the old state lives on under another name, if one is given.
     pub(super) fn restore_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
         let target = self.find_branch(id)?.clone();
-        let source_id = body["source_branch_id"].as_str().ok_or_else(|| {
-            ApiError::new(400, "", "invalid request: decode application/json: invalid: source_branch_id (field required)")
-        })?;
-        let source = self.find_branch(source_id)?.clone();
+        let source = self.find_branch(body["source_branch_id"].as_str().unwrap_or_default())?.clone();
         let point = point(&body["source_lsn"], &body["source_timestamp"])?;
-        let name = body["preserve_under_name"].as_str();
+        let name = body["preserve_under_name"].as_str().filter(|name| !name.is_empty());
         self.check_restore(&target, &source, point, name, now)?;
         let preserved = name.map(|name| self.preserve(&target, name, now));
         let is_self = source.id == target.id;

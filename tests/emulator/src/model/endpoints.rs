@@ -47,17 +47,12 @@ impl Model {
     }
 
     fn asked_endpoint(value: &Value) -> Result<Asked, ApiError> {
-        let is_read_write = match value["type"].as_str() {
-            Some("read_write") => true,
-            Some("read_only") => false,
-            _ => return Err(ApiError::new(400, "", "invalid request: decode application/json: invalid: type (field required)")),
-        };
         if value["settings"].is_object() && value["settings"].get("pg_settings").is_none() {
             return Err(ApiError::new(400, "", "settings must not be nil"));
         }
         let size = |key: &str| if value[key].is_number() { value[key].clone() } else { json!(0.25) };
         Ok(Asked {
-            is_read_write,
+            is_read_write: value["type"] == "read_write",
             size: (size("autoscaling_limit_min_cu"), size("autoscaling_limit_max_cu")),
             suspend_timeout_seconds: value["suspend_timeout_seconds"].as_i64().unwrap_or(0),
             name: value["name"].as_str().map(str::to_owned),
@@ -92,9 +87,7 @@ impl Model {
 
     pub(super) fn create_endpoint(&mut self, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
         let value = &body["endpoint"];
-        let branch = value["branch_id"]
-            .as_str()
-            .ok_or_else(|| ApiError::new(400, "", "invalid request: decode application/json: invalid: branch_id (field required)"))?;
+        let branch = value["branch_id"].as_str().unwrap_or_default();
         self.find_branch(branch)?;
         let asked = Self::asked_endpoint(value)?;
         if asked.is_read_write && self.writer_of(branch).is_some() {

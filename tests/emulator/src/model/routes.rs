@@ -65,6 +65,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let body = &request.body;
     let name = route_name(&request.method, &path);
+    super::decode::check(name, body)?;
     if name != "unknown" && parts.first() == Some(&"projects") && parts.len() > 1 && parts[1] != "shared" && parts[1] != model.project {
         return Err(ApiError::new(404, "", "project not found"));
     }
@@ -173,7 +174,7 @@ fn update_project(model: &mut Model, body: &Value) -> Response {
         name.clone_into(&mut model.project_name);
     }
     if let Some(seconds) = asked["history_retention_seconds"].as_i64() {
-        model.history_seconds = seconds.clamp(0, 2_592_000);
+        model.history_seconds = seconds;
     }
     let list = &asked["settings"]["allowed_ips"];
     if let Some(ips) = list["ips"].as_array() {
@@ -196,8 +197,8 @@ fn permission((id, email, at): &(String, String, Timestamp)) -> Value {
 
 /// Gives somebody access.
 fn grant(model: &mut Model, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
-    let email =
-        body["email"].as_str().filter(|email| email.contains('@')).ok_or_else(|| ApiError::new(400, "", "invalid request: email"))?;
+    let email = body["email"].as_str().filter(|email| email.contains('@'));
+    let email = email.ok_or_else(|| ApiError::new(400, "", "invalid request: decode application/json: invalid: email (no address)"))?;
     if model.permissions.iter().any(|(_, other, _)| other == email) {
         return Err(ApiError::new(409, "", "permission already granted"));
     }
