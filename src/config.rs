@@ -40,7 +40,7 @@ pub use self::smoke::{Capture, SmokeTest};
 pub use self::template::{FACTS, Template, Writing};
 pub use self::timetable::Timetable;
 pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, OnDrift, Policy, Tenants, Verification};
-use crate::id::{BranchId, DatabaseName, PairName, ProjectId, RoleName, digest};
+use crate::id::{BranchId, DatabaseName, LONGEST_NAME, PairName, ProjectId, RoleName, digest};
 use crate::ordered::IntoOrdered as _;
 use crate::time::Zone;
 
@@ -375,9 +375,7 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
 }
 
 /// Bytes that a prefix may have, so that the longest of our names fits: `restore-test-<prefix>-20261121T143000Z`.
-///
-/// Source: Neon API v2, read 2026-11-21: the name of a branch has at most 256 characters.
-const LONGEST_PREFIX: usize = 256 - "restore-test-".len() - "-20261121T143000Z".len();
+const LONGEST_PREFIX: usize = LONGEST_NAME - "restore-test-".len() - "-20261121T143000Z".len();
 
 /// Reads how the names of backups begin. They stand in names of Neon, in keys of the store and in addresses of the API.
 fn backup_prefix(fields: &mut Fields<'_>) -> String {

@@ -85,6 +85,13 @@ text_id!(
     ChannelName
 );
 
+/// Characters that the name of a branch may have.
+///
+/// # Source
+///
+/// Neon API v2, `BranchCreateRequest`, read 2026-11-30: "minLength=1, maxLength=256".
+pub const LONGEST_NAME: usize = 256;
+
 impl BranchId {
     /// Returns the last part of the id, the part that Neon draws at random.
     pub fn tail(&self) -> &str {

@@ -11,6 +11,7 @@ mod fleets;
 mod full;
 mod lost;
 mod post;
+mod refused;
 mod snapshots;
 mod ticks;
 mod versions;

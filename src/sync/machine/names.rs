@@ -1,7 +1,11 @@
 //! What Firstlight's branches are called, and how it knows them again: names are the locks.
+//!
+//! Invariants: every name that is asked for fits into what Neon takes. Those that begin with
+//! `backup_prefix` are held against it by `config.rs`, those that begin with staging's name by
+//! [`too_long_to_keep`] in preflight: a name that Neon refuses is found before anything is made.
 
 use crate::config::Pair;
-use crate::id::{BranchId, BranchName, Lsn, RunId};
+use crate::id::{BranchId, BranchName, LONGEST_NAME, Lsn, RunId};
 use crate::neon::wire::{Annotation, Branch, BranchList};
 use crate::ordered;
 
@@ -89,6 +93,26 @@ pub(super) fn displaced_stem(pair: &Pair, branches: &BranchList, staging: &Branc
         format!("{staging_name}-of-{tail}-{}", lsn_in_name(staging.parent_lsn))
     }
 }
+
+/// Returns why what staging holds could not be kept: the name under which it would be is longer than Neon takes.
+///
+/// The longest is `<staging>-of-<tail of an id>-FFFFFFFF-FFFFFFFF-5000`, where that many names are
+/// taken: a project has at most 5,000 branches. A run in the place of tail and position is shorter.
+pub(super) fn too_long_to_keep(staging: &Branch) -> Option<String> {
+    let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail).len().max(NEONS_TAIL);
+    let most = LONGEST_NAME.saturating_sub("-of-".len() + tail + "-FFFFFFFF-FFFFFFFF".len() + "-5000".len());
+    let length = staging.name.as_str().chars().count();
+    (length > most).then(|| {
+        format!(
+            "staging_branch: the name of {} has {length} characters; allowed are up to {most}, because what it holds is kept as \
+             <name>-of-… and Neon takes names of {LONGEST_NAME}; rename the branch in Neon",
+            staging.id
+        )
+    })
+}
+
+/// Characters of the last part of Neon's ids. Observed: 2025-01-16, `br-noisy-breeze-a5e59rrb`.
+const NEONS_TAIL: usize = 8;
 
 /// Writes a position without the slash, which a path would not survive.
 fn lsn_in_name(lsn: Option<Lsn>) -> String {
@@ -178,6 +202,24 @@ pub(super) mod tests {
         assert_eq!(stem(&BranchList::default(), &odd), "staging-of-a5x0q1zz-1-ABC");
         let young = Branch { parent_id: None, parent_lsn: None, ..staging };
         assert_eq!(stem(&BranchList::default(), &young), "staging-of-root-0");
+    }
+
+    #[test]
+    fn the_longest_name_of_what_staging_held_is_one_that_neon_takes() {
+        let pair = pair();
+        let named = |length: usize, parent: &str| {
+            let mut staging = branch("br-s", &"ß".repeat(length), &parent.into());
+            staging.parent_lsn = Some(Lsn(u64::MAX));
+            staging
+        };
+        for (parent, most) in [("br-calm-river-a5x0q1zz", 221), ("br-a-b-c", 221), ("br-calm-river-a5x0q1zz99", 219)] {
+            let longest = named(most, parent);
+            assert_eq!(too_long_to_keep(&longest), None, "{parent}");
+            assert!(too_long_to_keep(&named(most + 1, parent)).is_some_and(|text| text.contains(&format!("up to {most},"))), "{parent}");
+            let stems =
+                [displaced_stem(&pair, &BranchList::default(), &longest, &longest.name), format!("{}-of-20261121T143000Z", longest.name)];
+            assert!(stems.iter().all(|stem| format!("{stem}-5000").chars().count() <= LONGEST_NAME), "{stems:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Step 1: refuses what is unsafe before anything is made.
 
 use super::{
-    Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, closed, fail, is_our_backup, need, prune, writer,
+    Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, closed, fail, is_our_backup, names::too_long_to_keep,
+    need, prune, writer,
 };
 use crate::config::Pair;
 use crate::id::DatabaseName;
@@ -16,6 +17,10 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     let endpoints = need!(view.endpoints());
     if let Some(objection) = objection(view, branches, endpoints) {
         return fail(objection);
+    }
+    let staging = branches.by_id(&view.pair.staging_branch).filter(|_| !view.checkpoint.leaves_staging());
+    if let Some(reason) = staging.and_then(too_long_to_keep) {
+        return fail(reason);
     }
     let production = &view.pair.production_branch;
     let Some(databases) = &view.seen.databases else { return act(Call::ListDatabases(production.clone())) };
