@@ -269,7 +269,6 @@ fn names_locks_and_places(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.neon.settle()?;
     protocol.note_branches("restored")?;
     protocol.call("restore again", "POST", &path, restore("staging-of-a"))?;
-    protocol.call("restore production", "POST", &format!("/branches/{production}/restore"), restore("x"))?;
     protocol.call("delete the backup", "DELETE", &format!("/branches/{id}"), None)?;
     protocol.call("operations", "GET", "/operations?limit=100", None)?;
     Ok(())
@@ -346,6 +345,18 @@ fn ends_and_refusals(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.call("an unknown role", "GET", &format!("{displaced}/roles/nobody/reveal_password"), None)?;
     protocol.call("databases", "GET", &format!("{displaced}/databases"), None)?;
     protocol.call("roles", "GET", &format!("{displaced}/roles"), None)?;
+    let production = protocol.id("production")?;
+    for lsn in ["F/0", "0/1"] {
+        let asked = json!({"branch": {"name": "elsewhere", "parent_id": production, "parent_lsn": lsn}});
+        protocol.call(&format!("a branch at {lsn}"), "POST", "/branches", Some(asked))?;
+    }
+    let typed = json!({"source_branch_id": backup, "source_lsn": 123});
+    protocol.call("a position that is a number", "POST", &format!("/branches/{production}/restore"), Some(typed))?;
+    let body = json!({"source_branch_id": backup, "preserve_under_name": "production-before"});
+    protocol.call("restore production", "POST", &format!("/branches/{production}/restore"), Some(body))?;
+    protocol.neon.settle()?;
+    let before = protocol.id("production-before")?;
+    protocol.call("delete what production was", "DELETE", &format!("/branches/{before}"), None)?;
     protocol.note_branches("at last")
 }
 

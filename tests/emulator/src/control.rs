@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::faults::Planned;
-use crate::model::{Durations, Effect, Switches};
+use crate::model::{Durations, Effect, Request, Switches};
 use crate::passwords::{learn, tell_passwords};
 use crate::server::{State, lock, now};
 use crate::sql::{self, Answer};
@@ -32,6 +32,7 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
                 let data = lock(&state.model).branch(&branch).map(|branch| branch.data.clone());
                 if let Some(data) = data {
                     state.data.lock().await.remove(&data);
+                    lock(&state.model).forget_history(&data);
                 }
                 (operation, Ok(()))
             }
@@ -59,12 +60,41 @@ async fn make_branch(state: &State, branch: &str, source: &str, point: crate::mo
         (store.branch(source, &data, point).await?, store.size(&data))
     };
     let mut model = lock(&state.model);
+    model.saw(&data, now(), lsn);
     if let Some(branch) = model.branch_mut(branch) {
         branch.parent_lsn = Some(lsn);
         branch.parent_timestamp = Some(now());
         branch.logical_size = Some(size);
     }
     Ok(())
+}
+
+/// Notes where the branch is now of which a request asks for a point, so that the model can tell whether it has it.
+pub(crate) async fn note_position(state: &State, route: &str, request: &Request) {
+    let body = |key: &str| request.body[key].as_str().map(str::to_owned);
+    let branch = match route {
+        "createProjectBranch" => {
+            let asked = &request.body["branch"];
+            if asked["parent_lsn"].is_null() && asked["parent_timestamp"].is_null() {
+                return;
+            }
+            asked["parent_id"].as_str().map(str::to_owned)
+        }
+        "restoreProjectBranch" if body("source_lsn").or_else(|| body("source_timestamp")).is_some() => body("source_branch_id"),
+        "createSnapshot" if ["lsn", "timestamp"].iter().any(|key| request.query.contains_key(*key)) => {
+            request.path.split('/').nth(4).map(str::to_owned)
+        }
+        _ => return,
+    };
+    let data = {
+        let model = lock(&state.model);
+        let found = model.branches.iter().find(|found| branch.as_ref().map_or(found.is_default, |id| found.id == *id));
+        found.filter(|found| found.state == "ready").map(|found| found.data.clone())
+    };
+    let Some(data) = data else { return };
+    if let Ok(lsn) = state.data.lock().await.head(&data).await {
+        lock(&state.model).saw(&data, now(), lsn);
+    }
 }
 
 async fn take_snapshot(state: &State, snapshot: &str, source: &str, point: crate::model::Point) -> Result<()> {
@@ -85,7 +115,8 @@ async fn take_snapshot(state: &State, snapshot: &str, source: &str, point: crate
 async fn unpack(state: &State, branch: &str, source: &str) -> Result<()> {
     let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
     let mut store = state.data.lock().await;
-    store.branch(source, &data, crate::model::Point::Head).await?;
+    let lsn = store.branch(source, &data, crate::model::Point::Head).await?;
+    lock(&state.model).saw(&data, now(), lsn);
     let tampering = lock(&state.tampering).take();
     if let Some((sql, place)) = tampering {
         store.tamper(&data, &sql, place).await?;
@@ -127,6 +158,7 @@ async fn restore(state: &State, branch: &str, source: &str, point: crate::model:
             store.remove(&data);
         }
         let mut model = lock(&state.model);
+        model.saw(&data, now(), lsn);
         if let Some(branch) = model.branch_mut(branch) {
             branch.parent_lsn = Some(lsn);
             branch.parent_timestamp = Some(now());
@@ -246,6 +278,7 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
                 return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
             }
             let branch = found.branch.clone();
+            model.wake(&branch, now());
             model.branch(&branch).map_or("init", |branch| branch.state)
         };
         if branch_state == "ready" {
@@ -275,7 +308,10 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
 /// Stops computes that nobody has used for a while, and notes where branches are and how large.
 pub(crate) async fn tend(state: &State) {
     lock(&state.model).advance(now());
-    state.data.lock().await.sample(now()).await;
+    let heads = state.data.lock().await.heads().await;
+    for (data, lsn) in heads {
+        lock(&state.model).saw(&data, now(), lsn);
+    }
     let unknown = || lock(&state.model).branches.iter().find(|branch| branch.logical_size.is_none()).map(|branch| branch.data.clone());
     if let Some(data) = unknown() {
         let size = state.data.lock().await.size(&data);

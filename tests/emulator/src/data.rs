@@ -13,11 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::faults::Place;
-use crate::model::{Lsn, Point, Timestamp};
+use crate::model::{Lsn, Point};
 use crate::postgres::{Installation, Mode, Server, control_lsn};
-
-/// Samples of time and position that are kept: a day at one a second.
-const SAMPLES: usize = 86_400;
 
 /// All data and all computes.
 pub(crate) struct Data {
@@ -25,8 +22,6 @@ pub(crate) struct Data {
     root: PathBuf,
     computes: HashMap<String, Compute>,
     ports: HashMap<String, u16>,
-    /// When a position was the newest, by data.
-    samples: HashMap<String, Vec<(Timestamp, Lsn)>>,
     /// Where each data forked from its source: a position of the source.
     forks: HashMap<String, Lsn>,
 }
@@ -41,7 +36,7 @@ pub(crate) struct Compute {
 
 impl Data {
     pub(crate) fn new(installation: Installation, root: PathBuf) -> Self {
-        Self { installation, root, computes: HashMap::new(), ports: HashMap::new(), samples: HashMap::new(), forks: HashMap::new() }
+        Self { installation, root, computes: HashMap::new(), ports: HashMap::new(), forks: HashMap::new() }
     }
 
     fn dir(&self, data: &str) -> PathBuf {
@@ -106,6 +101,12 @@ impl Data {
             self.installation.start(&dir, port, &Mode::Standby { archive, primary }).await?
         };
         self.ports.insert(endpoint.to_owned(), server.port);
+        if is_read_write {
+            // Who began to read before there was a writer follows it from here on, as on Neon all read one storage.
+            for reader in self.computes.values().filter(|compute| compute.data == data) {
+                self.installation.follow(reader.server.port, server.port).await?;
+            }
+        }
         let compute = Compute { server, data: data.to_owned(), is_read_write, used_at: Instant::now() };
         self.computes.insert(endpoint.to_owned(), compute);
         Ok(())
@@ -131,7 +132,6 @@ impl Data {
 
     /// Removes data that no branch has any more.
     pub(crate) fn remove(&mut self, data: &str) {
-        self.samples.remove(data);
         self.forks.remove(data);
         let _ = fs::remove_dir_all(self.dir(data));
     }
@@ -159,6 +159,11 @@ impl Data {
         self.forks.remove(data);
         let _ = fs::remove_dir_all(self.dir(data).join("base"));
         self.keep_base(data)
+    }
+
+    /// Returns where the history of data begins that is stopped and has its base.
+    pub(crate) fn begin(&self, data: &str) -> Result<Lsn> {
+        control_lsn(&self.dir(data).join("base"))
     }
 
     /// Copies a running cluster, with the label that recovery needs. Returns where the copy becomes consistent.
@@ -245,14 +250,7 @@ impl Data {
         let lsn = match point {
             Point::Head => return Ok(None),
             Point::Lsn(lsn) => lsn,
-            Point::Time(at) => {
-                let samples = self.samples.get(source).map(Vec::as_slice).unwrap_or_default();
-                match samples.iter().rev().find(|(time, _)| *time <= at) {
-                    Some((_, lsn)) => *lsn,
-                    None if self.writer(source).is_none() && samples.is_empty() => return Ok(None),
-                    None => bail!("the time is outside the history window"),
-                }
-            }
+            Point::Time(at) => bail!("nobody knows where the branch was at {at}"),
         };
         match self.head(source).await? {
             head if lsn > head => bail!("position {lsn} is after the head {head} of the branch"),
@@ -262,7 +260,7 @@ impl Data {
     }
 
     /// Returns the newest position.
-    async fn head(&self, data: &str) -> Result<Lsn> {
+    pub(crate) async fn head(&self, data: &str) -> Result<Lsn> {
         match self.writer(data) {
             Some(writer) => {
                 let mut admin = self.installation.admin(writer.server.port, "postgres").await?;
@@ -278,11 +276,9 @@ impl Data {
         let base = self.dir(source).join("base");
         let base = if base.exists() { base } else { self.cluster(source) };
         let begins = control_lsn(&base)?;
-        if lsn < begins {
-            bail!("position {lsn} is outside the history window, which begins at {begins}");
-        }
         self.installation.copy_cold(&base, target)?;
-        if lsn == begins {
+        // The request was held against the history: nothing was written between the fork and the first start.
+        if lsn <= begins {
             return Ok(());
         }
         if let Some(writer) = self.writer(source) {
@@ -308,23 +304,15 @@ impl Data {
         Ok(())
     }
 
-    /// Notes where each written branch is now.
-    pub(crate) async fn sample(&mut self, now: Timestamp) {
-        let writers: Vec<(String, u16)> = self
-            .computes
-            .values()
-            .filter(|compute| compute.is_read_write)
-            .map(|compute| (compute.data.clone(), compute.server.port))
-            .collect();
-        for (data, port) in writers {
-            let Ok(mut admin) = self.installation.admin(port, "postgres").await else { continue };
-            let Ok(text) = admin.value("select pg_current_wal_insert_lsn()::text").await else { continue };
-            let Ok(lsn) = text.parse() else { continue };
-            let samples = self.samples.entry(data).or_default();
-            if samples.len() == SAMPLES {
-                samples.remove(0);
+    /// Returns where each written branch is now.
+    pub(crate) async fn heads(&self) -> Vec<(String, Lsn)> {
+        let mut heads = Vec::new();
+        for compute in self.computes.values().filter(|compute| compute.is_read_write) {
+            // One that is about to stop says nothing.
+            if let Ok(lsn) = self.head(&compute.data).await {
+                heads.push((compute.data.clone(), lsn));
             }
-            samples.push((now, lsn));
         }
+        heads
     }
 }

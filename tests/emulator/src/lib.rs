@@ -135,6 +135,7 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
     let mut store = state.data.lock().await;
     store.stop(&endpoint);
     store.refresh_base(&data)?;
+    lock(&state.model).saw(&data, now(), store.begin(&data)?);
     store.start(&endpoint, &data, true).await?;
     if let Some(name) = &options.staging {
         let new = {
@@ -144,6 +145,7 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
         };
         let lsn = store.branch(&data, &new.1, model::Point::Head).await?;
         let mut model = lock(&state.model);
+        model.saw(&new.1, now(), lsn);
         if let Some(branch) = model.branch_mut(&new.0) {
             branch.parent_lsn = Some(lsn);
         }

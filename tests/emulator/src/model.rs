@@ -7,9 +7,11 @@
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13; each rule names what it follows.
 
+mod archive;
 mod branches;
 mod decode;
 mod endpoints;
+mod history;
 mod objects;
 mod operations;
 mod render;
@@ -17,6 +19,8 @@ mod routes;
 mod secrets;
 mod settings;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,12 +30,13 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::archive::Archiving;
 pub use self::decode::body_of_route;
 pub use self::objects::{Branch, Database, Endpoint, Role, Snapshot, Unpacked};
 pub use self::operations::{Finish, Operation};
 pub use self::routes::route_name;
 pub use self::secrets::Remembered;
-pub use self::settings::{Durations, Limits, Switches};
+pub use self::settings::{Durations, Limits, Refusal, Switches};
 
 /// An instant.
 pub type Timestamp = DateTime<Utc>;
@@ -257,6 +262,7 @@ pub struct Model {
     pub operation_faults: Vec<Finish>,
     /// Whether a server reports work done; without one, operations end by time alone.
     pub has_server: bool,
+    history: history::History,
     created_at: Timestamp,
     random: fastrand::Rng,
     last_number: u64,
@@ -306,6 +312,7 @@ impl Model {
             schedules: BTreeMap::new(),
             operation_faults: Vec::new(),
             has_server: false,
+            history: BTreeMap::new(),
             created_at: now,
             random: fastrand::Rng::with_seed(seed),
             last_number: 1_000,
@@ -318,6 +325,7 @@ impl Model {
         let database = Database { id: model.number(), name: "neondb".to_owned(), owner: role.name.clone(), created_at: now };
         let mut branch = model.blank_branch(id.clone(), "production".to_owned(), now);
         branch.is_default = true;
+        branch.is_for_ever = true;
         branch.state = "ready";
         branch.pending_state = None;
         branch.roles.push(role);
@@ -369,6 +377,7 @@ impl Model {
             pending_state: Some("ready"),
             is_default: false,
             is_protected: false,
+            is_for_ever: false,
             created_at: now,
             updated_at: now,
             state_changed_at: now,
@@ -470,6 +479,7 @@ impl Model {
             self.forget_branch(&id);
         }
         self.snapshots.retain(|snapshot| snapshot.expires_at.is_none_or(|at| at > now));
+        self.archive_idle(now);
     }
 
     fn forget_branch(&mut self, id: &str) {

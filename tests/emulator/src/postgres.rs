@@ -295,11 +295,28 @@ impl Installation {
                 settings.push(format!("restore_command=cp \"{}/%f\" \"%p\"", archive.display()));
                 settings.push("recovery_target_timeline=current".to_owned());
                 if let Some(port) = primary {
-                    settings.push(format!("primary_conninfo=host=127.0.0.1 port={port} user={ADMIN} password={}", self.password));
+                    // In the file, and not on the command line: `follow` changes it while the server runs.
+                    let line = format!("primary_conninfo = '{}'\n", self.primary(*port));
+                    let file = dir.join("postgresql.auto.conf");
+                    let kept = fs::read_to_string(&file).unwrap_or_default();
+                    self.write(&file, &format!("{kept}{line}"))?;
                 }
             }
         }
         Ok(settings)
+    }
+
+    /// How a standby reaches its primary.
+    fn primary(&self, port: u16) -> String {
+        format!("host=127.0.0.1 port={port} user={ADMIN} password={}", self.password)
+    }
+
+    /// Lets a running standby follow a primary.
+    pub(crate) async fn follow(&self, standby: u16, primary: u16) -> Result<()> {
+        let mut admin = self.admin(standby, "postgres").await?;
+        admin.script(&format!("alter system set primary_conninfo = '{}'", self.primary(primary))).await?;
+        admin.script("select pg_reload_conf()").await?;
+        Ok(())
     }
 
     async fn wait_until_ready(&self, server: &mut Server, must_promote: bool) -> Result<()> {

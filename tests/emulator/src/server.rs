@@ -245,6 +245,7 @@ async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
         Err(error) => return lock(&state.model).refuse(&error),
     };
     let request = Request { method: asked.method.clone(), path, query: asked.query.clone(), body };
+    crate::control::note_position(state, route, &request).await;
     let response = lock(&state.model).serve(&request, now());
     if !response.effects.is_empty() {
         tokio::spawn(crate::control::carry_out(Arc::clone(state), response.effects.clone()));

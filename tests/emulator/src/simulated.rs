@@ -64,8 +64,10 @@ pub struct Simulated {
     pub damages_next_unpacking: Option<Damage>,
     data: BTreeMap<String, Data>,
     copies: Vec<Copied>,
-    /// What data held at the positions at which branches were made of it.
+    /// What data held at the positions that it has passed.
     passed: BTreeMap<(String, Lsn), Contents>,
+    /// The latest instant of which it has heard.
+    clock: Timestamp,
 }
 
 impl Simulated {
@@ -89,7 +91,12 @@ impl Simulated {
             prepared_by: BTreeSet::new(),
         };
         let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
-        Self { model, damages_next_restore: None, damages_next_unpacking: None, data, copies: Vec::new(), passed: BTreeMap::new() }
+        let begun: Vec<(String, Timestamp)> = model.branches.iter().map(|branch| (branch.data.clone(), branch.created_at)).collect();
+        for (data, at) in &begun {
+            model.saw(data, *at, position);
+        }
+        let clock = begun.iter().map(|(_, at)| *at).max().unwrap_or_default();
+        Self { model, damages_next_restore: None, damages_next_unpacking: None, data, copies: Vec::new(), passed: BTreeMap::new(), clock }
     }
 
     /// Returns what a branch holds; `None` when there is no such branch, or it cannot be read.
@@ -119,11 +126,16 @@ impl Simulated {
     }
 
     fn change(&mut self, branch: &str, change: impl Fn(&mut Contents)) {
-        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
-        if let Some(data) = self.data.get_mut(&data) {
-            change(&mut data.present);
-            data.head.0 += 0x100;
-        }
+        let Some(id) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
+        let Some(data) = self.data.get_mut(&id) else { return };
+        self.passed.entry((id.clone(), data.head)).or_insert_with(|| data.present.clone());
+        change(&mut data.present);
+        data.head.0 += 0x100;
+        self.model.saw(&id, self.clock, data.head);
+        // Who writes is using the branch.
+        let clock = self.clock;
+        let writers = self.model.endpoints.iter_mut().filter(|endpoint| endpoint.branch == branch && endpoint.is_read_write);
+        writers.for_each(|endpoint| endpoint.last_active = Some(clock));
     }
 
     /// Gives the last table of every branch so many rows.
@@ -134,6 +146,7 @@ impl Simulated {
 
     /// Ends what has come to its end.
     pub fn advance(&mut self, now: Timestamp) {
+        self.clock = self.clock.max(now);
         self.model.advance(now);
         let copies = std::mem::take(&mut self.copies);
         for copied in copies {
@@ -204,12 +217,16 @@ impl Simulated {
     /// Makes data from what a source holds at a point. Its position is one of the source's, at or before the head.
     fn copy_to(&mut self, operation: &str, branch: &str, data: &str, source: &str, point: Point, damage: Option<Damage>) {
         let Some(from) = self.data.get(source) else { return };
-        // An earlier point of a branch is one at which another began, or the one at which it was made or restored; nothing else is asked for.
         let (mut first, lsn) = match point {
             Point::Head => (from.present.clone(), from.head),
             Point::Lsn(lsn) if lsn == from.fork => (from.first.clone(), lsn),
-            Point::Lsn(lsn) => (self.passed.get(&(source.to_owned(), lsn)).unwrap_or(&from.first).clone(), lsn),
-            Point::Time(_) => (from.first.clone(), from.fork),
+            Point::Lsn(lsn) if lsn == from.head => (from.present.clone(), lsn),
+            Point::Lsn(lsn) => {
+                let before = self.passed.range((source.to_owned(), Lsn(0))..=(source.to_owned(), lsn)).next_back();
+                (before.map_or(&from.first, |(_, contents)| contents).clone(), lsn)
+            }
+            // The model has made a position of it.
+            Point::Time(_) => return,
         };
         if point == Point::Head {
             self.passed.insert((source.to_owned(), lsn), first.clone());
@@ -227,6 +244,8 @@ impl Simulated {
         // What changes a branch after its fork has a position of its own.
         let head = if present == first { lsn } else { Lsn(lsn.0 + 0x100) };
         let new = Data { first, present, fork: lsn, head, damage, is_whole: false, prepared_by: BTreeSet::new() };
+        self.model.saw(data, self.clock, lsn);
+        self.model.saw(data, self.clock, head);
         self.data.insert(data.to_owned(), new);
         self.copies.push(Copied { operation: operation.to_owned(), branch: branch.to_owned(), data: data.to_owned(), lsn });
     }

@@ -49,6 +49,8 @@ impl Oracle {
         }
         let made = Made { name: name.to_owned(), run, purpose: Purpose::RestoreTest, at: now, tables_read: BTreeSet::new() };
         self.made.insert(branch.to_owned(), made);
+        let endpoints = body["endpoints"].as_array().into_iter().flatten();
+        self.made_endpoints.extend(endpoints.filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
     }
 
     pub(super) fn snapshot_deleted(&mut self, id: &str, neon: &Simulated, now: Timestamp) {

@@ -107,9 +107,10 @@ impl Model {
             }
         };
         let point = point(&asked["parent_lsn"], &asked["parent_timestamp"])?;
+        check_init_source(asked)?;
         let id = self.id("br");
         let name = asked["name"].as_str().unwrap_or(&id).to_owned();
-        self.check_new_branch(&parent, &name, point, now)?;
+        let point = self.check_new_branch(&parent, &name, point, now)?;
         let readers = self.asked_endpoints(&body["endpoints"])?;
         let mut branch = self.blank_branch(id.clone(), name, now);
         branch.parent = Some(parent.id.clone());
@@ -134,20 +135,16 @@ impl Model {
             }
         }
         self.branches.push(branch);
+        let mut operations: Vec<String> = self.wake(&parent.id, now).into_iter().collect();
+        let mut then = vec![Then::BranchReady(id.clone())];
+        then.extend((asked["archived"] == json!(true)).then(|| Then::Archive(id.clone())));
         let has_endpoints = !readers.is_empty();
         let share = if has_endpoints { self.durations.create_ms * 2 / 3 } else { self.durations.create_ms };
         let operation = self.start_operation(
-            Start {
-                branch: id.clone(),
-                endpoint: None,
-                action: "create_branch",
-                milliseconds: share,
-                then: vec![Then::BranchReady(id.clone())],
-                has_work: true,
-            },
+            Start { branch: id.clone(), endpoint: None, action: "create_branch", milliseconds: share, then, has_work: true },
             now,
         );
-        let mut operations = vec![operation.clone()];
+        operations.push(operation.clone());
         let mut effects = vec![Effect::Branch { operation, branch: id.clone(), source: parent.data, point }];
         let mut endpoints = Vec::new();
         for asked in readers {
@@ -179,7 +176,8 @@ impl Model {
         Response::new(201, body, effects)
     }
 
-    fn check_new_branch(&self, parent: &Branch, name: &str, point: Point, now: Timestamp) -> Result<(), ApiError> {
+    /// Refuses what cannot be made; returns the point as a position.
+    fn check_new_branch(&self, parent: &Branch, name: &str, point: Point, now: Timestamp) -> Result<Point, ApiError> {
         self.check_idle()?;
         if self.branch_named(name).is_some() {
             return Err(exists(name));
@@ -187,9 +185,7 @@ impl Model {
         if self.branches.len() >= self.limits.branches {
             return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
         }
-        if parent.state != "ready" {
-            return Err(ApiError::new(422, "", "branch not ready yet"));
-        }
+        self.check_source(parent)?;
         if parent.expires_at.is_some() {
             return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
         }
@@ -199,26 +195,7 @@ impl Model {
         {
             return Err(ApiError::new(400, "", "parent_lsn is not within the history of the parent branch"));
         }
-        self.check_history(parent, point, "parent_", now)
-    }
-
-    /// Refuses a point that is older than the history of a root branch, or in the future.
-    pub(super) fn check_history(&self, branch: &Branch, point: Point, prefix: &str, now: Timestamp) -> Result<(), ApiError> {
-        let (what, at) = match point {
-            Point::Head => return Ok(()),
-            Point::Time(at) => ("timestamp", Some(at)),
-            // When a position was passed is known of those at which branches were made.
-            Point::Lsn(lsn) => {
-                // One that nothing is written to stays at a position: what counts is when it was seen there last.
-                let made = self.branches.iter().filter(|child| child.parent.as_ref() == Some(&branch.id) && child.parent_lsn == Some(lsn));
-                ("lsn", made.filter_map(|child| child.parent_timestamp).max())
-            }
-        };
-        let oldest = now - TimeDelta::seconds(self.history_seconds);
-        if at.is_some_and(|at| at > now || at < oldest) {
-            return Err(ApiError::new(400, "", format!("{prefix}{what} is not within the history window")));
-        }
-        Ok(())
+        self.locate(parent, point, "parent_", now)
     }
 
     /// Refuses while an operation is under way.
@@ -271,7 +248,7 @@ impl Model {
             return Err(ApiError::new(422, "", "cannot delete a protected branch"));
         }
         // Source: Neon, manage branches: the *original* root cannot be deleted; one that was made from a snapshot can.
-        if branch.is_default || branch.parent.is_none() && branch.unpacked.is_none() {
+        if branch.is_default || branch.is_for_ever {
             return Err(ApiError::new(422, "", "cannot delete the default or root branch"));
         }
         let child = self.branches.iter().find(|other| other.parent.as_deref() == Some(id));
@@ -311,10 +288,11 @@ impl Model {
         let source = self.find_branch(body["source_branch_id"].as_str().unwrap_or_default())?.clone();
         let point = point(&body["source_lsn"], &body["source_timestamp"])?;
         let name = body["preserve_under_name"].as_str().filter(|name| !name.is_empty());
-        self.check_restore(&target, &source, point, name, now)?;
+        let point = self.check_restore(&target, &source, point, name, now)?;
+        let woken = self.wake(&source.id, now);
         let preserved = name.map(|name| self.preserve(&target, name, now));
         let is_self = source.id == target.id;
-        let new_parent = if is_self { preserved.clone() } else { Some(source.id.clone()) };
+        let new_parent = self.parent_after(&target, &source, preserved.as_deref());
         let at_once = self.switches.parent_changes_at_once;
         let (from_source, survive) = (self.switches.passwords_from_source, self.switches.annotations_survive);
         let data = format!("data-{}", self.number());
@@ -337,7 +315,7 @@ impl Model {
             }
         }
         let mut then = vec![Then::BranchReady(id.to_owned())];
-        if let (Some(parent), false) = (new_parent, at_once) {
+        if !at_once && let Some(parent) = new_parent {
             then.insert(0, Then::Reparent(id.to_owned(), parent));
         }
         then.extend(preserved.iter().map(|id| Then::BranchReady(id.clone())));
@@ -350,18 +328,36 @@ impl Model {
         let source_data = if is_self { old_data } else { source.data };
         let effects = vec![Effect::Restore { operation: operation.clone(), branch: id.to_owned(), source: source_data, preserved, point }];
         let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
-        Ok(Response::new(200, json!({"branch": rendered, "operations": self.render_operations(&[operation], now)}), effects))
+        let operations: Vec<String> = woken.into_iter().chain([operation]).collect();
+        Ok(Response::new(200, json!({"branch": rendered, "operations": self.render_operations(&operations, now)}), effects))
     }
 
-    fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>, now: Timestamp) -> Result<(), ApiError> {
-        if target.is_protected {
-            return Err(ApiError::new(422, "", "cannot restore a protected branch"));
+    /// Returns the parent that a restored branch gets.
+    ///
+    /// A root stays one, and so is what it displaces. Restored from another branch, it stands on its
+    /// old state for ever, because the other branch does; so it does on a root that it is restored from.
+    ///
+    /// Source: Neon, branch restore, 2026-09-24: "restoring a root branch from another branch" makes
+    /// the old root one that cannot be deleted.
+    fn parent_after(&mut self, target: &Branch, source: &Branch, preserved: Option<&str>) -> Option<String> {
+        let is_self = source.id == target.id;
+        if target.parent.is_some() {
+            return if is_self { preserved.map(str::to_owned) } else { Some(source.id.clone()) };
         }
-        if target.is_default {
-            return Err(ApiError::new(422, "", "cannot restore the default branch"));
+        for id in preserved.into_iter().chain(source.parent.is_none().then_some(source.id.as_str())).filter(|_| !is_self) {
+            self.branch_mut(id).into_iter().for_each(|branch| branch.is_for_ever = true);
+        }
+        None
+    }
+
+    /// Refuses what cannot be restored; returns the point as a position.
+    fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>, now: Timestamp) -> Result<Point, ApiError> {
+        if target.is_protected {
+            return Err(self.switches.protected_target.error());
         }
         self.check_idle()?;
-        if source.state != "ready" || target.state != "ready" {
+        self.check_source(source)?;
+        if !matches!(target.state, "ready" | "archived") {
             return Err(ApiError::new(422, "", "branch not ready yet"));
         }
         if source.expires_at.is_some() && self.switches.refuse_expiring_source {
@@ -383,11 +379,12 @@ impl Model {
             return Err(ApiError::new(400, "", text));
         }
         let has_children = self.branches.iter().any(|branch| branch.parent.as_ref() == Some(&target.id));
+        let point = self.locate(source, point, "source_", now)?;
         let Some(name) = name else {
             if has_children {
                 return Err(ApiError::new(422, "", "Branch has children, preserve_under_name is required"));
             }
-            return Ok(());
+            return Ok(point);
         };
         if self.branch_named(name).is_some() {
             return Err(exists(name));
@@ -395,7 +392,10 @@ impl Model {
         if self.branches.len() >= self.limits.branches {
             return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
         }
-        Ok(())
+        if target.parent.is_none() {
+            self.check_roots()?;
+        }
+        Ok(point)
     }
 
     /// Makes the branch that keeps the old state: it takes over the data, the parent and the children.
@@ -413,6 +413,14 @@ impl Model {
         }
         self.branches.push(preserved);
         id
+    }
+
+    /// Refuses one more root than the plan has.
+    pub(super) fn check_roots(&self) -> Result<(), ApiError> {
+        if self.branches.iter().filter(|branch| branch.parent.is_none()).count() >= self.limits.root_branches {
+            return Err(ApiError::new(422, "ROOT_BRANCHES_LIMIT_EXCEEDED", "root branches limit exceeded"));
+        }
+        Ok(())
     }
 
     pub(super) fn set_default(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
@@ -440,6 +448,14 @@ fn restored_roles(target: &Branch, source: &Branch, point: Point, from_source: b
         }
     }
     roles
+}
+
+/// Refuses a way to begin that nobody has emulated, rather than to make another branch than was asked for.
+fn check_init_source(asked: &Value) -> Result<(), ApiError> {
+    match asked["init_source"].as_str() {
+        None | Some("parent-data") => Ok(()),
+        Some(other) => Err(ApiError::new(400, "", format!("init_source {other:?} is not emulated"))),
+    }
 }
 
 /// Reads which state of a branch is meant.

@@ -28,6 +28,13 @@ pub(super) struct Asked {
     is_disabled: bool,
 }
 
+impl Asked {
+    /// The read-write endpoint that a branch of a snapshot comes with.
+    pub(super) fn writer() -> Self {
+        Self { is_read_write: true, size: (json!(0.25), json!(0.25)), suspend_timeout_seconds: 0, name: None, is_disabled: false }
+    }
+}
+
 impl Model {
     fn find_endpoint(&self, id: &str) -> Result<&Endpoint, ApiError> {
         self.endpoint(id).ok_or_else(|| ApiError::new(404, "", "endpoint not found"))
@@ -41,7 +48,7 @@ impl Model {
         }
         let has_writer = asked.iter().any(|asked| asked.is_read_write);
         if !asked.is_empty() && !has_writer && !self.switches.reader_without_writer {
-            return Err(ApiError::new(422, "", "a read-only endpoint requires a read-write endpoint"));
+            return Err(self.switches.lonely_reader.error());
         }
         Ok(asked)
     }
@@ -94,7 +101,7 @@ impl Model {
             return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
         if !asked.is_read_write && self.writer_of(branch).is_none() && !self.switches.reader_without_writer {
-            return Err(ApiError::new(422, "", "a read-only endpoint requires a read-write endpoint"));
+            return Err(self.switches.lonely_reader.error());
         }
         self.check_idle()?;
         let (id, operation) = self.create_endpoint_on(branch, asked, self.durations.other_ms, now);

@@ -20,7 +20,7 @@ pub struct Branch {
     pub parent_lsn: Option<Lsn>,
     /// The time of that position.
     pub parent_timestamp: Option<Timestamp>,
-    /// `init`, `resetting` or `ready`.
+    /// `init`, `resetting`, `ready` or `archived`.
     pub state: &'static str,
     /// The state it is going to have.
     pub pending_state: Option<&'static str>,
@@ -28,6 +28,9 @@ pub struct Branch {
     pub is_default: bool,
     /// Whether it is protected.
     pub is_protected: bool,
+    /// Whether it can never be deleted: it is the project's first branch, or what a root was
+    /// restored from another branch with stands on it.
+    pub is_for_ever: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it changed last.

@@ -65,6 +65,8 @@ pub(super) enum Then {
     BranchReady(String),
     /// A restored branch has its new parent.
     Reparent(String, String),
+    /// A branch is archived as soon as it is made.
+    Archive(String),
     /// A compute runs.
     Active(String),
     /// A compute sleeps.
@@ -212,6 +214,11 @@ impl Model {
             Then::Reparent(id, parent) => {
                 if let Some(branch) = self.branch_mut(&id) {
                     branch.parent = Some(parent);
+                }
+            }
+            Then::Archive(id) => {
+                if let Some(branch) = self.branch_mut(&id) {
+                    branch.state = "archived";
                 }
             }
             Then::Active(id) => self.set_endpoint_state(&id, "active", now),

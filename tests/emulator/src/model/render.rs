@@ -208,7 +208,7 @@ impl Model {
             logical_size: branch.logical_size,
             restore_status: branch.unpacked.as_ref().map(|from| if from.finalized_at.is_some() { "finalized" } else { "restored" }),
             restored_from: branch.unpacked.as_ref().map(|from| from.snapshot.as_str()),
-            restored_as: branch.unpacked.as_ref().filter(|from| from.finalized_at.is_some()).map(|from| from.target.as_str()),
+            restored_as: branch.unpacked.as_ref().map(|from| from.target.as_str()),
         }
     }
 

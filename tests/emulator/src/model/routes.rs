@@ -82,7 +82,7 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "listProjects" => Ok(list_projects(model, request)),
         "listSharedProjects" => Ok(Response::ok(json!({"projects": []}))),
         "getProject" => Ok(Response::ok(json!({"project": model.render_project()}))),
-        "updateProject" => Ok(update_project(model, body)),
+        "updateProject" => update_project(model, body),
         "listProjectBranches" => model.list_branches(request),
         "createProjectBranch" => model.create_branch(body, now),
         "countProjectBranches" => Ok(count(model, request)),
@@ -168,8 +168,20 @@ fn list_projects(model: &Model, request: &Request) -> Response {
     }))
 }
 
-fn update_project(model: &mut Model, body: &Value) -> Response {
+/// How long a history may be. Source: `@neon/sdk` 6.1.2: 21,600 s on Free, 604,800 on Launch, 2,592,000 on Scale.
+fn longest_history(plan: &str) -> i64 {
+    match plan.split('_').next() {
+        Some("free") => 21_600,
+        Some("launch") => 604_800,
+        _ => 2_592_000,
+    }
+}
+
+fn update_project(model: &mut Model, body: &Value) -> Result<Response, ApiError> {
     let asked = &body["project"];
+    if asked["history_retention_seconds"].as_i64().is_some_and(|seconds| seconds > longest_history(&model.limits.subscription)) {
+        return Err(ApiError::new(422, "", "history_retention_seconds exceeds what the plan allows"));
+    }
     if let Some(name) = asked["name"].as_str() {
         name.clone_into(&mut model.project_name);
     }
@@ -182,7 +194,7 @@ fn update_project(model: &mut Model, body: &Value) -> Response {
     }
     model.allowed_ips.1 = list["protected_branches_only"].as_bool().unwrap_or(model.allowed_ips.1);
     model.blocks_public = asked["settings"]["block_public_connections"].as_bool().unwrap_or(model.blocks_public);
-    Response::ok(json!({"project": model.render_project(), "operations": []}))
+    Ok(Response::ok(json!({"project": model.render_project(), "operations": []})))
 }
 
 fn count(model: &Model, request: &Request) -> Response {

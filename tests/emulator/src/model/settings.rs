@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ApiError;
+use super::archive::Archiving;
+
 /// The facts about Neon that nobody could confirm; each can be switched, and the Worker is tested both ways.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +20,18 @@ pub struct Switches {
     pub branch_at_restore_lsn: bool,
     /// Reference §7.11: a branch may have a read-only endpoint and no read-write one.
     pub reader_without_writer: bool,
+    /// What that endpoint is refused with, where it is.
+    pub lonely_reader: Refusal,
+    /// Reference §7.4: what a restore onto a protected branch is refused with.
+    pub protected_target: Refusal,
+    /// When branches are archived; `None` leaves it to the plan, of which Free does it.
+    pub archives: Option<Archiving>,
+    /// What a branch of an archived one, or a restore from it, is refused with; `None` where that wakes it.
+    pub archived_source: Option<Refusal>,
+    /// A branch that is made from a snapshot comes with a read-write endpoint of its own.
+    pub snapshots_have_endpoints: bool,
+    /// That endpoint stays when the branch takes its target's place; otherwise it is deleted.
+    pub preview_keeps_endpoint: bool,
     /// Reference §7.13: `parent_id` changes when the restore is accepted; otherwise when its operations finish.
     pub parent_changes_at_once: bool,
     /// Reference §7.14: annotations survive a restore.
@@ -35,6 +50,27 @@ pub struct Switches {
     pub proxy_asks_control_plane: bool,
 }
 
+/// A refusal whose status and words nobody has seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// The status code.
+    pub status: u16,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Makes a refusal.
+    pub fn new(status: u16, message: &str) -> Self {
+        Self { status, message: message.to_owned() }
+    }
+
+    pub(super) fn error(&self) -> ApiError {
+        ApiError::new(self.status, "", self.message.clone())
+    }
+}
+
 impl Default for Switches {
     fn default() -> Self {
         Self {
@@ -43,6 +79,12 @@ impl Default for Switches {
             passwords_from_source: true,
             branch_at_restore_lsn: true,
             reader_without_writer: true,
+            lonely_reader: Refusal::new(422, "a read-only endpoint requires a read-write endpoint"),
+            protected_target: Refusal::new(422, "cannot restore a protected branch"),
+            archives: None,
+            archived_source: None,
+            snapshots_have_endpoints: true,
+            preview_keeps_endpoint: false,
             parent_changes_at_once: true,
             annotations_survive: true,
             sql_passes_options: true,

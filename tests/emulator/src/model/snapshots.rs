@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::branches::{NAME_LENGTH, exists, expiry, point};
+use super::endpoints::Asked;
 use super::operations::{Start, Then};
 use super::{ApiError, Effect, Model, Request, Response, Snapshot, Timestamp, Unpacked};
 
@@ -27,13 +28,12 @@ impl Model {
         if source.parent.is_some() {
             return Err(ApiError::new(422, "", "snapshots can only be created from root branches"));
         }
-        if source.state != "ready" {
-            return Err(ApiError::new(422, "", "branch not ready yet"));
-        }
+        self.check_source(&source)?;
         if source.unpacked.is_some() && point != super::Point::Head {
             return Err(ApiError::new(422, "", "restore from snapshot on target branch is still ongoing"));
         }
-        self.check_history(&source, point, "", now)?;
+        let asked_lsn = if let super::Point::Lsn(lsn) = point { Some(lsn) } else { None };
+        let point = self.locate(&source, point, "", now)?;
         let slug = request.query.get("slug").filter(|_| self.switches.snapshot_slugs).cloned();
         if let Some(slug) = &slug {
             self.check_slug(slug)?;
@@ -56,8 +56,9 @@ impl Model {
             then: Vec::new(),
             has_work: true,
         };
+        self.wake(&source.id, now);
         let operation = self.start_operation(start, now);
-        let lsn = if let super::Point::Lsn(lsn) = point { Some(lsn) } else { None };
+        let lsn = asked_lsn;
         let snapshot = Snapshot {
             id: id.clone(),
             name,
@@ -139,9 +140,7 @@ impl Model {
         if self.branches.len() >= self.limits.branches {
             return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
         }
-        if self.branches.iter().filter(|branch| branch.parent.is_none()).count() >= self.limits.root_branches {
-            return Err(ApiError::new(422, "ROOT_BRANCHES_LIMIT_EXCEEDED", "root branches limit exceeded"));
-        }
+        self.check_roots()?;
         let id = self.id("br");
         // The parameter was to go in 2025.
         let name = body["name"].as_str().or(request.query.get("name").map(String::as_str)).unwrap_or(&id).to_owned();
@@ -152,8 +151,12 @@ impl Model {
         branch.roles.clone_from(&snapshot.roles);
         branch.roles.iter_mut().for_each(|role| role.at_first.clone_from(&role.in_data));
         branch.databases.clone_from(&snapshot.databases);
+        branch.parent_lsn = snapshot.lsn;
         branch.unpacked = Some(Unpacked { snapshot: snapshot.id, target, finalized_at: None });
         self.branches.push(branch);
+        let unarchive =
+            Start { branch: id.clone(), endpoint: None, action: "timeline_unarchive", milliseconds: 0, then: Vec::new(), has_work: false };
+        let mut operations = vec![self.start_operation(unarchive, now)];
         let start = Start {
             branch: id.clone(),
             endpoint: None,
@@ -163,15 +166,24 @@ impl Model {
             has_work: true,
         };
         let operation = self.start_operation(start, now);
-        let mut operations = vec![operation.clone()];
+        operations.push(operation.clone());
         let mut effects = vec![Effect::Unpack { operation, branch: id.clone(), source: snapshot.data }];
-        if body["finalize_restore"] == json!(true) {
+        let is_at_once = body["finalize_restore"] == json!(true);
+        let own = (!is_at_once && self.switches.snapshots_have_endpoints)
+            .then(|| self.create_endpoint_on(&id, Asked::writer(), self.durations.other_ms, now));
+        if let Some((endpoint, operation)) = own.clone() {
+            operations.push(operation.clone());
+            effects.push(Effect::Start { operation, endpoint });
+        }
+        if is_at_once {
             let (more, moved) = self.begin_to_take_place(&id, &Value::Null, now);
             operations.extend(more);
             effects.extend(moved);
         }
         let rendered = self.find_branch(&id).map(|branch| self.render_branch(branch))?;
-        let body = json!({"branch": rendered, "operations": self.render_operations(&operations, now)});
+        let endpoint = own.and_then(|(endpoint, _)| self.endpoint(&endpoint)).map(|endpoint| self.render_endpoint(endpoint));
+        let endpoints: Vec<_> = endpoint.into_iter().collect();
+        let body = json!({"branch": rendered, "endpoints": endpoints, "operations": self.render_operations(&operations, now)});
         Ok(Response::new(200, body, effects))
     }
 
@@ -190,16 +202,13 @@ impl Model {
         Ok(Response::new(200, json!({"operations": self.render_operations(&operations, now)}), effects))
     }
 
-    /// Refuses a target that is gone, a name that is taken, and a second compute that writes.
+    /// Refuses a target that is gone, and a name that is taken.
     fn check_place(&self, id: &str, old_name: &Value) -> Result<(), ApiError> {
         let target = self.branch(id).and_then(|branch| branch.unpacked.as_ref()).map(|from| from.target.clone()).unwrap_or_default();
         let old = self.find_branch(&target)?;
         let old_name = old_name.as_str().map_or_else(|| format!("{} (old)", old.name), str::to_owned);
         if self.branch_named(&old_name).is_some() {
             return Err(exists(&old_name));
-        }
-        if self.writer_of(id).is_some() && self.writer_of(&target).is_some() {
-            return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
         Ok(())
     }
@@ -212,6 +221,13 @@ impl Model {
         let computes: Vec<String> =
             self.endpoints.iter().filter(|endpoint| endpoint.branch == target).map(|endpoint| endpoint.id.clone()).collect();
         let (mut operations, mut effects) = (Vec::new(), Vec::new());
+        let is_own = |endpoint: &&super::Endpoint| endpoint.branch == id && !self.switches.preview_keeps_endpoint;
+        let own: Vec<String> = self.endpoints.iter().filter(is_own).map(|endpoint| endpoint.id.clone()).collect();
+        for endpoint in own {
+            let operation = self.suspend_operation(&endpoint, id, vec![Then::ForgetEndpoint(endpoint.clone())], now);
+            effects.push(Effect::Suspend { operation: operation.clone(), endpoint });
+            operations.push(operation);
+        }
         for endpoint in &computes {
             let operation = self.suspend_operation(endpoint, &target, Vec::new(), now);
             effects.push(Effect::Suspend { operation: operation.clone(), endpoint: endpoint.clone() });

@@ -36,7 +36,9 @@ impl Simulated {
         }
         let (branch, may_write) = (endpoint.branch.clone(), endpoint.is_read_write && !is_read_only);
         let found = self.model.branch(&branch).ok_or_else(no_endpoint)?;
-        if self.contents(&branch).is_none() || found.state != "ready" {
+        let is_ready = found.state == "ready";
+        if self.contents(&branch).is_none() || !is_ready {
+            self.model.wake(&branch, now);
             let text = "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.";
             return Err(sql::error(500, text));
         }
