@@ -179,6 +179,18 @@ pub struct Branch {
     pub logical_size: Option<u64>,
 }
 
+impl Branch {
+    /// Returns whether Neon is not at work on it, so that it can be used.
+    ///
+    /// # Source
+    ///
+    /// Neon, branch archiving, read 2026-11-30: a branch that nobody uses is archived, on the Free plan
+    /// after 14 days and 24 hours without access, and wakes with the next query.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.current_state.as_str(), "ready" | "archived")
+    }
+}
+
 /// A snapshot of a root branch.
 ///
 /// # Source

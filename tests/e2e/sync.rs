@@ -298,6 +298,8 @@ fn the_main_job_works_whichever_way_the_unverified_facts_are() -> Result<()> {
     let other = json!({
         "child_point_in_time": false, "refuse_expiring_source": false, "passwords_from_source": false, "branch_at_restore_lsn": false,
         "reader_without_writer": false, "parent_changes_at_once": false, "annotations_survive": false,
+        "lonely_reader": {"status": 412, "message": "no primary compute"},
+        "archives": {"after_age_s": 0, "after_idle_s": 3600}, "archived_source": {"status": 400, "message": "ancestor is archived"},
     });
     stack.emulator.control("PUT", "switches", Some(&other.to_string()))?;
     stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "drop_after"}))?;

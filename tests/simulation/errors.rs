@@ -1,7 +1,6 @@
 //! What a call that was refused, lost or answered oddly leads to: tried again, looked into, or the end.
 
 use firstlight::sync::checkpoint::{Prune, RunStatus};
-use neon_emulator::model::Switches;
 use serde_json::json;
 use simulation::faults::Fault;
 use simulation::plan::{Crash, Memory, Planned};
@@ -124,18 +123,6 @@ fn an_operation_of_somebody_else_that_fails_during_the_run_stops_nothing() {
         let outcome = play(&Script { happenings, ..Script::default() });
         assert_eq!(outcome.status, Some(RunStatus::Succeeded), "{seconds} s: {:?}", outcome.told);
     }
-}
-
-#[test]
-fn a_backup_that_may_not_have_a_reader_alone_is_read_by_a_writer_and_that_is_said() {
-    let switches = Switches { reader_without_writer: false, ..Switches::default() };
-    let outcome = play(&Script { switches, ..Script::default() });
-    assert_eq!((outcome.status, outcome.deeds), (Some(RunStatus::Succeeded), (1, 1, 0)), "{:?}", outcome.told);
-    let warnings = report(&outcome).warnings;
-    assert!(warnings.iter().any(|warning| warning.contains("the backup has a read-write endpoint")), "{warnings:?}");
-    // Another refusal of the same call is no reason to try a writer.
-    let refused = with(&[("createProjectBranch", 1, Fault::Refused(422))]);
-    assert_eq!((refused.status, count(&refused, "createProjectBranch")), (Some(RunStatus::Failed), 1));
 }
 
 #[test]

@@ -17,7 +17,7 @@
 //! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs* for ever, or is `cancelled`. A
 //! restore may end well and be *damaged*: a copy that is no copy.
 //!
-//! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced branch, renames, protects or deletes staging, restores it
+//! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced branch, renames, protects or deletes staging, makes it the default branch, restores it
 //! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever, or does
 //! not let our address in.
 //! Neon is out for 20 minutes, or for three hours. Applications write to production and to staging all the time.
@@ -90,6 +90,8 @@ pub enum Fault {
     StagingRenamed,
     /// Somebody protects staging.
     StagingProtected,
+    /// Somebody makes staging the project's default branch.
+    StagingDefault,
     /// Somebody deletes staging.
     StagingDeleted,
     /// Somebody restores staging from production.
@@ -173,6 +175,7 @@ const AROUND: &[Fault] = &[
     Fault::DisplacedDeleted,
     Fault::StagingRenamed,
     Fault::StagingProtected,
+    Fault::StagingDefault,
     Fault::StagingDeleted,
     Fault::StagingRestored,
     Fault::QuotaReached,
@@ -224,6 +227,7 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::DisplacedDeleted, "displaced_deleted"),
     (Fault::StagingRenamed, "staging_renamed"),
     (Fault::StagingProtected, "staging_protected"),
+    (Fault::StagingDefault, "staging_default"),
     (Fault::StagingDeleted, "staging_deleted"),
     (Fault::StagingRestored, "staging_restored"),
     (Fault::QuotaReached, "quota_reached"),

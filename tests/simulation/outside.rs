@@ -15,7 +15,7 @@ use crate::run::TODAY;
 pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, now: Timestamp) {
     let project = neon.model.project.clone();
     let staging = oracle.staging_id().to_owned();
-    let production = neon.model.branches.iter().find(|branch| branch.is_default).map(|branch| branch.id.clone());
+    let production = oracle.production_id().to_owned();
     let endpoints: Vec<(String, String)> =
         neon.model.endpoints.iter().map(|endpoint| (endpoint.id.clone(), endpoint.branch.clone())).collect();
     let mut call = |method: &str, path: String, body: Value| {
@@ -55,6 +55,10 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
         }
         Fault::StagingRenamed => call("PATCH", format!("/branches/{staging}"), json!({"branch": {"name": "preview"}})),
         Fault::StagingProtected => call("PATCH", format!("/branches/{staging}"), json!({"branch": {"protected": true}})),
+        Fault::StagingDefault => {
+            call("POST", format!("/branches/{staging}/set_as_default"), Value::Null);
+            oracle.takes_production_as_it_is(&neon.model);
+        }
         Fault::StagingDeleted => call("DELETE", format!("/branches/{staging}"), Value::Null),
         Fault::StagingRestored => {
             let body = json!({"source_branch_id": production, "preserve_under_name": "before-somebody"});

@@ -1,6 +1,7 @@
 //! Scenarios that are drawn: several faults, an old memory, a cron that is missed, doubled and late, people who press buttons.
 
 use chrono::TimeDelta;
+use neon_emulator::model::{Archiving, Refusal};
 
 use crate::faults::{Fault, Kind};
 use crate::plan::{Crash, Memory, Planned};
@@ -51,6 +52,7 @@ pub(crate) fn fault(random: &mut fastrand::Rng) -> Planned {
                 | Fault::LongOutage
                 | Fault::AsleepForEver
                 | Fault::StagingProtected
+                | Fault::StagingDefault
                 | Fault::StagingDeleted
                 | Fault::BackupDeleted
                 | Fault::BackupExpires
@@ -112,6 +114,14 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
         switches.passwords_from_source = random.bool();
     }
     sim.neon.model.durations.secret_cache_ms = [0, 1_500, 10_000, 240_000][random.usize(..4)];
+    let switches = &mut sim.neon.model.switches;
+    switches.reader_without_writer = random.u8(..4) > 0;
+    switches.lonely_reader = Refusal::new([400, 409, 412, 422][random.usize(..4)], "no compute without a primary");
+    switches.protected_target = Refusal::new([400, 422, 423][random.usize(..3)], "protected");
+    switches.snapshots_have_endpoints = random.bool();
+    let archives = Archiving { after_age_s: 3_600, after_idle_s: 3_600 };
+    switches.archives = (random.u8(..4) == 0).then_some(archives);
+    switches.archived_source = random.bool().then(|| Refusal::new(400, "ancestor is archived"));
 }
 
 /// Runs the scenario of a seed.

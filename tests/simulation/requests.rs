@@ -149,6 +149,9 @@ impl Sim {
         match kind {
             Kind::Reading | Kind::Writing | Kind::Deletion => {
                 let asked = api_request(request);
+                if asked.path.contains("/branches/") && asked.path.ends_with("/restore") {
+                    self.oracle.restore_is_sent(self.tasks[task].sight.as_ref());
+                }
                 let response = self.serve(&asked);
                 let is_listing = asked.method == "GET" && asked.path.ends_with("/branches");
                 if is_listing && response.status == 200 {

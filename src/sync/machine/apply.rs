@@ -7,6 +7,7 @@ use super::prune::Deletion;
 use super::{Action, Ledger, Outcome, Run, posture, snapshot};
 use crate::config::{Pair, Policy, SmokeTest};
 use crate::id::{OperationId, RunId};
+use crate::neon::message::is_quota;
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::ordered::IntoOrdered as _;
@@ -237,12 +238,12 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
         run.seen.passwords.insert((branch.clone(), role.clone()), None);
         return;
     }
-    let is_read_only = matches!(call, Call::CreateBranch(create) if create.endpoint == EndpointKind::ReadOnly)
-        || matches!(call, Call::CreateEndpoint(_, EndpointKind::ReadOnly, _));
-    if is_read_only && matches!(meaning, Disposition::Fail(_)) && is_about_the_endpoint(error) {
-        // Unverified: Neon may not give a branch a read-only endpoint alone. A read-write one is read just as well.
+    if asks_for_a_reader(call) && may_be_about_the_reader(error, meaning) {
+        // Unverified: Neon may not give a branch a read-only endpoint alone, and nobody knows in which words it
+        // would say so. A read-write one is read just as well; what was meant otherwise is refused again.
         run.checkpoint.reads_by_writer = true;
-        run.checkpoint.warn(format!("the backup has a read-write endpoint: {error}"));
+        run.checkpoint.warn(format!("a read-write endpoint is asked for instead of a read-only one: {error}"));
+        run.seen.forget_all_but_endpoints();
         return;
     }
     if snapshot::is_under_way(run) {
@@ -310,10 +311,23 @@ fn is_refusal(error: &NeonError) -> bool {
     }
 }
 
-/// Returns whether a refusal to make a branch may be about its endpoint.
-fn is_about_the_endpoint(error: &NeonError) -> bool {
+/// Returns whether a call asks for a read-only endpoint.
+fn asks_for_a_reader(call: &Call) -> bool {
+    matches!(call, Call::CreateBranch(create) if create.endpoint == EndpointKind::ReadOnly)
+        || matches!(call, Call::CreateEndpoint(_, EndpointKind::ReadOnly, _))
+}
+
+/// Returns whether a refusal may mean that there is no read-only endpoint without a read-write one.
+///
+/// It is told by what it cannot mean, and not by its words: a key, a project that is gone, a name that
+/// is taken, a limit and a lock are refused in other ways that are known.
+fn may_be_about_the_reader(error: &NeonError, meaning: Disposition) -> bool {
     match error {
-        NeonError::Status { status: 400 | 422, code, message, .. } => !code.contains("EXCEEDED") && message.contains("endpoint"),
+        NeonError::Status { status: 401..=404 | 408, .. } => false,
+        NeonError::Status { status: 409, code, .. } => code != "BRANCH_ALREADY_EXISTS",
+        NeonError::Status { status: 400..=499, code, message, .. } => {
+            matches!(meaning, Disposition::Fail(_)) && !code.contains("EXCEEDED") && !is_quota(message)
+        }
         NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. } => false,
     }
 }
@@ -401,12 +415,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_about_the_endpoint_when_it_names_one_and_no_limit() {
-        let about = |code: u16, word: &str, message: &str| is_about_the_endpoint(&status(code, word, message));
-        assert!(about(422, "", "a read-only endpoint requires a read-write endpoint"));
-        assert!(about(400, "", "endpoint type is not supported"));
+    fn a_refused_reader_is_told_by_what_the_refusal_cannot_mean_and_not_by_its_words() {
+        let call = Call::CreateEndpoint("br-a".into(), EndpointKind::ReadOnly, 25);
+        let about = |code: u16, word: &str, message: &str| {
+            let error = status(code, word, message);
+            may_be_about_the_reader(&error, disposition(&error, &call))
+        };
+        for code in [400, 405, 409, 412, 422] {
+            assert_eq!(about(code, "", "no compute without a primary"), code != 405, "{code}: 405 says nothing about what was done");
+        }
         assert!(!about(422, "ENDPOINTS_LIMIT_EXCEEDED", "endpoint limit exceeded"));
-        assert!(!about(422, "", "branch not found"));
-        assert!(!about(409, "", "endpoint already exists"));
+        assert!(!about(422, "", "your project has exceeded the compute time quota"));
+        assert!(!about(422, "", "branch not ready yet"));
+        assert!(!about(409, "BRANCH_ALREADY_EXISTS", "branch already exists"));
+        assert!([401, 402, 403, 404, 408, 423, 429, 500, 503].iter().all(|code| !about(*code, "", "a read-only endpoint")));
+        assert!(asks_for_a_reader(&call) && !asks_for_a_reader(&Call::CreateEndpoint("br-a".into(), EndpointKind::ReadWrite, 25)));
     }
 }

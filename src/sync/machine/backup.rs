@@ -17,7 +17,7 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     // A lost reply leaves no operation to ask for; the branch itself says whether it can be used.
     let branches = need!(view.branches());
     match branches.by_id(&backup.id) {
-        Some(branch) if branch.current_state == "ready" => Decision::Conclude(Conclusion::BackupReady),
+        Some(branch) if branch.is_at_rest() => Decision::Conclude(Conclusion::BackupReady),
         Some(_) => Decision::Conclude(Conclusion::LookAgain),
         None => fail(format!("backup {} ({}) was made by this run and is gone", backup.name, backup.id)),
     }
@@ -82,5 +82,6 @@ mod tests {
         };
         assert_eq!(decision("ready"), "Conclude(BackupReady)");
         assert_eq!(decision("init"), "Conclude(LookAgain)");
+        assert_eq!(decision("archived"), "Conclude(BackupReady)", "it wakes with the first query");
     }
 }

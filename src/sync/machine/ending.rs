@@ -76,7 +76,7 @@ fn is_our_copy(view: &View<'_>, staging: &Branch) -> bool {
 
 /// Returns whether nobody is overwriting staging at this moment.
 fn is_ready(staging: &Branch) -> bool {
-    staging.current_state == "ready"
+    staging.is_at_rest()
 }
 
 /// Says what staging holds.

@@ -54,8 +54,12 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
     let Some(settings) = view.pair.verification.after_restore.as_ref().filter(|_| !view.checkpoint.is_prepared) else { return Ok(()) };
     let staging = &view.pair.staging_branch;
     let branches = view.branches()?;
-    if branches.by_id(staging).and_then(|branch| branch.parent_id.as_ref()) != Some(backup) {
+    let branch = branches.by_id(staging);
+    if branch.and_then(|branch| branch.parent_id.as_ref()) != Some(backup) {
         return Err(end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()));
+    }
+    if branch.is_some_and(|branch| branch.default) {
+        return Err(fail("after_restore was not run on staging: it is the project's default branch by now".to_owned()));
     }
     if let Some(cancelled) = &view.orders()?.cancelled {
         return Err(end(RunStatus::Cancelled, cancelled.told("before after_restore was run on staging")));

@@ -105,6 +105,16 @@ fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
     ))
 }
 
+/// Returns why staging may not be overwritten any more, nor what is configured be run on it: who reads
+/// it may have changed since the run began.
+///
+/// Neon itself restores onto a default branch, so nothing but this look stands before one that
+/// somebody has made production meanwhile.
+pub(super) fn is_taken(staging: &Branch) -> Option<&'static str> {
+    let is_default = staging.default.then_some("it is the project's default branch by now");
+    is_default.or_else(|| staging.protected.then_some("it is protected by now"))
+}
+
 /// Returns whether Neon is making a branch what it is going to be.
 pub(super) fn is_changing(branch: &Branch) -> bool {
     matches!(branch.current_state.as_str(), "init" | "resetting")
@@ -133,7 +143,7 @@ fn after_restore(view: &View<'_>, backup: &Backup, restore: &Restore) -> Decisio
     if staging.parent_id.as_ref() != Some(&backup.id) {
         return end(RunStatus::Superseded, "staging is no child of this run's backup any more".to_owned());
     }
-    if staging.current_state != "ready" {
+    if !staging.is_at_rest() {
         return wait_until_ready(view, staging);
     }
     if restore.displaced_id.is_none() && !view.checkpoint.passwords.is_done {

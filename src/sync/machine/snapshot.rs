@@ -88,7 +88,7 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
         need!(view.await_operations(test, &work.test.operations, view.now, "make a branch of the snapshot"));
         return match need!(view.branches()).by_id(test) {
             Some(branch) if !is_test(view, work, branch) => fail(format!("branch {} ({test}) was not made from the snapshot", branch.name)),
-            Some(branch) if branch.current_state == "ready" => progress(SnapshotProgress::RestoreTestReady),
+            Some(branch) if branch.is_at_rest() => progress(SnapshotProgress::RestoreTestReady),
             Some(_) => Decision::Conclude(Conclusion::LookAgain),
             None => fail(format!("branch {} was made to compare the snapshot and is gone", work.test.name)),
         };

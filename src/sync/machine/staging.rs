@@ -144,6 +144,9 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
         // Accepted, and the reply was lost.
         return Decision::Conclude(Conclusion::RollBackDone(reason));
     }
+    if let Some(why) = staging.and_then(restore::is_taken) {
+        return fail(format!("{reason}; not rolled back, because {why}"));
+    }
     if parent != Some(&backup.id) {
         return fail(format!("{reason}; not rolled back, because staging is no child of this run's backup any more"));
     }
