@@ -33,6 +33,11 @@ use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 /// looked at than waited for, and leaves room for several in one invocation.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Operations of one page, of the thousand that Neon gives at most: about 70 kB.
+///
+/// A restore is followed by ids; a page is read only where those are not known.
+const OPERATIONS_PER_PAGE: u32 = 200;
+
 /// Characters of a message of Neon's that are kept.
 const MESSAGE_LENGTH: usize = 200;
 
@@ -60,8 +65,10 @@ pub enum Reply {
     Roles(BranchId, Vec<Role>),
     /// A role's password on a branch.
     Password(BranchId, RoleName, Secret),
-    /// The newest operations.
-    Operations(Vec<Operation>),
+    /// One operation.
+    Operation(Operation),
+    /// A page of operations, newest first, and where the next one begins.
+    Operations(Vec<Operation>, Option<String>),
     /// Who has been given access.
     Permissions(Vec<Permission>),
     /// A branch was made; its operations are under way.
@@ -143,7 +150,8 @@ impl Call {
             | Self::ListDatabases(_)
             | Self::ListRoles(_)
             | Self::RevealPassword(..)
-            | Self::ListOperations
+            | Self::GetOperation(_)
+            | Self::ListOperations(_)
             | Self::ListPermissions
             | Self::ListSnapshots
             | Self::ListSchedule(_) => false,
@@ -159,7 +167,8 @@ impl Call {
             Self::ListDatabases(branch) => format!("list databases of {branch}"),
             Self::ListRoles(branch) => format!("list roles of {branch}"),
             Self::RevealPassword(branch, role) => format!("read the password of role {role} on {branch}"),
-            Self::ListOperations => format!("list operations of {project}"),
+            Self::GetOperation(operation) => format!("read operation {operation}"),
+            Self::ListOperations(_) => format!("list operations of {project}"),
             Self::ListPermissions => format!("list the people with access to {project}"),
             Self::CreateBranch(create) => format!("create branch {} from {}", create.name, create.parent),
             Self::CreateEndpoint(branch, EndpointKind::ReadOnly, _) => format!("create a read-only endpoint on {branch}"),
@@ -198,7 +207,11 @@ impl Call {
             Self::RevealPassword(branch, role) => {
                 (Method::Get, format!("/branches/{branch}/roles/{}/reveal_password", percent_encode(role.as_str())))
             }
-            Self::ListOperations => (Method::Get, "/operations?limit=100".to_owned()),
+            Self::GetOperation(operation) => (Method::Get, format!("/operations/{operation}")),
+            Self::ListOperations(from) => {
+                let from = from.as_ref().map(|cursor| format!("&cursor={}", percent_encode(cursor))).unwrap_or_default();
+                (Method::Get, format!("/operations?limit={OPERATIONS_PER_PAGE}{from}"))
+            }
             Self::ListPermissions => (Method::Get, "/permissions".to_owned()),
             Self::CreateBranch(_) => (Method::Post, "/branches".to_owned()),
             Self::CreateEndpoint(..) => (Method::Post, "/endpoints".to_owned()),
@@ -276,7 +289,11 @@ impl Call {
                 let password: String = field(body, "password")?;
                 Reply::Password(branch.clone(), role.clone(), Secret::new(password))
             }
-            Self::ListOperations => Reply::Operations(field(body, "operations")?),
+            Self::GetOperation(_) => Reply::Operation(field(body, "operation")?),
+            Self::ListOperations(_) => {
+                let page: OperationPage = whole(body)?;
+                Reply::Operations(page.operations, page.pagination.and_then(|pagination| pagination.cursor))
+            }
             Self::ListPermissions => Reply::Permissions(field(body, "project_permissions")?),
             Self::CreateBranch(_) => {
                 let created: Created = whole(body)?;
@@ -307,6 +324,19 @@ struct Created {
     branch: Branch,
     endpoints: Vec<Endpoint>,
     operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+struct OperationPage {
+    operations: Vec<Operation>,
+    #[serde(default)]
+    pagination: Option<Pagination>,
+}
+
+#[derive(Deserialize)]
+struct Pagination {
+    #[serde(default)]
+    cursor: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -499,6 +529,24 @@ mod tests {
     #[test]
     fn addresses_in_messages_are_removed() {
         assert_eq!(shorten("cannot reach postgresql://a:b@c/d now\n"), "cannot reach (address) now");
+    }
+
+    #[test]
+    fn an_operation_is_read_by_its_id_and_a_page_of_them_says_where_the_next_begins() {
+        let api = Api { base: "https://neon.example/api/v2".into(), key: Secret::new("k".into()) };
+        let path =
+            |call: &Call| call.encode(&api, &project()).url.split_off("https://neon.example/api/v2/projects/old-violet-32930710".len());
+        let (one, page) = (Call::GetOperation("1e604957".into()), |from: Option<&str>| Call::ListOperations(from.map(str::to_owned)));
+        assert_eq!(path(&one), "/operations/1e604957");
+        assert_eq!(path(&page(None)), "/operations?limit=200");
+        assert_eq!(path(&page(Some("2026-11-21T10:00:00.5Z"))), "/operations?limit=200&cursor=2026-11-21T10%3A00%3A00.5Z");
+        let operation = r#"{"id":"1e604957","action":"create_branch","status":"running","created_at":"2026-11-21T10:00:00Z"}"#;
+        let told = one.decode(&project(), reply(200, &format!(r#"{{"operation":{operation}}}"#)));
+        assert!(matches!(told, Ok(Reply::Operation(told)) if told.action == "create_branch"));
+        for (pagination, expected) in [(r#","pagination":{"cursor":"x"}"#, Some("x")), (r#","pagination":{}"#, None), ("", None)] {
+            let told = page(None).decode(&project(), reply(200, &format!(r#"{{"operations":[{operation}]{pagination}}}"#)));
+            assert!(matches!(told, Ok(Reply::Operations(list, next)) if list.len() == 1 && next.as_deref() == expected), "{pagination}");
+        }
     }
 
     #[test]

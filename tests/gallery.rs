@@ -190,6 +190,7 @@ fn ended(pair: &Pair, status: RunStatus, step: Step, reason: Option<&str>, stagi
         displaced_name: "staging-of-20261120".into(),
         displaced_id: None,
         accepted_at: None,
+        before: None,
         operations: Vec::new(),
         is_done: true,
     };

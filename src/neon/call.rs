@@ -1,6 +1,6 @@
 //! The calls of Neon's API that Firstlight makes, as values.
 
-use crate::id::{BranchId, BranchName, EndpointId, Lsn, RoleName, SnapshotId};
+use crate::id::{BranchId, BranchName, EndpointId, Lsn, OperationId, RoleName, SnapshotId};
 
 /// One call of Neon's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +17,10 @@ pub enum Call {
     ListRoles(BranchId),
     /// Asks for a role's password. Repeatable.
     RevealPassword(BranchId, RoleName),
-    /// Lists the newest operations. Repeatable.
-    ListOperations,
+    /// Reads one operation. Repeatable; one that Neon does not know is answered with 404.
+    GetOperation(OperationId),
+    /// Lists operations, newest first, from the position where an earlier page ended. Repeatable.
+    ListOperations(Option<String>),
     /// Lists who has been given access to the project. Repeatable.
     ListPermissions,
     /// Makes a branch. A second call is refused, because the name is taken.

@@ -5,11 +5,14 @@
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13.
 
+mod operation;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, ProjectId, RoleName, SnapshotId};
+pub use self::operation::{Operation, OperationStatus, Progress};
+use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, ProjectId, RoleName, SnapshotId};
 use crate::time::{Timestamp, millis};
 
 /// A project.
@@ -267,91 +270,6 @@ impl Endpoint {
     /// Returns whether it accepts writes.
     pub fn is_read_write(&self) -> bool {
         self.kind == "read_write"
-    }
-}
-
-/// An asynchronous piece of work of Neon's.
-///
-/// # Source
-///
-/// Neon API v2, listProjectOperations, read 2026-11-21: status is one of "scheduling running finished failed error cancelling
-/// cancelled skipped".
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Operation {
-    /// Its id.
-    pub id: OperationId,
-    /// The branch it works on.
-    #[serde(default)]
-    pub branch_id: Option<BranchId>,
-    /// How far it is.
-    pub status: OperationStatus,
-    /// When it was made.
-    #[serde(with = "millis")]
-    pub created_at: Timestamp,
-    /// When Neon tries again; present on a failure that is not final.
-    #[serde(default, with = "millis::option")]
-    pub retry_at: Option<Timestamp>,
-}
-
-/// How far an operation is.
-///
-/// # Source
-///
-/// Neon API v2, `OperationStatus`, read 2026-11-21; treated as an open set.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-pub enum OperationStatus {
-    /// Done.
-    Finished,
-    /// Not needed.
-    Skipped,
-    /// Ended badly; final unless it has a `retry_at`.
-    Failed,
-    /// Ended badly.
-    Error,
-    /// Ended by somebody.
-    Cancelled,
-    /// Under way: `scheduling`, `running`, `cancelling`, or a word that Neon has added.
-    UnderWay(String),
-}
-
-impl From<String> for OperationStatus {
-    fn from(text: String) -> Self {
-        match text.as_str() {
-            "finished" => Self::Finished,
-            "skipped" => Self::Skipped,
-            "failed" => Self::Failed,
-            "error" => Self::Error,
-            "cancelled" => Self::Cancelled,
-            _ => Self::UnderWay(text),
-        }
-    }
-}
-
-impl Operation {
-    /// Returns `Some(true)` when it ended well, `Some(false)` when it ended badly, `None` while it is under way.
-    ///
-    /// # Source
-    ///
-    /// Documents disagree about `failed`; the safe reading is that `failed` with `retry_at` is still under way.
-    pub fn ended_well(&self) -> Option<bool> {
-        match (&self.status, self.retry_at) {
-            (OperationStatus::Finished | OperationStatus::Skipped, _) => Some(true),
-            (OperationStatus::Failed, Some(_)) | (OperationStatus::UnderWay(_), _) => None,
-            (OperationStatus::Failed, None) | (OperationStatus::Error | OperationStatus::Cancelled, _) => Some(false),
-        }
-    }
-
-    /// Returns the status as Neon writes it.
-    pub fn status_text(&self) -> &str {
-        match &self.status {
-            OperationStatus::Finished => "finished",
-            OperationStatus::Skipped => "skipped",
-            OperationStatus::Failed => "failed",
-            OperationStatus::Error => "error",
-            OperationStatus::Cancelled => "cancelled",
-            OperationStatus::UnderWay(text) => text,
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod ending;
 mod history;
 mod prune;
+mod restore;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::ending::{Ending, RunStatus, Verdict};
 pub use self::history::{History, Pace};
 pub use self::prune::Prune;
+pub use self::restore::{Failing, Origin, Restore};
 pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
 use crate::config::{LONGEST_WALL_BUDGET, NoticeKind};
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
@@ -102,6 +104,9 @@ pub struct Checkpoint {
     pub restore: Option<Restore>,
     /// The roll-back, once it was accepted or seen.
     pub roll_back: Option<Restore>,
+    /// The operation that failed last and is waited for all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
     /// What became of the passwords of staging's roles.
     pub passwords: Passwords,
     /// How many ways in each helper branch has refused.
@@ -242,22 +247,6 @@ pub struct Backup {
     pub endpoints: Option<BTreeSet<EndpointId>>,
 }
 
-/// A restore of staging.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restore {
-    /// The name under which the old state is kept.
-    pub displaced_name: BranchName,
-    /// The branch that holds the old state, once seen.
-    pub displaced_id: Option<BranchId>,
-    /// When Neon accepted it; `None` when that was not seen by this checkpoint.
-    #[serde(with = "millis::option")]
-    pub accepted_at: Option<Timestamp>,
-    /// The operations that do it; empty when the reply was lost.
-    pub operations: Vec<OperationId>,
-    /// Whether its operations are done.
-    pub is_done: bool,
-}
-
 /// Whose content is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -377,6 +366,7 @@ impl Checkpoint {
             closed: BTreeMap::new(),
             looks: 0,
             reads_by_writer: false,
+            failing: None,
             intended_name: None,
             is_restore_in_doubt: false,
             is_compared: false,

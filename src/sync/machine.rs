@@ -19,6 +19,7 @@ mod differences;
 mod ending;
 mod login;
 mod names;
+mod operations;
 mod passwords;
 mod posture;
 mod preflight;
@@ -42,9 +43,9 @@ pub use self::prepare::after_restore_batch;
 pub use self::prune::recall;
 pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
-use crate::id::{BranchId, BranchName, DatabaseName, RoleName, RunId, Secret};
+use crate::id::{BranchId, BranchName, DatabaseName, OperationId, RoleName, RunId, Secret};
 use crate::neon::sql::{Rows, SqlError};
-use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Operation, Project, Role, ScheduleItem, Snapshot};
+use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Project, Role, ScheduleItem, Snapshot};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retention::{Known, Records};
@@ -78,7 +79,7 @@ pub struct Seen {
     doors: Option<passwords::Doors>,
     /// Roles whose password staging has refused: the others come first.
     refused: BTreeSet<RoleName>,
-    operations: Option<Vec<Operation>>,
+    operations: operations::Operations,
     looks: u32,
     look_at: Option<Timestamp>,
     sees_all_rows: Option<RoleSight>,
@@ -247,6 +248,8 @@ pub enum Conclusion {
     StepDone,
     /// The operations are not done; look again later.
     LookAgain,
+    /// An operation failed, and Neon may try again; look again later.
+    Failing(OperationId),
     /// Nothing is under way on a staging that was not ready when it was listed before; look at it again.
     AtRest,
     /// The run will end; look at staging first.
@@ -290,7 +293,7 @@ impl Seen {
     fn forget_all_but_endpoints(&mut self) {
         self.branches = None;
         self.snapshots = None;
-        self.operations = None;
+        self.operations.forget();
         self.look_at = None;
         self.looks = 0;
     }
@@ -423,45 +426,6 @@ impl<'a> View<'a> {
     /// Returns the name of this run's backup.
     fn backup_name(&self) -> BranchName {
         backup_name(self.pair, &self.checkpoint.run)
-    }
-
-    /// Waits until operations are done. `Ok(())` means that all of them ended well.
-    ///
-    /// Operations are those that the reply named and all others of the branch; where the reply was lost, only the latter.
-    fn await_operations(
-        &self,
-        branch: &BranchId,
-        named: &[crate::id::OperationId],
-        first_look: Timestamp,
-        why: &'static str,
-    ) -> Result<(), Decision> {
-        let Some(operations) = &self.seen.operations else {
-            let look_at = self.seen.look_at.unwrap_or(first_look);
-            if self.is_ahead(look_at) {
-                return Err(Decision::Wait { until: look_at, why });
-            }
-            return Err(act(Call::ListOperations));
-        };
-        let mut is_known = named.is_empty();
-        // Where no operation is named, those of the branch count that are not older than the backup; Neon writes whole seconds.
-        let since = self.checkpoint.backup.as_ref().map(|backup| backup.accepted_at - chrono::TimeDelta::seconds(2));
-        let is_of_this_run = |operation: &Operation| since.is_none_or(|since| operation.created_at >= since);
-        for operation in operations.iter().filter(|operation| named.contains(&operation.id) || operation.branch_id.as_ref() == Some(branch))
-        {
-            is_known |= named.contains(&operation.id);
-            match operation.ended_well() {
-                Some(true) => {}
-                // An older operation of this branch that ended badly was somebody else's.
-                Some(false) if !named.is_empty() && !named.contains(&operation.id) => {}
-                Some(false) if named.is_empty() && !is_of_this_run(operation) => {}
-                Some(false) => {
-                    let (id, status) = (&operation.id, operation.status_text());
-                    return Err(fail(format!("{why}: operation {id} on {branch} ended {status:?}, expected \"finished\"")));
-                }
-                None => return Err(Decision::Conclude(Conclusion::LookAgain)),
-            }
-        }
-        if is_known { Ok(()) } else { Err(Decision::Conclude(Conclusion::LookAgain)) }
     }
 }
 

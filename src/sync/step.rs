@@ -96,6 +96,9 @@ pub const BETWEEN_DELETIONS: Duration = Duration::from_secs(2);
 /// An operation of two minutes then costs about 14 looks of the 50 subrequests of an invocation.
 pub const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
+/// Looks in vain after which the wait is the longest: 400 ms times 1.5 to the ninth are 15.4 s.
+pub const LOOKS_UNTIL_RARE: u32 = 10;
+
 /// Returns the wait before the next look, after `looks` looks in vain.
 pub fn look_gap(looks: u32) -> Duration {
     let mut gap = LOOK_AGAIN;
@@ -121,5 +124,6 @@ mod tests {
         assert_eq!(look_gap(1), Duration::from_millis(400));
         assert_eq!(look_gap(2), Duration::from_millis(600));
         assert_eq!(look_gap(30), LONGEST_LOOK);
+        assert!(look_gap(LOOKS_UNTIL_RARE) == LONGEST_LOOK && look_gap(LOOKS_UNTIL_RARE - 1) < LONGEST_LOOK);
     }
 }

@@ -86,7 +86,7 @@ fn pages_of_html_and_cut_bodies_are_looked_into_and_outlived() -> Result<()> {
     let stack = small()?;
     stack.emulator.fault("createProjectBranch", 1, &json!({"kind": "refuse", "status": 524, "body": "<html>a timeout occurred</html>"}))?;
     stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "cut"}))?;
-    stack.emulator.fault("listProjectOperations", 1, &json!({"kind": "drop_before"}))?;
+    stack.emulator.fault("getProjectOperation", 1, &json!({"kind": "drop_before"}))?;
     stack.emulator.fault("sql", 3, &json!({"kind": "drop_before"}))?;
 
     let report = stack.run_to_end(3)?;

@@ -77,7 +77,7 @@ fn a_run_killed_in_step_1_and_in_step_2_is_finished_with_one_backup() -> Result<
     let mut stack = short_ticks()?;
     kill_at(&mut stack, "getProject", 1)?;
     // The branch is made, and nobody knows its operations.
-    kill_at(&mut stack, "listProjectOperations", 1)?;
+    kill_at(&mut stack, "getProjectOperation", 1)?;
 
     let report = stack.run_to_end(4)?;
 

@@ -127,7 +127,7 @@ fn an_operation_of_somebody_else_that_fails_during_the_run_stops_nothing() {
 
 #[test]
 fn a_failure_is_told_after_four_looks_in_vain_and_a_success_waits_for_a_look_until_its_deadline() {
-    let failed = with(&[("restoreProjectBranch", 1, Fault::OperationFails), ("listProjectBranches", 4, Fault::LongOutage)]);
+    let failed = with(&[("restoreProjectBranch", 1, Fault::OperationCancelled), ("listProjectBranches", 4, Fault::LongOutage)]);
     assert_eq!(failed.status, Some(RunStatus::Failed));
     let told = &failed.trace[place(&failed, "run ended")];
     assert!(told.starts_with("10:05:"), "{told}");
@@ -277,7 +277,7 @@ fn what_neon_did_not_delete_in_the_morning_goes_in_the_evening_once() {
 #[test]
 fn a_staging_that_an_earlier_restore_left_unready_is_named_with_the_operation_that_failed() {
     let faults = vec![planned("restoreProjectBranch", 1, Fault::OperationFails)];
-    let happenings = vec![(0, Happening::Cron), (900, Happening::Start), (960, Happening::Cron)];
+    let happenings = vec![(0, Happening::Cron), (300, Happening::Cron), (900, Happening::Start), (960, Happening::Cron)];
     let outcome = play(&Script { faults, happenings, ..Script::default() });
     let second = outcome.told.iter().find(|told| told.run.contains('T')).expect("the second run is told");
     let is_named = second.text.contains("is \"resetting\", expected \"ready\", and no operation of Neon's is under way on it; operation ");

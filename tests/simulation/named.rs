@@ -10,6 +10,7 @@ mod errors;
 mod fleets;
 mod full;
 mod lost;
+mod operations;
 mod post;
 mod refused;
 mod snapshots;

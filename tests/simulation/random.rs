@@ -18,7 +18,7 @@ const ACTIONS: &[(&str, u32, Kind)] = &[
     ("listProjectBranchDatabases", 1, Kind::Reading),
     ("listProjectBranchRoles", 3, Kind::Reading),
     ("getProjectBranchRolePassword", 4, Kind::Reading),
-    ("listProjectOperations", 4, Kind::Reading),
+    ("getProjectOperation", 4, Kind::Reading),
     ("createProjectBranch", 2, Kind::Writing),
     ("restoreProjectBranch", 2, Kind::Writing),
     ("deleteProjectEndpoint", 1, Kind::Deletion),

@@ -263,6 +263,12 @@ impl<'a> Simulation<'a> {
                 let (now, staging) = (sim.now, sim.oracle.staging_id().to_owned());
                 crate::outside::suspends_in_vain(&mut sim.neon, &staging, now);
             }
+            Event::Bustle(count) => {
+                let mut sim = self.sim.borrow_mut();
+                let now = sim.now;
+                let other = sim.neon.model.branch_named("inspect").map(|branch| branch.id.clone()).unwrap_or_default();
+                sim.neon.model.has_done(&other, "check_availability", count, now);
+            }
             Event::Outside(fault) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;

@@ -97,6 +97,8 @@ pub enum Happening {
     Emptied,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
+    /// Neon does so many operations on branches of somebody else's.
+    Bustle(usize),
     /// From here on another instance of the program answers, which remembers nothing.
     NewInstance,
     /// The store takes no writes for so many minutes.
@@ -112,6 +114,7 @@ impl Happening {
             Self::Application => return Event::Application,
             Self::Emptied => return Event::Emptied,
             Self::SuspendInVain => return Event::SuspendInVain,
+            Self::Bustle(count) => return Event::Bustle(*count),
             Self::Outside(fault) => return Event::Outside(*fault),
             Self::NewInstance => return Event::NewInstance,
             Self::WritesRefused(minutes) => return Event::WritesRefused(TimeDelta::minutes(*minutes)),

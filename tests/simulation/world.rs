@@ -115,6 +115,8 @@ pub(crate) enum Event {
     Emptied,
     /// Somebody suspends the compute of staging, and that operation fails.
     SuspendInVain,
+    /// Neon does so many operations on branches of somebody else's.
+    Bustle(usize),
     /// Somebody does something to the project.
     Outside(Fault),
     /// The store takes no writes for so long.

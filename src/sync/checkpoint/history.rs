@@ -163,6 +163,7 @@ mod tests {
                 displaced_name: "staging-of-20261120".into(),
                 displaced_id: None,
                 accepted_at: None,
+                before: None,
                 operations: Vec::new(),
                 is_done: true,
             }),

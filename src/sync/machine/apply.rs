@@ -11,7 +11,7 @@ use crate::neon::message::is_quota;
 use crate::neon::wire::{Branch, Endpoint, Operation};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::ordered::IntoOrdered as _;
-use crate::sync::checkpoint::{Backup, Ending, Restore, RunStatus};
+use crate::sync::checkpoint::{Backup, Ending, Origin, Restore, RunStatus};
 use crate::sync::retention::Known;
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
 use crate::sync::step::{ATTEMPTS_PER_STEP, BETWEEN_DELETIONS};
@@ -160,7 +160,11 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
             run.checkpoint.checks.push(check);
             run.checkpoint.people = Some(people);
         }
-        Reply::Operations(operations) => run.seen.operations = Some(operations),
+        Reply::Operation(operation) => run.seen.operations.told(operation),
+        Reply::Operations(operations, next) => {
+            let Call::ListOperations(from) = call else { return Err(IllegalTransition) };
+            run.seen.operations.listed(operations, from.is_some(), next);
+        }
         Reply::Created(branch, endpoints, operations) => created(run, &branch, endpoints, &operations, now),
         Reply::EndpointCreated(endpoint) => {
             if let Some(backup) = run.checkpoint.backup.as_mut().filter(|backup| backup.id == endpoint.branch_id) {
@@ -170,7 +174,9 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
         }
         Reply::Restored(_, operations) => {
             let Call::RestoreBranch(call) = call else { return Err(IllegalTransition) };
+            let before = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&call.branch));
             let restore = Restore {
+                before: before.and_then(Origin::of),
                 displaced_name: call.displaced_name.clone(),
                 displaced_id: None,
                 accepted_at: Some(now),
@@ -236,6 +242,10 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
     }
     if let (Call::RevealPassword(branch, role), NeonError::Status { status: 404 | 412, .. }) = (call, error) {
         run.seen.passwords.insert((branch.clone(), role.clone()), None);
+        return;
+    }
+    if let (Call::GetOperation(id), NeonError::Status { status: 404, .. }) = (call, error) {
+        run.seen.operations.is_unknown(id.clone());
         return;
     }
     if asks_for_a_reader(call) && may_be_about_the_reader(error, meaning) {

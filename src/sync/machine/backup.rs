@@ -1,8 +1,9 @@
 //! Step 2: makes a branch of production and waits for its operations.
 
+use super::operations::Awaited;
 use super::{Conclusion, Decision, View, act, end, fail, is_our_backup, need, renamed_backup};
 use crate::neon::{Call, CreateBranch};
-use crate::sync::checkpoint::RunStatus;
+use crate::sync::checkpoint::{Backup, RunStatus};
 use crate::sync::step::FIRST_LOOK_CREATE;
 use crate::time::after;
 
@@ -13,12 +14,17 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         return Decision::Conclude(Conclusion::StepDone);
     }
     let first_look = after(backup.accepted_at, FIRST_LOOK_CREATE);
-    need!(view.await_operations(&backup.id, &backup.operations, first_look, "create the backup"));
+    let Backup { id: branch, operations: named, accepted_at: since, .. } = backup;
+    let awaited = Awaited { branch, named, since: *since, first_look, why: "create the backup" };
+    need!(view.await_last(&awaited));
     // A lost reply leaves no operation to ask for; the branch itself says whether it can be used.
     let branches = need!(view.branches());
     match branches.by_id(&backup.id) {
         Some(branch) if branch.is_at_rest() => Decision::Conclude(Conclusion::BackupReady),
-        Some(_) => Decision::Conclude(Conclusion::LookAgain),
+        Some(_) => {
+            need!(view.await_all(&awaited));
+            Decision::Conclude(Conclusion::LookAgain)
+        }
         None => fail(format!("backup {} ({}) was made by this run and is gone", backup.name, backup.id)),
     }
 }
@@ -52,8 +58,8 @@ fn create(view: &View<'_>) -> Decision {
 mod tests {
     use super::*;
     use crate::neon::wire::{Branch, BranchList};
+    use crate::sync::checkpoint::Checkpoint;
     use crate::sync::checkpoint::tests::started;
-    use crate::sync::checkpoint::{Backup, Checkpoint};
     use crate::sync::machine::Seen;
     use crate::sync::machine::names::tests::branch;
     use crate::sync::schedule::tests::pair;
@@ -77,7 +83,8 @@ mod tests {
             let checkpoint = Checkpoint { backup: Some(backup), ..started() };
             let branches = vec![Branch { current_state: state.to_owned(), ..made.clone() }];
             let branches = Some(BranchList { branches, ..BranchList::default() });
-            let seen = Seen { branches, operations: Some(Vec::new()), ..Seen::default() };
+            let mut seen = Seen { branches, ..Seen::default() };
+            seen.operations.listed(Vec::new(), false, None);
             format!("{:?}", next(&View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now }))
         };
         assert_eq!(decision("ready"), "Conclude(BackupReady)");

@@ -3,13 +3,13 @@
 use super::apply::{end, new_backup};
 use super::{Conclusion, Run, contents, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, shortened, snapshot};
 use crate::config::Pair;
-use crate::id::RoleName;
+use crate::id::{OperationId, RoleName};
 use crate::neon::wire::{Owner, Snapshot};
 use crate::ordered::IntoOrdered as _;
-use crate::sync::checkpoint::{Ending, Pins, Restore, RunStatus, Side, Verdict};
+use crate::sync::checkpoint::{Ending, Failing, Pins, Restore, RunStatus, Side, Verdict};
 use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans};
 use crate::sync::retry::RUN_FAILED;
-use crate::sync::step::{Step, look_gap};
+use crate::sync::step::{LOOKS_UNTIL_RARE, Step, look_gap};
 use crate::sync::verify::Check;
 use crate::time::{Timestamp, after};
 
@@ -50,19 +50,10 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
         Conclusion::LockedOut(role, reason) => run.checkpoint.passwords.locked_out.push((role, reason)),
         Conclusion::PasswordsDone => passwords_done(run, pair),
         Conclusion::Compared(checks) => compared(run, checks, pair),
-        Conclusion::RollBackDone(reason) => {
-            let found = Restore {
-                displaced_name: "(unknown)".into(),
-                displaced_id: None,
-                accepted_at: None,
-                operations: Vec::new(),
-                is_done: true,
-            };
-            run.checkpoint.roll_back.get_or_insert(found).is_done = true;
-            end(run, RunStatus::Failed, reason, RUN_FAILED);
-        }
+        Conclusion::RollBackDone(reason) => rolled_back(run, reason),
         Conclusion::StepDone => step_done(run, now),
         Conclusion::LookAgain => look_again(run, now),
+        Conclusion::Failing(operation) => failing(run, operation, now),
         Conclusion::AtRest => {
             look_again(run, now);
             run.seen.is_at_rest = true;
@@ -88,10 +79,32 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
     }
 }
 
+/// Staging was rolled back, or cannot be.
+fn rolled_back(run: &mut Run, reason: String) {
+    let found = Restore {
+        displaced_name: "(unknown)".into(),
+        displaced_id: None,
+        accepted_at: None,
+        operations: Vec::new(),
+        is_done: true,
+        before: None,
+    };
+    run.checkpoint.roll_back.get_or_insert(found).is_done = true;
+    end(run, RunStatus::Failed, reason, RUN_FAILED);
+}
+
+/// An operation failed that Neon may try again.
+fn failing(run: &mut Run, operation: OperationId, now: Timestamp) {
+    run.checkpoint.failing = Some(Failing { operation, seen_at: now });
+    // It is minutes rather than moments: the looks are as rare as they become.
+    run.seen.looks = run.seen.looks.max(LOOKS_UNTIL_RARE);
+    look_again(run, now);
+}
+
 /// Forgets what changes by itself, until the next look.
 fn look_again(run: &mut Run, now: Timestamp) {
     run.seen.looks += 1;
-    run.seen.operations = None;
+    run.seen.operations.forget();
     run.seen.branches = None;
     run.seen.is_at_rest = false;
     run.seen.look_at = Some(after(now, look_gap(run.seen.looks)));
@@ -174,7 +187,7 @@ fn backup_ready(run: &mut Run, now: Timestamp) {
     }
     run.seen.looks = 0;
     run.seen.look_at = None;
-    run.seen.operations = None;
+    run.seen.operations.forget();
     run.checkpoint.advance(now);
 }
 
@@ -189,7 +202,7 @@ fn restore_found(run: &mut Run) {
     let name = run.checkpoint.intended_name.clone().or_else(|| only.map(|branch| branch.name.clone()));
     let displaced_name = name.unwrap_or_else(|| "(unknown)".into());
     run.checkpoint.restore =
-        Some(Restore { displaced_name, displaced_id: None, accepted_at: None, operations: Vec::new(), is_done: false });
+        Some(Restore { displaced_name, displaced_id: None, accepted_at: None, operations: Vec::new(), is_done: false, before: None });
     run.wants_save = true;
 }
 

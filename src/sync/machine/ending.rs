@@ -2,7 +2,7 @@
 
 use super::{Action, Conclusion, Decision, View, need};
 use crate::neon::wire::{Branch, BranchList};
-use crate::sync::checkpoint::{Ending, RunStatus};
+use crate::sync::checkpoint::{Ending, Origin, RunStatus};
 use crate::sync::retry::RUN_FAILED;
 
 const UNSEEN: &str = "look at staging once more before calling it a copy: Neon did not answer";
@@ -39,7 +39,7 @@ pub(super) fn next(view: &View<'_>) -> Decision {
         return super::end(RunStatus::Superseded, OVERTAKEN.to_owned());
     }
     let made_a_copy = view.checkpoint.restore.is_some() && view.checkpoint.roll_back.is_none();
-    if ending.status == RunStatus::Failed && made_a_copy && !is_ours {
+    if ending.status == RunStatus::Failed && made_a_copy && !is_ours && !is_as_before(view, staging) {
         // What went wrong went wrong with what somebody else has made of staging since.
         return super::end(RunStatus::Superseded, format!("{OVERTAKEN} ({})", ending.reason));
     }
@@ -74,6 +74,12 @@ fn is_our_copy(view: &View<'_>, staging: &Branch) -> bool {
     staging.parent_id.is_some() && staging.parent_id.as_ref() == view.checkpoint.backup.as_ref().map(|backup| &backup.id)
 }
 
+/// Returns whether staging is what it was before this run's restore was accepted: a restore that failed may leave the old state.
+fn is_as_before(view: &View<'_>, staging: &Branch) -> bool {
+    let before = view.checkpoint.restore.as_ref().and_then(|restore| restore.before.as_ref());
+    before.is_some_and(|before| Origin::of(staging).as_ref() == Some(before))
+}
+
 /// Returns whether nobody is overwriting staging at this moment.
 fn is_ready(staging: &Branch) -> bool {
     staging.is_at_rest()
@@ -96,6 +102,9 @@ fn describe(view: &View<'_>, branches: &BranchList, staging: &Branch, status: Ru
         }
         (false, _, _, Some(_)) => format!("Staging was rolled back to the state before this run (child of {parent})."),
         (false, _, None, None) => "Staging is untouched.".to_owned(),
+        (false, _, Some(_), None) if is_as_before(view, staging) => {
+            format!("Staging is what it was before this run, whose restore did not end well (child of {parent}).")
+        }
         (false, _, Some(_), None) => format!("Staging is a child of {parent}, not of this run's backup."),
     }
 }

@@ -1,8 +1,9 @@
 //! Step 4: overwrites staging with the backup, and gives its roles the passwords they had.
 
+use super::operations::Awaited;
 use super::{Conclusion, Decision, View, act, displaced_stem, end, fail, free_name, is_our_backup, need, passwords, preflight};
 use crate::id::BranchName;
-use crate::neon::wire::{Branch, BranchList};
+use crate::neon::wire::{Branch, BranchList, Progress};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};
 use crate::sync::step::FIRST_LOOK_RESTORE;
@@ -11,17 +12,25 @@ use crate::time::after;
 /// Looks at a staging that is not ready before it is asked whether Neon is still at work on it: five seconds, as the gaps between looks grow.
 const LOOKS_IN_VAIN: u32 = 5;
 
+/// How long before this run somebody may have begun what Neon is still at on staging: an operation takes seconds, one that takes an hour hangs.
+const BEFORE_THE_RUN: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+
 /// Decides the next action of the restore.
 pub(super) fn next(view: &View<'_>) -> Decision {
     let Some(backup) = &view.checkpoint.backup else { return fail("restore staging: this run has no backup".to_owned()) };
     let Some(restore) = &view.checkpoint.restore else { return look_and_restore(view, backup) };
     if !restore.is_done {
-        let first_look = restore.accepted_at.map_or(view.now, |at| after(at, FIRST_LOOK_RESTORE));
-        let why = "restore staging";
-        need!(view.await_operations(&view.pair.staging_branch, &restore.operations, first_look, why));
+        need!(view.await_last(&awaited(view, backup, restore, "restore staging")));
         return Decision::Conclude(Conclusion::RestoreDone);
     }
     after_restore(view, backup, restore)
+}
+
+/// Returns what a restore of staging has started. Where its reply was lost, that began after the backup was made.
+pub(super) fn awaited<'a>(view: &View<'a>, backup: &Backup, restore: &'a Restore, why: &'static str) -> Awaited<'a> {
+    let first_look = restore.accepted_at.map_or(view.now, |at| after(at, FIRST_LOOK_RESTORE));
+    let since = restore.accepted_at.unwrap_or(backup.accepted_at);
+    Awaited { branch: &view.pair.staging_branch, named: &restore.operations, since, first_look, why }
 }
 
 /// Looks at everything again, and restores if nothing objects.
@@ -86,16 +95,19 @@ fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
     if view.seen.looks < LOOKS_IN_VAIN {
         return Decision::Conclude(Conclusion::LookAgain);
     }
-    let Some(operations) = &view.seen.operations else { return act(Call::ListOperations) };
-    let of_staging = || operations.iter().filter(|operation| operation.branch_id.as_ref() == Some(&staging.id));
-    if of_staging().any(|operation| operation.ended_well().is_none()) {
+    let since = view.checkpoint.started_at - BEFORE_THE_RUN;
+    let of_staging = need!(view.listed_of(&staging.id, since, view.now, "looking at what Neon does to staging"));
+    if of_staging.iter().any(|operation| operation.progress() == Progress::UnderWay) {
         return Decision::Conclude(Conclusion::LookAgain);
+    }
+    let failed = of_staging.iter().find(|operation| operation.progress() != Progress::EndedWell);
+    if let Some(operation) = failed {
+        need!(view.await_late_retry(operation));
     }
     if !view.seen.is_at_rest {
         // The branches were listed before: what was under way then may have made it ready since.
         return Decision::Conclude(Conclusion::AtRest);
     }
-    let failed = of_staging().filter(|operation| operation.ended_well() == Some(false)).max_by_key(|operation| operation.created_at);
     let failed =
         failed.map_or_else(String::new, |operation| format!("; operation {} on it ended {:?}", operation.id, operation.status_text()));
     let (name, state) = (&staging.name, &staging.current_state);
@@ -144,6 +156,7 @@ fn after_restore(view: &View<'_>, backup: &Backup, restore: &Restore) -> Decisio
         return end(RunStatus::Superseded, "staging is no child of this run's backup any more".to_owned());
     }
     if !staging.is_at_rest() {
+        need!(view.await_all(&awaited(view, backup, restore, "restore staging")));
         return wait_until_ready(view, staging);
     }
     if restore.displaced_id.is_none() && !view.checkpoint.passwords.is_done {

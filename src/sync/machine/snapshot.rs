@@ -3,6 +3,7 @@
 //! Invariants: production is only read, and nothing takes anything's place: a restore is never finalized. What is to be taken is on record before it is asked
 //! for. It counts as verified only after it was restored and was equal to what the backup held. What goes wrong here ends nothing: it is told, and tried again.
 
+use super::operations::Awaited;
 use super::{Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened, snapshot_slug};
 use crate::config::Pair;
 use crate::id::{BranchId, OperationId, SnapshotId};
@@ -80,16 +81,22 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     }
     let Some(id) = &work.id else { return take(view, work) };
     if !work.is_taken {
-        need!(view.await_operations(&view.pair.production_branch, &work.operations, view.now, "take the snapshot"));
+        let (branch, named) = (&view.pair.production_branch, &work.operations);
+        need!(view.await_all(&Awaited { branch, named, since: work.begun_at, first_look: view.now, why: "take the snapshot" }));
         return progress(SnapshotProgress::Taken);
     }
     let Some(test) = &work.test.id else { return restore(view, work, id) };
     if !work.test.is_ready {
-        need!(view.await_operations(test, &work.test.operations, view.now, "make a branch of the snapshot"));
+        let (named, why) = (&work.test.operations, "make a branch of the snapshot");
+        let awaited = Awaited { branch: test, named, since: work.begun_at, first_look: view.now, why };
+        need!(view.await_last(&awaited));
         return match need!(view.branches()).by_id(test) {
             Some(branch) if !is_test(view, work, branch) => fail(format!("branch {} ({test}) was not made from the snapshot", branch.name)),
             Some(branch) if branch.is_at_rest() => progress(SnapshotProgress::RestoreTestReady),
-            Some(_) => Decision::Conclude(Conclusion::LookAgain),
+            Some(_) => {
+                need!(view.await_all(&awaited));
+                Decision::Conclude(Conclusion::LookAgain)
+            }
             None => fail(format!("branch {} was made to compare the snapshot and is gone", work.test.name)),
         };
     }

@@ -9,9 +9,9 @@ use crate::neon::wire::Branch;
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, RunStatus, Side};
 use crate::sync::smoke;
-use crate::sync::step::{FIRST_LOOK_RESTORE, ROLL_BACK_WITHIN};
+use crate::sync::step::ROLL_BACK_WITHIN;
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, compare};
-use crate::time::{after, between};
+use crate::time::between;
 
 /// Decides the next action of step 5.
 pub(super) fn next(view: &View<'_>) -> Decision {
@@ -124,8 +124,7 @@ fn is_mismatch(check: &Check) -> bool {
 fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
     if let Some(roll_back) = &view.checkpoint.roll_back {
         if !roll_back.is_done {
-            let first_look = roll_back.accepted_at.map_or(view.now, |at| after(at, FIRST_LOOK_RESTORE));
-            need!(view.await_operations(&view.pair.staging_branch, &roll_back.operations, first_look, "roll staging back"));
+            need!(view.await_all(&restore::awaited(view, backup, roll_back, "roll staging back")));
         }
         return Decision::Conclude(Conclusion::RollBackDone(reason));
     }

@@ -117,6 +117,30 @@ impl Model {
         id
     }
 
+    /// Adds operations of somebody else's on a branch that are done already.
+    pub fn has_done(&mut self, branch: &str, action: &'static str, count: usize, now: Timestamp) {
+        for _ in 0..count {
+            let id = self.uuid();
+            self.operations.push(Operation {
+                id,
+                branch: branch.to_owned(),
+                endpoint: None,
+                action,
+                status: "finished",
+                error: None,
+                retry_at: None,
+                failures: 0,
+                created_at: now,
+                updated_at: now,
+                duration: TimeDelta::zero(),
+                started_at: Some(now),
+                is_blocked: false,
+                finish: Finish::Finished,
+                then: Vec::new(),
+            });
+        }
+    }
+
     /// Returns whether an operation is under way: the project is then locked.
     pub fn is_busy(&self) -> bool {
         self.operations.iter().any(Operation::is_under_way)
