@@ -14,7 +14,8 @@
 //! A cut body is a failed connection to the Worker's HTTP port, which compares the announced length; the simulation also shows the
 //! core a body that is shorter than it should be, as a proxy that re-encodes it would.
 //!
-//! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs* for ever, or is `cancelled`. A
+//! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs* for ever, or is `cancelled`; it ends `error`, is
+//! `skipped`, is `cancelling` for a while, or is `failed` and finishes later without a word. A
 //! restore may end well and be *damaged*: a copy that is no copy.
 //!
 //! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced branch, renames, protects or deletes staging, makes it the default branch, restores it
@@ -70,6 +71,14 @@ pub enum Fault {
     OperationHangs,
     /// The operation ends `cancelled`.
     OperationCancelled,
+    /// The operation is `cancelling` for a while, then `cancelled`.
+    OperationCancelling,
+    /// The operation ends `error`.
+    OperationErrs,
+    /// The operation is `skipped`: there was nothing to do for it.
+    OperationSkipped,
+    /// The operation is `failed` without a word more, and `finished` half a minute later.
+    OperationFinishesLater,
     /// The restored data is not what it was made from.
     Damaged,
     /// The same, below the position at which the restored branch forked: the source was another.
@@ -164,7 +173,16 @@ const REQUEST: &[Fault] = &[
 
 const WRITE: &[Fault] = &[Fault::AppliedAndLost, Fault::Zombie, Fault::OldZombie];
 
-const OPERATION: &[Fault] = &[Fault::OperationFails, Fault::OperationRetried, Fault::OperationHangs, Fault::OperationCancelled];
+const OPERATION: &[Fault] = &[
+    Fault::OperationFails,
+    Fault::OperationRetried,
+    Fault::OperationHangs,
+    Fault::OperationCancelled,
+    Fault::OperationCancelling,
+    Fault::OperationErrs,
+    Fault::OperationSkipped,
+    Fault::OperationFinishesLater,
+];
 
 /// What happens around a request, whatever the request is.
 const AROUND: &[Fault] = &[
@@ -217,6 +235,10 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::OperationRetried, "operation_retried"),
     (Fault::OperationHangs, "operation_hangs"),
     (Fault::OperationCancelled, "operation_cancelled"),
+    (Fault::OperationCancelling, "operation_cancelling"),
+    (Fault::OperationErrs, "operation_errs"),
+    (Fault::OperationSkipped, "operation_skipped"),
+    (Fault::OperationFinishesLater, "operation_finishes_later"),
     (Fault::Damaged, "damaged"),
     (Fault::DamagedBelow, "damaged_below"),
     (Fault::Behind, "behind"),

@@ -225,6 +225,8 @@ impl Fleet {
         let mut projects = Vec::new();
         for number in 0..count {
             let mut model = Model::new(number + 1, start);
+            // Each request takes as long as every other one, also the one that wakes a compute.
+            model.durations.wake_ms = 0;
             let production = model.branches[0].id.clone();
             let staging = model.add_child(&production, "staging", start).expect("production is there");
             pairs.push(json!({

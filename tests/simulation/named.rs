@@ -4,6 +4,7 @@
 
 mod calendar;
 mod comparison;
+mod computes;
 mod delivery;
 mod endings;
 mod errors;

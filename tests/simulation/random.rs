@@ -1,7 +1,7 @@
 //! Scenarios that are drawn: several faults, an old memory, a cron that is missed, doubled and late, people who press buttons.
 
 use chrono::TimeDelta;
-use neon_emulator::model::{Archiving, Refusal};
+use neon_emulator::model::{Archiving, FailedBranchState, Locks, Refusal};
 
 use crate::faults::{Fault, Kind};
 use crate::plan::{Crash, Memory, Planned};
@@ -49,6 +49,8 @@ pub(crate) fn fault(random: &mut fastrand::Rng) -> Planned {
                 | Fault::OperationHangs
                 | Fault::OperationFails
                 | Fault::OperationCancelled
+                | Fault::OperationCancelling
+                | Fault::OperationErrs
                 | Fault::LongOutage
                 | Fault::AsleepForEver
                 | Fault::StagingProtected
@@ -122,6 +124,17 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
     let archives = Archiving { after_age_s: 3_600, after_idle_s: 3_600 };
     switches.archives = (random.u8(..4) == 0).then_some(archives);
     switches.archived_source = random.bool().then(|| Refusal::new(400, "ancestor is archived"));
+    // What others' computes do meanwhile, and how those operations end.
+    switches.locks = if random.bool() { Locks::Project } else { Locks::Branch };
+    switches.failed_branch_state = if random.bool() { FailedBranchState::Stuck } else { FailedBranchState::Old };
+    switches.compute_operations = random.u8(..4) > 0;
+    switches.old_compute_serves_until_suspended = random.u8(..4) > 0;
+    switches.restore_deletes_timeline = random.bool();
+    switches.compute_operations_fail_every = [0, 0, 3, 5][random.usize(..4)];
+    let durations = &mut sim.neon.model.durations;
+    durations.wake_ms = [300, 300, 2_000, 8_000][random.usize(..4)];
+    durations.wake_lingers_ms = [0, 0, 1_500, 20_000][random.usize(..4)];
+    durations.checks_every_s = [3_600, 3_600, 20, 0][random.usize(..4)];
 }
 
 /// Runs the scenario of a seed.

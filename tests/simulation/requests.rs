@@ -118,6 +118,10 @@ impl Sim {
                 self.faulty_until = crate::run::instant(crate::run::DEADLINE);
             }
             Fault::OperationCancelled => self.neon.model.operation_faults.push(Finish::Cancelled),
+            Fault::OperationCancelling => self.neon.model.operation_faults.push(Finish::Cancelling),
+            Fault::OperationErrs => self.neon.model.operation_faults.push(Finish::Error),
+            Fault::OperationSkipped => self.neon.model.operation_faults.push(Finish::Skipped),
+            Fault::OperationFinishesLater => self.neon.model.operation_faults.push(Finish::FailedThenFinished),
             Fault::Damaged | Fault::DamagedBelow => {
                 let place = if fault == Fault::Damaged { Place::After } else { Place::Before };
                 let damage = Some(Damage::Rows(place));
@@ -175,7 +179,8 @@ impl Sim {
                 let tables = if status == 200 { tables_in(&request.body) } else { Vec::new() };
                 let seen = branch.filter(|_| !tables.is_empty()).map(|branch| Seen::Tables(branch, tables));
                 // The first query wakes the compute.
-                Reply { seen, ..answer(latency + TimeDelta::milliseconds(400), status, body) }
+                let waking = self.neon.waked_for;
+                Reply { seen, ..answer(latency + TimeDelta::milliseconds(400) + waking, status, body) }
             }
             Kind::Notice => {
                 self.receive(task, request);

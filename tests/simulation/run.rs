@@ -263,6 +263,12 @@ impl<'a> Simulation<'a> {
                 let (now, staging) = (sim.now, sim.oracle.staging_id().to_owned());
                 crate::outside::suspends_in_vain(&mut sim.neon, &staging, now);
             }
+            Event::Check(name, finish, milliseconds) => {
+                let mut sim = self.sim.borrow_mut();
+                let now = sim.now;
+                let branch = sim.neon.model.branch_named(name).map(|branch| branch.id.clone()).unwrap_or_default();
+                sim.neon.model.checks(&branch, finish, milliseconds, now);
+            }
             Event::Bustle(count) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;

@@ -94,7 +94,8 @@ impl Scene {
         let foreign = model.add_child(&production, "backup-20260101", start);
         assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
         // The proxy hears of new passwords at once, as it mostly does; days with a protected production and seeds have it later.
-        model.durations = Durations { secret_cache_ms: 0, ..Durations::default() };
+        // A compute that sleeps costs nothing more than every query does; named scenarios and seeds have it start slowly.
+        model.durations = Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() };
         let pair = Ids { project: model.project.clone(), production: production.clone(), staging: staging.clone() };
         let oracle = Oracle::new(&model, &production, &staging);
         let neon = Simulated::new(model, &Contents::with_tables(TABLES));

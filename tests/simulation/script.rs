@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use firstlight::api::ApiRequest;
 use firstlight::port::Method;
-use neon_emulator::model::{Model, Switches};
+use neon_emulator::model::{Finish, Model, Switches};
 use serde_json::{Value, json};
 
 use crate::faults::Fault;
@@ -99,6 +99,8 @@ pub enum Happening {
     SuspendInVain,
     /// Neon does so many operations on branches of somebody else's.
     Bustle(usize),
+    /// Neon checks the compute of the branch of this name, and that ends like this after so many milliseconds.
+    Check(&'static str, Finish, i64),
     /// From here on another instance of the program answers, which remembers nothing.
     NewInstance,
     /// The store takes no writes for so many minutes.
@@ -115,6 +117,7 @@ impl Happening {
             Self::Emptied => return Event::Emptied,
             Self::SuspendInVain => return Event::SuspendInVain,
             Self::Bustle(count) => return Event::Bustle(*count),
+            Self::Check(name, finish, milliseconds) => return Event::Check(name, *finish, *milliseconds),
             Self::Outside(fault) => return Event::Outside(*fault),
             Self::NewInstance => return Event::NewInstance,
             Self::WritesRefused(minutes) => return Event::WritesRefused(TimeDelta::minutes(*minutes)),

@@ -16,6 +16,7 @@ use firstlight::api::ApiRequest;
 use firstlight::port::{Clock, Level, Log, Notes, Recall};
 use firstlight::tick::Summary;
 use firstlight::time::Timestamp;
+use neon_emulator::model::Finish;
 use neon_emulator::simulated::Simulated;
 
 use crate::faults::{Fault, Kind};
@@ -117,6 +118,8 @@ pub(crate) enum Event {
     SuspendInVain,
     /// Neon does so many operations on branches of somebody else's.
     Bustle(usize),
+    /// Neon checks the compute of the branch of this name, and that ends like this after so many milliseconds.
+    Check(&'static str, Finish, i64),
     /// Somebody does something to the project.
     Outside(Fault),
     /// The store takes no writes for so long.

@@ -33,7 +33,7 @@ const PAGES: u32 = 8;
 const WHOLE_SECONDS: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 
 /// A part of an operation that ends after what it belongs to can be used.
-const CLEANING_UP: &str = "delete_timeline";
+pub(super) const CLEANING_UP: &str = "delete_timeline";
 
 /// What this tick knows of operations.
 #[derive(Default)]
@@ -107,10 +107,15 @@ impl<'a> View<'a> {
     /// Neon runs those of one call one after the other. Where the branch does not say afterwards
     /// that it can be used, [`View::await_all`] finds the one that has failed.
     pub(super) fn await_last(&self, awaited: &Awaited<'_>) -> Result<(), Decision> {
-        match awaited.named.split_last() {
-            Some((last, _)) => self.await_named(awaited, std::slice::from_ref(last)),
-            None => self.await_unnamed(awaited),
+        let Some(last) = awaited.named.last() else { return self.await_unnamed(awaited) };
+        if let Some(failing) = self.checkpoint.failing.as_ref().filter(|failing| awaited.named.contains(&failing.operation)) {
+            // It holds up those after it: nothing else is asked for until it is done.
+            self.await_named(awaited, std::slice::from_ref(&failing.operation))?;
         }
+        let told = self.seen.operations.by_id.get(last).and_then(Option::as_ref);
+        let is_bad = told.is_some_and(|told| matches!(told.progress(), Progress::MayBeRetried | Progress::EndedBadly));
+        // What follows one that has failed is cancelled: the first that ended badly is the one to tell, and may be tried again.
+        self.await_named(awaited, if is_bad { awaited.named } else { std::slice::from_ref(last) })
     }
 
     /// Waits until every operation of a call is done.

@@ -1,9 +1,9 @@
 //! Step 4: overwrites staging with the backup, and gives its roles the passwords they had.
 
-use super::operations::Awaited;
+use super::operations::{Awaited, CLEANING_UP};
 use super::{Conclusion, Decision, View, act, displaced_stem, end, fail, free_name, is_our_backup, need, passwords, preflight};
 use crate::id::BranchName;
-use crate::neon::wire::{Branch, BranchList, Progress};
+use crate::neon::wire::{Branch, BranchList, Operation, Progress};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};
 use crate::sync::step::FIRST_LOOK_RESTORE;
@@ -100,7 +100,9 @@ fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
     if of_staging.iter().any(|operation| operation.progress() == Progress::UnderWay) {
         return Decision::Conclude(Conclusion::LookAgain);
     }
-    let failed = of_staging.iter().find(|operation| operation.progress() != Progress::EndedWell);
+    // What follows one that has failed is cancelled.
+    let is_told = |operation: &&&Operation| operation.progress() != Progress::EndedWell && operation.action != CLEANING_UP;
+    let failed = of_staging.iter().find(is_told);
     if let Some(operation) = failed {
         need!(view.await_late_retry(operation));
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::faults::Planned;
-use crate::model::{Durations, Effect, Request, Switches};
+use crate::model::{Durations, Effect, Request, Switches, Wake, Work};
 use crate::passwords::{learn, tell_passwords};
 use crate::server::{State, lock, now};
 use crate::sql::{self, Answer};
@@ -20,6 +21,11 @@ const WAKE_PATIENCE: Duration = Duration::from_secs(7);
 /// Does the work of operations, one after the other.
 pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
     for effect in effects {
+        if !is_to_be_done(&state, &effect).await {
+            // It ends, or hangs, without having done anything.
+            lock(&state.model).work_done(effect.operation(), Ok(()), now());
+            continue;
+        }
         let (operation, result) = match effect {
             Effect::Branch { operation, branch, source, point } => (operation, make_branch(&state, &branch, &source, point).await),
             Effect::Restore { operation, branch, source, point, .. } => (operation, restore(&state, &branch, &source, point).await),
@@ -50,6 +56,25 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
             state.note(json!({"kind": "failure", "operation": operation, "error": error}));
         }
         lock(&state.model).work_done(&operation, result, now());
+    }
+}
+
+/// Waits until the turn of an operation has come. Returns whether it does its work at all: one that fails for good, is cancelled
+/// or hangs does not.
+async fn is_to_be_done(state: &State, effect: &Effect) -> bool {
+    // A compute is stopped when its operation ends, and answers until then.
+    let until_due = matches!(effect, Effect::Suspend { .. });
+    loop {
+        let work = {
+            let mut model = lock(&state.model);
+            model.advance(now());
+            model.work_of(effect.operation(), until_due, now())
+        };
+        match work {
+            Work::ToDo => return true,
+            Work::Never => return false,
+            Work::NotYet => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
     }
 }
 
@@ -129,43 +154,33 @@ async fn restore(state: &State, branch: &str, source: &str, point: crate::model:
     let (data, endpoints, kept) = {
         let model = lock(&state.model);
         let found = model.branch(branch).context("find the branch")?;
-        let endpoints: Vec<(String, bool)> = model
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.branch == branch)
-            .map(|endpoint| (endpoint.id.clone(), endpoint.is_read_write))
-            .collect();
+        let endpoints: Vec<String> =
+            model.endpoints.iter().filter(|endpoint| endpoint.branch == branch).map(|endpoint| endpoint.id.clone()).collect();
         let kept: Vec<String> = model.branches.iter().map(|branch| branch.data.clone()).collect();
         (found.data.clone(), endpoints, kept)
     };
-    let mut running = Vec::new();
-    {
-        let mut store = state.data.lock().await;
-        let mut old = Vec::new();
-        for (endpoint, is_read_write) in endpoints {
-            if let Some(compute) = store.compute(&endpoint) {
-                old.push(compute.data.clone());
-                running.push((endpoint.clone(), is_read_write));
-                store.stop(&endpoint);
-            }
-        }
-        let lsn = store.branch(source, &data, point).await?;
-        let tampering = lock(&state.tampering).take();
-        if let Some((sql, place)) = tampering {
-            store.tamper(&data, &sql, place).await?;
-        }
-        for data in old.into_iter().filter(|data| !kept.contains(data) && data != source) {
-            store.remove(&data);
-        }
-        let mut model = lock(&state.model);
-        model.saw(&data, now(), lsn);
-        if let Some(branch) = model.branch_mut(branch) {
-            branch.parent_lsn = Some(lsn);
-            branch.parent_timestamp = Some(now());
+    let mut store = state.data.lock().await;
+    let mut old = Vec::new();
+    // None is started again: the next query does that.
+    for endpoint in endpoints {
+        if let Some(compute) = store.compute(&endpoint) {
+            old.push(compute.data.clone());
+            store.stop(&endpoint);
         }
     }
-    for (endpoint, _) in running {
-        start(state, &endpoint).await?;
+    let lsn = store.branch(source, &data, point).await?;
+    let tampering = lock(&state.tampering).take();
+    if let Some((sql, place)) = tampering {
+        store.tamper(&data, &sql, place).await?;
+    }
+    for data in old.into_iter().filter(|data| !kept.contains(data) && data != source) {
+        store.remove(&data);
+    }
+    let mut model = lock(&state.model);
+    model.saw(&data, now(), lsn);
+    if let Some(branch) = model.branch_mut(branch) {
+        branch.parent_lsn = Some(lsn);
+        branch.parent_timestamp = Some(now());
     }
     Ok(())
 }
@@ -277,8 +292,12 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
             if found.is_disabled {
                 return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
             }
+            if found.serves.is_some() {
+                // The compute that is to be suspended answers still.
+                break;
+            }
             let branch = found.branch.clone();
-            model.wake(&branch, now());
+            model.unarchive(&branch, now());
             model.branch(&branch).map_or("init", |branch| branch.state)
         };
         if branch_state == "ready" {
@@ -299,14 +318,44 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
         }
         return Ok(());
     }
-    start(state, endpoint).await.map_err(|error| {
+    let failed = || sql::error(500, "Control plane request failed");
+    let wake = lock(&state.model).wake(endpoint, now());
+    let (time, operation) = match wake {
+        Wake::Awake => (TimeDelta::zero(), None),
+        Wake::Starting(time, operation) => (time, operation),
+        Wake::Fails(time) => {
+            tokio::time::sleep(time.to_std().unwrap_or_default()).await;
+            tokio::spawn(starts_late(Arc::clone(state), endpoint.to_owned()));
+            return Err(failed());
+        }
+    };
+    tokio::time::sleep(time.to_std().unwrap_or_default()).await;
+    let started = start(state, endpoint).await;
+    let result = started.as_ref().copied().map_err(|error| format!("{error:#}"));
+    if let Some(id) = operation {
+        lock(&state.model).work_done(&id, result, now());
+    }
+    started.map_err(|error| {
         eprintln!("neon-emulator: {endpoint} could not be started: {error:#}");
-        sql::error(500, "Control plane request failed")
+        failed()
     })
 }
 
+/// Starts a compute for which a query has waited in vain, once its operation has come to that.
+async fn starts_late(state: Arc<State>, endpoint: String) {
+    let found = {
+        let model = lock(&state.model);
+        let is_it = |operation: &&crate::model::Operation| {
+            operation.action == "start_compute" && operation.endpoint.as_ref() == Some(&endpoint) && operation.is_open()
+        };
+        model.operations.iter().find(is_it).map(|operation| operation.id.clone())
+    };
+    let Some(operation) = found else { return };
+    carry_out(state, vec![Effect::Start { operation, endpoint }]).await;
+}
+
 /// Stops computes that nobody has used for a while, and notes where branches are and how large.
-pub(crate) async fn tend(state: &State) {
+pub(crate) async fn tend(state: &Arc<State>) {
     lock(&state.model).advance(now());
     let heads = state.data.lock().await.heads().await;
     for (data, lsn) in heads {
@@ -319,18 +368,27 @@ pub(crate) async fn tend(state: &State) {
     }
     let idle: Vec<String> = {
         let store = state.data.lock().await;
-        store.computes().filter(|(_, compute)| compute.used_at.elapsed() > state.suspend_after).map(|(id, _)| id.clone()).collect()
+        let model = lock(&state.model);
+        let is_idle = |id: &str, used_at: &Instant| {
+            model.suspend_after(id).and_then(|time| time.to_std().ok()).is_some_and(|time| used_at.elapsed() > time)
+        };
+        store.computes().filter(|(id, compute)| is_idle(id, &compute.used_at)).map(|(id, _)| id.clone()).collect()
     };
     for endpoint in idle {
         if lock(&state.model).is_busy() || is_in_use(state, &endpoint).await {
             continue;
         }
-        state.data.lock().await.stop(&endpoint);
-        lock(&state.model).set_endpoint_state(&endpoint, "idle", now());
+        let operation = lock(&state.model).falls_asleep(&endpoint, now());
+        match operation {
+            Some(operation) => carry_out(Arc::clone(state), vec![Effect::Suspend { operation, endpoint }]).await,
+            None => state.data.lock().await.stop(&endpoint),
+        }
     }
 }
 
-/// Returns whether somebody is connected to a compute.
+/// Returns whether a statement runs on a compute. A connection that waits keeps no compute awake.
+///
+/// Source: Neon, scale to zero, read 2026-11-21: inactive is who runs no query.
 async fn is_in_use(state: &State, endpoint: &str) -> bool {
     let (port, installation) = {
         let store = state.data.lock().await;
@@ -338,7 +396,8 @@ async fn is_in_use(state: &State, endpoint: &str) -> bool {
         (compute.server.port, store.installation.clone())
     };
     let Ok(mut admin) = installation.admin(port, "postgres").await else { return true };
-    let sql = "select count(*)::text from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    let sql =
+        "select count(*)::text from pg_stat_activity where backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid()";
     admin.value(sql).await.map_or(true, |count| count != "0")
 }
 

@@ -76,9 +76,10 @@ impl Emulator {
         let mut model = Model::new(options.random_seed, now());
         model.has_server = true;
         model.durations = options.durations;
+        model.durations.suspend_after_s = i64::try_from(options.suspend_after.as_secs()).unwrap_or(i64::MAX);
         model.pg_version = installation.major;
         let data = Data::new(installation, options.data.clone());
-        let state = Arc::new(State::new(model, data, options.api_key.clone(), options.suspend_after));
+        let state = Arc::new(State::new(model, data, options.api_key.clone()));
         if let Err(error) = prepare(&state, &options).await {
             state.data.lock().await.stop_all();
             return Err(error);

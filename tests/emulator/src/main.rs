@@ -22,6 +22,7 @@ neon-emulator --listen ADDRESS --data FOLDER --postgres-bin FOLDER [options]
   --restore-ms N          how long a restore takes (default: 6100)
   --other-ms N            how long other operations take (default: 500)
   --secret-cache-ms N     how long the proxy goes on with a password that was changed (default: 1500)
+  --wake-ms N             how long a compute that sleeps takes to start (default: 300); more than 7000 fails the query
   --suspend-after-s N     seconds until an idle compute sleeps (default: 300)
   --random-seed N         the seed of the ids (default: 1)
 
@@ -96,6 +97,7 @@ fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) ->
             "--restore-ms" => options.durations.restore_ms = number()?,
             "--other-ms" => options.durations.other_ms = number()?,
             "--secret-cache-ms" => options.durations.secret_cache_ms = number()?,
+            "--wake-ms" => options.durations.wake_ms = number()?,
             "--suspend-after-s" => options.suspend_after = Duration::from_secs(u64::try_from(number()?).unwrap_or(0)),
             "--random-seed" => options.random_seed = u64::try_from(number()?).unwrap_or(0),
             _ => bail!("{name}: no such option\n\n{USAGE}"),

@@ -9,6 +9,7 @@
 
 mod archive;
 mod branches;
+mod computes;
 mod decode;
 mod endpoints;
 mod history;
@@ -31,12 +32,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use self::archive::Archiving;
+pub use self::computes::Wake;
 pub use self::decode::body_of_route;
 pub use self::objects::{Branch, Database, Endpoint, Role, Snapshot, Unpacked};
-pub use self::operations::{Finish, Operation};
+pub use self::operations::{Finish, Operation, Work};
 pub use self::routes::route_name;
 pub use self::secrets::Remembered;
-pub use self::settings::{Durations, Limits, Refusal, Switches};
+pub use self::settings::{Durations, FailedBranchState, Limits, Locks, Refusal, Switches};
 
 /// An instant.
 pub type Timestamp = DateTime<Utc>;
@@ -210,6 +212,23 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Returns the operation that waits for it.
+    pub fn operation(&self) -> &str {
+        match self {
+            Self::Branch { operation, .. }
+            | Self::Restore { operation, .. }
+            | Self::Start { operation, .. }
+            | Self::Suspend { operation, .. }
+            | Self::Delete { operation, .. }
+            | Self::Snapshot { operation, .. }
+            | Self::Unpack { operation, .. }
+            | Self::Discard { operation, .. }
+            | Self::SetPassword { operation, .. } => operation,
+        }
+    }
+}
+
 /// Which state of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
@@ -266,6 +285,12 @@ pub struct Model {
     created_at: Timestamp,
     random: fastrand::Rng,
     last_number: u64,
+    /// The number of the request that is served, or of what Neon does by itself.
+    call: u64,
+    /// Operations that Neon has started by itself.
+    own_operations: u32,
+    /// When a sleeping compute was checked last.
+    checked_at: Timestamp,
 }
 
 const WORDS: [&str; 16] = [
@@ -316,6 +341,9 @@ impl Model {
             created_at: now,
             random: fastrand::Rng::with_seed(seed),
             last_number: 1_000,
+            call: 0,
+            own_operations: 0,
+            checked_at: now,
         };
         let (word, thing, number) = (model.word(&WORDS), model.word(&THINGS), model.random.u32(10_000_000..99_999_999));
         model.project = format!("{word}-{thing}-{number}");
@@ -410,6 +438,7 @@ impl Model {
             created_at: now,
             updated_at: now,
             last_active: None,
+            serves: None,
         });
         id
     }
@@ -473,6 +502,7 @@ impl Model {
     /// Ends the operations whose time has come.
     pub fn advance(&mut self, now: Timestamp) {
         operations::advance(self, now);
+        self.tend_computes(now);
         let expired: Vec<String> =
             self.branches.iter().filter(|branch| branch.expires_at.is_some_and(|at| at <= now)).map(|branch| branch.id.clone()).collect();
         for id in expired {
@@ -490,6 +520,7 @@ impl Model {
     /// Answers a request.
     pub fn serve(&mut self, request: &Request, now: Timestamp) -> Response {
         self.advance(now);
+        self.call += 1;
         routes::serve(self, request, now).unwrap_or_else(|error| self.refuse(&error))
     }
 

@@ -53,7 +53,6 @@ pub(crate) struct State {
     /// What the next restored data is changed by.
     pub(crate) tampering: Mutex<Option<(String, Place)>>,
     pub(crate) api_key: String,
-    pub(crate) suspend_after: Duration,
     /// When each route was asked in the last second.
     rate: Mutex<BTreeMap<String, VecDeque<Instant>>>,
     pub(crate) rate_limit: usize,
@@ -70,7 +69,7 @@ pub(crate) fn now() -> Timestamp {
 }
 
 impl State {
-    pub(crate) fn new(model: Model, data: Data, api_key: String, suspend_after: Duration) -> Self {
+    pub(crate) fn new(model: Model, data: Data, api_key: String) -> Self {
         Self {
             model: Mutex::new(model),
             data: AsyncMutex::new(data),
@@ -79,7 +78,6 @@ impl State {
             starting: Mutex::default(),
             tampering: Mutex::default(),
             api_key,
-            suspend_after,
             rate: Mutex::default(),
             rate_limit: REQUESTS_PER_SECOND,
         }

@@ -64,6 +64,8 @@ pub struct Simulated {
     pub damages_next_unpacking: Option<Damage>,
     data: BTreeMap<String, Data>,
     copies: Vec<Copied>,
+    /// How long the query that was answered last has waited for its compute.
+    pub waked_for: chrono::TimeDelta,
     /// What data held at the positions that it has passed.
     passed: BTreeMap<(String, Lsn), Contents>,
     /// The latest instant of which it has heard.
@@ -96,7 +98,16 @@ impl Simulated {
             model.saw(data, *at, position);
         }
         let clock = begun.iter().map(|(_, at)| *at).max().unwrap_or_default();
-        Self { model, damages_next_restore: None, damages_next_unpacking: None, data, copies: Vec::new(), passed: BTreeMap::new(), clock }
+        Self {
+            model,
+            damages_next_restore: None,
+            damages_next_unpacking: None,
+            data,
+            copies: Vec::new(),
+            waked_for: chrono::TimeDelta::zero(),
+            passed: BTreeMap::new(),
+            clock,
+        }
     }
 
     /// Returns what a branch holds; `None` when there is no such branch, or it cannot be read.
@@ -150,17 +161,12 @@ impl Simulated {
         self.model.advance(now);
         let copies = std::mem::take(&mut self.copies);
         for copied in copies {
-            match self.model.operation(&copied.operation).map(|operation| operation.status) {
-                Some("finished") => self.finish(&copied, now),
-                Some("failed" | "cancelled") if !self.is_under_way(&copied.operation) => {}
-                Some(_) => self.copies.push(copied),
-                None => {}
+            match self.model.operation(&copied.operation) {
+                Some(operation) if matches!(operation.status, "finished" | "skipped") => self.finish(&copied, now),
+                Some(operation) if operation.is_open() => self.copies.push(copied),
+                Some(_) | None => {}
             }
         }
-    }
-
-    fn is_under_way(&self, operation: &str) -> bool {
-        self.model.operation(operation).is_some_and(crate::model::Operation::is_under_way)
     }
 
     fn finish(&mut self, copied: &Copied, now: Timestamp) {

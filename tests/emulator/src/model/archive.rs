@@ -62,7 +62,7 @@ impl Model {
 
     /// Wakes a branch that is archived. Returns the operation that does it; `None` where there is nothing to do, or it
     /// is done already.
-    pub fn wake(&mut self, id: &str, now: Timestamp) -> Option<String> {
+    pub fn unarchive(&mut self, id: &str, now: Timestamp) -> Option<String> {
         let is_waking = |model: &Self| {
             let mut waking = model.operations.iter().filter(|operation| operation.action == "timeline_unarchive");
             waking.any(|operation| operation.branch == id && operation.is_under_way())

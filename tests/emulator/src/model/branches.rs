@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::objects::Undo;
 use super::operations::{Start, Then};
 use super::render::BranchBody;
 use super::{ApiError, Branch, Effect, Model, Point, Request, Response, Timestamp, seconds};
@@ -135,7 +136,7 @@ impl Model {
             }
         }
         self.branches.push(branch);
-        let mut operations: Vec<String> = self.wake(&parent.id, now).into_iter().collect();
+        let mut operations: Vec<String> = self.unarchive(&parent.id, now).into_iter().collect();
         let mut then = vec![Then::BranchReady(id.clone())];
         then.extend((asked["archived"] == json!(true)).then(|| Then::Archive(id.clone())));
         let has_endpoints = !readers.is_empty();
@@ -144,6 +145,7 @@ impl Model {
             Start { branch: id.clone(), endpoint: None, action: "create_branch", milliseconds: share, then, has_work: true },
             now,
         );
+        self.may_undo(&operation, Undo::Made(id.clone()));
         operations.push(operation.clone());
         let mut effects = vec![Effect::Branch { operation, branch: id.clone(), source: parent.data, point }];
         let mut endpoints = Vec::new();
@@ -178,7 +180,7 @@ impl Model {
 
     /// Refuses what cannot be made; returns the point as a position.
     fn check_new_branch(&self, parent: &Branch, name: &str, point: Point, now: Timestamp) -> Result<Point, ApiError> {
-        self.check_idle()?;
+        self.check_idle(&[&parent.id])?;
         if self.branch_named(name).is_some() {
             return Err(exists(name));
         }
@@ -196,15 +198,6 @@ impl Model {
             return Err(ApiError::new(400, "", "parent_lsn is not within the history of the parent branch"));
         }
         self.locate(parent, point, "parent_", now)
-    }
-
-    /// Refuses while an operation is under way.
-    pub(super) fn check_idle(&self) -> Result<(), ApiError> {
-        if self.is_busy() {
-            let text = "project already has running conflicting operations, scheduling of new ones is prohibited";
-            return Err(ApiError::new(423, "", text));
-        }
-        Ok(())
     }
 
     pub(super) fn update_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
@@ -255,7 +248,7 @@ impl Model {
         if let Some(child) = child {
             return Err(ApiError::new(422, "", format!("cannot delete branch that has children: {}", child.id)));
         }
-        self.check_idle()?;
+        self.check_idle(&[id])?;
         let computes: Vec<String> =
             self.endpoints.iter().filter(|endpoint| endpoint.branch == id).map(|endpoint| endpoint.id.clone()).collect();
         let mut operations = Vec::new();
@@ -289,7 +282,7 @@ impl Model {
         let point = point(&body["source_lsn"], &body["source_timestamp"])?;
         let name = body["preserve_under_name"].as_str().filter(|name| !name.is_empty());
         let point = self.check_restore(&target, &source, point, name, now)?;
-        let woken = self.wake(&source.id, now);
+        let woken = self.unarchive(&source.id, now);
         let preserved = name.map(|name| self.preserve(&target, name, now));
         let is_self = source.id == target.id;
         let new_parent = self.parent_after(&target, &source, preserved.as_deref());
@@ -319,17 +312,90 @@ impl Model {
             then.insert(0, Then::Reparent(id.to_owned(), parent));
         }
         then.extend(preserved.iter().map(|id| Then::BranchReady(id.clone())));
-        let writer = self.writer_of(id).map(|endpoint| endpoint.id.clone());
-        let milliseconds = self.durations.restore_ms;
-        let operation = self.start_operation(
-            Start { branch: id.to_owned(), endpoint: writer, action: "create_branch", milliseconds, then, has_work: true },
-            now,
-        );
         let source_data = if is_self { old_data } else { source.data };
-        let effects = vec![Effect::Restore { operation: operation.clone(), branch: id.to_owned(), source: source_data, preserved, point }];
+        let kept = preserved.clone();
+        let (operations, effects) = self.restore_operations(&target, preserved, then, now, |operation, preserved| Effect::Restore {
+            operation,
+            branch: target.id.clone(),
+            source: source_data,
+            preserved,
+            point,
+        });
+        let created = operations.iter().find(|id| self.operation(id).is_some_and(|found| found.action == "create_branch")).cloned();
+        self.may_undo(&created.unwrap_or_default(), Undo::Restored(Box::new(target.clone()), kept));
         let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
-        let operations: Vec<String> = woken.into_iter().chain([operation]).collect();
+        let operations: Vec<String> = woken.into_iter().chain(operations).collect();
         Ok(Response::new(200, json!({"branch": rendered, "operations": self.render_operations(&operations, now)}), effects))
+    }
+
+    /// Starts the operations of a restore: running computes are suspended, the branch is made anew, and what it was goes. No
+    /// compute is started: the next query does that.
+    ///
+    /// Source: recorded, restore §1.2: `suspend_compute` (running, with its endpoint), `create_branch`, `delete_timeline`
+    /// (scheduling).
+    fn restore_operations(
+        &mut self,
+        target: &Branch,
+        preserved: Option<String>,
+        then: Vec<Then>,
+        now: Timestamp,
+        effect: impl FnOnce(String, Option<String>) -> Effect,
+    ) -> (Vec<String>, Vec<Effect>) {
+        let (mut operations, mut effects) = (Vec::new(), Vec::new());
+        let awake: Vec<String> = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.branch == target.id && endpoint.state == "active")
+            .map(|endpoint| endpoint.id.clone())
+            .collect();
+        for endpoint in awake {
+            if self.switches.old_compute_serves_until_suspended {
+                self.endpoint_mut(&endpoint).into_iter().for_each(|found| found.serves.clone_from(&preserved));
+            }
+            let operation = self.suspend_operation(&endpoint, &target.id, Vec::new(), now);
+            effects.push(Effect::Suspend { operation: operation.clone(), endpoint });
+            operations.push(operation);
+        }
+        let (all, other) = (self.durations.restore_ms, self.durations.other_ms);
+        let deletes = preserved.is_none() || self.switches.restore_deletes_timeline;
+        let count = i64::from(!operations.is_empty()) + i64::from(deletes);
+        let start = |action: &'static str, milliseconds: i64, then: Vec<Then>, has_work: bool| Start {
+            branch: target.id.clone(),
+            endpoint: None,
+            action,
+            milliseconds,
+            then,
+            has_work,
+        };
+        // All of them take as long as a restore was measured to take.
+        let operation = self.start_operation(start("create_branch", (all - other * count).max(0), then, true), now);
+        effects.push(effect(operation.clone(), preserved));
+        operations.push(operation);
+        if deletes {
+            operations.push(self.start_operation(start("delete_timeline", other, Vec::new(), false), now));
+        }
+        (operations, effects)
+    }
+
+    /// Makes a branch what it was before an operation that has failed.
+    pub(super) fn undo(&mut self, undo: Undo, now: Timestamp) {
+        match undo {
+            Undo::Made(id) => self.forget_branch(&id),
+            Undo::Restored(before, preserved) => {
+                let id = before.id.clone();
+                if let Some(branch) = self.branch_mut(&id) {
+                    let Branch { name, is_protected, is_default, annotation, expires_at, .. } = branch.clone();
+                    *branch = Branch { name, is_protected, is_default, annotation, expires_at, updated_at: now, ..*before };
+                }
+                for child in self.branches.iter_mut().filter(|child| child.parent.is_some() && child.parent == preserved) {
+                    child.parent = Some(id.clone());
+                }
+                self.endpoints.iter_mut().filter(|endpoint| endpoint.branch == id).for_each(|endpoint| endpoint.serves = None);
+                if let Some(preserved) = preserved {
+                    self.forget_branch(&preserved);
+                }
+            }
+        }
     }
 
     /// Returns the parent that a restored branch gets.
@@ -355,7 +421,7 @@ impl Model {
         if target.is_protected {
             return Err(self.switches.protected_target.error());
         }
-        self.check_idle()?;
+        self.check_idle(&[&target.id, &source.id])?;
         self.check_source(source)?;
         if !matches!(target.state, "ready" | "archived") {
             return Err(ApiError::new(422, "", "branch not ready yet"));

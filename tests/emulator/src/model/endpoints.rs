@@ -103,7 +103,7 @@ impl Model {
         if !asked.is_read_write && self.writer_of(branch).is_none() && !self.switches.reader_without_writer {
             return Err(self.switches.lonely_reader.error());
         }
-        self.check_idle()?;
+        self.check_idle(&[branch])?;
         let (id, operation) = self.create_endpoint_on(branch, asked, self.durations.other_ms, now);
         let effects = vec![Effect::Start { operation: operation.clone(), endpoint: id.clone() }];
         let endpoint = self.find_endpoint(&id).map(|endpoint| self.render_endpoint(endpoint))?;
@@ -166,7 +166,7 @@ impl Model {
         if self.branch(&endpoint.branch).is_some_and(|branch| branch.is_protected) {
             return Err(ApiError::new(422, "", "cannot delete a compute of a protected branch"));
         }
-        self.check_idle()?;
+        self.check_idle(&[&endpoint.branch])?;
         let operation = self.suspend_operation(id, &endpoint.branch, vec![Then::ForgetEndpoint(id.to_owned())], now);
         let effects = vec![Effect::Suspend { operation: operation.clone(), endpoint: id.to_owned() }];
         let body = json!({"endpoint": self.render_endpoint(&endpoint), "operations": self.render_operations(&[operation], now)});
@@ -176,7 +176,7 @@ impl Model {
     /// `start`, `suspend` or `restart`.
     pub(super) fn drive_endpoint(&mut self, id: &str, verb: &str, now: Timestamp) -> Result<Response, ApiError> {
         let branch = self.find_endpoint(id)?.branch.clone();
-        self.check_idle()?;
+        self.check_idle(&[&branch])?;
         let mut operations = Vec::new();
         let mut effects = Vec::new();
         if matches!(verb, "suspend" | "restart") {
@@ -226,7 +226,7 @@ impl Model {
 
     pub(super) fn reset_password(&mut self, branch: &str, role: &str, now: Timestamp) -> Result<Response, ApiError> {
         self.show_role(branch, role)?;
-        self.check_idle()?;
+        self.check_idle(&[branch])?;
         let password = self.password();
         let until = now + milliseconds(self.durations.secret_cache_ms);
         if let Some(branch) = self.branch_mut(branch)

@@ -156,4 +156,15 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
     /// When it was used last.
     pub last_active: Option<Timestamp>,
+    /// The branch that its compute still serves, which is another than its own until it is suspended.
+    pub serves: Option<String>,
+}
+
+/// How a branch was before an operation that may fail.
+#[derive(Clone, Debug)]
+pub(super) enum Undo {
+    /// It was not there.
+    Made(String),
+    /// It held something else, which a branch keeps that was made for it.
+    Restored(Box<Branch>, Option<String>),
 }

@@ -1,11 +1,17 @@
 //! Neon's asynchronous work.
 //!
+//! Operations on one branch run one after the other; those on different branches at the same time.
+//! Where one of a call ends badly for good, those after it are cancelled, and nothing of what they
+//! were to do is done. What the branch is then, nobody could confirm: [`FailedBranchState`].
+//!
 //! Source: Neon API v2, reference of operations: `scheduling`, `running`, `finished`, `failed`, ….
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use super::{Model, Timestamp, milliseconds};
+use super::objects::Undo;
+use super::settings::{FailedBranchState, Locks};
+use super::{ApiError, Model, Timestamp, milliseconds};
 
 /// An operation.
 #[derive(Clone, Debug)]
@@ -22,8 +28,10 @@ pub struct Operation {
     pub status: &'static str,
     /// What went wrong.
     pub error: Option<String>,
-    /// When Neon tries again.
+    /// When Neon tries again, as it tells.
     pub retry_at: Option<Timestamp>,
+    /// When Neon tries again, and does not tell.
+    pub(super) retries_untold_at: Option<Timestamp>,
     /// How often it failed.
     pub failures: u32,
     /// When it was made.
@@ -40,6 +48,10 @@ pub struct Operation {
     pub(super) finish: Finish,
     /// What changes when it ends well.
     pub(super) then: Vec<Then>,
+    /// The request that it belongs to.
+    pub(super) call: u64,
+    /// How the branch was before.
+    pub(super) undo: Option<Box<Undo>>,
 }
 
 /// How an operation ends.
@@ -52,10 +64,38 @@ pub enum Finish {
     Failed,
     /// Badly, but Neon tries again and succeeds.
     FailedThenRetried,
+    /// Badly, as it seems: Neon does not say that it tries again, and succeeds after a while.
+    ///
+    /// Source: Neon, reference of operations, read 2026-11-21: a failed one may be retried.
+    FailedThenFinished,
+    /// Badly, with the other word.
+    Error,
+    /// There was nothing to do for it, which is as good as done.
+    Skipped,
     /// Somebody cancels it.
     Cancelled,
+    /// Somebody cancels it, which takes as long again.
+    Cancelling,
     /// Never.
     Hangs,
+}
+
+impl Finish {
+    /// Returns whether it does what it is for, sooner or later.
+    pub(crate) fn does_its_work(self) -> bool {
+        matches!(self, Self::Finished | Self::FailedThenRetried | Self::FailedThenFinished | Self::Skipped)
+    }
+}
+
+/// What real work an operation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// It is not its turn.
+    NotYet,
+    /// It is to be done.
+    ToDo,
+    /// It will never be done.
+    Never,
 }
 
 /// What changes when an operation ends well.
@@ -92,58 +132,79 @@ pub(super) struct Start {
 }
 
 impl Model {
-    /// Adds an operation; it runs when the one before it has ended.
+    /// Adds an operation; it runs when those before it on its branch have ended.
     pub(super) fn start_operation(&mut self, start: Start, now: Timestamp) -> String {
-        let id = self.uuid();
-        let is_first = !self.is_busy();
         let finish = if self.operation_faults.is_empty() { Finish::Finished } else { self.operation_faults.remove(0) };
+        self.add_operation(start, finish, now)
+    }
+
+    /// Adds an operation that ends like this.
+    pub(super) fn add_operation(&mut self, start: Start, finish: Finish, now: Timestamp) -> String {
+        let id = self.uuid();
+        let is_first = !self.operations.iter().any(|other| other.branch == start.branch && other.is_under_way());
+        let is_blocked = start.has_work && self.has_server;
         self.operations.push(Operation {
-            id: id.clone(),
-            branch: start.branch,
-            endpoint: start.endpoint,
-            action: start.action,
             status: if is_first { "running" } else { "scheduling" },
-            error: None,
-            retry_at: None,
-            failures: 0,
-            created_at: now,
-            updated_at: now,
-            duration: milliseconds(start.milliseconds),
             started_at: is_first.then_some(now),
-            is_blocked: start.has_work && self.has_server,
-            finish,
+            duration: milliseconds(start.milliseconds),
+            endpoint: start.endpoint,
             then: start.then,
+            call: self.call,
+            is_blocked,
+            ..Operation::new(id.clone(), start.branch, start.action, finish, now)
         });
         id
+    }
+
+    /// Says how the branch of an operation was before it.
+    pub(super) fn may_undo(&mut self, operation: &str, undo: Undo) {
+        if let Some(found) = self.operations.iter_mut().find(|found| found.id == operation) {
+            found.undo = Some(Box::new(undo));
+        }
     }
 
     /// Adds operations of somebody else's on a branch that are done already.
     pub fn has_done(&mut self, branch: &str, action: &'static str, count: usize, now: Timestamp) {
         for _ in 0..count {
-            let id = self.uuid();
-            self.operations.push(Operation {
-                id,
-                branch: branch.to_owned(),
-                endpoint: None,
-                action,
-                status: "finished",
-                error: None,
-                retry_at: None,
-                failures: 0,
-                created_at: now,
-                updated_at: now,
-                duration: TimeDelta::zero(),
-                started_at: Some(now),
-                is_blocked: false,
-                finish: Finish::Finished,
-                then: Vec::new(),
-            });
+            let new = Operation::new(self.uuid(), branch.to_owned(), action, Finish::Finished, now);
+            self.operations.push(Operation { status: "finished", started_at: Some(now), ..new });
         }
     }
 
-    /// Returns whether an operation is under way: the project is then locked.
+    /// Returns whether an operation is under way.
     pub fn is_busy(&self) -> bool {
         self.operations.iter().any(Operation::is_under_way)
+    }
+
+    /// Refuses while an operation is under way that conflicts with what is asked of these branches,
+    /// whoever started it.
+    ///
+    /// Source: Neon API v2, read 2026-11-21: "project already has running conflicting operations".
+    /// Which conflict is not said: [`Locks`].
+    pub(super) fn check_idle(&self, branches: &[&str]) -> Result<(), ApiError> {
+        let conflicts = |operation: &&Operation| match self.switches.locks {
+            Locks::Project => true,
+            Locks::Branch => branches.contains(&operation.branch.as_str()),
+        };
+        if self.operations.iter().filter(|operation| operation.is_under_way()).any(|operation| conflicts(&operation)) {
+            let text = "project already has running conflicting operations, scheduling of new ones is prohibited";
+            return Err(ApiError::new(423, "", text));
+        }
+        Ok(())
+    }
+
+    /// Returns what is to be done for an operation now; `until_due` where its work is its end.
+    pub fn work_of(&self, id: &str, until_due: bool, now: Timestamp) -> Work {
+        let Some(operation) = self.operation(id) else { return Work::Never };
+        let Some(started_at) = operation.started_at else {
+            return if operation.is_open() { Work::NotYet } else { Work::Never };
+        };
+        if !operation.finish.does_its_work() || !operation.is_open() {
+            return Work::Never;
+        }
+        let begins = if until_due { started_at + operation.duration } else { started_at };
+        let has_failed = operation.finish != Finish::Finished && operation.finish != Finish::Skipped;
+        if has_failed || now < begins { Work::NotYet } else { Work::ToDo }
     }
 
     /// Reports that the real work of an operation is done.
@@ -164,61 +225,158 @@ impl Model {
 }
 
 impl Operation {
-    /// Returns whether it has not ended.
+    fn new(id: String, branch: String, action: &'static str, finish: Finish, now: Timestamp) -> Self {
+        Self {
+            id,
+            branch,
+            endpoint: None,
+            action,
+            status: "scheduling",
+            error: None,
+            retry_at: None,
+            retries_untold_at: None,
+            failures: 0,
+            created_at: now,
+            updated_at: now,
+            duration: TimeDelta::zero(),
+            started_at: None,
+            is_blocked: false,
+            finish,
+            then: Vec::new(),
+            call: 0,
+            undo: None,
+        }
+    }
+
+    /// Returns whether it has not ended, as far as Neon tells.
     pub fn is_under_way(&self) -> bool {
-        matches!(self.status, "scheduling" | "running") || self.retry_at.is_some()
+        matches!(self.status, "scheduling" | "running" | "cancelling") || self.retry_at.is_some()
+    }
+
+    /// Returns whether it has not ended, whatever Neon tells.
+    pub fn is_open(&self) -> bool {
+        self.is_under_way() || self.retries_untold_at.is_some()
     }
 
     fn end(&mut self, status: &'static str, now: Timestamp) {
         self.status = status;
         self.updated_at = now;
-        self.retry_at = None;
+        (self.retry_at, self.retries_untold_at) = (None, None);
+    }
+
+    /// Fails, and is tried again at an instant.
+    fn fail_until(&mut self, at: Timestamp, is_told: bool, now: Timestamp) {
+        self.failures += 1;
+        self.status = "failed";
+        self.updated_at = now;
+        if is_told {
+            self.retry_at = Some(at);
+        } else {
+            self.retries_untold_at = Some(at);
+        }
+        self.started_at = Some(at);
+        self.finish = Finish::Finished;
     }
 }
 
-/// Ends the operations whose time has come, each after the one before it.
+/// What stands before an operation on its branch.
+#[derive(Default)]
+struct Before {
+    /// Branches on which one is under way.
+    branches: Vec<String>,
+    /// Calls of which one has failed and will be tried again, which Neon does not tell.
+    calls: Vec<u64>,
+    /// When the last one on a branch ended.
+    ended: Vec<(String, Timestamp)>,
+}
+
+impl Before {
+    fn holds_up(&self, operation: &Operation) -> bool {
+        self.branches.contains(&operation.branch) || self.calls.contains(&operation.call)
+    }
+
+    /// Notes that an operation is not over.
+    fn waits(&mut self, operation: &Operation) {
+        if operation.is_under_way() {
+            self.branches.push(operation.branch.clone());
+        } else {
+            self.calls.push(operation.call);
+        }
+    }
+}
+
+/// Ends the operations whose time has come, each after the one before it on its branch.
 pub(super) fn advance(model: &mut Model, now: Timestamp) {
-    let mut at = None;
+    let mut before = Before::default();
     for index in 0..model.operations.len() {
         let operation = &mut model.operations[index];
-        if !operation.is_under_way() {
+        if !operation.is_open() || before.holds_up(operation) {
             continue;
         }
-        if operation.started_at.is_none() {
-            operation.started_at = Some(at.unwrap_or(now));
+        let last = before.ended.iter().rev().find(|(branch, _)| *branch == operation.branch).map(|(_, at)| *at);
+        let started_at = *operation.started_at.get_or_insert(last.unwrap_or(now));
+        if operation.status == "scheduling" {
             operation.status = "running";
         }
-        let due = operation.started_at.unwrap_or(now) + operation.duration;
+        let due = started_at + operation.duration;
         if now < due || operation.is_blocked || operation.finish == Finish::Hangs {
-            return;
+            before.waits(operation);
+            continue;
         }
         // It ended when its time had come and its work was done, not when somebody looked.
         let ended = due.max(operation.updated_at);
-        at = Some(ended);
-        let operation = &mut model.operations[index];
+        model.finish(index, ended);
+        let operation = &model.operations[index];
+        if operation.is_open() {
+            before.waits(operation);
+        } else {
+            before.ended.push((operation.branch.clone(), ended));
+        }
+    }
+}
+
+impl Model {
+    /// Ends an operation, or what it has tried so far.
+    fn finish(&mut self, index: usize, ended: Timestamp) {
+        let retry = milliseconds(self.durations.retry_ms);
+        let operation = &mut self.operations[index];
         match operation.finish {
-            Finish::Finished => {
-                operation.end("finished", ended);
+            Finish::Finished | Finish::Skipped => {
+                operation.end(if operation.finish == Finish::Skipped { "skipped" } else { "finished" }, ended);
+                operation.undo = None;
                 let then = std::mem::take(&mut operation.then);
                 for change in then {
-                    model.carry_out(change, ended);
+                    self.carry_out(change, ended);
                 }
             }
-            Finish::Failed => {
-                operation.failures += 1;
-                operation.end("failed", ended);
-            }
-            Finish::FailedThenRetried => {
-                operation.failures += 1;
-                operation.status = "failed";
+            Finish::FailedThenRetried => operation.fail_until(ended + operation.duration, true, ended),
+            Finish::FailedThenFinished => operation.fail_until(ended + retry, false, ended),
+            Finish::Cancelling => {
+                operation.status = "cancelling";
                 operation.updated_at = ended;
-                operation.retry_at = Some(ended + operation.duration);
-                operation.started_at = operation.retry_at;
-                operation.finish = Finish::Finished;
-                return;
+                operation.started_at = Some(ended);
+                operation.finish = Finish::Cancelled;
             }
-            Finish::Cancelled => operation.end("cancelled", ended),
-            Finish::Hangs => return,
+            Finish::Failed => self.end_badly(index, "failed", ended),
+            Finish::Error => self.end_badly(index, "error", ended),
+            Finish::Cancelled => self.end_badly(index, "cancelled", ended),
+            Finish::Hangs => {}
+        }
+    }
+
+    /// Ends an operation badly, and with it what was to follow in its call.
+    fn end_badly(&mut self, index: usize, status: &'static str, ended: Timestamp) {
+        let operation = &mut self.operations[index];
+        operation.failures += u32::from(status != "cancelled");
+        operation.end(status, ended);
+        let (call, mut undo) = (operation.call, operation.undo.take());
+        let is_next = |other: &&mut Operation| other.call == call && other.is_open();
+        for follower in self.operations[index + 1..].iter_mut().filter(is_next) {
+            follower.end("cancelled", ended);
+            undo = undo.or(follower.undo.take());
+        }
+        if let Some(undo) = undo.filter(|_| self.switches.failed_branch_state == FailedBranchState::Old) {
+            self.undo(*undo, ended);
         }
     }
 }
@@ -246,7 +404,10 @@ impl Model {
                 }
             }
             Then::Active(id) => self.set_endpoint_state(&id, "active", now),
-            Then::Idle(id) => self.set_endpoint_state(&id, "idle", now),
+            Then::Idle(id) => {
+                self.endpoint_mut(&id).into_iter().for_each(|endpoint| endpoint.serves = None);
+                self.set_endpoint_state(&id, "idle", now);
+            }
             Then::Forget(id) => self.forget_branch(&id),
             Then::ForgetEndpoint(id) => self.endpoints.retain(|endpoint| endpoint.id != id),
             Then::ForgetSnapshot(id) => self.snapshots.retain(|snapshot| snapshot.id != id),
@@ -266,3 +427,6 @@ impl Model {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

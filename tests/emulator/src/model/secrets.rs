@@ -38,7 +38,8 @@ impl Model {
     /// Lets somebody through the proxy: returns the password with which the compute is asked, or
     /// `None` where the proxy refuses.
     pub fn admits(&self, endpoint: &Endpoint, role: &str, given: &str, now: Timestamp) -> Option<String> {
-        let Some(branch) = self.branch(&endpoint.branch) else { return Some(given.to_owned()) };
+        let served = self.served_by(&endpoint.id).and_then(|served| self.branch(served));
+        let Some(branch) = served else { return Some(given.to_owned()) };
         let Some(known) = branch.roles.iter().find(|known| known.name == role) else { return Some(given.to_owned()) };
         let remembered = branch.remembered.get(role).filter(|remembered| remembered.until.is_none_or(|until| until > now));
         let secret = remembered.map_or(&known.password, |remembered| &remembered.password);

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ApiError;
 use super::archive::Archiving;
+use super::{ApiError, Finish};
 
 /// The facts about Neon that nobody could confirm; each can be switched, and the Worker is tested both ways.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +48,43 @@ pub struct Switches {
     /// The proxy lets nobody through who has not the control plane's password; otherwise the compute
     /// alone decides.
     pub proxy_asks_control_plane: bool,
+    /// What a branch is after the operation that makes or restores it has failed for good.
+    pub failed_branch_state: FailedBranchState,
+    /// What an operation that is under way conflicts with.
+    pub locks: Locks,
+    /// Computes wake, sleep and are checked by operations, which Neon starts.
+    pub compute_operations: bool,
+    /// Of the operations that Neon starts every so many fails; 0 for none.
+    pub compute_operations_fail_every: u32,
+    /// How those end that fail.
+    pub compute_operations_end: Finish,
+    /// The compute of a branch that is being restored serves the old state until it is suspended.
+    pub old_compute_serves_until_suspended: bool,
+    /// Reference, restore §1.2: a restore that keeps the old state lists `delete_timeline` all the
+    /// same; recorded is one that keeps nothing.
+    pub restore_deletes_timeline: bool,
+}
+
+/// What a branch is after the operation that makes or restores it has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailedBranchState {
+    /// As it was while that was under way, for ever.
+    #[default]
+    Stuck,
+    /// As it was before: a new one is gone, a restored one holds what it held.
+    Old,
+}
+
+/// What an operation that is under way conflicts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Locks {
+    /// Every request that starts operations.
+    #[default]
+    Project,
+    /// Those that concern its branch.
+    Branch,
 }
 
 /// A refusal whose status and words nobody has seen.
@@ -92,6 +129,13 @@ impl Default for Switches {
             snapshots_tell_lsn: true,
             readers_take_new_passwords: false,
             proxy_asks_control_plane: true,
+            failed_branch_state: FailedBranchState::Stuck,
+            locks: Locks::Project,
+            compute_operations: true,
+            compute_operations_fail_every: 0,
+            compute_operations_end: Finish::Failed,
+            old_compute_serves_until_suspended: true,
+            restore_deletes_timeline: true,
         }
     }
 }
@@ -111,11 +155,36 @@ pub struct Durations {
     /// Source: neondatabase/neon `proxy`, read 2026-11-21: the cache keeps a secret for 4 minutes, and
     /// is told of most changes. How soon is not known.
     pub secret_cache_ms: i64,
+    /// Starting a compute that sleeps, milliseconds. Source: Neon, compute lifecycle, read
+    /// 2026-11-21: "a few hundred milliseconds".
+    pub wake_ms: i64,
+    /// How long a start of a compute is under way after it has answered, milliseconds.
+    pub wake_lingers_ms: i64,
+    /// How long a compute that nobody uses stays awake, seconds, where its endpoint does not say.
+    ///
+    /// Source: Neon, scale to zero, read 2026-11-21: 300 by default.
+    pub suspend_after_s: i64,
+    /// How often a compute that sleeps is checked, seconds; 0 for never.
+    ///
+    /// UNVERIFIED: Neon, reference of operations, read 2026-11-21, says only that it is done.
+    pub checks_every_s: i64,
+    /// When an operation that failed is tried again without a word, milliseconds. UNVERIFIED.
+    pub retry_ms: i64,
 }
 
 impl Default for Durations {
     fn default() -> Self {
-        Self { create_ms: 3_000, restore_ms: 6_100, other_ms: 500, secret_cache_ms: 1_500 }
+        Self {
+            create_ms: 3_000,
+            restore_ms: 6_100,
+            other_ms: 500,
+            secret_cache_ms: 1_500,
+            wake_ms: 300,
+            wake_lingers_ms: 0,
+            suspend_after_s: 300,
+            checks_every_s: 3_600,
+            retry_ms: 30_000,
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl Model {
         if let Some(slug) = &slug {
             self.check_slug(slug)?;
         }
-        self.check_idle()?;
+        self.check_idle(&[&source.id])?;
         if self.snapshots.iter().filter(|snapshot| snapshot.is_manual).count() >= self.limits.snapshots {
             return Err(ApiError::new(422, "SNAPSHOTS_LIMIT_EXCEEDED", "snapshots limit exceeded"));
         }
@@ -56,7 +56,7 @@ impl Model {
             then: Vec::new(),
             has_work: true,
         };
-        self.wake(&source.id, now);
+        self.unarchive(&source.id, now);
         let operation = self.start_operation(start, now);
         let lsn = asked_lsn;
         let snapshot = Snapshot {
@@ -114,7 +114,7 @@ impl Model {
     /// Deletes a snapshot for good.
     pub(super) fn delete_snapshot(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
         let (source, data) = self.find_snapshot(id).map(|snapshot| (snapshot.source.clone(), snapshot.data.clone()))?;
-        self.check_idle()?;
+        self.check_idle(&[&source])?;
         let start = Start {
             branch: source,
             endpoint: None,
@@ -133,7 +133,7 @@ impl Model {
         let snapshot = self.find_snapshot(id)?.clone();
         let body = &request.body;
         let target = self.find_branch(body["target_branch_id"].as_str().unwrap_or(&snapshot.source))?.id.clone();
-        self.check_idle()?;
+        self.check_idle(&[&target])?;
         if self.operation(&snapshot.operation).is_none_or(|operation| operation.status != "finished") {
             return Err(ApiError::new(422, "", "snapshot not ready yet"));
         }
@@ -196,7 +196,8 @@ impl Model {
         if branch.state != "ready" {
             return Err(ApiError::new(422, "", "branch not ready yet"));
         }
-        self.check_idle()?;
+        let target = branch.unpacked.as_ref().map(|from| from.target.clone()).unwrap_or_default();
+        self.check_idle(&[id, &target])?;
         self.check_place(id, &body["name"])?;
         let (operations, effects) = self.begin_to_take_place(id, &body["name"], now);
         Ok(Response::new(200, json!({"operations": self.render_operations(&operations, now)}), effects))

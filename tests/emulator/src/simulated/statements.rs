@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::contents::{ROW_BYTES, keys_asked};
 use super::{Contents, DATABASE, Simulated};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, Wake};
 use crate::sql;
 
 /// How the key of every table is read.
@@ -18,6 +19,7 @@ impl Simulated {
     /// Answers a batch of SQL: the status and the body.
     pub fn query(&mut self, connection: &str, is_read_only: bool, body: &str, now: Timestamp) -> (u16, String) {
         self.advance(now);
+        self.waked_for = TimeDelta::zero();
         match self.answer(connection, is_read_only, body, now) {
             Ok(text) => (200, text),
             Err(answer) => (answer.status, answer.body),
@@ -34,14 +36,9 @@ impl Simulated {
         if endpoint.is_disabled {
             return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
         }
-        let (branch, may_write) = (endpoint.branch.clone(), endpoint.is_read_write && !is_read_only);
-        let found = self.model.branch(&branch).ok_or_else(no_endpoint)?;
-        let is_ready = found.state == "ready";
-        if self.contents(&branch).is_none() || !is_ready {
-            self.model.wake(&branch, now);
-            let text = "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.";
-            return Err(sql::error(500, text));
-        }
+        let may_write = endpoint.is_read_write && !is_read_only;
+        let branch = self.served(&target.endpoint, now)?;
+        let endpoint = self.model.endpoint(&target.endpoint).ok_or_else(no_endpoint)?;
         let Some(password) = self.model.admits(endpoint, &target.role, &target.password, now) else {
             return Err(sql::wrong_password(&target.role));
         };
@@ -56,7 +53,6 @@ impl Simulated {
         if !found.databases.iter().any(|database| database.name == target.database) {
             return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
         }
-        self.model.set_endpoint_state(&target.endpoint, "active", now);
         let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
         let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), marker: String::new(), now };
         let mut results = Vec::with_capacity(queries.len());
@@ -65,6 +61,34 @@ impl Simulated {
             results.push(Answered { command: "SELECT", row_count: rows.len(), rows, fields: [], row_as_array: true });
         }
         Ok(serde_json::to_string(&Results { results }).unwrap_or_default())
+    }
+
+    /// Returns the branch that a query at an endpoint reads, and wakes its compute.
+    fn served(&mut self, endpoint: &str, now: Timestamp) -> Result<String, sql::Answer> {
+        let unavailable = || {
+            let text = "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.";
+            sql::error(500, text)
+        };
+        let branch = self.model.served_by(endpoint).unwrap_or_default().to_owned();
+        let is_old = self.model.endpoint(endpoint).is_some_and(|endpoint| endpoint.serves.is_some());
+        let is_ready = is_old || self.model.branch(&branch).is_some_and(|branch| branch.state == "ready");
+        if self.contents(&branch).is_none() || !is_ready {
+            self.model.unarchive(&branch, now);
+            return Err(unavailable());
+        }
+        match self.model.wake(endpoint, now) {
+            Wake::Awake => {}
+            Wake::Starting(time, _) => {
+                self.waked_for = time;
+                // The query is answered when the compute runs.
+                self.model.set_endpoint_state(endpoint, "active", now);
+            }
+            Wake::Fails(time) => {
+                self.waked_for = time;
+                return Err(unavailable());
+            }
+        }
+        Ok(branch)
     }
 
     /// Runs one statement, known by how it begins.
