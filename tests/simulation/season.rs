@@ -211,6 +211,7 @@ pub(crate) fn fault(draw: &mut fastrand::Rng) -> Planned {
                 | Fault::DisplacedDeleted
                 | Fault::StagingRenamed
                 | Fault::StagingProtected
+                | Fault::StagingDefault
                 | Fault::StagingDeleted
                 | Fault::StagingRestored
                 | Fault::QuotaReached

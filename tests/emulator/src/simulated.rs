@@ -126,9 +126,15 @@ impl Simulated {
         self.data.get(&self.model.branch(branch)?.data)?.damage
     }
 
-    /// Writes to a branch, as an application does.
+    /// Writes to a branch, as an application does. A sequence that was behind by one is not any more.
     pub fn write(&mut self, branch: &str) {
         self.change(branch, Contents::write);
+        let data = self.model.branch(branch).map(|branch| branch.data.clone());
+        if let Some(data) = data.and_then(|data| self.data.get_mut(&data))
+            && data.damage == Some(Damage::Behind)
+        {
+            data.damage = None;
+        }
     }
 
     /// Removes and changes rows of a branch; see [`Contents::empty`].
