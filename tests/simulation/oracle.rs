@@ -149,7 +149,7 @@ impl Oracle {
         let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
         let body = &response.value();
         match (request.method.as_str(), path.get(2..).unwrap_or_default()) {
-            ("POST", ["branches"]) => self.branch_made(request, body, now),
+            ("POST", ["branches"]) => self.branch_made(request, body, &neon.model, now),
             ("POST", ["branches", id, "restore"]) => self.restored(id, request, before, neon, now),
             ("POST", ["endpoints"]) => {
                 let branch = body["endpoint"]["branch_id"].as_str().unwrap_or_default();
@@ -179,7 +179,11 @@ impl Oracle {
         }
     }
 
-    fn branch_made(&mut self, request: &Request, body: &Value, now: Timestamp) {
+    fn branch_made(&mut self, request: &Request, body: &Value, model: &Model, now: Timestamp) {
+        // One that Neon did not come to make is none: its run may ask again.
+        for (_, unmade) in self.made.extract_if(.., |id, _| model.unmade.contains(id)) {
+            self.runs.entry(unmade.run).and_modify(|deeds| deeds.backups -= 1);
+        }
         let (id, name) = (body["branch"]["id"].as_str().unwrap_or_default(), body["branch"]["name"].as_str().unwrap_or_default());
         let run = request.body["annotation_value"]["run"].as_str().unwrap_or_default().to_owned();
         let parent = request.body["branch"]["parent_id"].as_str().unwrap_or_default();

@@ -219,6 +219,8 @@ pub(crate) fn fault(draw: &mut fastrand::Rng) -> Planned {
                 | Fault::OperationHangs
                 | Fault::OperationFails
                 | Fault::OperationCancelled
+                | Fault::OperationCancelling
+                | Fault::OperationErrs
         );
         if !is_lasting {
             return planned;

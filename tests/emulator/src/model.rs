@@ -23,7 +23,7 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -285,6 +285,8 @@ pub struct Model {
     created_at: Timestamp,
     random: fastrand::Rng,
     last_number: u64,
+    /// Branches whose creation has failed, and that are gone with that.
+    pub unmade: BTreeSet<String>,
     /// The number of the request that is served, or of what Neon does by itself.
     call: u64,
     /// Operations that Neon has started by itself.
@@ -341,6 +343,7 @@ impl Model {
             created_at: now,
             random: fastrand::Rng::with_seed(seed),
             last_number: 1_000,
+            unmade: BTreeSet::new(),
             call: 0,
             own_operations: 0,
             checked_at: now,

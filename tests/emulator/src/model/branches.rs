@@ -380,7 +380,10 @@ impl Model {
     /// Makes a branch what it was before an operation that has failed.
     pub(super) fn undo(&mut self, undo: Undo, now: Timestamp) {
         match undo {
-            Undo::Made(id) => self.forget_branch(&id),
+            Undo::Made(id) => {
+                self.forget_branch(&id);
+                self.unmade.insert(id);
+            }
             Undo::Restored(before, preserved) => {
                 let id = before.id.clone();
                 if let Some(branch) = self.branch_mut(&id) {
