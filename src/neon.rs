@@ -23,7 +23,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 pub use self::call::{Call, CreateBranch, CreateSnapshot, EndpointKind, RestoreBranch, RestoreSnapshot};
-use self::wire::{Branch, BranchList, Database, Endpoint, Operation, Permission, Project, Role, ScheduleItem, Snapshot};
+use self::wire::{Branch, BranchList, Database, Endpoint, Operation, OperationPage, Permission, Project, Role, ScheduleItem, Snapshot};
 use crate::id::{BranchId, ProjectId, RoleName, Secret};
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
@@ -324,19 +324,6 @@ struct Created {
     branch: Branch,
     endpoints: Vec<Endpoint>,
     operations: Vec<Operation>,
-}
-
-#[derive(Deserialize)]
-struct OperationPage {
-    operations: Vec<Operation>,
-    #[serde(default)]
-    pagination: Option<Pagination>,
-}
-
-#[derive(Deserialize)]
-struct Pagination {
-    #[serde(default)]
-    cursor: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::operation::{Operation, OperationStatus, Progress};
+pub use self::operation::{Operation, OperationPage, OperationStatus, Pagination, Progress};
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, ProjectId, RoleName, SnapshotId};
 use crate::time::{Timestamp, millis};
 

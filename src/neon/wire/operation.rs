@@ -52,6 +52,24 @@ pub struct Operation {
     pub retry_at: Option<Timestamp>,
 }
 
+/// A page of operations, newest first.
+#[derive(Deserialize)]
+pub struct OperationPage {
+    /// Those of this page.
+    pub operations: Vec<Operation>,
+    /// Where it ends.
+    #[serde(default)]
+    pub pagination: Option<Pagination>,
+}
+
+/// Where a page ends.
+#[derive(Deserialize)]
+pub struct Pagination {
+    /// Where the next page begins; missing on the last one.
+    #[serde(default)]
+    pub cursor: Option<String>,
+}
+
 /// How far an operation is.
 ///
 /// # Source

@@ -4,6 +4,7 @@
 //! transaction says that it was, also to a tick that has forgotten it. The marker is an empty schema that is called after the id of the
 //! backup, which Neon chose after the backup's content stood: nothing that production holds can be taken for it.
 
+use super::restore::DEFAULT_BY_NOW;
 use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, contents, end, fail, need, probing};
 use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
@@ -59,7 +60,7 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
         return Err(end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()));
     }
     if branch.is_some_and(|branch| branch.default) {
-        return Err(fail("after_restore was not run on staging: it is the project's default branch by now".to_owned()));
+        return Err(fail(format!("after_restore was not run on staging: {DEFAULT_BY_NOW}")));
     }
     if let Some(cancelled) = &view.orders()?.cancelled {
         return Err(end(RunStatus::Cancelled, cancelled.told("before after_restore was run on staging")));

@@ -119,13 +119,16 @@ fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
     ))
 }
 
-/// Returns why staging may not be overwritten any more, nor what is configured be run on it: who reads
-/// it may have changed since the run began.
+/// Why nothing is written any more to a staging that somebody has made the default branch.
+pub(super) const DEFAULT_BY_NOW: &str = "it is the project's default branch by now";
+
+/// Returns why staging may not be overwritten any more: who reads it may have changed since the run
+/// began.
 ///
 /// Neon itself restores onto a default branch, so nothing but this look stands before one that
 /// somebody has made production meanwhile.
 pub(super) fn is_taken(staging: &Branch) -> Option<&'static str> {
-    let is_default = staging.default.then_some("it is the project's default branch by now");
+    let is_default = staging.default.then_some(DEFAULT_BY_NOW);
     is_default.or_else(|| staging.protected.then_some("it is protected by now"))
 }
 
