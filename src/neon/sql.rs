@@ -16,6 +16,8 @@
 //! - A value becomes text by its type's own output function: `concat(value)`, or `concat(row(value))`
 //!   where NULL counts. A cast, also the one that JSON functions look for, may be a function of the
 //!   database's.
+//! - A batch that writes does nothing where another compute answers than the one that it was meant for, because it may
+//!   arrive an hour late (`sync::machine::compute`).
 //! - Nothing that a database contains says what we did, unless only we can have made it in this run.
 //!
 //! What these rules do not cover: a statement that reads a table makes the planner call what an index of

@@ -3,17 +3,31 @@
 //! Invariants: unknown fields and unknown words are accepted, because Neon adds some without notice; a field that we
 //! need and that is missing is an error, never a default.
 //!
+//! Invariants of the two clocks; whoever compares instants keeps them:
+//!
+//! - Every instant in a reply is Neon's: by Neon's clock, in whole seconds. `now` is the Worker's, in milliseconds. The two
+//!   may be seconds or minutes apart, either way.
+//! - What came first is decided by two instants of Neon's, which lie on one clock, and never by one of each.
+//! - Where an age has to be told by one of each and decides what may be lost, [`CLOCKS_APART`] is given to the side that keeps.
+//!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13.
 
 mod operation;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::operation::{Operation, OperationPage, OperationStatus, Pagination, Progress};
 use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, ProjectId, RoleName, SnapshotId};
 use crate::time::{Timestamp, millis};
+
+/// How far Neon's clock and ours may be apart, either way.
+///
+/// Nobody promises it. Servers that keep time at all are within a second; one that has lost its source drifts by a second or
+/// two a day, and ten minutes are a year of that.
+pub const CLOCKS_APART: Duration = Duration::from_mins(10);
 
 /// A project.
 ///

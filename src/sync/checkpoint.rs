@@ -233,9 +233,9 @@ pub struct Backup {
     pub name: BranchName,
     /// Where in production it begins; known once its operations are done.
     pub lsn: Option<Lsn>,
-    /// When creating it was accepted, as far as known.
-    #[serde(with = "millis")]
-    pub accepted_at: Timestamp,
+    /// When it was made, by Neon's clock: what Neon has done since for this run is not older.
+    #[serde(rename = "accepted_at", with = "millis")]
+    pub made_at: Timestamp,
     /// The operations that make it; empty when the reply was lost.
     pub operations: Vec<OperationId>,
     /// Whether its operations are done.

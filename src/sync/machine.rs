@@ -13,6 +13,7 @@ mod answers;
 mod apply;
 mod backup;
 mod closed;
+mod compute;
 mod conclude;
 mod contents;
 mod differences;
@@ -77,6 +78,8 @@ pub struct Seen {
     passwords: BTreeMap<(BranchId, RoleName), Option<Secret>>,
     /// Which roles may log in to staging, and to which database.
     doors: Option<passwords::Doors>,
+    /// Which compute serves staging.
+    compute: Option<compute::Compute>,
     /// Roles whose password staging has refused: the others come first.
     refused: BTreeSet<RoleName>,
     operations: operations::Operations,
@@ -287,6 +290,7 @@ impl Seen {
     fn forget(&mut self) {
         self.forget_all_but_endpoints();
         self.endpoints = None;
+        self.compute = None;
     }
 
     /// Forgets what a writing call may have changed that makes, changes and deletes no endpoint but those that it tells of.

@@ -40,7 +40,8 @@ use crate::time::Timestamp;
 
 /// Nothing of a run younger than this is deleted, unless a run finds no room.
 ///
-/// A day leaves time to look at what staging held before a run that somebody has started again.
+/// A day leaves time to look at what staging held before a run that somebody has started again. It is a day by Neon's clock: to
+/// people a few minutes are nothing, and the next morning's run needs the place.
 const YOUNG: Duration = Duration::from_hours(24);
 
 /// An endpoint that was made this soon after its backup was made in the same call, where nothing is remembered of what its run has made.
@@ -93,7 +94,7 @@ pub struct SnapshotRecord {
     pub id: Option<SnapshotId>,
     /// Its position in production.
     pub lsn: Option<Lsn>,
-    /// When the backup was made.
+    /// When the backup was made, by Neon's clock.
     pub made_at: Timestamp,
     /// Whether it was restored and compared.
     pub known: Known,

@@ -7,6 +7,7 @@ mod bad_input;
 mod bodies;
 mod catalogues;
 mod clients;
+mod clocks_and_clients;
 mod defects;
 mod odd_databases;
 mod openapi;
@@ -28,14 +29,17 @@ use tempfile::TempDir;
 
 /// Starts an emulator with a small production.
 fn emulator() -> Result<(TempDir, Emulator)> {
+    emulator_with(Options::default())
+}
+
+/// Starts one with the same production, otherwise as it is told.
+fn emulator_with(options: Options) -> Result<(TempDir, Emulator)> {
     let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let seed =
         "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
-    let emulator = Emulator::start(
-        folder.path(),
-        &Options { seed, create_ms: 200, restore_ms: 200, protection: Protection::Off, ..Options::default() },
-    )?;
+    let emulator =
+        Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200, protection: Protection::Off, ..options })?;
     Ok((folder, emulator))
 }
 

@@ -315,10 +315,28 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.query("password, read only", &login, &give, Some("npg_another"))?;
     give.is_read_only = false;
     protocol.query("password", &login, &give, Some("npg_another"))?;
+    let bound = |compute: &str| Batch {
+        statements: vec![
+            ("select length(set_config('firstlight.compute', $1, true)) > 0".to_owned(), vec![compute.to_owned()]),
+            (
+                "do $$ begin if current_setting('firstlight.compute') <> concat(extract(epoch from pg_postmaster_start_time())) then \
+                 raise exception using errcode = '40001', message = 'another compute answers than the one that was asked'; end if; end $$"
+                    .to_owned(),
+                Vec::new(),
+            ),
+        ],
+        is_read_only: false,
+    };
+    let which = "select concat(extract(epoch from pg_postmaster_start_time()))".to_owned();
+    let which = Batch { statements: vec![(which, Vec::new())], is_read_only: true };
+    let given = protocol.login("staging", Some("npg_another"))?;
+    let rows = protocol.query("which compute", &given, &which, None)?.context("no answer")?;
+    let compute = rows[0].rows[0][0].clone().context("a compute")?;
+    protocol.query("meant for this compute", &given, &bound(&compute), None)?;
+    protocol.query("meant for another compute", &given, &bound("1.000001"), None)?;
     let id = protocol.id("staging")?;
     let (status, revealed) = protocol.neon.call("GET", &format!("/branches/{id}/roles/neondb_owner/reveal_password"), None)?;
     protocol.note(format!("revealed: {status} {}", revealed["password"]));
-    let given = protocol.login("staging", Some("npg_another"))?;
     protocol.query("log in with it", &given, &role_batch(), None)?;
     Ok(())
 }

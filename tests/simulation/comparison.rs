@@ -43,8 +43,8 @@ fn a_role_of_staging_has_the_password_that_it_had_whichever_the_restore_brings()
 
 #[test]
 fn a_password_that_neon_does_not_tell_is_not_kept_and_that_is_said() {
-    // The first two are production's and the backup's; the third is that of the branch that keeps what staging held.
-    let faults = vec![planned("getProjectBranchRolePassword", 3, Fault::Refused(404))];
+    // The first three are production's, the backup's and staging's; the fourth is that of the branch that keeps what staging held.
+    let faults = vec![planned("getProjectBranchRolePassword", 4, Fault::Refused(404))];
     let outcome = play(&Script { faults, ..Script::default() });
     assert_eq!((outcome.status, kept(&outcome)), (Some(RunStatus::Succeeded), Vec::new()));
     let report = report(&outcome);

@@ -91,7 +91,7 @@ fn a_success_that_people_were_told_stays_one_where_its_result_could_not_be_store
     // The notice is stored and taken, the result is not; four seconds later everything is looked at again.
     for fault in [Fault::Nothing, Fault::StagingRestored, Fault::StagingDeleted] {
         let faults = vec![planned("kv:result", 1, Fault::StoreFails)];
-        let happenings = vec![(0, Happening::Cron), (14, Happening::Outside(fault))];
+        let happenings = vec![(0, Happening::Cron), (15, Happening::Outside(fault))];
         let outcome = play(&Script { faults, happenings, ..Script::default() });
         let told: Vec<&str> = outcome.told.iter().map(|told| told.kind.as_str()).collect();
         assert_eq!((told, report(&outcome).status.as_str()), (vec!["succeeded"], "succeeded"), "{fault}");

@@ -11,6 +11,9 @@
 //! - is a *zombie*: the caller gives up, and it is applied half a minute or fifty minutes later (the design assumes an hour at most);
 //! - is applied, and the body of the reply is *cut*, or is a page that is *not JSON*.
 //!
+//! A query is a zombie as well: whoever has gone away may not have been noticed, and what it asked for commits late. Where it was
+//! noticed, the query is cancelled, which is the same as lost.
+//!
 //! A cut body is a failed connection to the Worker's HTTP port, which compares the announced length; the simulation also shows the
 //! core a body that is shorter than it should be, as a proxy that re-encodes it would.
 //!
@@ -19,12 +22,14 @@
 //! restore may end well and be *damaged*: a copy that is no copy.
 //!
 //! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced branch, renames, protects or deletes staging, makes it the default branch, restores it
-//! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever, or does
-//! not let our address in.
+//! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever, was
+//! started anew since it was asked last, or does not let our address in.
 //! Neon is out for 20 minutes, or for three hours. Applications write to production and to staging all the time.
 //!
 //! **The Worker** is killed at an action, or before or after the save that follows it. A configuration is deployed between two ticks.
 //! The clock of the machine jumps by 40 minutes, or back by 20. A cron tick is missed, doubled, late, or overlaps with a request.
+//!
+//! **The clock** of Neon is ahead of the Worker's, or behind, by seconds or by minutes, all day.
 //!
 //! **Workers KV** answers with what was true up to a minute ago, absence included; takes one write a second for each key; does not
 //! answer; says that it did not write although it did; has lost everything.
@@ -109,6 +114,8 @@ pub enum Fault {
     QuotaReached,
     /// Computes do not wake for three queries.
     Asleep,
+    /// The compute was started anew a moment ago.
+    Restarted,
     /// Computes do not wake any more.
     AsleepForEver,
     /// The proxy does not let our address in.
@@ -213,7 +220,7 @@ impl Kind {
             Self::Reading => &[REQUEST, AROUND],
             Self::Writing => &[REQUEST, WRITE, OPERATION, AROUND, &[Fault::Damaged, Fault::DamagedBelow, Fault::Behind]],
             Self::Deletion => &[REQUEST, WRITE, OPERATION, AROUND],
-            Self::Query => &[REQUEST, AROUND, &[Fault::AppliedAndLost, Fault::Asleep, Fault::AsleepForEver, Fault::NotAllowed]],
+            Self::Query => &[REQUEST, AROUND, WRITE, &[Fault::Asleep, Fault::Restarted, Fault::AsleepForEver, Fault::NotAllowed]],
             Self::Notice | Self::Smoke => &[RECEIVER],
             Self::StoreRead => &[&[Fault::StoreFails, Fault::StoreOut]],
             Self::StoreWrite => &[&[Fault::StoreFails, Fault::StoreFailsButWrites, Fault::StoreOut, Fault::TooFast]],
@@ -254,6 +261,7 @@ const NAMES: &[(Fault, &str)] = &[
     (Fault::StagingRestored, "staging_restored"),
     (Fault::QuotaReached, "quota_reached"),
     (Fault::Asleep, "asleep"),
+    (Fault::Restarted, "restarted"),
     (Fault::AsleepForEver, "asleep_for_ever"),
     (Fault::NotAllowed, "not_allowed"),
     (Fault::Outage, "outage"),

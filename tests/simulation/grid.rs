@@ -7,7 +7,7 @@ use std::thread;
 
 use firstlight::sync::step::Step;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Kind};
 use crate::plan::{Crash, Day, Memory, Plan, Planned};
 use crate::run::{Action, Outcome};
 use crate::scene::Scene;
@@ -59,6 +59,11 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
         if counted(&mut seen, &action) > of(&plain, &action.step, action.name) {
             all.push((Day::Protected, action));
         }
+    }
+    // Clocks that are apart, and operations that take long, change what a writing call is taken for whose reply was lost.
+    for day in [Day::Ahead, Day::Behind, Day::Uneven] {
+        let writes = plain.iter().filter(|action| action.kind == Kind::Writing);
+        all.extend(writes.map(|action| (day, action.clone())));
     }
     // A copy that is none is rolled back.
     let mut seen = BTreeMap::new();

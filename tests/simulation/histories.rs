@@ -16,6 +16,9 @@ use firstlight::sync::retention::{Hold, Inventory, Known, Pin, PrunePlan, Record
 use firstlight::time::{Timestamp, Zone};
 use serde_json::json;
 
+/// How far Neon's clock may be from ours.
+const CLOCKS_APART: TimeDelta = TimeDelta::minutes(10);
+
 /// Zones with both kinds of changes, half hours, and one that has skipped a day.
 const ZONES: [&str; 8] = [
     "America/New_York",
@@ -93,6 +96,11 @@ impl History {
     fn inventory(&self) -> Inventory<'_> {
         let Self { branches, snapshots, records, .. } = self;
         Inventory { branches, endpoints: &[], snapshots, records }
+    }
+
+    /// Returns whether something may have been made by now; what was made later has another clock.
+    fn is_past(&self, made_at: Timestamp) -> bool {
+        made_at <= self.now + CLOCKS_APART
     }
 }
 
@@ -185,7 +193,7 @@ fn fill(history: &mut History, draw: &mut fastrand::Rng) {
                 history.records.snapshots.insert(run.clone(), record);
             }
             // One of the future is told, and is no backup that could be kept by a rule.
-            snapshot = Some(form).filter(|form| is_ours && form.made_at <= history.now);
+            snapshot = Some(form).filter(|form| is_ours && history.is_past(form.made_at));
         }
         let made_at = match (branch, snapshot) {
             (None, Some(form)) if !form.is_on_record => form.made_at,
@@ -341,7 +349,7 @@ fn judge(history: &History) -> Result<(), String> {
     must(deleted.iter().all(|id| !history.foreign.contains(id)), "a foreign branch goes")?;
     must(plan.snapshots().all(|entry| !history.foreign_snapshots.contains(&entry.id)), "a foreign snapshot goes")?;
     let gone = Gone { branches: &deleted, snapshots: &plan.snapshots().map(|entry| entry.name.clone()).collect::<Vec<_>>() };
-    let past: Vec<&Backup> = history.backups.iter().filter(|backup| backup.made_at <= history.now).collect();
+    let past: Vec<&Backup> = history.backups.iter().filter(|backup| history.is_past(backup.made_at)).collect();
     let mut verified: Vec<&Backup> = past.iter().copied().filter(|backup| backup.any(|form| form.is_verified)).collect();
     verified.sort_by_key(|backup| std::cmp::Reverse(backup.made_at));
     let mut floor = verified.iter().take(history.rules.at_least as usize);
@@ -387,7 +395,7 @@ fn judge_room(history: &History, plan: &PrunePlan, deleted: &[BranchId]) -> Resu
     if gives_way.len() != order.len() || !order.iter().take(deleted.len()).all(|(id, _)| deleted.contains(id)) {
         return Err("room: what no rule keeps does not go first, and once".to_owned());
     }
-    let past: Vec<&Backup> = history.backups.iter().filter(|backup| backup.made_at <= history.now).collect();
+    let past: Vec<&Backup> = history.backups.iter().filter(|backup| history.is_past(backup.made_at)).collect();
     let newest =
         past.iter().filter(|backup| backup.branch.is_some()).max_by_key(|backup| (backup.made_at, &backup.run)).map(|backup| &backup.id);
     let has_child = |id: &BranchId| history.branches.children(id).next().is_some();
@@ -401,7 +409,7 @@ fn judge_room(history: &History, plan: &PrunePlan, deleted: &[BranchId]) -> Resu
         let expected = match hold {
             _ if backup.is_pinned || has_child(id) => false,
             Hold::Nothing => deleted.contains(id),
-            _ if form.made_at + TimeDelta::minutes(65) > history.now => false,
+            _ if form.made_at + (TimeDelta::hours(1) + CLOCKS_APART) > history.now => false,
             Hold::Day => form.made_at + TimeDelta::days(1) > history.now,
             Hold::Inspection => !form.is_sure() && (form.is_on_record || is_enough) && Some(id) != newest,
             Hold::Newest => !form.is_sure() && (form.is_on_record || is_enough) && Some(id) == newest,
@@ -422,7 +430,7 @@ fn judge_room(history: &History, plan: &PrunePlan, deleted: &[BranchId]) -> Resu
         let surely =
             past.iter().filter(|other| other.any(Form::is_sure) && (other.made_at, &other.run) > (backup.made_at, &backup.run)).count();
         let is_floor = form.is_possible() && surely < history.rules.at_least as usize;
-        let is_settled = form.made_at + TimeDelta::minutes(65) <= history.now;
+        let is_settled = form.made_at + (TimeDelta::hours(1) + CLOCKS_APART) <= history.now;
         if is_settled && !is_floor && !backup.is_pinned && !has_child(&backup.id) {
             return fail(&backup.id, "could give way and does not");
         }

@@ -3,6 +3,7 @@
 //! Each fails with the command that replays it. None of them looks at the Worker's own records.
 
 mod calendar;
+mod clocks;
 mod comparison;
 mod computes;
 mod delivery;
@@ -10,6 +11,7 @@ mod endings;
 mod errors;
 mod fleets;
 mod full;
+mod late_sql;
 mod lost;
 mod operations;
 mod post;

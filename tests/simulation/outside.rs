@@ -13,7 +13,7 @@ use crate::run::TODAY;
 /// Does it, at once and as far as Neon allows.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other fault is done where the request is")]
 pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, now: Timestamp) {
-    let project = neon.model.project.clone();
+    let (project, neon_offset) = (neon.model.project.clone(), neon.clock_offset);
     let staging = oracle.staging_id().to_owned();
     let production = oracle.production_id().to_owned();
     let endpoints: Vec<(String, String)> =
@@ -37,7 +37,7 @@ pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, n
         }
         Fault::BackupExpires => {
             if let Some(id) = oracle.backup(TODAY) {
-                let expires_at = (now + TimeDelta::days(7)).to_rfc3339();
+                let expires_at = (now + neon_offset + TimeDelta::days(7)).to_rfc3339();
                 call("PATCH", format!("/branches/{id}"), json!({"branch": {"expires_at": expires_at}}));
             }
         }

@@ -6,7 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::TimeDelta;
+
 use crate::faults::Fault;
+
+/// How far Neon's clock and the Worker's are apart where they are: nearly as far as the Worker allows.
+pub const CLOCKS_APART: TimeDelta = TimeDelta::seconds(9 * 60 + 30);
 
 /// The kind of day on which things go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,11 +26,27 @@ pub enum Day {
     Snapshot,
     /// Production is protected, as Neon advises: its backup has new passwords. A second role logs in as well.
     Protected,
+    /// Neon's clock is ahead of the Worker's, as far as the Worker allows.
+    Ahead,
+    /// Neon's clock is behind, as far as the Worker allows.
+    Behind,
+    /// Neon's operations take a tenth of what they mostly take, twice as long, and three of ten twenty times as long.
+    Uneven,
 }
 
 impl Day {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Plain, Self::InUse, Self::RollBack, Self::Snapshot, Self::Protected];
+    pub const ALL: [Self; 8] =
+        [Self::Plain, Self::InUse, Self::RollBack, Self::Snapshot, Self::Protected, Self::Ahead, Self::Behind, Self::Uneven];
+
+    /// Returns how far Neon's clock is ahead on such a day.
+    pub(crate) fn clock_offset(self) -> TimeDelta {
+        match self {
+            Self::Ahead => CLOCKS_APART,
+            Self::Behind => -CLOCKS_APART,
+            Self::Plain | Self::InUse | Self::RollBack | Self::Snapshot | Self::Protected | Self::Uneven => TimeDelta::zero(),
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -34,6 +55,9 @@ impl Day {
             Self::RollBack => "roll_back",
             Self::Snapshot => "snapshot",
             Self::Protected => "protected",
+            Self::Ahead => "ahead",
+            Self::Behind => "behind",
+            Self::Uneven => "uneven",
         }
     }
 }

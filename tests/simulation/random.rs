@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use neon_emulator::model::{Archiving, FailedBranchState, Locks, Refusal};
 
 use crate::faults::{Fault, Kind};
-use crate::plan::{Crash, Memory, Planned};
+use crate::plan::{CLOCKS_APART, Crash, Memory, Planned};
 use crate::run::Outcome;
 use crate::scene::Scene;
 use crate::script::Happening;
@@ -115,6 +115,9 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
         switches.proxy_asks_control_plane = random.bool();
         switches.passwords_from_source = random.bool();
     }
+    sim.neon.clock_offset = draws_offset(&mut random);
+    let durations = &mut sim.neon.model.durations;
+    (durations.spread_percent, durations.tail_per_mille) = [(0, 0), (30, 10), (80, 200)][random.usize(..3)];
     sim.neon.model.durations.secret_cache_ms = [0, 1_500, 10_000, 240_000][random.usize(..4)];
     let switches = &mut sim.neon.model.switches;
     switches.reader_without_writer = random.u8(..4) > 0;
@@ -135,6 +138,12 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
     durations.wake_ms = [300, 300, 2_000, 8_000][random.usize(..4)];
     durations.wake_lingers_ms = [0, 0, 1_500, 20_000][random.usize(..4)];
     durations.checks_every_s = [3_600, 3_600, 20, 0][random.usize(..4)];
+}
+
+/// Draws how far Neon's clock is ahead: not at all, by a few seconds, or by minutes, either way.
+pub(crate) fn draws_offset(random: &mut fastrand::Rng) -> TimeDelta {
+    let most = [0, 3, CLOCKS_APART.num_seconds()][random.usize(..3)];
+    TimeDelta::seconds(random.i64(-most..=most))
 }
 
 /// Runs the scenario of a seed.

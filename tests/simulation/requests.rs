@@ -9,7 +9,7 @@ use neon_emulator::simulated::{Damage, Place};
 use crate::faults::{Fault, Kind};
 use crate::oracle::Sight;
 use crate::plan::Crash;
-use crate::world::{Event, Sim, TaskWorld};
+use crate::world::{Event, LateQuery, Sim, TaskWorld};
 
 /// Source: neondatabase/neon `proxy`, read 2026-11-21.
 const NOT_ALLOWED: &str = "This IP address 203.0.113.7 is not allowed to connect to this endpoint";
@@ -74,7 +74,8 @@ impl Sim {
             Fault::Lost => fail(latency, HttpFailure::Disconnected),
             Fault::Zombie | Fault::OldZombie => {
                 let after = if fault == Fault::Zombie { TimeDelta::seconds(30) } else { TimeDelta::minutes(50) };
-                self.events.push((now + after, Event::Zombie(api_request(request))));
+                let event = if kind == Kind::Query { self.late_query(request) } else { Event::Zombie(api_request(request)) };
+                self.events.push((now + after, event));
                 self.faulty_until = self.faulty_until.max(now + after);
                 fail(timeout, HttpFailure::TimedOut(request.timeout))
             }
@@ -128,7 +129,11 @@ impl Sim {
                 (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (damage, damage);
             }
             Fault::Behind => self.neon.damages_next_restore = Some(Damage::Behind),
-            Fault::Asleep => self.asleep = 3,
+            Fault::Asleep => {
+                // What wakes is another compute.
+                (self.asleep, self.neon.computes_started) = (3, self.neon.computes_started + 1);
+            }
+            Fault::Restarted => self.neon.computes_started += 1,
             Fault::AsleepForEver => {
                 // A run that cannot read tries as long as its deadline allows.
                 self.asleep = u32::MAX;
@@ -165,8 +170,7 @@ impl Sim {
                 Reply { seen, ..answer(latency, response.status, response.body) }
             }
             Kind::Query => {
-                let connection = request.secret_headers.first().map(|(_, secret)| secret.reveal()).unwrap_or_default();
-                let is_read_only = request.headers.iter().any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
+                let (connection, is_read_only) = (connection_of(request), is_read_only(request));
                 let host = connection.rsplit_once('@').map(|(_, rest)| rest).unwrap_or_default();
                 let endpoint = host.split('.').next().unwrap_or_default();
                 let branch = self.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
@@ -188,6 +192,30 @@ impl Sim {
                 answer(latency, 200, "ok".to_owned())
             }
             Kind::Smoke | Kind::StoreRead | Kind::StoreWrite => answer(latency, 200, "ok".to_owned()),
+        }
+    }
+
+    /// Returns a query that is on its way.
+    fn late_query(&self, request: &HttpRequest) -> Event {
+        Event::ZombieQuery(Box::new(LateQuery {
+            connection: connection_of(request).to_owned(),
+            is_read_only: is_read_only(request),
+            body: request.body.clone(),
+            meant_for: self.neon.written(self.oracle.staging_id()).map(|written| written.data),
+        }))
+    }
+
+    /// A query arrives that nobody waits for any more: it must not change what another restore has made.
+    pub(crate) fn arrives_late(&mut self, query: &LateQuery) {
+        let (now, staging) = (self.now, self.oracle.staging_id().to_owned());
+        self.neon.advance(now);
+        let before = self.neon.written(&staging);
+        let (status, body) = self.neon.query(&query.connection, query.is_read_only, &query.body, now);
+        let after = self.neon.written(&staging);
+        self.note(|| format!("zombie query: {status} {body}"));
+        let is_other = before.as_ref().map(|before| &before.data) != query.meant_for.as_ref();
+        if before != after && is_other {
+            self.oracle.violations.push(format!("G3: a query that was sent to one staging has changed the next: {}", query.body));
         }
     }
 
@@ -247,6 +275,14 @@ impl Sim {
             }
         }
     }
+}
+
+fn connection_of(request: &HttpRequest) -> &str {
+    request.secret_headers.first().map(|(_, secret)| secret.reveal()).unwrap_or_default()
+}
+
+fn is_read_only(request: &HttpRequest) -> bool {
+    request.headers.iter().any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true")
 }
 
 fn answer(after: TimeDelta, status: u16, body: String) -> Reply {

@@ -253,6 +253,7 @@ impl<'a> Simulation<'a> {
                 let response = sim.serve(&request);
                 sim.note(|| format!("zombie {} {}: {}", request.method, request.path, response.status));
             }
+            Event::ZombieQuery(query) => self.sim().arrives_late(&query),
             Event::Emptied => {
                 let mut sim = self.sim.borrow_mut();
                 let staging = sim.oracle.staging_id().to_owned();
@@ -384,8 +385,9 @@ impl<'a> Simulation<'a> {
         let mut sim = self.sim.borrow_mut();
         sim.neon.advance(now);
         let Sim { neon, oracle, .. } = &mut *sim;
+        let neons = now + neon.clock_offset;
         for endpoint in &mut neon.model.endpoints {
-            if endpoint.last_active.is_none_or(|at| now - at >= INTERVAL) {
+            if endpoint.last_active.is_none_or(|at| neons - at >= INTERVAL) {
                 endpoint.state = "idle";
             }
         }

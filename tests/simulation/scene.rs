@@ -94,8 +94,9 @@ impl Scene {
         let foreign = model.add_child(&production, "backup-20260101", start);
         assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
         // The proxy hears of new passwords at once, as it mostly does; days with a protected production and seeds have it later.
+        // Operations take what they mostly take; uneven days, seeds and seasons have them shorter, longer and very long.
         // A compute that sleeps costs nothing more than every query does; named scenarios and seeds have it start slowly.
-        model.durations = Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() };
+        model.durations = Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() }.exact();
         let pair = Ids { project: model.project.clone(), production: production.clone(), staging: staging.clone() };
         let oracle = Oracle::new(&model, &production, &staging);
         let neon = Simulated::new(model, &Contents::with_tables(TABLES));
@@ -150,7 +151,7 @@ impl Scene {
         sim.refused_writes = 0;
 
         let config = match day {
-            Day::Plain | Day::InUse | Day::Protected => &self.config,
+            Day::Plain | Day::InUse | Day::Protected | Day::Ahead | Day::Behind | Day::Uneven => &self.config,
             Day::RollBack => &self.rolls_back,
             Day::Snapshot => &self.takes_snapshots,
         };
@@ -169,6 +170,11 @@ impl Scene {
                 sim.is_in_use = *day == Day::InUse;
                 sim.damages = *day == Day::RollBack;
                 sim.is_live = *day == Day::Snapshot;
+                sim.neon.clock_offset = day.clock_offset();
+                if *day == Day::Uneven {
+                    let durations = &mut sim.neon.model.durations;
+                    (durations.spread_percent, durations.tail_per_mille) = (90, 300);
+                }
                 if *day == Day::Protected {
                     self.protects_production(&mut sim);
                 }
@@ -212,6 +218,7 @@ impl Scene {
         sim.neon.model.store_passwords = !script.has_configured_password;
         sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
         sim.neon.model.switches = script.switches.clone();
+        sim.neon.clock_offset = TimeDelta::seconds(script.clock_offset_s);
         (script.project)(&mut sim.neon.model);
         if script.protects_production {
             self.protects_production(&mut sim);

@@ -42,6 +42,8 @@ pub struct Script {
     pub settings: Settings,
     /// The facts about Neon that nobody could confirm.
     pub switches: Switches,
+    /// How many seconds Neon's clock is ahead; behind where negative.
+    pub clock_offset_s: i64,
     /// Whether an application writes to production as soon as the backup is made.
     pub is_live: bool,
     /// Changes the project before the day begins.
@@ -163,6 +165,7 @@ impl Default for Script {
             subrequests: None,
             settings: |_| {},
             switches: Switches::default(),
+            clock_offset_s: 0,
             is_live: false,
             project: |_| {},
             protects_production: false,

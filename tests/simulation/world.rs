@@ -101,6 +101,16 @@ pub(crate) struct Sim {
     pub(crate) tasks: Vec<TaskState>,
 }
 
+/// A query on its way, and what staging was when it was sent.
+#[derive(Clone)]
+pub(crate) struct LateQuery {
+    pub(crate) connection: String,
+    pub(crate) is_read_only: bool,
+    pub(crate) body: String,
+    /// The data of staging.
+    pub(crate) meant_for: Option<String>,
+}
+
 /// What happens by itself.
 #[derive(Clone)]
 pub(crate) enum Event {
@@ -110,6 +120,8 @@ pub(crate) enum Event {
     Api(Box<ApiRequest>),
     /// A request arrives that nobody waits for any more.
     Zombie(neon_emulator::model::Request),
+    /// A query arrives that nobody waits for any more.
+    ZombieQuery(Box<LateQuery>),
     /// An application writes to production and to staging.
     Application,
     /// Somebody empties staging.

@@ -198,9 +198,8 @@ mod tests {
         let of = |day: u32, endpoints: Option<&str>, staging: &str, history: History| {
             let (id, name) = ("br-a-b-c".into(), format!("backup-202611{day:02}").as_str().into());
             let endpoints = endpoints.map(|id| [id.into()].into());
-            let accepted_at = started().started_at;
-            let backup =
-                Backup { id, name, lsn: None, accepted_at, operations: Vec::new(), is_ready: false, is_verified: false, endpoints };
+            let made_at = started().started_at;
+            let backup = Backup { id, name, lsn: None, made_at, operations: Vec::new(), is_ready: false, is_verified: false, endpoints };
             let (project, production, branch) = ("p".into(), "br-p".into(), "br-s".into());
             let pins = Some(Pins { project, production, staging: branch, staging_name: staging.into() });
             let run = RunId::decode(&format!("202611{day:02}")).expect("a date");

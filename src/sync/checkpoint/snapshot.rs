@@ -17,7 +17,7 @@ pub struct SnapshotWork {
     pub slug: Option<String>,
     /// The position in production.
     pub lsn: Lsn,
-    /// When the backup was made.
+    /// When the backup was made, by Neon's clock.
     #[serde(with = "millis")]
     pub made_at: Timestamp,
     /// When it was begun.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::apply::{end, retry};
-use super::{Answer, Purpose, Query, RoleSight, Run, closed, contents, login, passwords, prepare, probing, snapshot};
+use super::{Answer, Purpose, Query, RoleSight, Run, closed, compute, contents, login, passwords, prepare, probing, snapshot};
 use crate::config::Pair;
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::{RunStatus, Side};
 use crate::sync::retry::{RUN_FAILED, wait_after};
+use crate::sync::step::Step;
 use crate::sync::verify::{Check, CheckKind, CheckOutcome, role_facts};
 use crate::time::{Timestamp, after};
 
@@ -50,7 +51,10 @@ pub(super) fn queried(run: &mut Run, query: &Query, rows: &[Rows], pair: &Pair, 
             run.checkpoint.passwords.changed_at = Some(now);
             let_in(run, query);
         }
-        Purpose::Doors => run.seen.doors = Some(passwords::decode_doors(rows)?),
+        Purpose::Doors => {
+            run.seen.doors = Some(passwords::decode_doors(rows)?);
+            compute::answered(run, rows.get(1)?)?;
+        }
         Purpose::LogIn => {
             run.checkpoint.passwords.logged_in.push(query.role.clone());
             let_in(run, query);
@@ -122,6 +126,10 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
     if login::is_refused(run, query, error, pair) {
         return;
     }
+    if !query.batch.is_read_only {
+        // Another compute may have answered, or will: the next attempt asks.
+        run.seen.compute = None;
+    }
     if login::may_be_remembered(run, query, error, pair, now) && run.checkpoint.may_try_again(now) {
         if run.checkpoint.attempt > 1 {
             // Neon may tell another password by then, where the reply to a change was lost.
@@ -159,6 +167,7 @@ pub(super) fn query_failed(run: &mut Run, query: &Query, error: &SqlError, pair:
         run.seen.passwords.remove(&(query.branch.clone(), query.role.clone()));
         is_worth_another |= attempt < ATTEMPTS_TO_GIVE;
     }
+    is_worth_another |= query.purpose == Purpose::Doors && attempt < ATTEMPTS_TO_GIVE;
     let is_look =
         matches!(query.purpose, Purpose::Groups(_) | Purpose::Items(_) | Purpose::Parts(..) | Purpose::Rows(..) | Purpose::Keys(..));
     if is_worth_another && !(is_look && attempt >= LOOKS_INTO_DIFFERENCES) {
@@ -188,6 +197,11 @@ fn give_up(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Tim
         Purpose::SeesAllRows if is_about_the_network(error) => {
             run.checkpoint.warn(format!("production could not be asked whether {} sees every row: {error}", pair.role));
             run.seen.sees_all_rows = Some(RoleSight::Unknown);
+        }
+        // Staging is compared all the same; whoever cannot be asked then says so.
+        Purpose::Doors if run.checkpoint.step == Step::Restore => {
+            run.checkpoint.warn(format!("the passwords of staging's roles were not given back: {error}"));
+            run.checkpoint.passwords.is_done = true;
         }
         Purpose::GivePassword(_) => run.checkpoint.passwords.not_kept.push((query.role.clone(), error.to_string())),
         Purpose::LogIn => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::answers::{queried, query_failed, read};
 use super::prune::Deletion;
-use super::{Action, Ledger, Outcome, Run, posture, snapshot};
+use super::{Action, Ledger, Outcome, Run, compute, posture, snapshot};
 use crate::config::{Pair, Policy, SmokeTest};
 use crate::id::{OperationId, RunId};
 use crate::neon::message::is_quota;
@@ -14,7 +14,7 @@ use crate::ordered::IntoOrdered as _;
 use crate::sync::checkpoint::{Backup, Ending, Origin, Restore, RunStatus};
 use crate::sync::retention::Known;
 use crate::sync::retry::{Disposition, RUN_FAILED, disposition, wait_after};
-use crate::sync::step::{ATTEMPTS_PER_STEP, BETWEEN_DELETIONS};
+use crate::sync::step::{ATTEMPTS_PER_STEP, BETWEEN_DELETIONS, FIRST_LOOK_CREATE};
 use crate::sync::verify::{Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, after};
 
@@ -145,7 +145,10 @@ fn smoked(run: &mut Run, test: Option<&SmokeTest>, check: Check, now: Timestamp)
 fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp) -> Result<(), IllegalTransition> {
     match reply {
         Reply::Project(project) => run.seen.project = Some(project),
-        Reply::Branches(branches) => run.seen.branches = Some(branches),
+        Reply::Branches(branches) => {
+            run.seen.branches = Some(branches);
+            compute::listed(run);
+        }
         Reply::Endpoints(endpoints) => run.seen.endpoints = Some(endpoints),
         Reply::Databases(databases) => run.seen.databases = Some(databases),
         Reply::Roles(branch, roles) => {
@@ -219,13 +222,14 @@ fn created(run: &mut Run, branch: &Branch, endpoints: Vec<Endpoint>, operations:
     if let Some(known) = run.seen.endpoints.as_mut() {
         known.extend(endpoints);
     }
-    run.checkpoint.backup = Some(Backup { endpoints: Some(made), ..new_backup(branch, now, operations) });
+    run.checkpoint.backup = Some(Backup { endpoints: Some(made), ..new_backup(branch, operations) });
+    run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
 }
 
 /// Returns the record of a backup that is being made.
-pub(super) fn new_backup(branch: &Branch, accepted_at: Timestamp, operations: Vec<OperationId>) -> Backup {
-    let (id, name) = (branch.id.clone(), branch.name.clone());
-    Backup { id, name, lsn: None, accepted_at, operations, is_ready: false, is_verified: false, endpoints: None }
+pub(super) fn new_backup(branch: &Branch, operations: Vec<OperationId>) -> Backup {
+    let (id, name, made_at) = (branch.id.clone(), branch.name.clone(), branch.created_at);
+    Backup { id, name, lsn: None, made_at, operations, is_ready: false, is_verified: false, endpoints: None }
 }
 
 /// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.

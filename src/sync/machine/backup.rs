@@ -4,8 +4,6 @@ use super::operations::Awaited;
 use super::{Conclusion, Decision, View, act, end, fail, is_our_backup, need, renamed_backup};
 use crate::neon::{Call, CreateBranch};
 use crate::sync::checkpoint::{Backup, RunStatus};
-use crate::sync::step::FIRST_LOOK_CREATE;
-use crate::time::after;
 
 /// Decides the next action of the backup.
 pub(super) fn next(view: &View<'_>) -> Decision {
@@ -13,9 +11,9 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     if backup.is_ready {
         return Decision::Conclude(Conclusion::StepDone);
     }
-    let first_look = after(backup.accepted_at, FIRST_LOOK_CREATE);
-    let Backup { id: branch, operations: named, accepted_at: since, .. } = backup;
-    let awaited = Awaited { branch, named, since: *since, first_look, why: "create the backup" };
+    // When to look first was decided when Neon accepted it; a tick that did not see that looks at once.
+    let Backup { id: branch, operations: named, made_at: since, .. } = backup;
+    let awaited = Awaited { branch, named, since: *since, first_look: view.now, why: "create the backup" };
     need!(view.await_last(&awaited));
     // A lost reply leaves no operation to ask for; the branch itself says whether it can be used.
     let branches = need!(view.branches());
@@ -70,16 +68,8 @@ mod tests {
         let made = branch("br-a-b-c", "backup-20261121", &pair.production_branch);
         let decision = |state: &str| {
             let (id, name) = (made.id.clone(), made.name.clone());
-            let backup = Backup {
-                id,
-                name,
-                lsn: None,
-                accepted_at: now,
-                operations: Vec::new(),
-                is_ready: false,
-                is_verified: false,
-                endpoints: None,
-            };
+            let backup =
+                Backup { id, name, lsn: None, made_at: now, operations: Vec::new(), is_ready: false, is_verified: false, endpoints: None };
             let checkpoint = Checkpoint { backup: Some(backup), ..started() };
             let branches = vec![Branch { current_state: state.to_owned(), ..made.clone() }];
             let branches = Some(BranchList { branches, ..BranchList::default() });

@@ -17,7 +17,7 @@ use crate::time::{Timestamp, after};
 pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timestamp) {
     match conclusion {
         Conclusion::Cleared => cleared(run, pair, now),
-        Conclusion::BackupFound(branch) => run.checkpoint.backup = Some(new_backup(&branch, branch.created_at, Vec::new())),
+        Conclusion::BackupFound(branch) => run.checkpoint.backup = Some(new_backup(&branch, Vec::new())),
         Conclusion::BackupReady => backup_ready(run, now),
         Conclusion::BackupRead(print) => {
             run.checkpoint.fingerprint = Some(print);
@@ -194,7 +194,7 @@ fn backup_ready(run: &mut Run, now: Timestamp) {
 /// The restore of this run was done although this checkpoint did not see it being accepted.
 fn restore_found(run: &mut Run) {
     let staging_name = run.checkpoint.pins.as_ref().map(|pins| pins.staging_name.to_string()).unwrap_or_default();
-    let made_at = run.checkpoint.backup.as_ref().map(|backup| backup.accepted_at);
+    let made_at = run.checkpoint.backup.as_ref().map(|backup| backup.made_at);
     let mut candidates = run.seen.branches.iter().flat_map(|list| &list.branches).filter(|branch| {
         branch.name.as_str().starts_with(&format!("{staging_name}-of-")) && made_at.is_some_and(|at| branch.created_at >= at)
     });
@@ -293,5 +293,42 @@ fn pruned(run: &mut Run, now: Timestamp) {
     run.wants_save = true;
     if let Some(last) = run.checkpoint.steps.last_mut().filter(|_| run.checkpoint.prune.swept_at.is_none()) {
         last.ended_at = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::neon::wire::BranchList;
+    use crate::sync::checkpoint::Checkpoint;
+    use crate::sync::checkpoint::tests::started;
+    use crate::sync::machine::apply::new_backup;
+    use crate::sync::machine::names::tests::branch;
+    use crate::sync::schedule::tests::pair;
+
+    #[test]
+    fn what_a_forgotten_restore_displaced_is_found_by_neons_own_clock() {
+        let pair = pair();
+        for ahead in [-10, 0, 10].map(TimeDelta::minutes) {
+            let backup = branch("br-b", "backup-20261121", &pair.production_branch);
+            let mut displaced = branch("br-d", "staging-of-20261120", &"br-y".into());
+            displaced.created_at += TimeDelta::seconds(40);
+            let mut yesterdays = branch("br-e", "staging-of-20261119", &"br-x".into());
+            yesterdays.created_at -= TimeDelta::seconds(40);
+            let pins = Pins {
+                project: pair.project.clone(),
+                production: pair.production_branch.clone(),
+                staging: pair.staging_branch.clone(),
+                staging_name: "staging".into(),
+            };
+            let checkpoint = Checkpoint { backup: Some(new_backup(&backup, Vec::new())), pins: Some(pins), ..started() };
+            let mut run = Run::new(checkpoint, None);
+            run.seen.branches = Some(BranchList { branches: vec![backup, displaced, yesterdays], ..BranchList::default() });
+            conclude(&mut run, Conclusion::RestoreFound, &pair, started().started_at - ahead);
+            let name = run.checkpoint.restore.map(|restore| restore.displaced_name);
+            assert_eq!(name, Some("staging-of-20261120".into()), "{ahead}");
+        }
     }
 }

@@ -405,7 +405,7 @@ mod tests {
             id: "br-back-up-1".into(),
             name: "backup-20261121".into(),
             lsn: None,
-            accepted_at: checkpoint.started_at,
+            made_at: checkpoint.started_at,
             operations: Vec::new(),
             is_ready: true,
             is_verified: false,

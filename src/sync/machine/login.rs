@@ -160,7 +160,7 @@ mod tests {
             id: backup.clone(),
             name: "backup-20261121".into(),
             lsn: Some(Lsn(7)),
-            accepted_at: checkpoint.started_at,
+            made_at: checkpoint.started_at,
             operations: Vec::new(),
             is_ready: true,
             is_verified: false,

@@ -29,7 +29,7 @@ const FAILED_FOR_GOOD: Duration = Duration::from_mins(3);
 /// Pages of a listing that are read: 1,600 operations since a call that is seconds or minutes old.
 const PAGES: u32 = 8;
 
-/// Neon writes instants as whole seconds, and its clock is not ours.
+/// Neon writes some instants as whole seconds.
 const WHOLE_SECONDS: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 
 /// A part of an operation that ends after what it belongs to can be used.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Conclusion, Decision, Purpose, Query, View, closed, contents, need, writer};
+use super::{Action, Conclusion, Decision, Purpose, Query, View, closed, compute, contents, need, writer};
 use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::sql::{Batch, Rows};
 use crate::neon::wire::Role;
@@ -13,7 +13,7 @@ use crate::ordered;
 use crate::sync::checkpoint::Restore;
 
 /// The statement of a password's batch that gets the password as its parameter.
-pub const SECRET_AT: usize = 0;
+pub const SECRET_AT: usize = compute::BINDING;
 
 /// Decides the next action for the passwords.
 pub(super) fn next(view: &View<'_>, restore: &Restore) -> Decision {
@@ -76,9 +76,10 @@ pub(super) fn door(view: &View<'_>, role: &RoleName) -> Result<Result<DatabaseNa
 /// The databases that let a role connect, or why it may not log in, by role.
 pub(super) type Doors = BTreeMap<RoleName, Result<Vec<DatabaseName>, String>>;
 
-/// Asks which roles may log in, and where. What would refuse a role for ever is told here at once; a refusal would not say for how long.
-fn doors_batch() -> Batch {
-    Batch { statements: vec![(DOORS.to_owned(), Vec::new())], is_read_only: true }
+/// Asks which roles may log in, and where, and which compute answers. What would refuse a role for ever is told here at once; a refusal would not say for how long.
+pub(super) fn doors_batch() -> Batch {
+    let statements = [DOORS, compute::WHICH].map(|sql| (sql.to_owned(), Vec::new()));
+    Batch { statements: statements.to_vec(), is_read_only: true }
 }
 
 const DOORS: &str = "select r.rolname::text, \
@@ -131,6 +132,7 @@ fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName, database: Databa
     let endpoints = need!(view.endpoints());
     let staging = &view.pair.staging_branch;
     let Some(endpoint) = writer(endpoints, staging) else { return Decision::Conclude(Conclusion::PasswordsDone) };
+    let compute = need!(compute::of_staging(view, &database));
     let statements = vec![
         ("select length(set_config('firstlight.password', $1, true)) > 0".to_owned(), Vec::new()),
         (
@@ -146,7 +148,7 @@ fn give(view: &View<'_>, displaced: &BranchId, role: &RoleName, database: Databa
         host: endpoint.host.clone(),
         database,
         role: role.clone(),
-        batch: Batch { statements, is_read_only: false },
+        batch: compute::bind(compute, Batch { statements, is_read_only: false }),
     })))
 }
 

@@ -1,11 +1,11 @@
 //! What is done with staging once it was compared: it is asked what is configured, disarmed or seeded, and looked at as the application sees it.
 //!
 //! Invariants: the configured SQL is run once in a run, and only while staging is a child of this run's backup; a marker in the same
-//! transaction says that it was, also to a tick that has forgotten it. The marker is an empty schema that is called after the id of the
+//! transaction says that it was, also to a tick that has forgotten it. Where it arrives late, `compute` keeps it from another run's staging. The marker is an empty schema that is called after the id of the
 //! backup, which Neon chose after the backup's content stood: nothing that production holds can be taken for it.
 
 use super::restore::DEFAULT_BY_NOW;
-use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, contents, end, fail, need, probing};
+use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, compute, contents, end, fail, need, probing};
 use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows, SqlError};
@@ -54,6 +54,8 @@ fn database<'a>(view: &'a View<'_>, configured: Option<&'a DatabaseName>) -> Res
 fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
     let Some(settings) = view.pair.verification.after_restore.as_ref().filter(|_| !view.checkpoint.is_prepared) else { return Ok(()) };
     let staging = &view.pair.staging_branch;
+    let database = database(view, settings.database.as_ref())?.clone();
+    let compute = compute::of_staging(view, &database)?;
     let branches = view.branches()?;
     let branch = branches.by_id(staging);
     if branch.and_then(|branch| branch.parent_id.as_ref()) != Some(backup) {
@@ -65,8 +67,7 @@ fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
     if let Some(cancelled) = &view.orders()?.cancelled {
         return Err(end(RunStatus::Cancelled, cancelled.told("before after_restore was run on staging")));
     }
-    let database = database(view, settings.database.as_ref())?.clone();
-    let batch = after_restore_batch(settings, backup);
+    let batch = compute::bind(compute, after_restore_batch(settings, backup));
     Err(contents::query(view, staging, &database, Purpose::AfterRestore, batch))
 }
 

@@ -1,7 +1,7 @@
 //! Step 4: overwrites staging with the backup, and gives its roles the passwords they had.
 
 use super::operations::{Awaited, CLEANING_UP};
-use super::{Conclusion, Decision, View, act, displaced_stem, end, fail, free_name, is_our_backup, need, passwords, preflight};
+use super::{Conclusion, Decision, View, act, compute, displaced_stem, end, fail, free_name, is_our_backup, need, passwords, preflight};
 use crate::id::BranchName;
 use crate::neon::wire::{Branch, BranchList, Operation, Progress};
 use crate::neon::{Call, RestoreBranch};
@@ -29,7 +29,8 @@ pub(super) fn next(view: &View<'_>) -> Decision {
 /// Returns what a restore of staging has started. Where its reply was lost, that began after the backup was made.
 pub(super) fn awaited<'a>(view: &View<'a>, backup: &Backup, restore: &'a Restore, why: &'static str) -> Awaited<'a> {
     let first_look = restore.accepted_at.map_or(view.now, |at| after(at, FIRST_LOOK_RESTORE));
-    let since = restore.accepted_at.unwrap_or(backup.accepted_at);
+    // Neon's instants are compared with each other alone: what a restore has started is younger than its backup.
+    let since = backup.made_at;
     Awaited { branch: &view.pair.staging_branch, named: &restore.operations, since, first_look, why }
 }
 
@@ -153,6 +154,11 @@ fn newer_restore(view: &View<'_>, branches: &BranchList, staging: &Branch, backu
 
 /// Sees that staging is what the restore made, finds the displaced branch, and looks after the passwords.
 fn after_restore(view: &View<'_>, backup: &Backup, restore: &Restore) -> Decision {
+    // Its operations were seen to end well, so that it can be asked.
+    let is_ready = !restore.operations.is_empty();
+    if is_ready && view.pair.keep_passwords && !view.checkpoint.passwords.is_done {
+        need!(compute::ask_first(view));
+    }
     let branches = need!(view.branches());
     let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
         return fail("look at staging after its restore: it is gone".to_owned());

@@ -8,7 +8,7 @@ use super::{Action, Conclusion, Decision, Run, View, act, contents, fail, need, 
 use crate::config::Pair;
 use crate::id::{BranchId, OperationId, SnapshotId};
 use crate::neon::sql::SqlError;
-use crate::neon::wire::{Branch, Snapshot};
+use crate::neon::wire::{Branch, CLOCKS_APART, Snapshot};
 use crate::neon::{Call, CreateSnapshot, NeonError, RestoreSnapshot};
 use crate::ordered;
 use crate::sync::checkpoint::{Checkpoint, RestoreTest, Side, SnapshotOutcome, SnapshotWork};
@@ -16,7 +16,7 @@ use crate::sync::retention::is_our_snapshot;
 use crate::sync::retry::{Disposition, wait_after};
 use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE};
 use crate::sync::verify::{Fingerprint, Unread, compare};
-use crate::time::{Timestamp, after, between, render_duration};
+use crate::time::{Timestamp, after, before, between, render_duration};
 
 /// How long a snapshot may take to be taken, restored and compared.
 ///
@@ -68,6 +68,11 @@ fn give_up(reason: String, is_final: bool) -> Decision {
     progress(SnapshotProgress::Judged(SnapshotOutcome::Failed { reason, is_final }))
 }
 
+/// Returns an instant of Neon's before which nothing of this snapshot was begun, whichever clock is ahead.
+fn begun_before(work: &SnapshotWork) -> Timestamp {
+    before(work.begun_at, CLOCKS_APART)
+}
+
 fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     if work.outcome.is_some() {
         return clean_up(view, work);
@@ -82,13 +87,13 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     let Some(id) = &work.id else { return take(view, work) };
     if !work.is_taken {
         let (branch, named) = (&view.pair.production_branch, &work.operations);
-        need!(view.await_all(&Awaited { branch, named, since: work.begun_at, first_look: view.now, why: "take the snapshot" }));
+        need!(view.await_all(&Awaited { branch, named, since: begun_before(work), first_look: view.now, why: "take the snapshot" }));
         return progress(SnapshotProgress::Taken);
     }
     let Some(test) = &work.test.id else { return restore(view, work, id) };
     if !work.test.is_ready {
         let (named, why) = (&work.test.operations, "make a branch of the snapshot");
-        let awaited = Awaited { branch: test, named, since: work.begun_at, first_look: view.now, why };
+        let awaited = Awaited { branch: test, named, since: begun_before(work), first_look: view.now, why };
         need!(view.await_last(&awaited));
         return match need!(view.branches()).by_id(test) {
             Some(branch) if !is_test(view, work, branch) => fail(format!("branch {} ({test}) was not made from the snapshot", branch.name)),
@@ -202,8 +207,7 @@ fn is_test(view: &View<'_>, work: &SnapshotWork, branch: &Branch) -> bool {
 
 /// Begins with the snapshot of a run's backup.
 fn begin(checkpoint: &mut Checkpoint, pair: &Pair, now: Timestamp) {
-    let Some((name, lsn, made_at)) =
-        checkpoint.backup.as_ref().and_then(|backup| Some((backup.name.clone(), backup.lsn?, backup.accepted_at)))
+    let Some((name, lsn, made_at)) = checkpoint.backup.as_ref().and_then(|backup| Some((backup.name.clone(), backup.lsn?, backup.made_at)))
     else {
         return;
     };

@@ -125,7 +125,7 @@ impl<'a> Judge<'a> {
                 self.backups.insert(&branch.id, (branch, run.clone()));
             }
             match standing {
-                Standing::Backup(run) if branch.created_at > self.now && self.run != Some(&run) => {
+                Standing::Backup(run) if self.is_of_the_future(branch.created_at) && self.run != Some(&run) => {
                     odd.push(((place, branch), format!("made in the future, at {}", render(branch.created_at))));
                 }
                 Standing::Backup(run) => {
@@ -148,7 +148,7 @@ impl<'a> Judge<'a> {
         let mut places: BTreeMap<RunId, usize> = found.iter().enumerate().map(|(place, backup)| (backup.run.clone(), place)).into_map();
         for snapshot in inventory.snapshots {
             let run = match standing_of_snapshot(self.pair, inventory.branches, inventory.records, snapshot) {
-                Standing::Backup(run) if snapshot.created_at > self.now && self.run != Some(&run) => {
+                Standing::Backup(run) if self.is_of_the_future(snapshot.created_at) && self.run != Some(&run) => {
                     self.keep_snapshot(snapshot, format!("made in the future, at {}", render(snapshot.created_at)));
                     continue;
                 }

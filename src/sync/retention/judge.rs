@@ -8,9 +8,9 @@ use super::room::{self, Firm, Hold};
 use super::{Entry, Inventory, Kind, YOUNG};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, BranchName, RunId};
-use crate::neon::wire::{Branch, Endpoint};
+use crate::neon::wire::{Branch, CLOCKS_APART, Endpoint};
 use crate::sync::machine::run_of_test;
-use crate::time::{Timestamp, between};
+use crate::time::{Timestamp, after, between};
 
 /// A branch, after its place in Neon's listing.
 pub(super) type Placed<'a> = (usize, &'a Branch);
@@ -85,6 +85,11 @@ impl<'a> Judge<'a> {
         self.judged.push(Judged { branch, place, kind, reasons, hold, otherwise });
     }
 
+    /// Returns whether something was made after `now`, by more than clocks may be apart: a clock was wrong.
+    pub(super) fn is_of_the_future(&self, made_at: Timestamp) -> bool {
+        made_at > after(self.now, CLOCKS_APART)
+    }
+
     /// Returns why a branch does not even give way to a run that finds no room: somebody may still be at work on it.
     pub(super) fn unsettled(&self, branch: &Branch) -> Option<Firm> {
         if between(branch.created_at, self.now) < room::SETTLED {
@@ -92,7 +97,7 @@ impl<'a> Judge<'a> {
         }
         let others = self.inventory.records.unfinished.iter().filter(|run| self.run != Some(run));
         let mut begun = others.filter_map(RunId::started_at).filter(|at| between(*at, self.now) < room::UNFINISHED);
-        begun.any(|at| branch.created_at >= at).then_some(Firm::Unfinished)
+        begun.any(|at| after(branch.created_at, CLOCKS_APART) >= at).then_some(Firm::Unfinished)
     }
 
     /// Returns the names that staging has or had.

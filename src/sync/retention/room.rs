@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use super::{Kind, PrunePlan};
 use crate::config::{KeepRules, Pair};
-use crate::neon::wire::BranchList;
+use crate::neon::wire::{BranchList, CLOCKS_APART};
 use crate::ordered::{self, IntoOrdered as _};
 use crate::time::{Timestamp, after, render};
 
 /// Nothing younger than this gives way: the call that made it, or the next one of its run, may still arrive.
 ///
-/// Source: design §4: "a zombie request is assumed to live an hour at most"; five minutes are left for clocks that differ.
-pub(super) const SETTLED: Duration = Duration::from_mins(65);
+/// Source: design §4: "a zombie request is assumed to live an hour at most". By Neon's clock it may look older than it is.
+pub(super) const SETTLED: Duration = Duration::from_hours(1).saturating_add(CLOCKS_APART);
 
 /// The time after which a manual run is over, whatever is on record: it is given up after two hours, and its last request may live for one.
 pub(super) const UNFINISHED: Duration = Duration::from_hours(3);

@@ -196,6 +196,21 @@ fn backups_whose_records_are_lost_are_kept_where_they_may_be_the_ones_that_count
 }
 
 #[test]
+fn a_backup_that_is_ahead_by_what_clocks_differ_counts_as_any_other() {
+    let mut world = world(9);
+    let made_at = |world: &mut World, ahead: TimeDelta| {
+        let is_it = |branch: &&mut Branch| branch.name.as_str() == "backup-20261120";
+        world.branches.branches.iter_mut().filter(is_it).for_each(|branch| branch.created_at = now() + ahead);
+    };
+    let rules = KeepRules { last: 2, at_least: 1, ..rules() };
+    made_at(&mut world, TimeDelta::minutes(10));
+    assert_eq!(why(&world, &rules, "backup-20261120"), (true, "keep_last: number 1 of 2".to_owned()));
+    made_at(&mut world, TimeDelta::minutes(11));
+    assert_eq!(why(&world, &rules, "backup-20261120"), (true, "made in the future, at 2026-11-21T10:21:00.000Z".to_owned()));
+    assert_eq!(why(&world, &rules, "backup-20261119"), (true, "keep_last: number 2 of 2".to_owned()));
+}
+
+#[test]
 fn a_pin_holds_until_its_end_and_a_backup_of_the_future_holds_no_place() {
     let mut world = world(9);
     let pin = |until: Option<Timestamp>| Pin { reason: "audit 2026".to_owned(), until };

@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
+use crate::client::Client;
 use crate::faults::Planned;
 use crate::model::{Durations, Effect, Request, Switches, Wake, Work};
 use crate::passwords::{learn, tell_passwords};
-use crate::server::{State, lock, now};
+use crate::server::{State, lock};
 use crate::sql::{self, Answer};
 use crate::wire::Connection;
 
@@ -23,7 +24,7 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
     for effect in effects {
         if !is_to_be_done(&state, &effect).await {
             // It ends, or hangs, without having done anything.
-            lock(&state.model).work_done(effect.operation(), Ok(()), now());
+            lock(&state.model).work_done(effect.operation(), Ok(()), state.now());
             continue;
         }
         let (operation, result) = match effect {
@@ -55,7 +56,7 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
             eprintln!("neon-emulator: operation {operation} failed: {error}");
             state.note(json!({"kind": "failure", "operation": operation, "error": error}));
         }
-        lock(&state.model).work_done(&operation, result, now());
+        lock(&state.model).work_done(&operation, result, state.now());
     }
 }
 
@@ -67,8 +68,8 @@ async fn is_to_be_done(state: &State, effect: &Effect) -> bool {
     loop {
         let work = {
             let mut model = lock(&state.model);
-            model.advance(now());
-            model.work_of(effect.operation(), until_due, now())
+            model.advance(state.now());
+            model.work_of(effect.operation(), until_due, state.now())
         };
         match work {
             Work::ToDo => return true,
@@ -85,10 +86,10 @@ async fn make_branch(state: &State, branch: &str, source: &str, point: crate::mo
         (store.branch(source, &data, point).await?, store.size(&data))
     };
     let mut model = lock(&state.model);
-    model.saw(&data, now(), lsn);
+    model.saw(&data, state.now(), lsn);
     if let Some(branch) = model.branch_mut(branch) {
         branch.parent_lsn = Some(lsn);
-        branch.parent_timestamp = Some(now());
+        branch.parent_timestamp = Some(state.now());
         branch.logical_size = Some(size);
     }
     Ok(())
@@ -118,7 +119,7 @@ pub(crate) async fn note_position(state: &State, route: &str, request: &Request)
     };
     let Some(data) = data else { return };
     if let Ok(lsn) = state.data.lock().await.head(&data).await {
-        lock(&state.model).saw(&data, now(), lsn);
+        lock(&state.model).saw(&data, state.now(), lsn);
     }
 }
 
@@ -141,7 +142,7 @@ async fn unpack(state: &State, branch: &str, source: &str) -> Result<()> {
     let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
     let mut store = state.data.lock().await;
     let lsn = store.branch(source, &data, crate::model::Point::Head).await?;
-    lock(&state.model).saw(&data, now(), lsn);
+    lock(&state.model).saw(&data, state.now(), lsn);
     let tampering = lock(&state.tampering).take();
     if let Some((sql, place)) = tampering {
         store.tamper(&data, &sql, place).await?;
@@ -177,10 +178,10 @@ async fn restore(state: &State, branch: &str, source: &str, point: crate::model:
         store.remove(&data);
     }
     let mut model = lock(&state.model);
-    model.saw(&data, now(), lsn);
+    model.saw(&data, state.now(), lsn);
     if let Some(branch) = model.branch_mut(branch) {
         branch.parent_lsn = Some(lsn);
-        branch.parent_timestamp = Some(now());
+        branch.parent_timestamp = Some(state.now());
     }
     Ok(())
 }
@@ -204,7 +205,7 @@ pub(crate) async fn start(state: &State, endpoint: &str) -> Result<()> {
     let started: Result<()> = started.await;
     lock(&state.starting).remove(endpoint);
     started?;
-    lock(&state.model).set_endpoint_state(endpoint, "active", now());
+    lock(&state.model).set_endpoint_state(endpoint, "active", state.now());
     Ok(())
 }
 
@@ -226,8 +227,8 @@ pub(crate) async fn seed(state: &State, branch: &str, script: &str) -> Result<()
     learn(state, branch, port, &installation, &sql::literals_of_sql(script)).await
 }
 
-/// Answers `POST /sql`.
-pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>, body: &str) -> Answer {
+/// Answers `POST /sql`; nothing that is not running yet is begun for a client that is gone.
+pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>, body: &str, mut client: Client) -> Answer {
     let header = |name: &str| headers.get(name).cloned();
     let options = match sql::Options::new(&header) {
         Ok(options) => options,
@@ -245,6 +246,9 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
     if let Err(answer) = wake(state, &target.endpoint).await {
         return answer;
     }
+    if client.is_gone() {
+        return sql::error(500, "the client went away");
+    }
     let waking = began.elapsed();
     let (port, installation) = {
         let mut store = state.data.lock().await;
@@ -253,7 +257,7 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
     };
     let admitted = {
         let model = lock(&state.model);
-        model.endpoint(&target.endpoint).map(|endpoint| model.admits(endpoint, &target.role, &target.password, now()))
+        model.endpoint(&target.endpoint).map(|endpoint| model.admits(endpoint, &target.role, &target.password, state.now()))
     };
     let Some(Some(password)) = admitted else { return sql::wrong_password(&target.role) };
     if target.is_untriggered && lock(&state.model).switches.sql_passes_options {
@@ -266,10 +270,10 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         Ok(connection) => connection,
         Err(failure) => return sql::postgres_error(&failure, true),
     };
-    let answer = Answer { waking, ..sql::run(&mut connection, body, &options).await };
-    // A role or a database may have been made or changed; the control plane learns of it.
+    let answer = Answer { waking, ..client.hears(&mut connection, body, &options).await };
+    // A role or a database may have been made or changed; the control plane learns of it, whoever hears the answer.
     let lower = body.to_ascii_lowercase();
-    if answer.status == 200 && ["role", "user", "database", "password"].iter().any(|word| lower.contains(word)) && !options.is_read_only() {
+    if ["role", "user", "database", "password"].iter().any(|word| lower.contains(word)) && !options.is_read_only() {
         let branch =
             lock(&state.model).endpoint(&target.endpoint).filter(|endpoint| endpoint.is_read_write).map(|endpoint| endpoint.branch.clone());
         if let Some(branch) = branch {
@@ -285,7 +289,7 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
     loop {
         let branch_state = {
             let mut model = lock(&state.model);
-            model.advance(now());
+            model.advance(state.now());
             let Some(found) = model.endpoint(endpoint) else {
                 return Err(sql::error(400, "Control plane request failed: endpoint cannot be found"));
             };
@@ -297,7 +301,7 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
                 break;
             }
             let branch = found.branch.clone();
-            model.unarchive(&branch, now());
+            model.unarchive(&branch, state.now());
             model.branch(&branch).map_or("init", |branch| branch.state)
         };
         if branch_state == "ready" {
@@ -319,7 +323,7 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
         return Ok(());
     }
     let failed = || sql::error(500, "Control plane request failed");
-    let wake = lock(&state.model).wake(endpoint, now());
+    let wake = lock(&state.model).wake(endpoint, state.now());
     let (time, operation) = match wake {
         Wake::Awake => (TimeDelta::zero(), None),
         Wake::Starting(time, operation) => (time, operation),
@@ -333,7 +337,7 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
     let started = start(state, endpoint).await;
     let result = started.as_ref().copied().map_err(|error| format!("{error:#}"));
     if let Some(id) = operation {
-        lock(&state.model).work_done(&id, result, now());
+        lock(&state.model).work_done(&id, result, state.now());
     }
     started.map_err(|error| {
         eprintln!("neon-emulator: {endpoint} could not be started: {error:#}");
@@ -356,10 +360,10 @@ async fn starts_late(state: Arc<State>, endpoint: String) {
 
 /// Stops computes that nobody has used for a while, and notes where branches are and how large.
 pub(crate) async fn tend(state: &Arc<State>) {
-    lock(&state.model).advance(now());
+    lock(&state.model).advance(state.now());
     let heads = state.data.lock().await.heads().await;
     for (data, lsn) in heads {
-        lock(&state.model).saw(&data, now(), lsn);
+        lock(&state.model).saw(&data, state.now(), lsn);
     }
     let unknown = || lock(&state.model).branches.iter().find(|branch| branch.logical_size.is_none()).map(|branch| branch.data.clone());
     if let Some(data) = unknown() {
@@ -378,7 +382,7 @@ pub(crate) async fn tend(state: &Arc<State>) {
         if lock(&state.model).is_busy() || is_in_use(state, &endpoint).await {
             continue;
         }
-        let operation = lock(&state.model).falls_asleep(&endpoint, now());
+        let operation = lock(&state.model).falls_asleep(&endpoint, state.now());
         match operation {
             Some(operation) => carry_out(Arc::clone(state), vec![Effect::Suspend { operation, endpoint }]).await,
             None => state.data.lock().await.stop(&endpoint),
@@ -485,7 +489,7 @@ async fn endpoints(state: &State) -> Value {
 /// Tells the ids that a test begins with, and the operations with their exact times.
 fn project(state: &State) -> Value {
     let mut model = lock(&state.model);
-    model.advance(now());
+    model.advance(state.now());
     let branches: Vec<Value> = model
         .branches
         .iter()

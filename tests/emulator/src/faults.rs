@@ -47,6 +47,8 @@ pub(crate) enum Fault {
         /// After how long.
         milliseconds: u64,
     },
+    /// It is done to its end, also where its client goes away: what Postgres has begun is then not cancelled. Only for `sql`.
+    OutlivesClient,
     /// It is done, and the body of the answer is cut in the middle.
     Cut,
     /// It is done, and the restored data is changed before anybody can read it: a copy that is no copy.

@@ -7,6 +7,7 @@
 //!
 //! Failure: an operation whose real work fails ends `failed`, with the reason in its `error`.
 
+mod client;
 mod control;
 mod data;
 mod faults;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use chrono::TimeDelta;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::data::Data;
 use crate::model::{Durations, Model};
 use crate::postgres::{ADMIN, Installation};
-use crate::server::{State, lock, now};
+use crate::server::{State, lock};
 
 /// How the emulator is started.
 #[derive(Clone, Debug)]
@@ -51,8 +53,17 @@ pub struct Options {
     pub durations: Durations,
     /// How long a compute that nobody uses stays awake.
     pub suspend_after: Duration,
+    /// How many seconds Neon's clock is ahead of everybody else's; behind where it is negative.
+    pub clock_offset_s: i64,
     /// The seed of the ids.
     pub random_seed: u64,
+}
+
+impl Options {
+    /// Returns how far Neon's clock is ahead.
+    pub(crate) fn clock_offset(&self) -> TimeDelta {
+        TimeDelta::seconds(self.clock_offset_s)
+    }
 }
 
 /// A running emulator. Its processes end with [`Emulator::stop`].
@@ -73,13 +84,13 @@ impl Emulator {
         let listener = TcpListener::bind(&options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
         let address = listener.local_addr()?.to_string();
         let installation = Installation::new(&options.postgres_bin, &options.data)?;
-        let mut model = Model::new(options.random_seed, now());
+        let mut model = Model::new(options.random_seed, server::clock() + options.clock_offset());
         model.has_server = true;
         model.durations = options.durations;
         model.durations.suspend_after_s = i64::try_from(options.suspend_after.as_secs()).unwrap_or(i64::MAX);
         model.pg_version = installation.major;
         let data = Data::new(installation, options.data.clone());
-        let state = Arc::new(State::new(model, data, options.api_key.clone()));
+        let state = Arc::new(State::new(model, data, &options));
         if let Err(error) = prepare(&state, &options).await {
             state.data.lock().await.stop_all();
             return Err(error);
@@ -136,17 +147,17 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
     let mut store = state.data.lock().await;
     store.stop(&endpoint);
     store.refresh_base(&data)?;
-    lock(&state.model).saw(&data, now(), store.begin(&data)?);
+    lock(&state.model).saw(&data, state.now(), store.begin(&data)?);
     store.start(&endpoint, &data, true).await?;
     if let Some(name) = &options.staging {
         let new = {
             let mut model = lock(&state.model);
-            let id = model.add_child(&production, name, now()).context("make staging")?;
+            let id = model.add_child(&production, name, state.now()).context("make staging")?;
             model.branch(&id).map(|branch| (id.clone(), branch.data.clone())).context("find staging")?
         };
         let lsn = store.branch(&data, &new.1, model::Point::Head).await?;
         let mut model = lock(&state.model);
-        model.saw(&new.1, now(), lsn);
+        model.saw(&new.1, state.now(), lsn);
         if let Some(branch) = model.branch_mut(&new.0) {
             branch.parent_lsn = Some(lsn);
         }

@@ -21,9 +21,12 @@ neon-emulator --listen ADDRESS --data FOLDER --postgres-bin FOLDER [options]
   --create-ms N           how long making a branch takes (default: 3000)
   --restore-ms N          how long a restore takes (default: 6100)
   --other-ms N            how long other operations take (default: 500)
+  --spread-percent N      how much more or less than that each of them takes at most, as the seed draws it (default: 30)
+  --tail-per-mille N      how many of a thousand take twenty times as long (default: 10)
   --secret-cache-ms N     how long the proxy goes on with a password that was changed (default: 1500)
   --wake-ms N             how long a compute that sleeps takes to start (default: 300); more than 7000 fails the query
   --suspend-after-s N     seconds until an idle compute sleeps (default: 300)
+  --clock-offset-s N      seconds that Neon's clock is ahead of everybody else's; behind where negative (default: 0)
   --random-seed N         the seed of the ids (default: 1)
 
 Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT or SIGTERM,
@@ -74,6 +77,7 @@ fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) ->
         staging: None,
         durations: Durations::default(),
         suspend_after: Duration::from_mins(5),
+        clock_offset_s: 0,
         random_seed: 1,
     };
     while let Some(name) = arguments.next() {
@@ -96,9 +100,12 @@ fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) ->
             "--create-ms" => options.durations.create_ms = number()?,
             "--restore-ms" => options.durations.restore_ms = number()?,
             "--other-ms" => options.durations.other_ms = number()?,
+            "--spread-percent" => options.durations.spread_percent = u32::try_from(number()?).unwrap_or(0).min(100),
+            "--tail-per-mille" => options.durations.tail_per_mille = u32::try_from(number()?).unwrap_or(0),
             "--secret-cache-ms" => options.durations.secret_cache_ms = number()?,
             "--wake-ms" => options.durations.wake_ms = number()?,
             "--suspend-after-s" => options.suspend_after = Duration::from_secs(u64::try_from(number()?).unwrap_or(0)),
+            "--clock-offset-s" => options.clock_offset_s = number()?,
             "--random-seed" => options.random_seed = u64::try_from(number()?).unwrap_or(0),
             _ => bail!("{name}: no such option\n\n{USAGE}"),
         }

@@ -284,6 +284,8 @@ pub struct Model {
     history: history::History,
     created_at: Timestamp,
     random: fastrand::Rng,
+    /// Draws how long operations take: apart, so that ids are the same however long they take.
+    pace: fastrand::Rng,
     last_number: u64,
     /// Branches whose creation has failed, and that are gone with that.
     pub unmade: BTreeSet<String>,
@@ -342,6 +344,7 @@ impl Model {
             history: BTreeMap::new(),
             created_at: now,
             random: fastrand::Rng::with_seed(seed),
+            pace: fastrand::Rng::with_seed(seed ^ 0x9ace),
             last_number: 1_000,
             unmade: BTreeSet::new(),
             call: 0,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::model::{Database, Role};
 use crate::postgres::{ADMIN, Installation};
 use crate::scram;
-use crate::server::{State, lock, now};
+use crate::server::{State, lock};
 
 /// Tells the compute of a branch the passwords that it does not know.
 pub(crate) async fn tell_passwords(state: &State, branch: &str) -> Result<()> {
@@ -69,7 +69,7 @@ pub(crate) async fn learn(state: &State, branch: &str, port: u16, installation: 
             &[],
         )
         .await?;
-    let at = now();
+    let at = state.now();
     let mut model = lock(&state.model);
     let mut present = Vec::new();
     for row in roles.rows {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use crate::data::Data;
 use crate::faults::{Fault, Faults, Place};
 use crate::model::{Model, Request, Response, Timestamp, body_of_route, route_name};
-use crate::sql;
+use crate::{Options, client, sql};
 
 /// Requests that one second may have. Source: Neon, key concepts: "bursts to 40 req/s per route".
 const REQUESTS_PER_SECOND: usize = 40;
@@ -53,6 +53,8 @@ pub(crate) struct State {
     /// What the next restored data is changed by.
     pub(crate) tampering: Mutex<Option<(String, Place)>>,
     pub(crate) api_key: String,
+    /// How far Neon's clock is ahead of everybody else's.
+    clock_offset: TimeDelta,
     /// When each route was asked in the last second.
     rate: Mutex<BTreeMap<String, VecDeque<Instant>>>,
     pub(crate) rate_limit: usize,
@@ -64,12 +66,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the emulator is a server with a clock; the model takes `now`")]
-pub(crate) fn now() -> Timestamp {
+pub(crate) fn clock() -> Timestamp {
     Utc::now()
 }
 
 impl State {
-    pub(crate) fn new(model: Model, data: Data, api_key: String) -> Self {
+    pub(crate) fn new(model: Model, data: Data, options: &Options) -> Self {
         Self {
             model: Mutex::new(model),
             data: AsyncMutex::new(data),
@@ -77,10 +79,16 @@ impl State {
             journal: Mutex::default(),
             starting: Mutex::default(),
             tampering: Mutex::default(),
-            api_key,
+            api_key: options.api_key.clone(),
+            clock_offset: options.clock_offset(),
             rate: Mutex::default(),
             rate_limit: REQUESTS_PER_SECOND,
         }
+    }
+
+    /// Returns the time by Neon's clock, which need not be ours.
+    pub(crate) fn now(&self) -> Timestamp {
+        clock() + self.clock_offset
     }
 
     pub(crate) fn note(&self, entry: Value) {
@@ -173,7 +181,7 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     let path = asked.path.strip_prefix("/api/v2").unwrap_or(&asked.path).to_owned();
     let route = route_name(&asked.method, &path);
     let started = Instant::now();
-    let at = now();
+    let at = state.now();
     let fault = lock(&state.faults).next(route);
     let note = |status: Option<u16>, operations: Value| {
         state.note(json!({
@@ -217,7 +225,7 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
         }
         Some(Fault::Tamper { sql, place }) => *lock(&state.tampering) = Some((sql, place)),
         Some(Fault::Operation { finish }) => lock(&state.model).operation_faults.push(finish),
-        Some(Fault::DropAfter | Fault::Cut) | None => {}
+        Some(Fault::DropAfter | Fault::Cut | Fault::OutlivesClient) | None => {}
     }
     let response = apply(&state, &asked, path.clone()).await;
     let body = response.value();
@@ -244,7 +252,7 @@ async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
     };
     let request = Request { method: asked.method.clone(), path, query: asked.query.clone(), body };
     crate::control::note_position(state, route, &request).await;
-    let response = lock(&state.model).serve(&request, now());
+    let response = lock(&state.model).serve(&request, state.now());
     if !response.effects.is_empty() {
         tokio::spawn(crate::control::carry_out(Arc::clone(state), response.effects.clone()));
     }
@@ -264,7 +272,7 @@ fn refusal(state: &State, asked: &Asked, route: &str) -> Option<(u16, Value)> {
 /// Answers a query, with the misbehaviour that is planned for it.
 async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<Body>, Dropped> {
     let started = Instant::now();
-    let at = now();
+    let at = state.now();
     if asked.method == "OPTIONS" {
         let allow = [("allow", "OPTIONS, POST".to_owned()), ("access-control-allow-origin", "*".to_owned())];
         return Ok(respond(200, String::new(), &allow));
@@ -273,8 +281,6 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
         return Ok(respond(400, json!("query is not supported").to_string(), &[]));
     }
     let fault = lock(&state.faults).next("sql");
-    let mut dropped = false;
-    let mut is_cut = false;
     let answer = match fault.clone() {
         Some(Fault::Refuse { status, body: Some(body) }) => sql::Answer::new(status, body.to_string()),
         Some(Fault::Refuse { status, body: None }) => sql::error(status, "Control plane request failed"),
@@ -285,17 +291,23 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
             std::future::pending::<()>().await;
             return Err(Dropped);
         }
-        Some(Fault::DropBefore | Fault::Later { .. }) => return Err(Dropped),
-        Some(Fault::DropAfter) => {
-            dropped = true;
-            crate::control::query(state, &asked.headers, &asked.body).await
+        Some(Fault::DropBefore) => return Err(Dropped),
+        Some(Fault::Later { milliseconds }) => {
+            let (state, headers, body) = (Arc::clone(state), asked.headers.clone(), asked.body.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                let answer = client::ask(&state, &headers, &body, true).await;
+                let at = state.now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+                state.note(json!({"at": at, "kind": "late", "route": "sql", "status": answer.status}));
+            });
+            return Err(Dropped);
         }
-        Some(Fault::Cut) => {
-            is_cut = true;
-            crate::control::query(state, &asked.headers, &asked.body).await
+        Some(Fault::DropAfter | Fault::Cut | Fault::OutlivesClient | Fault::Operation { .. } | Fault::Tamper { .. }) | None => {
+            let outlives = matches!(fault, Some(Fault::OutlivesClient));
+            client::ask(state, &asked.headers, &asked.body, outlives).await
         }
-        Some(Fault::Operation { .. } | Fault::Tamper { .. }) | None => crate::control::query(state, &asked.headers, &asked.body).await,
     };
+    let (dropped, is_cut) = (matches!(fault, Some(Fault::DropAfter)), matches!(fault, Some(Fault::Cut)));
     let endpoint =
         sql::target(asked.headers.get("neon-connection-string").map(String::as_str)).map(|target| target.endpoint).unwrap_or_default();
     state.note(json!({

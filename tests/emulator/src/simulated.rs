@@ -11,11 +11,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
+
 pub use crate::faults::Place;
 use crate::model::{Effect, Lsn, Model, Point, Request, Response, Timestamp};
 
 mod contents;
 mod statements;
+#[cfg(test)]
+mod tests;
 
 use self::contents::ROW_BYTES;
 pub use self::contents::{Contents, Damage, Table};
@@ -44,6 +48,17 @@ struct Data {
     prepared_by: BTreeSet<String>,
 }
 
+/// What queries have written to a branch, apart from rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The data; each restore makes another.
+    pub data: String,
+    /// The passwords of its roles.
+    pub passwords: Vec<Option<String>>,
+    /// What marks the runs that have run something on it.
+    pub prepared_by: BTreeSet<String>,
+}
+
 /// Data that is whole when an operation has finished.
 #[derive(Clone, Debug)]
 struct Copied {
@@ -58,14 +73,18 @@ struct Copied {
 pub struct Simulated {
     /// States, names, rules and time.
     pub model: Model,
+    /// How often a compute was started by itself; a restore starts another one as well.
+    pub computes_started: u32,
     /// What is wrong with the next restored data: a copy that is no copy.
     pub damages_next_restore: Option<Damage>,
+    /// How far Neon's clock is ahead of everybody else's; behind where it is negative.
+    pub clock_offset: TimeDelta,
     /// What is wrong with the next branch that is made from a snapshot.
     pub damages_next_unpacking: Option<Damage>,
     data: BTreeMap<String, Data>,
     copies: Vec<Copied>,
     /// How long the query that was answered last has waited for its compute.
-    pub waked_for: chrono::TimeDelta,
+    pub waked_for: TimeDelta,
     /// What data held at the positions that it has passed.
     passed: BTreeMap<(String, Lsn), Contents>,
     /// The latest instant of which it has heard.
@@ -101,10 +120,12 @@ impl Simulated {
         Self {
             model,
             damages_next_restore: None,
+            clock_offset: TimeDelta::zero(),
+            computes_started: 0,
             damages_next_unpacking: None,
             data,
             copies: Vec::new(),
-            waked_for: chrono::TimeDelta::zero(),
+            waked_for: TimeDelta::zero(),
             passed: BTreeMap::new(),
             clock,
         }
@@ -124,6 +145,16 @@ impl Simulated {
     /// Returns what is wrong with what a branch was restored or made with.
     pub fn damage_of(&self, branch: &str) -> Option<Damage> {
         self.data.get(&self.model.branch(branch)?.data)?.damage
+    }
+
+    /// Returns what queries have written to a branch, apart from rows.
+    pub fn written(&self, branch: &str) -> Option<Written> {
+        let branch = self.model.branch(branch)?;
+        Some(Written {
+            data: branch.data.clone(),
+            passwords: branch.roles.iter().map(|role| role.password.clone()).collect(),
+            prepared_by: self.data.get(&branch.data)?.prepared_by.clone(),
+        })
     }
 
     /// Writes to a branch, as an application does. A sequence that was behind by one is not any more.
@@ -161,8 +192,18 @@ impl Simulated {
         contents.filter_map(|contents| contents.tables.values_mut().next_back()).for_each(|table| *table = Table::new(rows, table.digest));
     }
 
-    /// Ends what has come to its end.
+    /// Returns what Neon's clock shows at an instant of everybody else's.
+    fn neons(&self, now: Timestamp) -> Timestamp {
+        now + self.clock_offset
+    }
+
+    /// Ends what has come to its end. `now` is the time by everybody else's clock, here and below.
     pub fn advance(&mut self, now: Timestamp) {
+        let now = self.neons(now);
+        self.advance_to(now);
+    }
+
+    fn advance_to(&mut self, now: Timestamp) {
         self.clock = self.clock.max(now);
         self.model.advance(now);
         let copies = std::mem::take(&mut self.copies);
@@ -197,7 +238,8 @@ impl Simulated {
 
     /// Answers a request of the API.
     pub fn serve(&mut self, request: &Request, now: Timestamp) -> Response {
-        self.advance(now);
+        let now = self.neons(now);
+        self.advance_to(now);
         let response = self.model.serve(request, now);
         for effect in &response.effects {
             match effect {

@@ -80,6 +80,28 @@ pub(crate) struct QueryResult {
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: BytesMut,
+    canceller: Option<Canceller>,
+}
+
+/// What ends the statement of a connection from outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Canceller {
+    port: u16,
+    process: i32,
+    key: i32,
+}
+
+impl Canceller {
+    /// Asks Postgres to end what the connection is doing; it may be done by then.
+    pub(crate) async fn cancel(self) -> Result<(), PgError> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let mut out = BytesMut::new();
+        frontend::cancel_request(self.process, self.key, &mut out);
+        stream.write_all(&out).await?;
+        // Postgres closes the connection once it has sent the signal.
+        let _ = stream.read(&mut [0]).await?;
+        Ok(())
+    }
 }
 
 impl Connection {
@@ -87,7 +109,7 @@ impl Connection {
     pub(crate) async fn connect(port: u16, user: &str, password: &str, database: &str, more: &[(String, String)]) -> Result<Self, PgError> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
-        let mut connection = Self { stream, buffer: BytesMut::with_capacity(16_384) };
+        let mut connection = Self { stream, buffer: BytesMut::with_capacity(16_384), canceller: None };
         let mut out = BytesMut::new();
         let parameters = [("user", user), ("database", database), ("client_encoding", "UTF8")];
         let parameters = parameters.into_iter().chain(more.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -97,10 +119,18 @@ impl Connection {
         loop {
             match connection.receive().await? {
                 Message::ReadyForQuery(_) => return Ok(connection),
+                Message::BackendKeyData(body) => {
+                    connection.canceller = Some(Canceller { port, process: body.process_id(), key: body.secret_key() });
+                }
                 Message::ErrorResponse(body) => return Err(server_error(body.fields())),
                 _ => {}
             }
         }
+    }
+
+    /// Returns what ends a statement of this connection.
+    pub(crate) fn canceller(&self) -> Option<Canceller> {
+        self.canceller
     }
 
     async fn log_in(&mut self, password: &str) -> Result<(), PgError> {

@@ -23,6 +23,8 @@ pub struct Options {
     pub create_ms: u32,
     /// How long a restore takes, in milliseconds.
     pub restore_ms: u32,
+    /// How many seconds Neon's clock is ahead of everybody else's; behind where it is negative.
+    pub clock_offset_s: i64,
     /// Whether production is protected.
     pub protection: Protection,
     /// Where `initdb` and `postgres` are; missing for those that npm has installed.
@@ -32,7 +34,8 @@ pub struct Options {
 impl Default for Options {
     /// Fast operations, for tests that are not about time.
     fn default() -> Self {
-        Self { seed: String::new(), create_ms: 300, restore_ms: 400, protection: Protection::ByName, postgres_bin: None }
+        let protection = Protection::ByName;
+        Self { seed: String::new(), create_ms: 300, restore_ms: 400, clock_offset_s: 0, protection, postgres_bin: None }
     }
 }
 
@@ -104,7 +107,7 @@ impl Emulator {
                 None => paths::embedded_postgres()?.join("native/bin"),
             })
             .args(["--create-ms", &options.create_ms.to_string(), "--restore-ms", &options.restore_ms.to_string()])
-            .args(["--other-ms", "100"]);
+            .args(["--other-ms", "100", "--clock-offset-s", &options.clock_offset_s.to_string()]);
         if !options.seed.is_empty() {
             command.arg("--seed").arg(&seed);
         }

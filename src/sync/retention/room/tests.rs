@@ -63,7 +63,9 @@ fn what_only_a_day_keeps_gives_way_from_the_second_hour_on() {
     another.created_at += TimeDelta::hours(23);
     world.branches.branches.push(another);
     assert_eq!(gives_way(&world, &rules), ["staging-of-20261119: Nothing", "staging-of-20261120: Day"]);
-    let later = asked_at(&world, &rules, TimeDelta::minutes(5));
+    let soon = asked_at(&world, &rules, TimeDelta::minutes(9));
+    assert!(!soon.branches_for_room().any(|(entry, _)| entry.name == "staging-of-20261121"), "Neon's clock may be ten minutes behind");
+    let later = asked_at(&world, &rules, TimeDelta::minutes(10));
     assert!(later.branches_for_room().any(|(entry, hold)| entry.name == "staging-of-20261121" && hold == Hold::Day));
 }
 
@@ -136,6 +138,11 @@ fn what_a_run_made_that_may_not_have_ended_stays_for_three_hours() {
     assert!(goes(&world), "it was given up an hour ago, and its last request has arrived");
     world.records.unfinished = [begun(1)].into();
     assert!(goes(&world), "it began after that was made");
+    let begun_after = |minutes: i64| crate::id::RunId::manual(now() + TimeDelta::hours(22) + TimeDelta::minutes(minutes));
+    world.records.unfinished = [begun_after(10)].into();
+    assert!(!goes(&world), "by Neon's clock, which may be ten minutes behind, that was made before the run began");
+    world.records.unfinished = [begun_after(11)].into();
+    assert!(goes(&world));
 }
 
 /// A sibling of case 10: a floor that takes every place that is left.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objects::Undo;
 use super::settings::{FailedBranchState, Locks};
-use super::{ApiError, Model, Timestamp, milliseconds};
+use super::{ApiError, Model, Timestamp};
 
 /// An operation.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ impl Model {
         self.operations.push(Operation {
             status: if is_first { "running" } else { "scheduling" },
             started_at: is_first.then_some(now),
-            duration: milliseconds(start.milliseconds),
+            duration: self.durations.draw(start.milliseconds, &mut self.pace),
             endpoint: start.endpoint,
             then: start.then,
             call: self.call,
@@ -338,7 +338,7 @@ pub(super) fn advance(model: &mut Model, now: Timestamp) {
 impl Model {
     /// Ends an operation, or what it has tried so far.
     fn finish(&mut self, index: usize, ended: Timestamp) {
-        let retry = milliseconds(self.durations.retry_ms);
+        let retry = TimeDelta::milliseconds(self.durations.retry_ms);
         let operation = &mut self.operations[index];
         match operation.finish {
             Finish::Finished | Finish::Skipped => {

@@ -1,5 +1,6 @@
 //! What can be set: the unconfirmed facts about Neon, how long operations take, the plan's limits.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use super::archive::Archiving;
@@ -150,6 +151,12 @@ pub struct Durations {
     pub restore_ms: i64,
     /// Everything else, milliseconds.
     pub other_ms: i64,
+    /// By how much of a hundred an operation takes more or less than that, at most: as the seed draws it.
+    pub spread_percent: u32,
+    /// How many of a thousand operations take twenty times as long.
+    ///
+    /// Observed by others at Neon: most operations take seconds, and a few take minutes; how many, no document says.
+    pub tail_per_mille: u32,
     /// How long the proxy goes on with a password that was changed, milliseconds.
     ///
     /// Source: neondatabase/neon `proxy`, read 2026-11-21: the cache keeps a secret for 4 minutes, and
@@ -172,9 +179,29 @@ pub struct Durations {
     pub retry_ms: i64,
 }
 
+impl Durations {
+    /// Returns the same durations, which are exact: what a scenario tells is then told by nothing else.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        Self { spread_percent: 0, tail_per_mille: 0, ..self }
+    }
+
+    /// Draws how long an operation takes that mostly takes so many milliseconds.
+    pub(super) fn draw(self, mostly: i64, pace: &mut fastrand::Rng) -> TimeDelta {
+        let spread = mostly * i64::from(self.spread_percent) / 100;
+        let times = if pace.u32(..1_000) < self.tail_per_mille { TAIL } else { 1 };
+        TimeDelta::milliseconds((mostly + pace.i64(-spread..=spread)) * times)
+    }
+}
+
+/// How many times as long an operation of the tail takes.
+const TAIL: i64 = 20;
+
 impl Default for Durations {
     fn default() -> Self {
         Self {
+            spread_percent: 30,
+            tail_per_mille: 10,
             create_ms: 3_000,
             restore_ms: 6_100,
             other_ms: 500,

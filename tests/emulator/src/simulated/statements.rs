@@ -18,7 +18,8 @@ const KEYED: &str = " as h from only ";
 impl Simulated {
     /// Answers a batch of SQL: the status and the body.
     pub fn query(&mut self, connection: &str, is_read_only: bool, body: &str, now: Timestamp) -> (u16, String) {
-        self.advance(now);
+        let now = self.neons(now);
+        self.advance_to(now);
         self.waked_for = TimeDelta::zero();
         match self.answer(connection, is_read_only, body, now) {
             Ok(text) => (200, text),
@@ -54,7 +55,8 @@ impl Simulated {
             return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
         }
         let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let mut session = Session { role: target.role, branch, may_write, password: None, probes: Vec::new(), marker: String::new(), now };
+        let mut session =
+            Session { role: target.role, branch, may_write, password: None, compute: None, probes: Vec::new(), marker: String::new(), now };
         let mut results = Vec::with_capacity(queries.len());
         for query in &queries {
             let rows = self.statement(&mut session, query)?;
@@ -117,6 +119,9 @@ impl Simulated {
         if text.starts_with("select length(set_config('firstlight.sql', $1, true)") {
             session.marker = query.params.last().cloned().unwrap_or_default();
             return Ok(vec![filled(["t"])]);
+        }
+        if let Some(answer) = self.which_compute(session, query) {
+            return answer;
         }
         if text.starts_with("do $firstlight$") && text.contains("firstlight.sql") {
             return self.prepare(session);
@@ -188,6 +193,28 @@ impl Simulated {
             data.head.0 += 0x100;
         }
         Ok(Vec::new())
+    }
+
+    /// Runs a statement about which compute answers; `None` for every other.
+    fn which_compute(&self, session: &mut Session, query: &Statement<'_>) -> Option<Result<Vec<Row>, sql::Answer>> {
+        let text = &*query.query;
+        if text.starts_with("select length(set_config('firstlight.compute', $1, true))") {
+            session.compute = query.params.first().cloned();
+            return Some(Ok(vec![filled(["t"])]));
+        }
+        if text.starts_with("do $$ begin if current_setting('firstlight.compute') <> ") {
+            let is_meant = session.compute.as_deref() == Some(&self.compute_started(&session.branch));
+            let other = || failure("40001", "another compute answers than the one that was asked");
+            return Some(if is_meant { Ok(Vec::new()) } else { Err(other()) });
+        }
+        let is_asked = text == "select concat(extract(epoch from pg_postmaster_start_time()))";
+        is_asked.then(|| Ok(vec![filled([self.compute_started(&session.branch)])]))
+    }
+
+    /// Tells when the compute of a branch was started: other data has another compute.
+    fn compute_started(&self, branch: &str) -> String {
+        let data = self.model.branch(branch).map(|branch| branch.data.as_str()).unwrap_or_default();
+        format!("{}.{:06}", data.trim_start_matches("data-"), self.computes_started)
     }
 
     /// The role gives itself another password; the control plane learns of it, as the compute tells it.
@@ -263,6 +290,8 @@ struct Session {
     branch: String,
     may_write: bool,
     password: Option<String>,
+    /// The compute that a batch is meant for.
+    compute: Option<String>,
     /// What is asked beside the content: the statement, whether somebody configured it, and how many rows it may return.
     probes: Vec<(String, bool, u32)>,
     /// What marks that something was run on staging.
