@@ -107,3 +107,18 @@ fn a_staging_with_a_password_of_its_own_that_is_written_to_is_drift_and_no_refus
     assert_eq!(users.context("it is compared")?["rows"]["counts"]["added"], 1, "{report:#}");
     Ok(())
 }
+
+#[test]
+fn passwords_are_given_back_whichever_clock_is_ahead() -> Result<()> {
+    for clock_offset_s in [-300, 300] {
+        let stack = Stack::start(&Options { clock_offset_s, ..options() })?;
+        stack.emulator.sql(&stack.emulator.staging, &["alter role neondb_owner password 'staging only'"])?;
+        let report = stack.run_to_end(3)?;
+        assert_eq!(report["status"], "succeeded", "{clock_offset_s}: {report:#}");
+        let kept = report["passwords"]["kept"].as_array().map_or(0, Vec::len);
+        assert_eq!(kept, 2, "{clock_offset_s}: {report:#}");
+        let told = stack.emulator.owner_password(&stack.emulator.staging)?;
+        assert_eq!(told, "staging only", "{clock_offset_s}");
+    }
+    Ok(())
+}

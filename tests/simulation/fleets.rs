@@ -197,7 +197,9 @@ fn a_day_that_is_missed_because_others_were_driven_says_so() {
         let report = fleet.stored(&format!("result/{}", told.run)).expect("a day that was missed has a result");
         assert!(report.contains("had no room for this one"), "{report}");
     }
-    let driven = (0..25).filter(|number| fleet.kinds(&format!("pair-{number}")).contains(&"succeeded".to_owned())).count();
+    // The last that was begun may come too late, and says so itself.
+    let is_driven = |kinds: &[String]| kinds.iter().any(|kind| kind == "succeeded" || kind == "failed");
+    let driven = (0..25).filter(|number| is_driven(&fleet.kinds(&format!("pair-{number}")))).count();
     assert_eq!(driven + missed.len(), 25);
     assert_eq!(fleet.violations(), Vec::<String>::new());
 }

@@ -141,7 +141,7 @@ fn a_zombie_of_the_create_or_the_restore_finds_its_name_taken() {
 /// Plays a morning whose success is told by a later tick, because the budget of the one before is spent with the verdict.
 fn told_late(fault: Fault, crash: Crash) -> Outcome {
     let faults = vec![planned("listProjectBranches", 7, fault)];
-    play(&Script { faults, crash, subrequests: Some(23), ..Script::default() })
+    play(&Script { faults, crash, subrequests: Some(24), ..Script::default() })
 }
 
 #[test]
@@ -176,6 +176,15 @@ fn a_success_beside_a_failure_that_another_tick_has_told_is_corrected() {
 fn a_success_after_a_failure_is_told_as_a_correction_of_that_instant() {
     let outcome = told_late(Fault::Refused(412), Crash::BeforeSave);
     assert_eq!(outcome.story, ["failed", "corrected"]);
+}
+
+/// Found by the grid when the listing came before the look at roles: the run failed, and staging stayed unverified.
+#[test]
+fn a_displaced_branch_that_is_deleted_before_its_roles_are_read_costs_the_passwords_alone() {
+    let outcome = run_traced("plain/listProjectEndpoints#3=displaced_deleted/no_crash/fresh/one_tick");
+    assert_eq!((outcome.deeds, outcome.status), ((1, 1, 0), Some(RunStatus::Succeeded)), "{:?}", outcome.story);
+    let warnings = report(&outcome).warnings;
+    assert!(warnings.iter().any(|text| text.contains("the displaced branch was not found")), "{warnings:?}");
 }
 
 #[test]

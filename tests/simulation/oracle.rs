@@ -38,6 +38,8 @@ struct Made {
     run: String,
     purpose: Purpose,
     at: Timestamp,
+    /// How far Neon's clock was ahead of the Worker's.
+    clock_offset: TimeDelta,
     tables_read: BTreeSet<String>,
 }
 
@@ -78,7 +80,9 @@ pub(crate) struct Oracle {
     untouched: (String, String, bool, bool, Vec<Option<String>>),
     made: BTreeMap<String, Made>,
     made_endpoints: BTreeSet<String>,
-    /// Snapshots that we took, with their runs and when.
+    /// How far Neon's clock is ahead.
+    clock_offset: TimeDelta,
+    /// Snapshots that we took, with their runs and when by Neon's clock.
     snapshots: BTreeMap<String, (String, Timestamp)>,
     /// Which run displaced what a branch keeps.
     displaced_by: BTreeMap<String, String>,
@@ -117,6 +121,7 @@ impl Oracle {
             untouched: model.branch(production).map(facts).unwrap_or_default(),
             made: BTreeMap::new(),
             made_endpoints: BTreeSet::new(),
+            clock_offset: TimeDelta::zero(),
             snapshots: BTreeMap::new(),
             displaced_by: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -146,6 +151,7 @@ impl Oracle {
         if request.method == "GET" || response.status >= 300 {
             return;
         }
+        self.clock_offset = neon.clock_offset;
         let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
         let body = &response.value();
         match (request.method.as_str(), path.get(2..).unwrap_or_default()) {
@@ -200,7 +206,10 @@ impl Oracle {
         };
         self.made_endpoints
             .extend(body["endpoints"].as_array().into_iter().flatten().filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
-        self.made.insert(id.to_owned(), Made { name: name.to_owned(), run, purpose, at: now, tables_read: BTreeSet::new() });
+        self.made.insert(
+            id.to_owned(),
+            Made { name: name.to_owned(), run, purpose, at: now, clock_offset: self.clock_offset, tables_read: BTreeSet::new() },
+        );
     }
 
     fn restored(&mut self, id: &str, request: &Request, before: Option<&Branch>, neon: &Simulated, now: Timestamp) {
@@ -220,8 +229,17 @@ impl Oracle {
             self.restored_from(&source, neon).unwrap_or_default()
         };
         self.displaced_by.insert(preserved.clone(), run.clone());
-        self.made
-            .insert(preserved, Made { name: name.to_owned(), run, purpose: Purpose::Displaced, at: now, tables_read: BTreeSet::new() });
+        self.made.insert(
+            preserved,
+            Made {
+                name: name.to_owned(),
+                run,
+                purpose: Purpose::Displaced,
+                at: now,
+                clock_offset: self.clock_offset,
+                tables_read: BTreeSet::new(),
+            },
+        );
     }
 
     /// A task asks for a restore of staging: Neon does that to a default branch too.
@@ -293,10 +311,10 @@ impl Oracle {
         }
         // Neon writes whole seconds, by its own clock. A day is for people to look at things; an hour is for what may still arrive.
         let age = now - made.at + TimeDelta::seconds(1);
-        let clocks = neon.clock_offset.abs();
+        let seen_age = age - made.clock_offset;
         // A run makes two branches, and this one was there a moment ago.
         let is_short = neon.model.branches.len() + 1 + 2 > neon.model.limits.branches;
-        if age + clocks < TimeDelta::hours(24) && !is_short {
+        if seen_age < TimeDelta::hours(24) && !is_short {
             self.blame(format!("G4: {} was deleted when it was younger than a day, and there was room", made.name));
         }
         if age < TimeDelta::hours(1) {
@@ -331,7 +349,14 @@ impl Oracle {
     /// Takes a branch for a verified backup that an earlier run has made.
     pub(crate) fn adopt_backup(&mut self, id: &str, run: &str, at: Timestamp) {
         let tables_read = ["public.t1".to_owned()].into();
-        let made = Made { name: format!("backup-{run}"), run: run.to_owned(), purpose: Purpose::Backup, at, tables_read };
+        let made = Made {
+            name: format!("backup-{run}"),
+            run: run.to_owned(),
+            purpose: Purpose::Backup,
+            at,
+            clock_offset: TimeDelta::zero(),
+            tables_read,
+        };
         self.made.insert(id.to_owned(), made);
     }
 

@@ -248,6 +248,15 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
         run.seen.passwords.insert((branch.clone(), role.clone()), None);
         return;
     }
+    if let (Call::ListRoles(branch), NeonError::Status { status: 404, .. }) = (call, error)
+        && let Some(restore) = run.checkpoint.restore.as_mut().filter(|restore| restore.displaced_id.as_ref() == Some(branch))
+    {
+        // Somebody has deleted it since it was listed; where the next listing shows none, that is said.
+        restore.displaced_id = None;
+        run.seen.forget();
+        retry(run, &error.to_string(), Some(error), now);
+        return;
+    }
     if let (Call::GetOperation(id), NeonError::Status { status: 404, .. }) = (call, error) {
         run.seen.operations.is_unknown(id.clone());
         return;

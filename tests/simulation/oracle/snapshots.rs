@@ -32,7 +32,7 @@ impl Oracle {
             let count = deeds.snapshots;
             self.blame(format!("G3: run {run} took {count} snapshots"));
         }
-        self.snapshots.insert(id.to_owned(), (run, now));
+        self.snapshots.insert(id.to_owned(), (run, now + neon.clock_offset));
     }
 
     /// A branch was made of a snapshot of ours, and takes nothing's place.
@@ -47,7 +47,14 @@ impl Oracle {
         if request.body["finalize_restore"] == true || !is_harmless {
             self.blame(format!("G1: snapshot {id} was restored onto {target:?}"));
         }
-        let made = Made { name: name.to_owned(), run, purpose: Purpose::RestoreTest, at: now, tables_read: BTreeSet::new() };
+        let made = Made {
+            name: name.to_owned(),
+            run,
+            purpose: Purpose::RestoreTest,
+            at: now,
+            clock_offset: self.clock_offset,
+            tables_read: BTreeSet::new(),
+        };
         self.made.insert(branch.to_owned(), made);
         let endpoints = body["endpoints"].as_array().into_iter().flatten();
         self.made_endpoints.extend(endpoints.filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
