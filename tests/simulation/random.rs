@@ -138,6 +138,7 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
     durations.wake_ms = [300, 300, 2_000, 8_000][random.usize(..4)];
     durations.wake_lingers_ms = [0, 0, 1_500, 20_000][random.usize(..4)];
     durations.checks_every_s = [3_600, 3_600, 20, 0][random.usize(..4)];
+    sim.neon.model.switches.changes_conflict = random.bool();
 }
 
 /// Draws how far Neon's clock is ahead: not at all, by a few seconds, or by minutes, either way.

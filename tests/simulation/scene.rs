@@ -95,6 +95,8 @@ impl Scene {
         assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
         // The proxy hears of new passwords at once, as it mostly does; days with a protected production and seeds have it later.
         // Operations take what they mostly take; uneven days, seeds and seasons have them shorter, longer and very long.
+        // What somebody does takes place when it is done; seeds have it refused while Neon is at work.
+        model.switches.changes_conflict = false;
         // A compute that sleeps costs nothing more than every query does; named scenarios and seeds have it start slowly.
         model.durations = Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() }.exact();
         let pair = Ids { project: model.project.clone(), production: production.clone(), staging: staging.clone() };

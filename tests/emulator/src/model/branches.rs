@@ -202,6 +202,7 @@ impl Model {
 
     pub(super) fn update_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
         self.find_branch(id)?;
+        self.check_unchanging(&[id])?;
         let asked = &body["branch"];
         if let Some(name) = asked["name"].as_str()
             && self.branch_named(name).is_some_and(|other| other.id != id)
@@ -494,6 +495,9 @@ impl Model {
 
     pub(super) fn set_default(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
         self.find_branch(id)?;
+        let default = self.branches.iter().filter(|branch| branch.is_default);
+        let concerned: Vec<&str> = default.map(|branch| branch.id.as_str()).chain([id]).collect();
+        self.check_unchanging(&concerned)?;
         for branch in &mut self.branches {
             branch.is_default = branch.id == id;
             branch.updated_at = now;

@@ -129,7 +129,8 @@ impl Model {
     }
 
     pub(super) fn update_endpoint(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
-        self.find_endpoint(id)?;
+        let branch = self.find_endpoint(id)?.branch.clone();
+        self.check_unchanging(&[&branch])?;
         let value = &body["endpoint"];
         if let Some(endpoint) = self.endpoint_mut(id) {
             endpoint.is_disabled = value["disabled"].as_bool().unwrap_or(endpoint.is_disabled);

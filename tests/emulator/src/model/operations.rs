@@ -193,6 +193,13 @@ impl Model {
         Ok(())
     }
 
+    /// Refuses a change that starts no operation while one is under way, where [`Switches`] say so.
+    ///
+    /// [`Switches`]: super::Switches
+    pub(super) fn check_unchanging(&self, branches: &[&str]) -> Result<(), ApiError> {
+        if self.switches.changes_conflict { self.check_idle(branches) } else { Ok(()) }
+    }
+
     /// Returns what is to be done for an operation now; `until_due` where its work is its end.
     pub fn work_of(&self, id: &str, until_due: bool, now: Timestamp) -> Work {
         let Some(operation) = self.operation(id) else { return Work::Never };

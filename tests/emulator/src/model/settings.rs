@@ -64,6 +64,9 @@ pub struct Switches {
     /// Reference, restore §1.2: a restore that keeps the old state lists `delete_timeline` all the
     /// same; recorded is one that keeps nothing.
     pub restore_deletes_timeline: bool,
+    /// A change that starts no operation waits for those under way as well: a name, a protection, the
+    /// default branch, an endpoint's settings, a schedule.
+    pub changes_conflict: bool,
 }
 
 /// What a branch is after the operation that makes or restores it has failed.
@@ -137,6 +140,7 @@ impl Default for Switches {
             compute_operations_end: Finish::Failed,
             old_compute_serves_until_suspended: true,
             restore_deletes_timeline: true,
+            changes_conflict: true,
         }
     }
 }

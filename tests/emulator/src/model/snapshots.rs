@@ -268,6 +268,7 @@ impl Model {
         if self.find_branch(branch)?.parent.is_some() {
             return Err(ApiError::new(422, "", "backup schedules are only for root branches"));
         }
+        self.check_unchanging(&[branch])?;
         let items = body["schedule"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_known = |item: &Value| item["frequency"].as_str().is_some_and(|frequency| FREQUENCIES.contains(&frequency));
         if !items.iter().all(is_known) {

@@ -14,6 +14,8 @@ struct Project {
 fn project() -> Project {
     let now: Timestamp = "2026-11-21T10:00:00Z".parse().expect("an instant");
     let mut model = Model::new(1, now);
+    // Each takes what it mostly takes.
+    model.durations = model.durations.exact();
     model.limits.branches = 50;
     let production = model.branches[0].id.clone();
     let staging = model.add_child(&production, "staging", now).expect("production is there");
@@ -32,8 +34,11 @@ impl Project {
 
     /// Makes a branch of another; at its head where no position is said. Returns its id.
     fn branch(&mut self, name: &str, parent: &str, at: Option<Lsn>) -> String {
-        let at = at.map(|lsn| lsn.to_string());
-        let made = self.post("/branches", json!({"branch": {"name": name, "parent_id": parent, "parent_lsn": at}}));
+        let mut body = json!({"branch": {"name": name, "parent_id": parent}});
+        if let Some(at) = at {
+            body["branch"]["parent_lsn"] = at.to_string().into();
+        }
+        let made = self.post("/branches", body);
         made["branch"]["id"].as_str().expect("an id").to_owned()
     }
 

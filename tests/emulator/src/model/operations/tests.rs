@@ -17,6 +17,8 @@ impl Project {
     fn new(switches: Switches) -> Self {
         let now = "2026-11-21T10:00:00Z".parse().expect("an instant");
         let mut model = Model::new(1, now);
+        // Each takes what it mostly takes.
+        model.durations = model.durations.exact();
         model.switches = switches;
         model.durations.checks_every_s = 0;
         let production = model.branches[0].id.clone();
@@ -197,6 +199,32 @@ fn an_operation_keeps_out_what_conflicts_with_it_whoever_started_it() {
         // Neon's own start of staging's compute hangs: nobody of us has asked for it.
         assert_eq!(project.make("backup").0, if is_project { 423 } else { 201 });
         assert_eq!(project.restore().0, 423, "it concerns staging in every case");
+    }
+}
+
+/// What a change of settings conflicts with nobody has seen: it is tried both ways.
+#[test]
+fn a_change_that_starts_no_operation_waits_for_those_under_way_where_that_is_so() {
+    for changes_conflict in [true, false] {
+        let mut project = Project::new(Switches { changes_conflict, ..Switches::default() });
+        let endpoint = project.model.writer_of(&project.staging).map(|endpoint| endpoint.id.clone()).expect("staging has one");
+        let (branch, default) = (format!("/branches/{}", project.staging), project.production.clone());
+        let changes = [
+            ("PATCH", branch.clone(), json!({"branch": {"name": "renamed"}})),
+            ("PATCH", branch, json!({"branch": {"protected": false}})),
+            ("POST", format!("/branches/{default}/set_as_default"), json!({})),
+            ("PATCH", format!("/endpoints/{endpoint}"), json!({"endpoint": {"name": "writer"}})),
+            ("PUT", format!("/branches/{default}/backup_schedule"), json!({"schedule": []})),
+        ];
+        assert_eq!(project.restore().0, 200);
+        for (method, path, body) in &changes {
+            let status = project.call(method, path, body.clone()).0;
+            assert_eq!(status, if changes_conflict { 423 } else { 200 }, "{method} {path}");
+        }
+        project.now += TimeDelta::minutes(5);
+        for (method, path, body) in &changes {
+            assert_eq!(project.call(method, path, body.clone()).0, 200, "{method} {path}");
+        }
     }
 }
 
