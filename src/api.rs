@@ -2,11 +2,13 @@
 //!
 //! In: an [`ApiRequest`]. Out: an [`Answer`]: a reply, and the run that is to be driven after it.
 //!
-//! Invariants: nothing is said to who has no token, except by `GET /health`, which names nothing, and which methods an
-//! address has; nothing of a body is read before the token is known ([`reads_body`]), and never more than [`BODY_LIMIT`];
-//! a malformed request changes nothing; every answer has the headers of [`ApiResponse::headers`].
+//! Invariants: nothing is said to who has no token, except by `GET /health`, which names nothing,
+//! and which methods an address has; nothing of a body is read before the token is known
+//! ([`reads_body`]), and never more than [`BODY_LIMIT`]; a malformed request changes nothing; every
+//! answer has the headers of [`ApiResponse::headers`].
 //!
-//! Source: RFC 9457 for errors; RFC 9110 for methods; draft-ietf-httpapi-idempotency-key-header for `Idempotency-Key`.
+//! Source: RFC 9457 for errors; RFC 9110 for methods; draft-ietf-httpapi-idempotency-key-header for
+//! `Idempotency-Key`.
 
 mod backups;
 mod health;
@@ -31,11 +33,12 @@ use crate::sync::checkpoint::Checkpoint;
 use crate::tick::Secrets;
 use crate::time::{Timestamp, read_instant};
 
-/// Bytes of a body that are read, by whoever hands a request to [`answer`]. The largest body that means something has
-/// about 1,000: a reason of 200 characters, each of four bytes.
+/// Bytes of a body that are read, by whoever hands a request to [`answer`]. The largest body that
+/// means something has about 1,000: a reason of 200 characters, each of four bytes.
 pub const BODY_LIMIT: usize = 4_096;
 
-/// Characters of a reason: with four bytes each, it fits the 1,024 that a listing of the store shows of a key.
+/// Characters of a reason: with four bytes each, it fits the 1,024 that a listing of the store
+/// shows of a key.
 const REASON_LENGTH: usize = 200;
 
 /// Characters of the name of who has done something.
@@ -54,8 +57,8 @@ pub struct ApiRequest {
     pub authorization: Option<String>,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
-    /// The body, as text: empty where [`reads_body`] says that it is not read. Of a longer one than [`BODY_LIMIT`] so
-    /// much that it shows.
+    /// The body, as text: empty where [`reads_body`] says that it is not read. Of a longer one than
+    /// [`BODY_LIMIT`] so much that it shows.
     pub body: String,
 }
 
@@ -72,7 +75,8 @@ pub struct ApiResponse {
     headers: Vec<(&'static str, String)>,
 }
 
-/// Headers of every answer. The API serves no page: nothing of an answer is to be shown, framed, kept or guessed at.
+/// Headers of every answer. The API serves no page: nothing of an answer is to be shown, framed,
+/// kept or guessed at.
 ///
 /// Source: OWASP, "REST Security Cheat Sheet", security headers, read 2026-11-21.
 pub const SECURITY_HEADERS: [(&str, &str); 6] = [
@@ -105,7 +109,12 @@ pub struct Drive {
 impl ApiResponse {
     /// Answers with JSON.
     pub fn json(status: u16, value: &Value) -> Self {
-        Self { status, content_type: "application/json", body: value.to_string(), headers: Vec::new() }
+        Self {
+            status,
+            content_type: "application/json",
+            body: value.to_string(),
+            headers: Vec::new(),
+        }
     }
 
     /// Adds a header.
@@ -152,27 +161,33 @@ pub async fn answer<W: World>(
 ) -> Answer {
     match respond(world, config, secrets, request).await {
         Ok(answer) => answer,
-        Err(problem) => problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref())).into(),
+        Err(problem) => {
+            problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref())).into()
+        }
     }
 }
 
 /// Returns whether the body of a request is read, which is decided by its head alone.
 ///
-/// A body costs memory, and whoever sends it decides how much: it is read for a request that changes something, and that
-/// may. Of such a body at most [`BODY_LIMIT`] bytes and one are read.
+/// A body costs memory, and whoever sends it decides how much: it is read for a request that
+/// changes something, and that may. Of such a body at most [`BODY_LIMIT`] bytes and one are read.
 pub fn reads_body(secrets: &Secrets, head: &ApiRequest) -> bool {
     head.method != Method::Get && authorize(secrets, head, Access::Write).is_ok()
 }
 
 /// Answers a request with a method that no address has.
-pub fn refuse_method(config: Result<&Config, &crate::config::ConfigErrors>, path: &str) -> ApiResponse {
+pub fn refuse_method(
+    config: Result<&Config, &crate::config::ConfigErrors>,
+    path: &str,
+) -> ApiResponse {
     let problem = Route::of(path).map_or_else(|| unknown_address(path), Route::refusal);
     problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref()))
 }
 
 /// Answers a request whose body did not come, or broke off.
 pub fn refuse_body(config: Result<&Config, &crate::config::ConfigErrors>) -> ApiResponse {
-    let problem = Problem::new(408, "The body did not come whole").with_detail("send it again".to_owned());
+    let problem =
+        Problem::new(408, "The body did not come whole").with_detail("send it again".to_owned());
     problem.render(config.ok().and_then(|config| config.runbooks_url.as_deref()))
 }
 
@@ -194,7 +209,9 @@ async fn respond<W: World>(
     if matches!(route, Route::Health) {
         return Ok(health::health(world, config).await.into());
     }
-    let config = config.map_err(|errors| Problem::new(500, "The configuration is invalid").with_detail(errors.to_string()))?;
+    let config = config.map_err(|errors| {
+        Problem::new(500, "The configuration is invalid").with_detail(errors.to_string())
+    })?;
     if matches!(route, Route::Runs) && request.method == Method::Post {
         return runs::start(world, config, secrets, request).await;
     }
@@ -209,8 +226,12 @@ async fn respond<W: World>(
         Route::Plan => about(pair(config, request)?).plan(request).await?,
         Route::Pin(name) => about(pair(config, request)?).pin(name, request).await?,
         Route::Notices => about(pair(config, request)?).list_notices().await?,
-        Route::Notice([name, run, kind]) => about(named_pair(config, Some(name))?).show_notice(run, kind).await?,
-        Route::Redeliver([name, run, kind]) => about(named_pair(config, Some(name))?).redeliver(request, run, kind).await?,
+        Route::Notice([name, run, kind]) => {
+            about(named_pair(config, Some(name))?).show_notice(run, kind).await?
+        }
+        Route::Redeliver([name, run, kind]) => {
+            about(named_pair(config, Some(name))?).redeliver(request, run, kind).await?
+        }
         // A test is told of the first pair: it belongs to none.
         Route::TestChannel(name) => {
             let first = config.pairs.first().ok_or_else(|| unknown_address(&request.path))?;
@@ -229,7 +250,8 @@ fn unknown_address(path: &str) -> Problem {
 
 /// Returns the token of a header `Authorization`.
 ///
-/// Source: RFC 9110, 11.1: the name of the scheme is case-insensitive; 11.4: `auth-scheme 1*SP token68`.
+/// Source: RFC 9110, 11.1: the name of the scheme is case-insensitive; 11.4:
+/// `auth-scheme 1*SP token68`.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
@@ -239,10 +261,13 @@ fn bearer(header: &str) -> Option<&str> {
 fn authorize(secrets: &Secrets, request: &ApiRequest, needed: Access) -> Result<(), Problem> {
     let token = request.authorization.as_deref().and_then(bearer);
     let Some(token) = token else {
-        return Err(Problem::new(401, "A token is needed").with_detail("send the header `Authorization: Bearer <token>`".to_owned()));
+        return Err(Problem::new(401, "A token is needed")
+            .with_detail("send the header `Authorization: Bearer <token>`".to_owned()));
     };
     // A token that is set to nothing opens nothing.
-    let is = |name: &str| secrets.get(name).is_some_and(|secret| !secret.reveal().is_empty() && secret.matches(token));
+    let is = |name: &str| {
+        secrets.get(name).is_some_and(|secret| !secret.reveal().is_empty() && secret.matches(token))
+    };
     let (may_write, may_read) = (is(secret::ADMIN_TOKEN), is(secret::READ_TOKEN));
     match (may_write, may_read, needed) {
         (true, ..) | (false, true, Access::Read) => Ok(()),
@@ -260,13 +285,15 @@ fn named_pair<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Pair, Pr
     match (name, config.pairs.as_slice()) {
         (Some(name), _) => config.pair(name).ok_or_else(|| unknown_pair(config, name)),
         (None, [pair]) => Ok(pair),
-        (None, _) => Err(Problem::new(400, "A pair must be named").with_detail(format!("pair: allowed is {}", names(config)))),
+        (None, _) => Err(Problem::new(400, "A pair must be named")
+            .with_detail(format!("pair: allowed is {}", names(config)))),
     }
 }
 
 fn unknown_pair(config: &Config, name: &str) -> Problem {
     let name: String = name.chars().take(60).collect();
-    Problem::new(404, "There is no such pair").with_detail(format!("pair: is {name:?}; known is {}", names(config)))
+    Problem::new(404, "There is no such pair")
+        .with_detail(format!("pair: is {name:?}; known is {}", names(config)))
 }
 
 fn names(config: &Config) -> String {
@@ -277,13 +304,19 @@ fn names(config: &Config) -> String {
 fn body(request: &ApiRequest, keys: &[&str]) -> Result<serde_json::Map<String, Value>, Problem> {
     let bad = |detail: String| Problem::new(400, "The body cannot be used").with_detail(detail);
     if request.body.len() > BODY_LIMIT {
-        return Err(Problem::new(413, "The body is too large").with_detail(format!("allowed are {BODY_LIMIT} bytes")));
+        return Err(Problem::new(413, "The body is too large")
+            .with_detail(format!("allowed are {BODY_LIMIT} bytes")));
     }
     if request.body.trim().is_empty() {
         return Ok(serde_json::Map::new());
     }
     let value: Value = serde_json::from_str(&request.body).map_err(|error| {
-        bad(format!("expected a JSON object: {:?} error at line {}, column {}", error.classify(), error.line(), error.column()))
+        bad(format!(
+            "expected a JSON object: {:?} error at line {}, column {}",
+            error.classify(),
+            error.line(),
+            error.column()
+        ))
     })?;
     let Value::Object(map) = value else { return Err(bad("expected a JSON object".to_owned())) };
     if let Some(key) = map.keys().find(|key| !keys.contains(&key.as_str())) {
@@ -294,11 +327,21 @@ fn body(request: &ApiRequest, keys: &[&str]) -> Result<serde_json::Map<String, V
 }
 
 /// Reads a text of a body; `None` where it is missing. Control characters become blanks.
-fn text_of(fields: &serde_json::Map<String, Value>, key: &str, most: usize) -> Result<Option<String>, Problem> {
+fn text_of(
+    fields: &serde_json::Map<String, Value>,
+    key: &str,
+    most: usize,
+) -> Result<Option<String>, Problem> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.trim().is_empty() && text.chars().count() <= most => {
-            Ok(Some(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()))
+            Ok(Some(
+                text.chars()
+                    .map(|c| if c.is_control() { ' ' } else { c })
+                    .collect::<String>()
+                    .trim()
+                    .to_owned(),
+            ))
         }
         Some(_) => {
             let detail = format!("{key}: expected a text of 1 to {most} characters");
@@ -308,7 +351,10 @@ fn text_of(fields: &serde_json::Map<String, Value>, key: &str, most: usize) -> R
 }
 
 /// Reads why something is wanted, and until when; without an end, until it is released.
-fn reason_and_end(fields: &serde_json::Map<String, Value>, now: Timestamp) -> Result<(String, Option<Timestamp>), Problem> {
+fn reason_and_end(
+    fields: &serde_json::Map<String, Value>,
+    now: Timestamp,
+) -> Result<(String, Option<Timestamp>), Problem> {
     let bad = |detail: String| Problem::new(400, "The body cannot be used").with_detail(detail);
     let missing = || bad(format!("reason: expected a text of 1 to {REASON_LENGTH} characters"));
     let reason = text_of(fields, "reason", REASON_LENGTH)?.ok_or_else(missing)?;
@@ -317,7 +363,11 @@ fn reason_and_end(fields: &serde_json::Map<String, Value>, now: Timestamp) -> Re
         Some(value) => {
             let instant: Option<Timestamp> = value.as_str().and_then(read_instant);
             let future = instant.filter(|until| *until > now);
-            Some(future.ok_or_else(|| bad("until: expected an instant in the future, such as \"2026-11-22T12:00:00Z\"".to_owned()))?)
+            Some(future.ok_or_else(|| {
+                bad("until: expected an instant in the future, such as \
+                    \"2026-11-22T12:00:00Z\""
+                    .to_owned())
+            })?)
         }
     };
     Ok((reason, until))
@@ -325,7 +375,9 @@ fn reason_and_end(fields: &serde_json::Map<String, Value>, now: Timestamp) -> Re
 
 /// Writes a record, where no budget of subrequests is near.
 async fn store<W: World>(world: &W, key: &str, value: &str) -> Result<(), Problem> {
-    record::write(world, key, value, None, || true).await.map_err(|error| unavailable(&error.into()))
+    record::write(world, key, value, None, || true)
+        .await
+        .map_err(|error| unavailable(&error.into()))
 }
 
 /// Reports a store that does not answer.

@@ -1,11 +1,13 @@
 //! The settings, validated.
 //!
-//! In: the variables `FIRSTLIGHT` and `FIRSTLIGHT_<X>` of the Worker as JSON. Out: a [`Config`], or every fault at once.
+//! In: the variables `FIRSTLIGHT` and `FIRSTLIGHT_<X>` of the Worker as JSON. Out: a [`Config`], or
+//! every fault at once.
 //!
-//! Invariants: a [`Config`] never has a pair whose staging is its production, and never a default for what may destroy
-//! data. It holds the *names* of secrets, never a secret.
+//! Invariants: a [`Config`] never has a pair whose staging is its production, and never a default
+//! for what may destroy data. It holds the *names* of secrets, never a secret.
 //!
-//! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why there may be several.
+//! Source: `Cloudflare Workers, limits, 2026-09-05`: a variable holds at most 5 KB, which is why
+//! there may be several.
 
 mod address;
 mod advice;
@@ -39,7 +41,10 @@ pub use self::reader::{Problem, one_of};
 pub use self::smoke::{Capture, SmokeTest};
 pub use self::template::{FACTS, Template, Writing};
 pub use self::timetable::Timetable;
-pub use self::verification::{AfterRestore, AssertedOn, Assertion, Expected, Freshness, OnDrift, Policy, Tenants, Verification};
+pub use self::verification::{
+    AfterRestore, AssertedOn, Assertion, Expected, Freshness, OnDrift, Policy, Tenants,
+    Verification,
+};
 use crate::id::{BranchId, DatabaseName, LONGEST_NAME, PairName, ProjectId, RoleName, digest};
 use crate::ordered::IntoOrdered as _;
 use crate::time::Zone;
@@ -57,7 +62,8 @@ pub mod secret {
     pub const READ_TOKEN: &str = "READ_TOKEN";
 }
 
-/// How long after its deadline a day without success is nobody's alarm yet, where nothing else is configured.
+/// How long after its deadline a day without success is nobody's alarm yet, where nothing else is
+/// configured.
 const HEALTH_GRACE_MIN: u32 = 120;
 
 /// Subrequests of one invocation on the Free plan.
@@ -67,12 +73,13 @@ const FREE_SUBREQUESTS: u32 = 50;
 
 /// The longest time that a cron invocation may drive a run.
 ///
-/// Source: Cloudflare Workers, limits, 2026-09-05: a cron invocation ends after 15 minutes; one is left for the hand-over.
+/// Source: Cloudflare Workers, limits, 2026-09-05: a cron invocation ends after 15 minutes; one is
+/// left for the hand-over.
 pub const LONGEST_WALL_BUDGET: Duration = Duration::from_secs(LONGEST_WALL_BUDGET_S as u64);
 const LONGEST_WALL_BUDGET_S: u32 = 840;
 
-/// What a budget and the longest statement that may begin at its end have together: fifteen minutes,
-/// of which half of one is left for the hand-over.
+/// What a budget and the longest statement that may begin at its end have together: fifteen
+/// minutes, of which half of one is left for the hand-over.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(870);
 
 /// All settings.
@@ -111,7 +118,8 @@ pub struct Config {
 /// One production branch and the staging branch that mirrors it.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// A digest of the table that it was read from, so that a change in the middle of a run is noticed.
+    /// A digest of the table that it was read from, so that a change in the middle of a run is
+    /// noticed.
     pub settings: String,
     /// Its name, unique.
     pub name: PairName,
@@ -147,7 +155,8 @@ pub struct Pair {
     pub verification: Verification,
     /// Requests to the staging application.
     pub smoke_tests: Vec<SmokeTest>,
-    /// The names of all configured pairs, this one's too, with their `backup_prefix`: what is marked by another is nobody's any more.
+    /// The names of all configured pairs, this one's too, with their `backup_prefix`: what is
+    /// marked by another is nobody's any more.
     pub configured: BTreeMap<PairName, String>,
 }
 
@@ -188,7 +197,10 @@ impl Config {
         Self::from_variables(&[(VARIABLE.to_owned(), value.clone())])
     }
 
-    fn from_map(map: &Map<String, Value>, mut problems: Vec<Problem>) -> Result<Self, ConfigErrors> {
+    fn from_map(
+        map: &Map<String, Value>,
+        mut problems: Vec<Problem>,
+    ) -> Result<Self, ConfigErrors> {
         let mut fields = Fields::new(String::new(), map, &mut problems);
         let allow_insecure = fields.flag("allow_insecure").unwrap_or(false);
         let pairs = pairs(&mut fields, allow_insecure);
@@ -200,19 +212,28 @@ impl Config {
                 .unwrap_or_else(|| "https://console.neon.tech/api/v2".to_owned()),
             sql_url: called_address(&mut fields, "sql_url", allow_insecure),
             allow_insecure,
-            subrequest_budget: fields.number("subrequest_budget", 20, 10_000).unwrap_or(FREE_SUBREQUESTS),
-            wall_budget: Duration::from_secs(fields.number("wall_budget_s", 10, LONGEST_WALL_BUDGET_S).unwrap_or(240).into()),
+            subrequest_budget: fields
+                .number("subrequest_budget", 20, 10_000)
+                .unwrap_or(FREE_SUBREQUESTS),
+            wall_budget: Duration::from_secs(
+                fields.number("wall_budget_s", 10, LONGEST_WALL_BUDGET_S).unwrap_or(240).into(),
+            ),
             pairs,
             escalations: channels::escalations(&mut fields, &channels),
             channels,
             escalate_again_min: fields.number("escalate_again_min", 5, 1_440),
             public_url: base_address(&mut fields, "public_url", allow_insecure),
             runbooks_url: base_address(&mut fields, "runbooks_url", allow_insecure),
-            health_grace: Duration::from_mins(fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN).into()),
+            health_grace: Duration::from_mins(
+                fields.number("health_grace_min", 5, 2_880).unwrap_or(HEALTH_GRACE_MIN).into(),
+            ),
             prices: prices::prices(&mut fields),
         };
         if config.escalate_again_min.is_some() && config.escalations.is_empty() {
-            fields.problem("escalate_again_min", "repeats the last of the escalations, and there are none; add [[escalations]]");
+            fields.problem(
+                "escalate_again_min",
+                "repeats the last of the escalations, and there are none; add [[escalations]]",
+            );
         }
         for (index, pair) in config.pairs.iter().enumerate() {
             let Some(prepare) = &pair.verification.after_restore else { continue };
@@ -220,8 +241,9 @@ impl Config {
                 let minutes = prepare.timeout.as_secs() / 60;
                 let most = LONGEST_INVOCATION.saturating_sub(prepare.timeout).as_secs();
                 let text = format!(
-                    "is {}, and pairs[{index}].verification.after_restore may take {minutes} minutes more; an invocation has fifteen \
-                     in all, so allowed are at most {most}, or a shorter timeout_min",
+                    "is {}, and pairs[{index}].verification.after_restore may take \
+                        {minutes} minutes more; an invocation has fifteen \
+                        in all, so allowed are at most {most}, or a shorter timeout_min",
                     config.wall_budget.as_secs()
                 );
                 fields.problem("wall_budget_s", text);
@@ -232,12 +254,23 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
-    /// Returns the names of every secret that the settings speak of, and those that are always read.
+    /// Returns the names of every secret that the settings speak of, and those that are always
+    /// read.
     pub fn secret_names(&self) -> BTreeSet<String> {
-        let always = [secret::NEON_API_KEY, secret::ADMIN_TOKEN, secret::READ_TOKEN].map(str::to_owned);
+        let always =
+            [secret::NEON_API_KEY, secret::ADMIN_TOKEN, secret::READ_TOKEN].map(str::to_owned);
         let pairs = self.pairs.iter().filter_map(|pair| pair.role_password_secret.clone());
-        let channels = self.channels.iter().flat_map(|channel| channel.receiver.secrets()).map(|(_, name)| name.clone());
-        let smoked = self.pairs.iter().flat_map(|pair| &pair.smoke_tests).flat_map(SmokeTest::secrets).cloned();
+        let channels = self
+            .channels
+            .iter()
+            .flat_map(|channel| channel.receiver.secrets())
+            .map(|(_, name)| name.clone());
+        let smoked = self
+            .pairs
+            .iter()
+            .flat_map(|pair| &pair.smoke_tests)
+            .flat_map(SmokeTest::secrets)
+            .cloned();
         always.into_iter().chain(pairs).chain(channels).chain(smoked).into_set()
     }
 
@@ -255,11 +288,16 @@ fn is_ours(name: &str) -> bool {
 /// Merges the variables: lists are joined, any other key may stand in one of them only.
 fn merge(variables: &[(String, Value)], problems: &mut Vec<Problem>) -> Map<String, Value> {
     let mut merged = Map::new();
-    // A secret has such a name too when somebody gives it one. It is a text, and no table of settings.
-    let is_settings = |name: &str, value: &Value| name == VARIABLE || (is_ours(name) && !value.is_string());
+    // A secret has such a name too when somebody gives it one. It is a text, and no table of
+    // settings.
+    let is_settings =
+        |name: &str, value: &Value| name == VARIABLE || (is_ours(name) && !value.is_string());
     for (name, value) in variables.iter().filter(|(name, value)| is_settings(name, value)) {
         let Some(map) = value.as_object() else {
-            problems.push(Problem { path: name.clone(), text: "is no table; allowed is [vars.FIRSTLIGHT]".to_owned() });
+            problems.push(Problem {
+                path: name.clone(),
+                text: "is no table; allowed is [vars.FIRSTLIGHT]".to_owned(),
+            });
             continue;
         };
         for (key, value) in map {
@@ -267,9 +305,14 @@ fn merge(variables: &[(String, Value)], problems: &mut Vec<Problem>) -> Map<Stri
                 (None, _) => {
                     merged.insert(key.clone(), value.clone());
                 }
-                (Some(Value::Array(joined)), Value::Array(more)) => joined.extend(more.iter().cloned()),
+                (Some(Value::Array(joined)), Value::Array(more)) => {
+                    joined.extend(more.iter().cloned());
+                }
                 (Some(_), _) => {
-                    problems.push(Problem { path: format!("{name}.{key}"), text: "is set in another table too".to_owned() });
+                    problems.push(Problem {
+                        path: format!("{name}.{key}"),
+                        text: "is set in another table too".to_owned(),
+                    });
                 }
             }
         }
@@ -283,7 +326,9 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
     let mut pairs: Vec<Pair> = Vec::new();
     let mut seen = BTreeSet::new();
     for (path, map) in objects {
-        let Some(pair) = pair(path.clone(), map, fields.problems(), allow_insecure) else { continue };
+        let Some(pair) = pair(path.clone(), map, fields.problems(), allow_insecure) else {
+            continue;
+        };
         let claims = [
             ("name", format!("name {}", pair.name)),
             ("staging_branch", format!("staging {}/{}", pair.project, pair.staging_branch)),
@@ -297,14 +342,23 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
         }
         pairs.push(pair);
     }
-    let productions: BTreeSet<&str> = pairs.iter().map(|pair| pair.production_branch.as_str()).into_set();
+    let productions: BTreeSet<&str> =
+        pairs.iter().map(|pair| pair.production_branch.as_str()).into_set();
     for (index, pair) in pairs.iter().enumerate() {
-        if pair.production_branch != pair.staging_branch && productions.contains(pair.staging_branch.as_str()) {
-            let text = format!("is {:?}, which is the production branch of another pair", pair.staging_branch.as_str());
-            fields.problems().push(Problem { path: format!("pairs[{index}].staging_branch"), text });
+        if pair.production_branch != pair.staging_branch
+            && productions.contains(pair.staging_branch.as_str())
+        {
+            let text = format!(
+                "is {:?}, which is the production branch of another pair",
+                pair.staging_branch.as_str()
+            );
+            fields
+                .problems()
+                .push(Problem { path: format!("pairs[{index}].staging_branch"), text });
         }
     }
-    let names: BTreeMap<PairName, String> = pairs.iter().map(|pair| (pair.name.clone(), pair.backup_prefix.clone())).into_map();
+    let names: BTreeMap<PairName, String> =
+        pairs.iter().map(|pair| (pair.name.clone(), pair.backup_prefix.clone())).into_map();
     for pair in &mut pairs {
         pair.configured.clone_from(&names);
     }
@@ -315,14 +369,25 @@ fn pairs(fields: &mut Fields<'_>, allow_insecure: bool) -> Vec<Pair> {
 }
 
 /// Reads one pair; `None` when a key without which it means nothing is missing or wrong.
-fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, allow_insecure: bool) -> Option<Pair> {
+fn pair(
+    path: String,
+    map: &Map<String, Value>,
+    problems: &mut Vec<Problem>,
+    allow_insecure: bool,
+) -> Option<Pair> {
     // Of what was written, not of how this version understands it: a deployment alone is no change.
     let settings = digest(&Value::Object(map.clone()).to_string(), 8);
     let mut fields = Fields::new(path, map, problems);
     let name = fields.required("name", "\"hub\"").filter(|name| {
-        let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let is_good = name.len() <= 40
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if !is_good {
-            fields.problem("name", format!("is {}; allowed are up to 40 of a-z, 0-9 and -", shown_text(name)));
+            fields.problem(
+                "name",
+                format!("is {}; allowed are up to 40 of a-z, 0-9 and -", shown_text(name)),
+            );
         }
         is_good
     });
@@ -330,7 +395,10 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     let production = id(&mut fields, "production_branch", "\"br-noisy-breeze-a5e59rrb\"", "br-");
     let staging = id(&mut fields, "staging_branch", "\"br-calm-river-a5x0q1zz\"", "br-");
     if production.is_some() && production == staging {
-        fields.problem("staging_branch", "is the production branch; a run overwrites staging, so they must differ");
+        fields.problem(
+            "staging_branch",
+            "is the production branch; a run overwrites staging, so they must differ",
+        );
     }
     let role = fields.required("role", "\"neondb_owner\"");
     fields.need("timezone", "\"America/New_York\"");
@@ -343,9 +411,13 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
         let databases = databases(fields);
         let endpoint_cu_hundredths = endpoint_cu(fields);
         let zone_label = fields.text("zone_label");
-        let on_mismatch = fields.word("on_mismatch", &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)]);
+        let on_mismatch = fields.word(
+            "on_mismatch",
+            &[("keep", OnMismatch::Keep), ("roll_back", OnMismatch::RollBack)],
+        );
         let keep_passwords = fields.flag("keep_passwords").unwrap_or(true);
-        let verification = verification::verification(fields, databases.as_deref(), role.as_deref());
+        let verification =
+            verification::verification(fields, databases.as_deref(), role.as_deref());
         let smoke_tests = smoke::smoke_tests(fields, allow_insecure);
         let zone = zone?;
         Some(Pair {
@@ -374,17 +446,25 @@ fn pair(path: String, map: &Map<String, Value>, problems: &mut Vec<Problem>, all
     pair
 }
 
-/// Bytes that a prefix may have, so that the longest of our names fits: `restore-test-<prefix>-20261121T143000Z`.
+/// Bytes that a prefix may have, so that the longest of our names fits:
+/// `restore-test-<prefix>-20261121T143000Z`.
 const LONGEST_PREFIX: usize = LONGEST_NAME - "restore-test-".len() - "-20261121T143000Z".len();
 
-/// Reads how the names of backups begin. They stand in names of Neon, in keys of the store and in addresses of the API.
+/// Reads how the names of backups begin. They stand in names of Neon, in keys of the store and in
+/// addresses of the API.
 fn backup_prefix(fields: &mut Fields<'_>) -> String {
     let prefix = fields.text("backup_prefix").unwrap_or_else(|| "backup".to_owned());
-    let is_plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let is_plain =
+        prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !is_plain || prefix.len() > LONGEST_PREFIX {
-        let found = if is_plain { format!("has {} characters", prefix.len()) } else { format!("is {}", shown_text(&prefix)) };
+        let found = if is_plain {
+            format!("has {} characters", prefix.len())
+        } else {
+            format!("is {}", shown_text(&prefix))
+        };
         let text = format!(
-            "{found}; allowed are up to {LONGEST_PREFIX} of A-Z, a-z, 0-9, -, _ and . (Neon takes names of 256 with what is added)"
+            "{found}; allowed are up to {LONGEST_PREFIX} of A-Z, a-z, 0-9, -, _ and . (Neon \
+                takes names of 256 with what is added)"
         );
         fields.problem("backup_prefix", text);
     }
@@ -395,10 +475,22 @@ fn backup_prefix(fields: &mut Fields<'_>) -> String {
 fn databases(fields: &mut Fields<'_>) -> Option<Vec<String>> {
     let names = fields.texts("databases")?;
     if names.is_empty() {
-        fields.problem("databases", "is empty; name at least one, or leave the key out to compare all that Neon lists");
+        fields.problem(
+            "databases",
+            "is empty; name at least one, or leave the key out to compare all that Neon lists",
+        );
     }
-    for (index, name) in names.iter().enumerate().filter(|(index, name)| names[..*index].contains(name)) {
-        fields.problem("databases", format!("has {} twice, again as entry {}; allowed is each database once", shown_text(name), index + 1));
+    for (index, name) in
+        names.iter().enumerate().filter(|(index, name)| names[..*index].contains(name))
+    {
+        fields.problem(
+            "databases",
+            format!(
+                "has {} twice, again as entry {}; allowed is each database once",
+                shown_text(name),
+                index + 1
+            ),
+        );
     }
     // Source: PostgreSQL, "Identifiers and Key Words": a longer name is cut to 63 bytes.
     if let Some(long) = names.iter().find(|name| name.len() > 63) {
@@ -414,9 +506,17 @@ fn id(fields: &mut Fields<'_>, key: &'static str, example: &str, prefix: &str) -
     let text = fields.required(key, example)?;
     let is_good = text.len() <= 60
         && text.starts_with(prefix)
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !is_good {
-        fields.problem(key, format!("is {}; allowed is Neon's id, not a name; for example {key} = {example}", shown_text(&text)));
+        fields.problem(
+            key,
+            format!(
+                "is {}; allowed is Neon's id, not a name; for example {key} = {example}",
+                shown_text(&text)
+            ),
+        );
     }
     is_good.then_some(text)
 }
@@ -425,15 +525,30 @@ fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
     let name = fields.text("timezone")?;
     let zone = Zone::get(&name);
     if zone.is_none() {
-        fields.problem("timezone", format!("is {}; allowed is an IANA name; for example \"America/New_York\"", shown_text(&name)));
+        fields.problem(
+            "timezone",
+            format!(
+                "is {}; allowed is an IANA name; for example \"America/New_York\"",
+                shown_text(&name)
+            ),
+        );
     }
     zone
 }
 
 /// Reads the size of helper endpoints, a number of compute units such as 0.25, as hundredths.
 fn endpoint_cu(fields: &mut Fields<'_>) -> u32 {
-    const ALLOWED: [(&str, u32); 9] =
-        [("0.25", 25), ("0.5", 50), ("1", 100), ("2", 200), ("3", 300), ("4", 400), ("6", 600), ("7", 700), ("8", 800)];
+    const ALLOWED: [(&str, u32); 9] = [
+        ("0.25", 25),
+        ("0.5", 50),
+        ("1", 100),
+        ("2", 200),
+        ("3", 300),
+        ("4", 400),
+        ("6", 600),
+        ("7", 700),
+        ("8", 800),
+    ];
     let Some(value) = fields.value("endpoint_cu") else { return 25 };
     let text = reader::shown(value);
     let text = text.strip_suffix(".0").unwrap_or(&text);

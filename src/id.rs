@@ -1,6 +1,7 @@
 //! Names of things, as types that cannot be mixed up.
 //!
-//! Invariants: an id that came from Neon or from the configuration is not empty; an [`Lsn`] is compared as a number.
+//! Invariants: an id that came from Neon or from the configuration is not empty; an [`Lsn`] is
+//! compared as a number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -99,7 +100,8 @@ impl BranchId {
     }
 }
 
-/// A run of a pair: its civil date (`20261121`), or for a manual run its start in UTC (`20261121T143000Z`).
+/// A run of a pair: its civil date (`20261121`), or for a manual run its start in UTC
+/// (`20261121T143000Z`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(String);
@@ -112,7 +114,13 @@ impl RunId {
 
     /// Returns the id of a manual run that starts at `now`.
     pub fn manual(now: Timestamp) -> Self {
-        Self(format!("{}T{:02}{:02}{:02}Z", compact(now.date_naive()), now.hour(), now.minute(), now.second()))
+        Self(format!(
+            "{}T{:02}{:02}{:02}Z",
+            compact(now.date_naive()),
+            now.hour(),
+            now.minute(),
+            now.second()
+        ))
     }
 
     /// Reads an id; `None` when the text is neither of the two forms.
@@ -121,7 +129,10 @@ impl RunId {
         let date = text.get(..8).filter(|date| is_digits(date))?;
         read_compact(date)?;
         let is_scheduled = text.len() == 8;
-        let is_manual = text.len() == 16 && text.as_bytes()[8] == b'T' && text.ends_with('Z') && is_digits(&text[9..15]);
+        let is_manual = text.len() == 16
+            && text.as_bytes()[8] == b'T'
+            && text.ends_with('Z')
+            && is_digits(&text[9..15]);
         (is_scheduled || is_manual).then(|| Self(text.to_owned()))
     }
 
@@ -205,7 +216,8 @@ pub fn digest(text: &str, bytes: usize) -> String {
     digits
 }
 
-/// A password, a key or a token. It cannot be printed, compared with `==` or serialised by accident.
+/// A password, a key or a token. It cannot be printed, compared with `==` or serialised by
+/// accident.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -246,11 +258,21 @@ mod tests {
         for good in ["20261121", "20261121T143000Z"] {
             assert!(RunId::decode(good).is_some(), "{good}");
         }
-        for bad in ["", "2026112", "20261321", "20261121T14300Z", "20261121t143000Z", "2026-11-21", "20261121T14300xZ", "äääääääää"]
-        {
+        for bad in [
+            "",
+            "2026112",
+            "20261321",
+            "20261121T14300Z",
+            "20261121t143000Z",
+            "2026-11-21",
+            "20261121T14300xZ",
+            "äääääääää",
+        ] {
             assert!(RunId::decode(bad).is_none(), "{bad}");
         }
-        let started_at = |text: &str| RunId::decode(text).and_then(|run| run.started_at()).map(crate::time::render);
+        let started_at = |text: &str| {
+            RunId::decode(text).and_then(|run| run.started_at()).map(crate::time::render)
+        };
         assert_eq!(started_at("20261121T143000Z").as_deref(), Some("2026-11-21T14:30:00.000Z"));
         assert_eq!(started_at("20261121"), None);
     }

@@ -4,9 +4,11 @@
 //!
 //! Invariants: nothing here sends, waits or decides; the API key appears in one header only.
 //!
-//! Failure: a reply that cannot be read is an error of its own, because the call may have taken effect.
+//! Failure: a reply that cannot be read is an error of its own, because the call may have taken
+//! effect.
 //!
-//! Source: Neon API v2, OpenAPI document of 2026-07-13, and the recorded replies named at each item.
+//! Source: Neon API v2, OpenAPI document of 2026-07-13, and the recorded replies named at each
+//! item.
 
 mod call;
 pub mod message;
@@ -22,15 +24,21 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-pub use self::call::{Call, CreateBranch, CreateSnapshot, EndpointKind, RestoreBranch, RestoreSnapshot};
-use self::wire::{Branch, BranchList, Database, Endpoint, Operation, OperationPage, Permission, Project, Role, ScheduleItem, Snapshot};
+pub use self::call::{
+    Call, CreateBranch, CreateSnapshot, EndpointKind, RestoreBranch, RestoreSnapshot,
+};
+use self::wire::{
+    Branch, BranchList, Database, Endpoint, Operation, OperationPage, Permission, Project, Role,
+    ScheduleItem, Snapshot,
+};
 use crate::id::{BranchId, ProjectId, RoleName, Secret};
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
 /// How long a call to Neon may take.
 ///
-/// Cloudflare, which stands before Neon, gives up after 100 s (status 524); a call that takes longer than 20 s is better
-/// looked at than waited for, and leaves room for several in one invocation.
+/// Cloudflare, which stands before Neon, gives up after 100 s (status 524); a call that takes
+/// longer than 20 s is better looked at than waited for, and leaves room for several in one
+/// invocation.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Operations of one page, of the thousand that Neon gives at most: about 70 kB.
@@ -166,20 +174,34 @@ impl Call {
             Self::ListEndpoints => format!("list endpoints of {project}"),
             Self::ListDatabases(branch) => format!("list databases of {branch}"),
             Self::ListRoles(branch) => format!("list roles of {branch}"),
-            Self::RevealPassword(branch, role) => format!("read the password of role {role} on {branch}"),
+            Self::RevealPassword(branch, role) => {
+                format!("read the password of role {role} on {branch}")
+            }
             Self::GetOperation(operation) => format!("read operation {operation}"),
             Self::ListOperations(_) => format!("list operations of {project}"),
             Self::ListPermissions => format!("list the people with access to {project}"),
-            Self::CreateBranch(create) => format!("create branch {} from {}", create.name, create.parent),
-            Self::CreateEndpoint(branch, EndpointKind::ReadOnly, _) => format!("create a read-only endpoint on {branch}"),
-            Self::CreateEndpoint(branch, EndpointKind::ReadWrite, _) => format!("create a read-write endpoint on {branch}"),
-            Self::RestoreBranch(restore) => format!("restore {} from {}", restore.branch, restore.source),
+            Self::CreateBranch(create) => {
+                format!("create branch {} from {}", create.name, create.parent)
+            }
+            Self::CreateEndpoint(branch, EndpointKind::ReadOnly, _) => {
+                format!("create a read-only endpoint on {branch}")
+            }
+            Self::CreateEndpoint(branch, EndpointKind::ReadWrite, _) => {
+                format!("create a read-write endpoint on {branch}")
+            }
+            Self::RestoreBranch(restore) => {
+                format!("restore {} from {}", restore.branch, restore.source)
+            }
             Self::DeleteBranch(branch) => format!("delete branch {branch}"),
             Self::DeleteEndpoint(endpoint) => format!("delete endpoint {endpoint}"),
             Self::ListSnapshots => format!("list snapshots of {project}"),
             Self::ListSchedule(branch) => format!("read the backup schedule of {branch}"),
-            Self::CreateSnapshot(create) => format!("take snapshot {} of {} at {}", create.name, create.branch, create.lsn),
-            Self::RestoreSnapshot(restore) => format!("make branch {} from snapshot {}", restore.name, restore.snapshot),
+            Self::CreateSnapshot(create) => {
+                format!("take snapshot {} of {} at {}", create.name, create.branch, create.lsn)
+            }
+            Self::RestoreSnapshot(restore) => {
+                format!("make branch {} from snapshot {}", restore.name, restore.snapshot)
+            }
             Self::DeleteSnapshot(snapshot) => format!("delete snapshot {snapshot}"),
         }
     }
@@ -187,8 +209,15 @@ impl Call {
     /// Encodes the request.
     pub fn encode(&self, api: &Api, project: &ProjectId) -> HttpRequest {
         let (method, path) = self.route();
-        let mut request = HttpRequest::new(method, format!("{}/projects/{project}{path}", api.base), CALL_TIMEOUT);
-        request.secret_headers.push(("Authorization".to_owned(), Secret::new(format!("Bearer {}", api.key.reveal()))));
+        let mut request = HttpRequest::new(
+            method,
+            format!("{}/projects/{project}{path}", api.base),
+            CALL_TIMEOUT,
+        );
+        request.secret_headers.push((
+            "Authorization".to_owned(),
+            Secret::new(format!("Bearer {}", api.key.reveal())),
+        ));
         request.headers.push(("Accept".to_owned(), "application/json".to_owned()));
         if let Some(body) = self.body() {
             request.headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
@@ -200,33 +229,52 @@ impl Call {
     fn route(&self) -> (Method, String) {
         match self {
             Self::GetProject => (Method::Get, String::new()),
-            Self::ListBranches => (Method::Get, "/branches?sort_by=created_at&sort_order=asc&limit=10000".to_owned()),
+            Self::ListBranches => {
+                (Method::Get, "/branches?sort_by=created_at&sort_order=asc&limit=10000".to_owned())
+            }
             Self::ListEndpoints => (Method::Get, "/endpoints".to_owned()),
             Self::ListDatabases(branch) => (Method::Get, format!("/branches/{branch}/databases")),
             Self::ListRoles(branch) => (Method::Get, format!("/branches/{branch}/roles")),
-            Self::RevealPassword(branch, role) => {
-                (Method::Get, format!("/branches/{branch}/roles/{}/reveal_password", percent_encode(role.as_str())))
-            }
+            Self::RevealPassword(branch, role) => (
+                Method::Get,
+                format!(
+                    "/branches/{branch}/roles/{}/reveal_password",
+                    percent_encode(role.as_str())
+                ),
+            ),
             Self::GetOperation(operation) => (Method::Get, format!("/operations/{operation}")),
             Self::ListOperations(from) => {
-                let from = from.as_ref().map(|cursor| format!("&cursor={}", percent_encode(cursor))).unwrap_or_default();
+                let from = from
+                    .as_ref()
+                    .map(|cursor| format!("&cursor={}", percent_encode(cursor)))
+                    .unwrap_or_default();
                 (Method::Get, format!("/operations?limit={OPERATIONS_PER_PAGE}{from}"))
             }
             Self::ListPermissions => (Method::Get, "/permissions".to_owned()),
             Self::CreateBranch(_) => (Method::Post, "/branches".to_owned()),
             Self::CreateEndpoint(..) => (Method::Post, "/endpoints".to_owned()),
-            Self::RestoreBranch(restore) => (Method::Post, format!("/branches/{}/restore", restore.branch)),
+            Self::RestoreBranch(restore) => {
+                (Method::Post, format!("/branches/{}/restore", restore.branch))
+            }
             Self::DeleteBranch(branch) => (Method::Delete, format!("/branches/{branch}")),
             Self::DeleteEndpoint(endpoint) => (Method::Delete, format!("/endpoints/{endpoint}")),
             Self::ListSnapshots => (Method::Get, "/snapshots".to_owned()),
-            Self::ListSchedule(branch) => (Method::Get, format!("/branches/{branch}/backup_schedule")),
+            Self::ListSchedule(branch) => {
+                (Method::Get, format!("/branches/{branch}/backup_schedule"))
+            }
             Self::CreateSnapshot(create) => {
-                let slug = create.slug.as_ref().map(|slug| format!("&slug={slug}")).unwrap_or_default();
+                let slug =
+                    create.slug.as_ref().map(|slug| format!("&slug={slug}")).unwrap_or_default();
                 let name = percent_encode(create.name.as_str());
                 let lsn = percent_encode(&create.lsn.to_string());
-                (Method::Post, format!("/branches/{}/snapshot?lsn={lsn}&name={name}{slug}", create.branch))
+                (
+                    Method::Post,
+                    format!("/branches/{}/snapshot?lsn={lsn}&name={name}{slug}", create.branch),
+                )
             }
-            Self::RestoreSnapshot(restore) => (Method::Post, format!("/snapshots/{}/restore", restore.snapshot)),
+            Self::RestoreSnapshot(restore) => {
+                (Method::Post, format!("/snapshots/{}/restore", restore.snapshot))
+            }
             Self::DeleteSnapshot(snapshot) => (Method::Delete, format!("/snapshots/{snapshot}")),
         }
     }
@@ -238,24 +286,32 @@ impl Call {
             if let Some(lsn) = create.parent_lsn {
                 branch["parent_lsn"] = json!(lsn);
             }
-            let annotation: Map<String, Value> = create.annotation.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+            let annotation: Map<String, Value> = create
+                .annotation
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), json!(value)))
+                .collect();
             return Some(json!({
                 "branch": branch,
-                "endpoints": [{"type": create.endpoint.as_str(), "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size}],
+                "endpoints": [{"type": create.endpoint.as_str(), "autoscaling_limit_min_cu": size,
+                        "autoscaling_limit_max_cu": size}],
                 "annotation_value": annotation,
             }));
         }
         if let Self::CreateEndpoint(branch, kind, cu) = self {
             let size = compute_units(*cu);
             return Some(json!({"endpoint": {
-                "branch_id": branch, "type": kind.as_str(), "autoscaling_limit_min_cu": size, "autoscaling_limit_max_cu": size,
+                "branch_id": branch, "type": kind.as_str(), "autoscaling_limit_min_cu": size,
+                "autoscaling_limit_max_cu": size,
             }}));
         }
         if let Self::RestoreBranch(restore) = self {
-            return Some(json!({"source_branch_id": restore.source, "preserve_under_name": restore.displaced_name}));
+            return Some(json!({"source_branch_id": restore.source,
+                        "preserve_under_name": restore.displaced_name}));
         }
         if let Self::RestoreSnapshot(restore) = self {
-            return Some(json!({"name": restore.name, "target_branch_id": restore.target, "finalize_restore": false}));
+            return Some(json!({"name": restore.name, "target_branch_id": restore.target,
+                        "finalize_restore": false}));
         }
         None
     }
@@ -264,8 +320,13 @@ impl Call {
     ///
     /// # Errors
     ///
-    /// Any status that is not a success, no reply, or a reply that cannot be read. `sync::retry` decides what follows.
-    pub fn decode(&self, project: &ProjectId, result: Result<HttpResponse, HttpFailure>) -> Result<Reply, NeonError> {
+    /// Any status that is not a success, no reply, or a reply that cannot be read. `sync::retry`
+    /// decides what follows.
+    pub fn decode(
+        &self,
+        project: &ProjectId,
+        result: Result<HttpResponse, HttpFailure>,
+    ) -> Result<Reply, NeonError> {
         let call = || self.describe(project);
         let response = result.map_err(|failure| NeonError::NoReply { call: call(), failure })?;
         if response.status == 404 && matches!(self, Self::DeleteSnapshot(_)) {
@@ -275,7 +336,8 @@ impl Call {
         if !(200..300).contains(&response.status) {
             return Err(status_error(call(), &response));
         }
-        self.decode_body(&response.body).map_err(|problem| NeonError::Undecodable { call: call(), problem })
+        self.decode_body(&response.body)
+            .map_err(|problem| NeonError::Undecodable { call: call(), problem })
     }
 
     fn decode_body(&self, body: &str) -> Result<Reply, String> {
@@ -292,7 +354,10 @@ impl Call {
             Self::GetOperation(_) => Reply::Operation(field(body, "operation")?),
             Self::ListOperations(_) => {
                 let page: OperationPage = whole(body)?;
-                Reply::Operations(page.operations, page.pagination.and_then(|pagination| pagination.cursor))
+                Reply::Operations(
+                    page.operations,
+                    page.pagination.and_then(|pagination| pagination.cursor),
+                )
             }
             Self::ListPermissions => Reply::Permissions(field(body, "project_permissions")?),
             Self::CreateBranch(_) => {
@@ -304,7 +369,9 @@ impl Call {
                 let restored: Restored = whole(body)?;
                 Reply::Restored(restored.branch, restored.operations)
             }
-            Self::DeleteBranch(_) | Self::DeleteEndpoint(_) | Self::DeleteSnapshot(_) => Reply::Deleted,
+            Self::DeleteBranch(_) | Self::DeleteEndpoint(_) | Self::DeleteSnapshot(_) => {
+                Reply::Deleted
+            }
             Self::ListSnapshots => Reply::Snapshots(field(body, "snapshots")?),
             Self::ListSchedule(_) => Reply::Schedule(field(body, "schedule")?),
             Self::CreateSnapshot(_) => {
@@ -353,8 +420,12 @@ fn whole<T: DeserializeOwned>(body: &str) -> Result<T, String> {
 /// Reads one field of an object and skips the others.
 fn field<T: DeserializeOwned>(body: &str, name: &str) -> Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_str(body);
-    let found = Field { name, value: PhantomData }.deserialize(&mut deserializer).and_then(|found| deserializer.end().map(|()| found));
-    found.map_err(|error| format!("{name}: {}", position(&error)))?.ok_or_else(|| format!("field {name:?} is missing"))
+    let found = Field { name, value: PhantomData }
+        .deserialize(&mut deserializer)
+        .and_then(|found| deserializer.end().map(|()| found));
+    found
+        .map_err(|error| format!("{name}: {}", position(&error)))?
+        .ok_or_else(|| format!("field {name:?} is missing"))
 }
 
 /// The field that is wanted, and its type.
@@ -408,13 +479,22 @@ fn status_error(call: String, response: &HttpResponse) -> NeonError {
     // A page of Cloudflare's is not JSON and says nothing that we need.
     let body: Option<ErrorBody> = serde_json::from_str(&response.body).ok();
     let (code, message) = body.map_or_else(Default::default, |body| (body.code, body.message));
-    NeonError::Status { call, status: response.status, code: shorten(&code), message: shorten(&message), retry_after: response.retry_after }
+    NeonError::Status {
+        call,
+        status: response.status,
+        code: shorten(&code),
+        message: shorten(&message),
+        retry_after: response.retry_after,
+    }
 }
 
 /// Shortens a text of somebody else's to one line that holds no connection string.
 pub fn shorten(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let words: Vec<&str> = line.split_whitespace().map(|word| if word.contains("://") { "(address)" } else { word }).collect();
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .map(|word| if word.contains("://") { "(address)" } else { word })
+        .collect();
     words.join(" ").chars().take(MESSAGE_LENGTH).collect()
 }
 
@@ -440,104 +520,4 @@ pub fn percent_encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::Lsn;
-
-    fn project() -> ProjectId {
-        "old-violet-32930710".into()
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "it stands for what the port returns")]
-    fn reply(status: u16, body: &str) -> Result<HttpResponse, HttpFailure> {
-        Ok(HttpResponse { status, body: body.to_owned(), ..HttpResponse::default() })
-    }
-
-    #[test]
-    fn a_backup_is_created_with_its_annotation_and_a_small_read_only_endpoint() {
-        let call = Call::CreateBranch(CreateBranch {
-            parent: "br-noisy-breeze-a5e59rrb".into(),
-            parent_lsn: None,
-            name: "backup-20261121".into(),
-            endpoint: EndpointKind::ReadOnly,
-            endpoint_cu_hundredths: 25,
-            annotation: vec![("firstlight", "hub".into()), ("run", "20261121".into())],
-        });
-        let api = Api { base: "https://neon.example/api/v2".into(), key: Secret::new("k".into()) };
-        let request = call.encode(&api, &project());
-        assert_eq!(request.url, "https://neon.example/api/v2/projects/old-violet-32930710/branches");
-        assert_eq!(
-            serde_json::from_str::<Value>(&request.body).expect("we wrote it"),
-            json!({"annotation_value": {"firstlight": "hub", "run": "20261121"},
-                   "branch": {"name": "backup-20261121", "parent_id": "br-noisy-breeze-a5e59rrb"},
-                   "endpoints": [{"type": "read_only", "autoscaling_limit_min_cu": 0.25, "autoscaling_limit_max_cu": 0.25}]})
-        );
-    }
-
-    #[test]
-    fn a_snapshot_is_asked_for_in_the_query_and_never_finalized() {
-        let api = Api { base: "https://neon.example/api/v2".into(), key: Secret::new("k".into()) };
-        let create = |slug: Option<&str>| {
-            let (branch, lsn, name) = ("br-noisy-breeze-a5e59rrb".into(), Lsn(0x1DE_2850), "backup-20261121".into());
-            Call::CreateSnapshot(CreateSnapshot { branch, lsn, name, slug: slug.map(str::to_owned) }).encode(&api, &project())
-        };
-        let path = "https://neon.example/api/v2/projects/old-violet-32930710/branches/br-noisy-breeze-a5e59rrb/snapshot";
-        assert_eq!(create(None).url, format!("{path}?lsn=0%2F1DE2850&name=backup-20261121"));
-        assert_eq!(create(Some("firstlight-hub")).url, format!("{path}?lsn=0%2F1DE2850&name=backup-20261121&slug=firstlight-hub"));
-        let restore =
-            RestoreSnapshot { snapshot: "snap-a".into(), name: "restore-test-backup-20261121".into(), target: "br-backup".into() };
-        let body: Value = serde_json::from_str(&Call::RestoreSnapshot(restore).encode(&api, &project()).body).expect("we wrote it");
-        assert_eq!(body, json!({"name": "restore-test-backup-20261121", "target_branch_id": "br-backup", "finalize_restore": false}));
-        let gone = Call::DeleteSnapshot("snap-a".into()).decode(&project(), reply(404, r#"{"code":"","message":"snapshot not found"}"#));
-        assert!(matches!(gone, Ok(Reply::Deleted)));
-    }
-
-    #[test]
-    fn an_error_of_neons_keeps_its_code_and_sentence() {
-        let result = Call::GetProject.decode(&project(), reply(404, r#"{"code":"","message":"project not found"}"#));
-        let text = result.map(drop).expect_err("404").to_string();
-        assert_eq!(text, "read project old-violet-32930710: Neon answered 404 \"project not found\"");
-    }
-
-    #[test]
-    fn a_page_of_html_is_an_error_without_its_text() {
-        let result = Call::GetProject.decode(&project(), reply(524, "<html>secret</html>"));
-        assert_eq!(result.map(drop).expect_err("524").to_string(), "read project old-violet-32930710: Neon answered 524");
-    }
-
-    #[test]
-    fn a_body_that_cannot_be_read_is_described_but_not_quoted() {
-        let body = r#"{"password": 12345}"#;
-        let call = Call::RevealPassword("br-a-b-c".into(), "app".into());
-        let text = call.decode(&project(), reply(200, body)).map(drop).expect_err("a number").to_string();
-        assert!(!text.contains("12345"), "{text}");
-    }
-
-    #[test]
-    fn addresses_in_messages_are_removed() {
-        assert_eq!(shorten("cannot reach postgresql://a:b@c/d now\n"), "cannot reach (address) now");
-    }
-
-    #[test]
-    fn an_operation_is_read_by_its_id_and_a_page_of_them_says_where_the_next_begins() {
-        let api = Api { base: "https://neon.example/api/v2".into(), key: Secret::new("k".into()) };
-        let path =
-            |call: &Call| call.encode(&api, &project()).url.split_off("https://neon.example/api/v2/projects/old-violet-32930710".len());
-        let (one, page) = (Call::GetOperation("1e604957".into()), |from: Option<&str>| Call::ListOperations(from.map(str::to_owned)));
-        assert_eq!(path(&one), "/operations/1e604957");
-        assert_eq!(path(&page(None)), "/operations?limit=200");
-        assert_eq!(path(&page(Some("2026-11-21T10:00:00.5Z"))), "/operations?limit=200&cursor=2026-11-21T10%3A00%3A00.5Z");
-        let operation = r#"{"id":"1e604957","action":"create_branch","status":"running","created_at":"2026-11-21T10:00:00Z"}"#;
-        let told = one.decode(&project(), reply(200, &format!(r#"{{"operation":{operation}}}"#)));
-        assert!(matches!(told, Ok(Reply::Operation(told)) if told.action == "create_branch"));
-        for (pagination, expected) in [(r#","pagination":{"cursor":"x"}"#, Some("x")), (r#","pagination":{}"#, None), ("", None)] {
-            let told = page(None).decode(&project(), reply(200, &format!(r#"{{"operations":[{operation}]{pagination}}}"#)));
-            assert!(matches!(told, Ok(Reply::Operations(list, next)) if list.len() == 1 && next.as_deref() == expected), "{pagination}");
-        }
-    }
-
-    #[test]
-    fn a_role_name_is_encoded_in_the_path() {
-        assert_eq!(percent_encode("My role/ä"), "My%20role%2F%C3%A4");
-    }
-}
+mod tests;

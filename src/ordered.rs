@@ -1,8 +1,10 @@
 //! Puts things in order in little code: maps and sets of what an iterator gives, and sorting.
 //!
-//! Invariants: the same maps and sets as `collect` makes; of two entries with one key, the last stays.
+//! Invariants: the same maps and sets as `collect` makes; of two entries with one key, the last
+//! stays.
 //!
-//! The standard library's `FromIterator` for these sorts everything first, which adds a whole sort, 5 kB of WebAssembly, for every type of entry.
+//! The standard library's `FromIterator` for these sorts everything first, which adds a whole sort,
+//! 5 kB of WebAssembly, for every type of entry.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +34,8 @@ pub trait IntoOrdered: Iterator + Sized {
 
 impl<I: Iterator> IntoOrdered for I {}
 
-/// Sorts as the standard library does, which keeps equal things in their order; in little code, because what is sorted are numbers, whatever they stand for.
+/// Sorts as the standard library does, which keeps equal things in their order; in little code,
+/// because what is sorted are numbers, whatever they stand for.
 pub fn sort_by<T>(items: &mut Vec<T>, compare: impl Fn(&T, &T) -> Ordering) {
     let mut order: Vec<usize> = (0..items.len()).collect();
     sort_places(&mut order, &|left, right| compare(&items[left], &items[right]));

@@ -1,8 +1,10 @@
 //! What the Worker needs from the world: time, requests, memory, a log.
 //!
-//! Five traits and the plain values they carry. The crate in `src/worker` implements them on Cloudflare; tests implement them natively.
+//! Five traits and the plain values they carry. The crate in `src/worker` implements them on
+//! Cloudflare; tests implement them natively.
 //!
-//! *Architecture Invariant:* nothing else in this crate reaches outside. Only that crate knows the platform.
+//! *Architecture Invariant:* nothing else in this crate reaches outside. Only that crate knows the
+//! platform.
 
 pub mod answer;
 
@@ -15,7 +17,10 @@ use crate::id::Secret;
 use crate::time::Timestamp;
 
 /// Tells the time.
-#[expect(async_fn_in_trait, reason = "a Worker has one thread; no caller needs the future to be Send")]
+#[expect(
+    async_fn_in_trait,
+    reason = "a Worker has one thread; no caller needs the future to be Send"
+)]
 pub trait Clock {
     /// Returns the time at this moment.
     fn now(&self) -> Timestamp;
@@ -24,10 +29,15 @@ pub trait Clock {
     async fn sleep(&self, until: Timestamp);
 }
 
-/// Sends requests. Every request that leaves the Worker goes through here, so that it can be counted.
-#[expect(async_fn_in_trait, reason = "a Worker has one thread; no caller needs the future to be Send")]
+/// Sends requests. Every request that leaves the Worker goes through here, so that it can be
+/// counted.
+#[expect(
+    async_fn_in_trait,
+    reason = "a Worker has one thread; no caller needs the future to be Send"
+)]
 pub trait Http {
-    /// Sends a request and reads as much of the reply as the request says. Redirects are not followed.
+    /// Sends a request and reads as much of the reply as the request says. Redirects are not
+    /// followed.
     ///
     /// # Errors
     ///
@@ -37,23 +47,32 @@ pub trait Http {
 
 /// Remembers texts under keys, as Workers KV does.
 ///
-/// A read may be a minute old, absence included; the last write wins; there is no compare-and-set. Nothing may be
-/// unsafe because a read was stale.
-#[expect(async_fn_in_trait, reason = "a Worker has one thread; no caller needs the future to be Send")]
+/// A read may be a minute old, absence included; the last write wins; there is no compare-and-set.
+/// Nothing may be unsafe because a read was stale.
+#[expect(
+    async_fn_in_trait,
+    reason = "a Worker has one thread; no caller needs the future to be Send"
+)]
 pub trait Store {
     /// Reads up to 100 keys in one request.
     ///
     /// # Errors
     ///
     /// When the store did not answer. That is not the same as absence.
-    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure>;
+    async fn read(&self, keys: &[String])
+    -> Result<BTreeMap<String, Option<String>>, StoreFailure>;
 
     /// Writes one key. The metadata is at most 1,024 bytes of JSON; `list` returns it.
     ///
     /// # Errors
     ///
     /// When the store refused or did not answer.
-    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure>;
+    async fn write(
+        &self,
+        key: &str,
+        value: &str,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure>;
 
     /// Removes one key. Removing what is not there is no error.
     ///
@@ -76,9 +95,11 @@ pub trait Log {
     fn log(&self, level: Level, event: &str, facts: &[(&str, String)]);
 }
 
-/// Remembers as long as this instance of the program lives, which is minutes, hours, or no longer than one tick.
+/// Remembers as long as this instance of the program lives, which is minutes, hours, or no longer
+/// than one tick.
 ///
-/// Nothing may be unsafe because it has forgotten; what it knows spares people a repetition, or an alert that they would have to close themselves.
+/// Nothing may be unsafe because it has forgotten; what it knows spares people a repetition, or an
+/// alert that they would have to close themselves.
 pub trait Recall {
     /// Notes something.
     fn note(&self, what: &str, at: Timestamp);
@@ -107,7 +128,8 @@ impl Notes {
     }
 }
 
-/// Notes that an instance keeps: ten kinds of notices of ten pairs on ten channels. Each takes about a hundred bytes.
+/// Notes that an instance keeps: ten kinds of notices of ten pairs on ten channels. Each takes
+/// about a hundred bytes.
 const MOST_NOTES: usize = 1_000;
 
 /// Everything that a tick needs.
@@ -176,14 +198,14 @@ pub struct HttpRequest {
 /// How much of a reply is read, and what it is without its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// All of it, as UTF-8. A reply that is not whole, or not UTF-8, is none: a protocol must not go on
-    /// with a part of an answer.
+    /// All of it, as UTF-8. A reply that is not whole, or not UTF-8, is none: a protocol must not
+    /// go on with a part of an answer.
     Whole,
-    /// A page: up to [`PAGE_BYTES`], as it declares to be written. Status and headers stand, whatever
-    /// its body is.
+    /// A page: up to [`PAGE_BYTES`], as it declares to be written. Status and headers stand,
+    /// whatever its body is.
     Page,
-    /// Its first [`BEGINNING_BYTES`], as far as they come within [`BEGINNING_WAIT`] of its head: there
-    /// may be no end of it. Status and headers stand, whatever its body is.
+    /// Its first [`BEGINNING_BYTES`], as far as they come within [`BEGINNING_WAIT`] of its head:
+    /// there may be no end of it. Status and headers stand, whatever its body is.
     Beginning,
 }
 
@@ -199,7 +221,15 @@ pub const BEGINNING_WAIT: Duration = Duration::from_secs(2);
 impl HttpRequest {
     /// Returns a request without headers and body.
     pub fn new(method: Method, url: String, timeout: Duration) -> Self {
-        Self { method, url, secret_headers: Vec::new(), headers: Vec::new(), body: String::new(), timeout, reading: Reading::Whole }
+        Self {
+            method,
+            url,
+            secret_headers: Vec::new(),
+            headers: Vec::new(),
+            body: String::new(),
+            timeout,
+            reading: Reading::Whole,
+        }
     }
 }
 

@@ -17,13 +17,15 @@
 //! | `channels` | a tick to which a channel answered 410, `POST /channels/{name}/test` | every tick | a channel that is gone is called once more |
 //! | `request/<pair>/<key>`, for 7 days | `POST /runs` | `POST /runs` | a repeated request starts a second run, or is refused with 409 |
 //!
-//! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not the same as no answer.
+//! Invariants: one key has one meaning; a format newer than ours is never rewritten; absence is not
+//! the same as no answer.
 //!
-//! *Two versions at once*, in a gradual deployment or after a roll-back, read and write the same records. A version that
-//! adds a field keeps the format: the other one reads the record without it, writes it without it, and the field has a
-//! default. So no record may refuse fields that it does not know, at any level. What the other version would
-//! misunderstand, which is every new word where it knows a list of words, is a new format: it leaves such a record
-//! alone, and says so. A checkpoint that is neither is as good as lost: the run is rebuilt from the names in Neon.
+//! *Two versions at once*, in a gradual deployment or after a roll-back, read and write the same
+//! records. A version that adds a field keeps the format: the other one reads the record without
+//! it, writes it without it, and the field has a default. So no record may refuse fields that it
+//! does not know, at any level. What the other version would misunderstand, which is every new word
+//! where it knows a list of words, is a new format: it leaves such a record alone, and says so. A
+//! checkpoint that is neither is as good as lost: the run is rebuilt from the names in Neon.
 
 mod asked;
 mod backups;
@@ -38,13 +40,18 @@ use serde::de::{self, DeserializeOwned, Deserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 pub use self::asked::{Accepted, CancelOrder, accepted_key, cancel_key, request_key};
-pub use self::backups::{TakenSnapshot, VerifiedBackup, backup_key, backups, endings, facts_of_pin, ledger, pin_key, snapshot_key};
+pub use self::backups::{
+    TakenSnapshot, VerifiedBackup, backup_key, backups, endings, facts_of_pin, ledger, pin_key,
+    snapshot_key,
+};
 pub use self::channels::{CHANNELS_KEY, Channels, Disabled};
 use crate::config::{NoticeKind, Pair};
 use crate::id::{BranchId, BranchName, Lsn, PairName, RunId};
 use crate::ordered;
 use crate::port::{Clock, Metadata, Store, StoreFailure};
-use crate::sync::checkpoint::{Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord};
+use crate::sync::checkpoint::{
+    Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord,
+};
 use crate::sync::step::Step;
 use crate::sync::verify::{Check, CheckOutcome};
 use crate::time::{Timestamp, after, millis};
@@ -66,7 +73,10 @@ pub enum RecordError {
     #[error("{0}")]
     Store(#[from] StoreFailure),
     /// The record was written by a newer version.
-    #[error("read {key}: it has format {found}, and this version knows {FORMAT}; deploy the newer version again")]
+    #[error(
+        "read {key}: it has format {found}, and this version knows {FORMAT}; deploy the \
+            newer version again"
+    )]
     Newer {
         /// Which.
         key: String,
@@ -100,10 +110,11 @@ pub fn notice_key(id: &str) -> String {
 
 /// Returns how long the store keeps a record after its last write; `None` for ever.
 ///
-/// What is for people, notices, results and what was pruned, is looked up for a year and a month. An order to cancel, and
-/// a request that may be repeated, mean something for as long as a run may take, many times over; that a run was accepted,
-/// until the next has told what became of it. There is one of each of the others for a pair, or for a backup that is
-/// there, which counts as verified by it: those go with what they are about.
+/// What is for people, notices, results and what was pruned, is looked up for a year and a month.
+/// An order to cancel, and a request that may be repeated, mean something for as long as a run may
+/// take, many times over; that a run was accepted, until the next has told what became of it. There
+/// is one of each of the others for a pair, or for a backup that is there, which counts as verified
+/// by it: those go with what they are about.
 pub fn lifetime(key: &str) -> Option<std::time::Duration> {
     let days = match key.split('/').next()? {
         "notice" | "result" | "prune" => 400,
@@ -270,7 +281,10 @@ impl Report {
             started_at: now,
             ended_at: Some(now),
             step: Step::Preflight,
-            reason: Some(format!("no tick between {} and {} {}", pair.times.start_at, pair.times.catch_up_until, pair.zone_label)),
+            reason: Some(format!(
+                "no tick between {} and {} {}",
+                pair.times.start_at, pair.times.catch_up_until, pair.zone_label
+            )),
             runbook: Some("run-failed.md".to_owned()),
             staging: Some("Staging is untouched.".to_owned()),
             backup: None,
@@ -288,9 +302,15 @@ impl Report {
         }
     }
 
-    /// Writes the report of a manual run whose place another run took before its result was stored. `told` is how people were told that it
-    /// ended, if they were.
-    pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, told: Option<RunStatus>, now: Timestamp) -> Self {
+    /// Writes the report of a manual run whose place another run took before its result was stored.
+    /// `told` is how people were told that it ended, if they were.
+    pub fn of_overtaken_run(
+        pair: &Pair,
+        run: &RunId,
+        by: &RunId,
+        told: Option<RunStatus>,
+        now: Timestamp,
+    ) -> Self {
         let reason = match told {
             None => format!("run {by} took its place before it ended; what it had made is kept"),
             Some(_) => format!("run {by} took its place before more than its notice was stored"),
@@ -352,7 +372,10 @@ pub fn decode<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, RecordErr
 /// # Errors
 ///
 /// When it was written by a newer version, whose it still is.
-pub fn decode_or_lose<T: DeserializeOwned>(key: &str, text: &str) -> Result<Option<T>, RecordError> {
+pub fn decode_or_lose<T: DeserializeOwned>(
+    key: &str,
+    text: &str,
+) -> Result<Option<T>, RecordError> {
     match decode(key, text) {
         Ok(record) => Ok(Some(record)),
         Err(RecordError::Unreadable { .. }) => Ok(None),
@@ -398,7 +421,8 @@ pub fn encode<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("records are plain data")
 }
 
-/// Writes a record; a write that is refused as too fast is repeated once, where the caller has room for it.
+/// Writes a record; a write that is refused as too fast is repeated once, where the caller has room
+/// for it.
 ///
 /// # Errors
 ///
@@ -438,14 +462,26 @@ mod tests {
     fn what_people_look_up_is_kept_for_longer_than_a_year_and_what_backups_need_for_ever() {
         let (pair, run) = (PairName::from("hub"), RunId::decode("20261121").expect("a date"));
         let days = |key: &str| lifetime(key).map(|kept| kept.as_secs() / 86_400);
-        for key in [notice_key("hub/20261121/failed"), result_key(&pair, &run), prune_key(&pair, &run)] {
+        for key in
+            [notice_key("hub/20261121/failed"), result_key(&pair, &run), prune_key(&pair, &run)]
+        {
             assert_eq!(days(&key), Some(400), "{key}");
         }
         assert_eq!(days(&accepted_key(&pair, run.as_str())), Some(30));
-        assert_eq!((days(&cancel_key(&pair, &run)), days(&request_key(&pair, "4711"))), (Some(7), Some(7)));
-        let of_pair = [checkpoint_key, hold_key, incident_key, acknowledged_key].map(|key| key(&pair));
+        assert_eq!(
+            (days(&cancel_key(&pair, &run)), days(&request_key(&pair, "4711"))),
+            (Some(7), Some(7))
+        );
+        let of_pair =
+            [checkpoint_key, hold_key, incident_key, acknowledged_key].map(|key| key(&pair));
         let of_backup = [backup_key, pin_key, snapshot_key].map(|key| key(&pair, &run));
-        assert!(of_pair.iter().chain(&of_backup).chain([&CHANNELS_KEY.to_owned()]).all(|key| lifetime(key).is_none()));
+        assert!(
+            of_pair
+                .iter()
+                .chain(&of_backup)
+                .chain([&CHANNELS_KEY.to_owned()])
+                .all(|key| lifetime(key).is_none())
+        );
     }
 
     #[test]
@@ -453,7 +489,11 @@ mod tests {
         let newer = RecordError::Newer { key: "hold/hub".to_owned(), found: 2 };
         assert_eq!(hold(r#"{"format":2,"reason":"demo"}"#), Err(newer.clone()));
         assert_eq!(hold(r#"{"reason":{"text":"demo"},"format":2}"#), Err(newer.clone()));
-        assert_eq!(hold(r#"{"format":2,"rea"#), Err(newer), "cut, and ours to leave alone all the same");
+        assert_eq!(
+            hold(r#"{"format":2,"rea"#),
+            Err(newer),
+            "cut, and ours to leave alone all the same"
+        );
     }
 
     #[test]
@@ -461,7 +501,14 @@ mod tests {
         let demo = Hold { reason: "demo".to_owned(), until: None };
         assert_eq!(hold(r#"{"reason":"demo"}"#), Ok(demo.clone()));
         assert_eq!(hold(r#"{"f\u006frmat":1,"reason":"demo"}"#), Ok(demo));
-        for text in ["", "[]", "null", r#"{"format":"2","reason":"demo"}"#, r#"{"format":1}"#, r#"{"format":1,"reason":"demo""#] {
+        for text in [
+            "",
+            "[]",
+            "null",
+            r#"{"format":"2","reason":"demo"}"#,
+            r#"{"format":1}"#,
+            r#"{"format":1,"reason":"demo""#,
+        ] {
             assert!(matches!(hold(text), Err(RecordError::Unreadable { .. })), "{text}");
         }
     }

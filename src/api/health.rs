@@ -1,6 +1,7 @@
 //! `GET /health`: whether the Worker can work, and whether it does.
 //!
-//! Invariants: it names nothing, because it asks for no token; a run that never started is noticed here as well as one that failed.
+//! Invariants: it names nothing, because it asks for no token; a run that never started is noticed
+//! here as well as one that failed.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::sync::checkpoint::{Checkpoint, History};
 use crate::sync::schedule;
 use crate::time::{Timestamp, between, render};
 
-/// How long an answer is given again. It is asked for without a token, and each answer reads the store, which is billed
-/// by the key; a monitor asks once a minute.
+/// How long an answer is given again. It is asked for without a token, and each answer reads the
+/// store, which is billed by the key; a monitor asks once a minute.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// How old an answer may be while another request waits for the store.
@@ -26,7 +27,8 @@ const PAIRS: usize = record::KEYS_PER_READ - 1;
 
 /// The last answer of an instance of the program.
 ///
-/// Invariants: one read of the store in `FRESH`, however many ask; no answer is older than `OLDEST`.
+/// Invariants: one read of the store in `FRESH`, however many ask; no answer is older than
+/// `OLDEST`.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
     /// The last answer, and when it was made.
@@ -36,8 +38,8 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Returns the answer to a request for `path` that may be given again. Where it returns `None` for `GET /health`,
-    /// whoever asks makes one and hands it to [`Self::keep`].
+    /// Returns the answer to a request for `path` that may be given again. Where it returns `None`
+    /// for `GET /health`, whoever asks makes one and hands it to [`Self::keep`].
     pub fn answer(&mut self, method: Method, path: &str, now: Timestamp) -> Option<ApiResponse> {
         if method != Method::Get || Route::of(path) != Some(Route::Health) {
             return None;
@@ -61,7 +63,10 @@ impl Recent {
 }
 
 /// Says whether everything is as it should be: 200, or 503 with a reason that any monitor can show.
-pub(super) async fn health<W: World>(world: &W, config: Result<&Config, &ConfigErrors>) -> ApiResponse {
+pub(super) async fn health<W: World>(
+    world: &W,
+    config: Result<&Config, &ConfigErrors>,
+) -> ApiResponse {
     let reason = match config {
         Err(_) => Some("the configuration is invalid".to_owned()),
         Ok(config) => unwell(world, config).await,
@@ -74,24 +79,43 @@ pub(super) async fn health<W: World>(world: &W, config: Result<&Config, &ConfigE
 
 /// Returns what is wrong, of any pair.
 async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
-    let keys: Vec<String> = config.pairs.iter().map(|pair| record::checkpoint_key(&pair.name)).collect();
+    let keys: Vec<String> =
+        config.pairs.iter().map(|pair| record::checkpoint_key(&pair.name)).collect();
     let now = world.now();
     let channels_key = record::CHANNELS_KEY.to_owned();
     let mut channels = Channels::default();
     for (pairs, keys) in config.pairs.chunks(PAIRS).zip(keys.chunks(PAIRS)) {
         let wanted: Vec<String> = keys.iter().chain([&channels_key]).cloned().collect();
-        let Ok(found) = world.read(&wanted).await else { return Some("the store does not answer".to_owned()) };
-        if let Some(Ok(known)) = found.get(&channels_key).and_then(Option::as_ref).map(|text| record::decode(&channels_key, text)) {
+        let Ok(found) = world.read(&wanted).await else {
+            return Some("the store does not answer".to_owned());
+        };
+        if let Some(Ok(known)) = found
+            .get(&channels_key)
+            .and_then(Option::as_ref)
+            .map(|text| record::decode(&channels_key, text))
+        {
             channels = known;
         }
         for (pair, key) in pairs.iter().zip(keys) {
-            let checkpoint = found.get(key).and_then(Option::as_ref).map(|text| record::decode::<Checkpoint>(key, text)).transpose();
+            let checkpoint = found
+                .get(key)
+                .and_then(Option::as_ref)
+                .map(|text| record::decode::<Checkpoint>(key, text))
+                .transpose();
             let checkpoint = match checkpoint {
                 Ok(checkpoint) => checkpoint,
                 Err(RecordError::Newer { .. }) => {
-                    return Some("a record of a pair was written by a newer version, and the pair is left alone".to_owned());
+                    return Some(
+                        "a record of a pair was written by a newer version, and the pair is left \
+                            alone"
+                            .to_owned(),
+                    );
                 }
-                Err(_) => return Some("a record of a pair cannot be read; its next run makes it again".to_owned()),
+                Err(_) => {
+                    return Some(
+                        "a record of a pair cannot be read; its next run makes it again".to_owned(),
+                    );
+                }
             };
             let history = History::after(checkpoint.as_ref());
             if let Some(reason) = overdue(pair, config, &history, now) {
@@ -103,7 +127,8 @@ async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
     is_unheard.then(|| "no channel of a pair takes notices: every one has answered 410".to_owned())
 }
 
-/// Returns since when a pair has not succeeded, when the last day on which it had to is over with its grace.
+/// Returns since when a pair has not succeeded, when the last day on which it had to is over with
+/// its grace.
 fn overdue(pair: &Pair, config: &Config, history: &History, now: Timestamp) -> Option<String> {
     let day = schedule::last_expected(pair, history, config.health_grace, now)?;
     let begins = pair.zone.instant(day.date, pair.times.earliest_start);
@@ -112,7 +137,11 @@ fn overdue(pair: &Pair, config: &Config, history: &History, now: Timestamp) -> O
     }
     Some(match history.last_success_at {
         None => "no run of a pair has succeeded yet".to_owned(),
-        Some(at) => format!("the last success of a pair was at {}; one was due by {}", render(at), render(day.deadline)),
+        Some(at) => format!(
+            "the last success of a pair was at {}; one was due by {}",
+            render(at),
+            render(day.deadline)
+        ),
     })
 }
 
@@ -121,7 +150,8 @@ mod tests {
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
-        "2026-11-21T14:30:00Z".parse::<Timestamp>().expect("an instant") + chrono::TimeDelta::seconds(seconds)
+        "2026-11-21T14:30:00Z".parse::<Timestamp>().expect("an instant")
+            + chrono::TimeDelta::seconds(seconds)
     }
 
     fn told(status: &str) -> ApiResponse {
@@ -149,7 +179,11 @@ mod tests {
         assert_eq!(recent.answer(Method::Get, "/health", at(59)), None);
         assert_eq!(recent.answer(Method::Get, "/health", at(59)), Some(told("ok")));
         assert_eq!(recent.answer(Method::Get, "/health", at(60)), None);
-        assert_eq!(recent.answer(Method::Get, "/health", at(-1)), None, "the clock has jumped back");
+        assert_eq!(
+            recent.answer(Method::Get, "/health", at(-1)),
+            None,
+            "the clock has jumped back"
+        );
     }
 
     #[test]
@@ -157,7 +191,11 @@ mod tests {
         let mut recent = Recent::default();
         recent.keep(Method::Get, "/runs", at(0), &told("ok"));
         recent.keep(Method::Get, "/health", at(0), &told("ok"));
-        assert_eq!(recent.answer(Method::Get, "/health/", at(1)), None, "the first to ask makes it");
+        assert_eq!(
+            recent.answer(Method::Get, "/health/", at(1)),
+            None,
+            "the first to ask makes it"
+        );
         assert_eq!(recent.answer(Method::Get, "/health/", at(1)), Some(told("ok")));
         assert_eq!(recent.answer(Method::Get, "/runs", at(1)), None);
         assert_eq!(recent.answer(Method::Post, "/health", at(1)), None);

@@ -9,8 +9,13 @@ use crate::record;
 use crate::sync::checkpoint::Hold;
 use crate::time::render;
 
-/// Sets or releases the hold of a pair. Setting it again replaces it; releasing what is not held is no error.
-pub(super) async fn change<W: World>(world: &W, pair: &Pair, request: &ApiRequest) -> Result<ApiResponse, Problem> {
+/// Sets or releases the hold of a pair. Setting it again replaces it; releasing what is not held is
+/// no error.
+pub(super) async fn change<W: World>(
+    world: &W,
+    pair: &Pair,
+    request: &ApiRequest,
+) -> Result<ApiResponse, Problem> {
     let key = record::hold_key(&pair.name);
     if request.method == Method::Delete {
         world.remove(&key).await.map_err(|error| unavailable(&error.into()))?;

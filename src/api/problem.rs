@@ -19,7 +19,11 @@ pub struct Problem {
 impl Problem {
     /// Starts an error with a status and a short sentence.
     pub fn new(status: u16, title: &'static str) -> Self {
-        let headers = if status == 401 { vec![("www-authenticate", "Bearer".to_owned())] } else { Vec::new() };
+        let headers = if status == 401 {
+            vec![("www-authenticate", "Bearer".to_owned())]
+        } else {
+            Vec::new()
+        };
         Self { status, title, detail: None, run: None, headers }
     }
 
@@ -53,7 +57,8 @@ impl Problem {
     ///
     /// RFC 9457, 3.1.1: "it is RECOMMENDED that absolute URIs be used in "type" when possible".
     pub fn render(&self, runbooks_url: Option<&str>) -> ApiResponse {
-        let page = runbooks_url.map_or_else(|| "about:blank".to_owned(), |base| format!("{base}/{PAGE}"));
+        let page =
+            runbooks_url.map_or_else(|| "about:blank".to_owned(), |base| format!("{base}/{PAGE}"));
         let mut body = json!({"type": page, "title": self.title, "status": self.status});
         if let Some(detail) = &self.detail {
             body["detail"] = json!(detail);
@@ -62,7 +67,12 @@ impl Problem {
             body["run"] = json!(run);
         }
         let content_type = "application/problem+json";
-        ApiResponse { status: self.status, content_type, body: body.to_string(), headers: self.headers.clone() }
+        ApiResponse {
+            status: self.status,
+            content_type,
+            body: body.to_string(),
+            headers: self.headers.clone(),
+        }
     }
 }
 

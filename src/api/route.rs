@@ -52,14 +52,24 @@ impl<'a> Route<'a> {
         match self {
             Self::Runs => &[Method::Get, Method::Post],
             Self::Hold(_) | Self::Pin(_) => &[Method::Put, Method::Delete],
-            Self::CancelRun(_) | Self::Redeliver(_) | Self::TestChannel(_) | Self::Acknowledge(_) => &[Method::Post],
-            Self::Health | Self::Run(_) | Self::Backups | Self::Plan | Self::Notices | Self::Notice(_) | Self::Incidents => &[Method::Get],
+            Self::CancelRun(_)
+            | Self::Redeliver(_)
+            | Self::TestChannel(_)
+            | Self::Acknowledge(_) => &[Method::Post],
+            Self::Health
+            | Self::Run(_)
+            | Self::Backups
+            | Self::Plan
+            | Self::Notices
+            | Self::Notice(_)
+            | Self::Incidents => &[Method::Get],
         }
     }
 
     /// Refuses a method that the address does not have.
     ///
-    /// Source: RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
+    /// Source: RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405
+    /// response".
     pub(super) fn refusal(self) -> Problem {
         let mut names = Vec::new();
         for method in self.methods() {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Answer, ApiRequest, ApiResponse, Drive, NAME_LENGTH, Problem, REASON_LENGTH, body, named_pair, store, text_of, unavailable};
+use super::{
+    Answer, ApiRequest, ApiResponse, Drive, NAME_LENGTH, Problem, REASON_LENGTH, body, named_pair,
+    store, text_of, unavailable,
+};
 use crate::config::{Config, Pair};
 use crate::id::{RunId, digest};
 use crate::ordered;
@@ -16,19 +19,28 @@ use crate::sync::step::Step;
 use crate::tick::{Context, Secrets};
 use crate::time::{Timestamp, after, between};
 
-/// Pages of a listing that are read; a page has up to 1,000 runs, so these reach back more than ten years.
+/// Pages of a listing that are read; a page has up to 1,000 runs, so these reach back more than ten
+/// years.
 const PAGES: u32 = 5;
 
 /// Starts a run now.
 ///
-/// `{"pair": "hub", "until": "verify_backup", "accept_row_loss": true}`, each optional. The same `Idempotency-Key` with the same body answers with the
-/// same run as long as KV remembers it.
-pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secrets, request: &ApiRequest) -> Result<Answer, Problem> {
+/// `{"pair": "hub", "until": "verify_backup", "accept_row_loss": true}`, each optional. The same
+/// `Idempotency-Key` with the same body answers with the same run as long as KV remembers it.
+pub(super) async fn start<W: World>(
+    world: &W,
+    config: &Config,
+    secrets: &Secrets,
+    request: &ApiRequest,
+) -> Result<Answer, Problem> {
     let fields = body(request, &["pair", "until", "accept_row_loss"])?;
     let name = match fields.get("pair") {
         None => request.query.get("pair").map(String::as_str),
         Some(Value::String(name)) => Some(name.as_str()),
-        Some(_) => return Err(Problem::new(400, "The body cannot be used").with_detail("pair: expected a text".to_owned())),
+        Some(_) => {
+            return Err(Problem::new(400, "The body cannot be used")
+                .with_detail("pair: expected a text".to_owned()));
+        }
     };
     let pair = named_pair(config, name)?;
     let goal = match fields.get("until") {
@@ -36,7 +48,9 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secret
         Some(value) if value == "verify_backup" => Goal::VerifyBackup,
         Some(value) => {
             let shown: String = value.to_string().chars().take(60).collect();
-            let detail = format!("until: is {shown}; allowed is \"verify_backup\", or nothing for a whole run");
+            let detail = format!(
+                "until: is {shown}; allowed is \"verify_backup\", or nothing for a whole run"
+            );
             return Err(Problem::new(400, "The body cannot be used").with_detail(detail));
         }
     };
@@ -50,10 +64,19 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secret
     };
     let repeat = repeat_key(pair, request)?;
     let now = world.now();
-    // Before anything is waited for: of two requests at one instant the store shows neither to the other.
+    // Before anything is waited for: of two requests at one instant the store shows neither to the
+    // other.
     let before = begun(world, pair, now);
     world.note(&begun_by_hand(pair), now);
-    let answer = begin(world, config, secrets, pair, request, Begin { goal, accepts_row_loss, repeat, before, now }).await;
+    let answer = begin(
+        world,
+        config,
+        secrets,
+        pair,
+        request,
+        Begin { goal, accepts_row_loss, repeat, before, now },
+    )
+    .await;
     if !answer.as_ref().is_ok_and(|answer| answer.drive.is_some()) {
         // It has begun nothing: what was begun before it counts on.
         world.note(&begun_by_hand(pair), before.unwrap_or_default());
@@ -61,8 +84,8 @@ pub(super) async fn start<W: World>(world: &W, config: &Config, secrets: &Secret
     answer
 }
 
-/// How long a run that was begun here is known although the store does not show it: as long as an answer of the store
-/// may be old, and half of that again.
+/// How long a run that was begun here is known although the store does not show it: as long as an
+/// answer of the store may be old, and half of that again.
 const SHOWN_LATE: Duration = Duration::from_secs(90);
 
 /// How long it may take to tell that the run before gives way: a channel has fifteen seconds.
@@ -73,7 +96,8 @@ fn begun_by_hand(pair: &Pair) -> String {
     format!("{} begun by hand", pair.name)
 }
 
-/// Returns when a manual run of the pair was last begun by this instance, where the store may not show it yet.
+/// Returns when a manual run of the pair was last begun by this instance, where the store may not
+/// show it yet.
 fn begun<W: World>(world: &W, pair: &Pair, now: Timestamp) -> Option<Timestamp> {
     world.noted_at(&begun_by_hand(pair)).filter(|at| *at <= now && between(*at, now) < SHOWN_LATE)
 }
@@ -91,9 +115,9 @@ struct Begin {
 
 /// Begins a run, unless one is under way as far as the store or this instance knows.
 ///
-/// Two requests that reach two instances within a minute may both be accepted: names in Neon keep them apart, and the one
-/// whose place the other takes is told as overtaken. Within the same second both have one id, and are
-/// one run that two ticks drive.
+/// Two requests that reach two instances within a minute may both be accepted: names in Neon keep
+/// them apart, and the one whose place the other takes is told as overtaken. Within the same second
+/// both have one id, and are one run that two ticks drive.
 async fn begin<W: World>(
     world: &W,
     config: &Config,
@@ -105,8 +129,14 @@ async fn begin<W: World>(
     let Begin { goal, accepts_row_loss, repeat, before, now } = begin;
     let checkpoint_key = record::checkpoint_key(&pair.name);
     let hold_key = record::hold_key(&pair.name);
-    let keys: Vec<String> =
-        [Some(checkpoint_key.clone()), Some(hold_key.clone()), repeat.as_ref().map(|(key, _)| key.clone())].into_iter().flatten().collect();
+    let keys: Vec<String> = [
+        Some(checkpoint_key.clone()),
+        Some(hold_key.clone()),
+        repeat.as_ref().map(|(key, _)| key.clone()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
     let text = |key: &str| found.get(key).and_then(Option::as_ref);
     if let Some((key, digest)) = &repeat
@@ -116,10 +146,14 @@ async fn begin<W: World>(
     }
     let last = checkpoint(&checkpoint_key, text(&checkpoint_key))?;
     let under_way = last.as_ref().filter(|last| !last.is_over());
-    // The snapshot of a backup may take hours: a run does not wait for it, but for the tick that drives it.
-    let left = under_way.filter(|last| last.is_published && last.prune.is_at_snapshot() && !last.is_driven(now));
+    // The snapshot of a backup may take hours: a run does not wait for it, but for the tick that
+    // drives it.
+    let left = under_way
+        .filter(|last| last.is_published && last.prune.is_at_snapshot() && !last.is_driven(now));
     if let Some(last) = under_way.filter(|_| left.is_none()) {
-        return Err(Problem::new(409, "A run is under way").with_detail(what_is_under_way(last)).with_run(&last.run));
+        return Err(Problem::new(409, "A run is under way")
+            .with_detail(what_is_under_way(last))
+            .with_run(&last.run));
     }
     if let Some(at) = before {
         let run = RunId::manual(at);
@@ -157,7 +191,8 @@ async fn begin<W: World>(
 fn what_is_under_way(run: &Checkpoint) -> String {
     match run.driven_until.filter(|_| run.is_published && run.prune.is_at_snapshot()) {
         Some(until) => format!(
-            "the snapshot of run {} is being taken or compared, by a tick that lasts until {}; try again then",
+            "the snapshot of run {} is being taken or compared, by a tick that lasts until \
+                {}; try again then",
             run.run,
             crate::time::render(until)
         ),
@@ -175,9 +210,11 @@ async fn accept<W: World>(
     repeat: Option<(String, String)>,
 ) -> Result<Answer, Problem> {
     store(world, &record::checkpoint_key(&pair.name), &record::encode(&checkpoint)).await?;
-    // A second run that is accepted at the same time takes the place of this one; what was promised is then still known.
+    // A second run that is accepted at the same time takes the place of this one; what was promised
+    // is then still known.
     let accepted_key = record::accepted_key(&pair.name, checkpoint.run.as_str());
-    let value = Accepted { format: FORMAT, at: Some(checkpoint.started_at), goal: Some(checkpoint.goal) };
+    let value =
+        Accepted { format: FORMAT, at: Some(checkpoint.started_at), goal: Some(checkpoint.goal) };
     store(world, &accepted_key, &record::encode(&value)).await?;
     if let Some((key, digest)) = repeat {
         let value = json!({"format": 1, "run": checkpoint.run, "request": digest}).to_string();
@@ -186,22 +223,31 @@ async fn accept<W: World>(
     let is_followed = request.query.contains_key("follow");
     Ok(Answer {
         response: accepted(config, pair, &checkpoint.run),
-        drive: Some(Drive { pair: pair.name.clone(), checkpoint: Box::new(checkpoint), is_followed }),
+        drive: Some(Drive {
+            pair: pair.name.clone(),
+            checkpoint: Box::new(checkpoint),
+            is_followed,
+        }),
     })
 }
 
-/// Answers that a run was accepted, and where it is shown. With several pairs an address of a run names its pair.
+/// Answers that a run was accepted, and where it is shown. With several pairs an address of a run
+/// names its pair.
 fn accepted(config: &Config, pair: &Pair, run: &RunId) -> ApiResponse {
     let query = if config.pairs.len() > 1 { format!("?pair={}", pair.name) } else { String::new() };
-    ApiResponse::json(202, &json!({"run": run, "status": "running"})).with_header("location", format!("/runs/{run}{query}"))
+    ApiResponse::json(202, &json!({"run": run, "status": "running"}))
+        .with_header("location", format!("/runs/{run}{query}"))
 }
 
-/// Returns the key under which a repeatable request is remembered, and the digest of what it asks for.
+/// Returns the key under which a repeatable request is remembered, and the digest of what it asks
+/// for.
 fn repeat_key(pair: &Pair, request: &ApiRequest) -> Result<Option<(String, String)>, Problem> {
     let Some(key) = &request.idempotency_key else { return Ok(None) };
     let is_good = (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_good {
-        let detail = "Idempotency-Key: allowed are 1 to 200 visible ASCII characters without spaces".to_owned();
+        let detail =
+            "Idempotency-Key: allowed are 1 to 200 visible ASCII characters without spaces"
+                .to_owned();
         return Err(Problem::new(400, "The header cannot be used").with_detail(detail));
     }
     Ok(Some((record::request_key(&pair.name, &digest(key, 16)), digest(request.body.trim(), 16))))
@@ -211,7 +257,8 @@ fn repeat_key(pair: &Pair, request: &ApiRequest) -> Result<Option<(String, Strin
 fn repeated(known: &str, digest: &str, config: &Config, pair: &Pair) -> Result<Answer, Problem> {
     let known: Value = serde_json::from_str(known).unwrap_or_default();
     if known["request"] != digest {
-        let detail = "Idempotency-Key: was used with another body; use a key once for each request".to_owned();
+        let detail = "Idempotency-Key: was used with another body; use a key once for each request"
+            .to_owned();
         return Err(Problem::new(422, "The key was used for another request").with_detail(detail));
     }
     match known["run"].as_str().and_then(RunId::decode) {
@@ -222,10 +269,14 @@ fn repeated(known: &str, digest: &str, config: &Config, pair: &Pair) -> Result<A
 
 /// Reads the checkpoint of a pair. One that makes no sense is as good as lost, as it is for a tick.
 fn checkpoint(key: &str, text: Option<&String>) -> Result<Option<Checkpoint>, Problem> {
-    text.map_or(Ok(None), |text| record::decode_or_lose(key, text)).map_err(|error| unavailable(&error))
+    text.map_or(Ok(None), |text| record::decode_or_lose(key, text))
+        .map_err(|error| unavailable(&error))
 }
 
-fn decoded<T: serde::de::DeserializeOwned>(key: &str, text: Option<&String>) -> Result<Option<T>, Problem> {
+fn decoded<T: serde::de::DeserializeOwned>(
+    key: &str,
+    text: Option<&String>,
+) -> Result<Option<T>, Problem> {
     text.map(|text| record::decode(key, text)).transpose().map_err(|error| unavailable(&error))
 }
 
@@ -246,7 +297,8 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
             runs.push((
                 facts.started_at.clone(),
                 json!({
-                    "run": run, "status": facts.status, "started_at": facts.started_at, "ended_at": facts.ended_at,
+                    "run": run, "status": facts.status, "started_at": facts.started_at,
+                    "ended_at": facts.ended_at,
                 }),
             ));
         }
@@ -255,13 +307,16 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
             break;
         }
     }
-    if let Some(checkpoint) = last.filter(|checkpoint| !runs.iter().any(|(_, run)| run["run"] == checkpoint.run.as_str())) {
+    if let Some(checkpoint) =
+        last.filter(|checkpoint| !runs.iter().any(|(_, run)| run["run"] == checkpoint.run.as_str()))
+    {
         let report = Report::of(&checkpoint);
         let started_at = crate::time::render(report.started_at);
         runs.push((
             started_at.clone(),
             json!({
-                "run": report.run, "status": report.status, "started_at": started_at, "ended_at": report.ended_at.map(crate::time::render),
+                "run": report.run, "status": report.status, "started_at": started_at,
+                "ended_at": report.ended_at.map(crate::time::render),
             }),
         ));
     }
@@ -274,7 +329,8 @@ pub(super) async fn list<W: World>(world: &W, pair: &Pair) -> Result<ApiResponse
 enum Known {
     /// Its result, or its checkpoint while it is under way.
     Report(Box<Report>),
-    /// It was accepted, and what it does is not to be seen: the store shows it late, or another run has its place.
+    /// It was accepted, and what it does is not to be seen: the store shows it late, or another run
+    /// has its place.
     Accepted(RunId, Option<Timestamp>),
 }
 
@@ -282,19 +338,25 @@ enum Known {
 async fn known<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Known, Problem> {
     let run = RunId::decode(id).ok_or_else(|| {
         let id: String = id.chars().take(60).collect();
-        Problem::new(404, "There is no such run")
-            .with_detail(format!("run: is {id:?}; a run is named by its date (20261121) or its start (20261121T143000Z)"))
+        Problem::new(404, "There is no such run").with_detail(format!(
+            "run: is {id:?}; a run is named by its date (20261121) or its start (20261121T143000Z)"
+        ))
     })?;
     let accepted_key = record::accepted_key(&pair.name, run.as_str());
     let result_key = record::result_key(&pair.name, &run);
-    let (checkpoint_key, prune_key) = (record::checkpoint_key(&pair.name), record::prune_key(&pair.name, &run));
-    let keys = [result_key.clone(), checkpoint_key.clone(), prune_key.clone(), accepted_key.clone()];
+    let (checkpoint_key, prune_key) =
+        (record::checkpoint_key(&pair.name), record::prune_key(&pair.name, &run));
+    let keys =
+        [result_key.clone(), checkpoint_key.clone(), prune_key.clone(), accepted_key.clone()];
     let found = world.read(&keys).await.map_err(|error| unavailable(&error.into()))?;
     let text = |key: &str| found.get(key).and_then(Option::as_ref);
-    let checkpoint = checkpoint(&checkpoint_key, text(&checkpoint_key))?.filter(|checkpoint| checkpoint.run == run);
+    let checkpoint = checkpoint(&checkpoint_key, text(&checkpoint_key))?
+        .filter(|checkpoint| checkpoint.run == run);
     if let Some(mut report) = decoded::<Report>(&result_key, text(&result_key))? {
         // A tick whose budget is spent leaves what it pruned in the checkpoint alone.
-        let latest = checkpoint.filter(|checkpoint| checkpoint.prune.is_done).map(|checkpoint| checkpoint.prune);
+        let latest = checkpoint
+            .filter(|checkpoint| checkpoint.prune.is_done)
+            .map(|checkpoint| checkpoint.prune);
         report.prune = decoded::<Prune>(&prune_key, text(&prune_key))?.or(latest);
         return Ok(Known::Report(Box::new(report)));
     }
@@ -308,11 +370,16 @@ async fn known<W: World>(world: &W, pair: &Pair, id: &str) -> Result<Known, Prob
         return Ok(Known::Accepted(run, at));
     }
     let id: String = id.chars().take(60).collect();
-    Err(Problem::new(404, "There is no such run").with_detail(format!("run {id:?} of pair {} is not known", pair.name)))
+    Err(Problem::new(404, "There is no such run")
+        .with_detail(format!("run {id:?} of pair {} is not known", pair.name)))
 }
 
 /// Shows a run.
-pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<ApiResponse, Problem> {
+pub(super) async fn show<W: World>(
+    world: &W,
+    pair: &Pair,
+    id: &str,
+) -> Result<ApiResponse, Problem> {
     match known(world, pair, id).await? {
         Known::Report(report) => {
             // In the store, checks that passed are kept in a compact form.
@@ -323,7 +390,8 @@ pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<A
         Known::Accepted(run, at) => Ok(ApiResponse::json(
             200,
             &json!({
-                "pair": pair.name, "run": run, "status": "accepted", "is_manual": true, "started_at": at.map(crate::time::render),
+                "pair": pair.name, "run": run, "status": "accepted", "is_manual": true,
+                "started_at": at.map(crate::time::render),
             }),
         )),
     }
@@ -332,9 +400,15 @@ pub(super) async fn show<W: World>(world: &W, pair: &Pair, id: &str) -> Result<A
 /// Asks a run to end before its next write. Asking again replaces who has asked and why.
 ///
 /// `{"by": "Dana", "reason": "production is being migrated"}`, both optional.
-pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, request: &ApiRequest, id: &str) -> Result<ApiResponse, Problem> {
+pub(super) async fn cancel<W: World>(
+    world: &W,
+    pair: &Pair,
+    request: &ApiRequest,
+    id: &str,
+) -> Result<ApiResponse, Problem> {
     let fields = body(request, &["by", "reason"])?;
-    let (by, reason) = (text_of(&fields, "by", NAME_LENGTH)?, text_of(&fields, "reason", REASON_LENGTH)?);
+    let (by, reason) =
+        (text_of(&fields, "by", NAME_LENGTH)?, text_of(&fields, "reason", REASON_LENGTH)?);
     let order = CancelOrder { format: FORMAT, at: world.now(), by, reason };
     let report = match known(world, pair, id).await? {
         Known::Report(report) => report,
@@ -348,8 +422,8 @@ pub(super) async fn cancel<W: World>(world: &W, pair: &Pair, request: &ApiReques
     cancelling(world, pair, &order, &report.run, Some(&report)).await
 }
 
-/// Stores the order to end a run, and answers with what it finds staging in. Of a run that was accepted and is not to be
-/// seen there is no report.
+/// Stores the order to end a run, and answers with what it finds staging in. Of a run that was
+/// accepted and is not to be seen there is no report.
 async fn cancelling<W: World>(
     world: &W,
     pair: &Pair,
@@ -362,7 +436,9 @@ async fn cancelling<W: World>(
     let step = report.map_or(Step::Preflight, |report| report.step).name();
     let staging = match report.and_then(|report| report.displaced.as_ref()) {
         None => "Staging is untouched so far.".to_owned(),
-        Some(displaced) => format!("Staging is being restored (step {step}); what it held before is in {displaced}."),
+        Some(displaced) => format!(
+            "Staging is being restored (step {step}); what it held before is in {displaced}."
+        ),
     };
     Ok(ApiResponse::json(
         202,

@@ -11,7 +11,10 @@ use serde_json::json;
 
 use super::*;
 use crate::id::{RunId, Secret};
-use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store, StoreFailure};
+use crate::port::{
+    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store,
+    StoreFailure,
+};
 use crate::time::Timestamp;
 
 #[derive(Default)]
@@ -68,8 +71,10 @@ impl Http for Memory {
             Some("snapshots") => json!({"snapshots": self.snapshots}),
             Some("backup_schedule") => json!({"schedule": [{"frequency": "weekly"}]}),
             Some("old-violet-32930710") => json!({"project": {
-                "id": "old-violet-32930710", "name": "hub", "pg_version": 18, "store_passwords": true,
-                "owner": {"branches_limit": 25, "subscription_type": "scale_v3", "name": "hub", "email": "ops@example.com"},
+                "id": "old-violet-32930710", "name": "hub", "pg_version": 18,
+                "store_passwords": true,
+                "owner": {"branches_limit": 25, "subscription_type": "scale_v3", "name": "hub",
+                    "email": "ops@example.com"},
             }}),
             _ => branches.clone(),
         };
@@ -78,17 +83,33 @@ impl Http for Memory {
 }
 
 impl Store for Memory {
-    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+    async fn read(
+        &self,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         self.count();
         if self.gives_way.get() {
             let mut is_asked_again = false;
-            std::future::poll_fn(|_| if std::mem::replace(&mut is_asked_again, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+            std::future::poll_fn(|_| {
+                if std::mem::replace(&mut is_asked_again, true) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
         }
-        let known = |key: &String| self.values.borrow().get(key).filter(|_| !self.is_stale.get()).cloned();
+        let known =
+            |key: &String| self.values.borrow().get(key).filter(|_| !self.is_stale.get()).cloned();
         Ok(keys.iter().map(|key| (key.clone(), known(key))).collect())
     }
 
-    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    async fn write(
+        &self,
+        key: &str,
+        value: &str,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure> {
         self.facts.borrow_mut().extend(metadata.map(|facts| (key.to_owned(), facts)));
         self.values.borrow_mut().insert(key.to_owned(), value.to_owned());
         Ok(())
@@ -102,7 +123,11 @@ impl Store for Memory {
     async fn list(&self, prefix: &str, _cursor: Option<String>) -> Result<Page, StoreFailure> {
         self.count();
         let (values, facts) = (self.values.borrow(), self.facts.borrow());
-        let keys = values.keys().filter(|key| key.starts_with(prefix)).map(|key| (key.clone(), facts.get(key).cloned())).collect();
+        let keys = values
+            .keys()
+            .filter(|key| key.starts_with(prefix))
+            .map(|key| (key.clone(), facts.get(key).cloned()))
+            .collect();
         Ok(Page { keys, cursor: None })
     }
 }
@@ -127,11 +152,15 @@ fn config() -> Config {
 
 fn settings() -> Value {
     json!({"pairs": [{
-        "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-        "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
-        "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 7, "keep_displaced": 1
+        "name": "hub", "project": "old-violet-32930710",
+        "production_branch": "br-noisy-breeze-a5e59rrb",
+        "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner",
+        "timezone": "America/New_York",
+        "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00", "keep_last": 7,
+        "keep_displaced": 1
     }], "channels": [
-        {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"},
+        {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL",
+            "signing_secret": "WEBHOOK_SECRET"},
         {"name": "team", "kind": "slack", "url_secret": "SLACK_URL"}
     ]})
 }
@@ -175,14 +204,20 @@ fn answered(memory: &Memory, config: &Config, request: &ApiRequest) -> Answer {
     let mut future = Box::pin(answer(memory, Ok(config), &secrets, request));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // The store in memory never waits, so the first poll is the last.
-    let Poll::Ready(answer) = future.as_mut().poll(&mut context) else { panic!("the memory waits for nothing") };
+    let Poll::Ready(answer) = future.as_mut().poll(&mut context) else {
+        panic!("the memory waits for nothing")
+    };
     answer
 }
 
 #[test]
 fn without_a_token_only_health_answers() {
     let memory = Memory::default();
-    assert_eq!(ask(&memory, &request(Method::Get, "/health", None, "")).0, 503, "nothing has succeeded yet");
+    assert_eq!(
+        ask(&memory, &request(Method::Get, "/health", None, "")).0,
+        503,
+        "nothing has succeeded yet"
+    );
     assert_eq!(ask(&memory, &request(Method::Get, "/runs", None, "")).0, 401);
     assert_eq!(ask(&memory, &request(Method::Get, "/runs", Some("wrong"), "")).0, 401);
     assert_eq!(ask(&memory, &request(Method::Get, "/nothing", None, "")).0, 401);
@@ -203,7 +238,8 @@ fn a_run_is_started_once_and_refused_while_it_is_under_way() {
     assert_eq!((status, body["run"].as_str(), drives), (202, Some("20261121T143000Z"), true));
     let (status, body, drives) = ask(&memory, &request(Method::Post, "/runs", Some("admin"), ""));
     assert_eq!((status, body["run"].as_str(), drives), (409, Some("20261121T143000Z"), false));
-    let (status, body, _) = ask(&memory, &request(Method::Get, "/runs/20261121T143000Z", Some("reader"), ""));
+    let (status, body, _) =
+        ask(&memory, &request(Method::Get, "/runs/20261121T143000Z", Some("reader"), ""));
     assert_eq!((status, body["status"].as_str()), (200, Some("running")));
 }
 
@@ -224,14 +260,21 @@ fn the_same_idempotency_key_answers_with_the_same_run() {
 fn a_malformed_body_is_refused_with_the_key_and_what_is_allowed() {
     let memory = Memory::default();
     let detail = |body: &str| {
-        let (status, answer, _) = ask(&memory, &request(Method::Post, "/runs", Some("admin"), body));
+        let (status, answer, _) =
+            ask(&memory, &request(Method::Post, "/runs", Some("admin"), body));
         assert_eq!(status, 400, "{body}");
         answer["detail"].as_str().expect("a detail").to_owned()
     };
     assert_eq!(detail("{"), "expected a JSON object: Eof error at line 1, column 1");
     assert_eq!(detail("[]"), "expected a JSON object");
-    assert_eq!(detail(r#"{"until":"lunch"}"#), "until: is \"lunch\"; allowed is \"verify_backup\", or nothing for a whole run");
-    assert_eq!(detail(r#"{"force":true}"#), "force: is not known here; allowed is pair, until, accept_row_loss");
+    assert_eq!(
+        detail(r#"{"until":"lunch"}"#),
+        "until: is \"lunch\"; allowed is \"verify_backup\", or nothing for a whole run"
+    );
+    assert_eq!(
+        detail(r#"{"force":true}"#),
+        "force: is not known here; allowed is pair, until, accept_row_loss"
+    );
     assert_eq!(detail(r#"{"accept_row_loss":"yes"}"#), "accept_row_loss: expected true or false");
     assert!(memory.values.borrow().is_empty());
 }
@@ -239,22 +282,33 @@ fn a_malformed_body_is_refused_with_the_key_and_what_is_allowed() {
 #[test]
 fn a_run_that_does_not_exist_is_named() {
     let memory = Memory::default();
-    let (status, body, _) = ask(&memory, &request(Method::Get, "/runs/20261120", Some("reader"), ""));
-    assert_eq!((status, body["detail"].as_str()), (404, Some("run \"20261120\" of pair hub is not known")));
-    assert_eq!(ask(&memory, &request(Method::Post, "/runs/yesterday/cancel", Some("admin"), "")).0, 404);
+    let (status, body, _) =
+        ask(&memory, &request(Method::Get, "/runs/20261120", Some("reader"), ""));
+    assert_eq!(
+        (status, body["detail"].as_str()),
+        (404, Some("run \"20261120\" of pair hub is not known"))
+    );
+    assert_eq!(
+        ask(&memory, &request(Method::Post, "/runs/yesterday/cancel", Some("admin"), "")).0,
+        404
+    );
 }
 
 #[test]
 fn a_hold_is_set_replaced_and_released() {
     let memory = Memory::default();
-    let put = |body: &str| ask(&memory, &request(Method::Put, "/pairs/hub/hold", Some("admin"), body)).0;
+    let put =
+        |body: &str| ask(&memory, &request(Method::Put, "/pairs/hub/hold", Some("admin"), body)).0;
     assert_eq!(put(r#"{"reason":"demo","until":"2026-11-22T12:00:00Z"}"#), 200);
     assert_eq!(put(r#"{"reason":"demo","until":"2026-11-20T12:00:00Z"}"#), 400);
     assert_eq!(put(r#"{"until":"2026-11-22T12:00:00Z"}"#), 400);
     assert!(memory.values.borrow()["hold/hub"].contains("demo"));
     assert_eq!(ask(&memory, &request(Method::Delete, "/pairs/hub/hold", Some("admin"), "")).0, 200);
     assert!(memory.values.borrow().is_empty());
-    assert_eq!(ask(&memory, &request(Method::Put, "/pairs/lobby/hold", Some("admin"), "{}")).0, 404);
+    assert_eq!(
+        ask(&memory, &request(Method::Put, "/pairs/lobby/hold", Some("admin"), "{}")).0,
+        404
+    );
 }
 
 #[test]
@@ -264,18 +318,25 @@ fn other_methods_and_addresses_are_refused() {
     assert_eq!(ask(&memory, &request(Method::Get, "/dashboard", Some("admin"), "")).0, 404);
 }
 
-/// A pair with a backup for each of the last days; those of the first `verified` days are on record.
+/// A pair with a backup for each of the last days; those of the first `verified` days are on
+/// record.
 fn with_backups(days: i64, verified: i64) -> Memory {
     let (mut branches, mut annotations) = (Vec::new(), serde_json::Map::new());
     let now = Memory::default().now();
     let mut add = |id: &str, name: &str, parent: Option<&str>, at: Timestamp| {
         branches.push(json!({
-            "id": id, "name": name, "parent_id": parent, "current_state": "ready", "default": parent.is_none(), "protected": false,
+            "id": id, "name": name, "parent_id": parent, "current_state": "ready",
+            "default": parent.is_none(), "protected": false,
             "created_at": crate::time::render(at), "logical_size": 2_000_000_000_u64,
         }));
     };
     add("br-noisy-breeze-a5e59rrb", "production", None, now - chrono::TimeDelta::days(400));
-    add("br-calm-river-a5x0q1zz", "staging", Some("br-backup-0"), now - chrono::TimeDelta::days(300));
+    add(
+        "br-calm-river-a5x0q1zz",
+        "staging",
+        Some("br-backup-0"),
+        now - chrono::TimeDelta::days(300),
+    );
     let memory = Memory::default();
     for day in 0..days {
         let at = now - chrono::TimeDelta::days(day) - chrono::TimeDelta::hours(4);
@@ -292,17 +353,34 @@ fn with_backups(days: i64, verified: i64) -> Memory {
 #[test]
 fn a_hundred_branches_are_listed_with_their_reasons_in_five_requests() {
     let memory = with_backups(98, 90);
-    memory.values.borrow_mut().insert("result/hub/20260817".to_owned(), r#"{"run":"20260817","backup":{"is_verified":false}}"#.to_owned());
+    memory.values.borrow_mut().insert(
+        "result/hub/20260817".to_owned(),
+        r#"{"run":"20260817","backup":{"is_verified":false}}"#.to_owned(),
+    );
     let (status, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
-    assert_eq!((status, memory.asked.get()), (200, 5), "branches, endpoints, what is on record and remembered, how runs ended");
+    assert_eq!(
+        (status, memory.asked.get()),
+        (200, 5),
+        "branches, endpoints, what is on record and remembered, how runs ended"
+    );
     let backups = body["backups"].as_array().expect("a list");
     let told = |name: &str| {
         let backup = backups.iter().find(|backup| backup["name"] == name).expect("it is listed");
-        (backup["state"].clone(), backup["kept"].clone(), backup["reasons"][0].as_str().unwrap_or_default().to_owned())
+        (
+            backup["state"].clone(),
+            backup["kept"].clone(),
+            backup["reasons"][0].as_str().unwrap_or_default().to_owned(),
+        )
     };
     assert_eq!(backups.len(), 98);
-    assert_eq!(told("backup-20261121"), (json!("verified"), json!(true), "keep_last: number 1 of 7".to_owned()));
-    assert_eq!(told("backup-20261101"), (json!("verified"), json!(false), "older than every keep rule".to_owned()));
+    assert_eq!(
+        told("backup-20261121"),
+        (json!("verified"), json!(true), "keep_last: number 1 of 7".to_owned())
+    );
+    assert_eq!(
+        told("backup-20261101"),
+        (json!("verified"), json!(false), "older than every keep rule".to_owned())
+    );
     let endless = "not verified: kept until somebody deletes it, because keep_failed is not set";
     assert_eq!(told("backup-20260817"), (json!("unverified"), json!(true), endless.to_owned()));
     assert_eq!(told("backup-20260818").0, "unknown");
@@ -311,25 +389,49 @@ fn a_hundred_branches_are_listed_with_their_reasons_in_five_requests() {
 #[test]
 fn the_plan_is_shown_by_other_rules_and_a_rule_that_makes_no_sense_is_refused_by_name() {
     let memory = with_backups(12, 12);
-    let plan = |query: &str| ask(&memory, &request(Method::Get, &format!("/backups/plan{query}"), Some("reader"), ""));
-    let names = |body: &Value| body["delete"].as_array().map(|list| list.iter().map(|entry| entry["name"].clone()).collect::<Vec<_>>());
-    let expected = |days: &[u32]| Some(days.iter().map(|day| json!(format!("backup-202611{day:02}"))).collect::<Vec<_>>());
+    let plan = |query: &str| {
+        ask(&memory, &request(Method::Get, &format!("/backups/plan{query}"), Some("reader"), ""))
+    };
+    let names = |body: &Value| {
+        body["delete"]
+            .as_array()
+            .map(|list| list.iter().map(|entry| entry["name"].clone()).collect::<Vec<_>>())
+    };
+    let expected = |days: &[u32]| {
+        Some(days.iter().map(|day| json!(format!("backup-202611{day:02}"))).collect::<Vec<_>>())
+    };
     assert_eq!(names(&plan("").1), expected(&[14, 13, 12, 11, 10]));
-    assert_eq!((&plan("").1["room"]["limit"], &plan("").1["room"]["blocked_on"]), (&json!(25), &Value::Null));
-    let warning = plan("?keep_daily=60").1["room"]["warnings"][0].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        (&plan("").1["room"]["limit"], &plan("").1["room"]["blocked_on"]),
+        (&json!(25), &Value::Null)
+    );
+    let warning =
+        plan("?keep_daily=60").1["room"]["warnings"][0].as_str().unwrap_or_default().to_owned();
     assert!(
-        warning.contains("no room for all that the rules keep: the project may have 25 branches, and backup-20261110 will give way to"),
+        warning.contains(
+            "no room for all that the rules keep: the project may have 25 branches, and \
+                backup-20261110 will give way to"
+        ),
         "{warning}"
     );
     assert!(warning.contains("that day's backup; lower keep_daily"), "{warning}");
     let after = &plan("").1["room"]["after"];
-    assert_eq!((&after["failed_run"]["gives_way"], &after["manual_run"]["blocked_on"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&after["failed_run"]["gives_way"], &after["manual_run"]["blocked_on"]),
+        (&Value::Null, &Value::Null)
+    );
     let (_, weekly, _) = plan("?keep_weekly=1&keep_at_least=9");
-    assert_eq!((names(&weekly), &weekly["rules"]["keep_last"]), (expected(&[12, 11, 10]), &Value::Null));
+    assert_eq!(
+        (names(&weekly), &weekly["rules"]["keep_last"]),
+        (expected(&[12, 11, 10]), &Value::Null)
+    );
     for (query, expected) in [
         ("?keep_daily=0", "keep_daily: is 0; allowed is a whole number from 1 to 1000"),
         ("?keep_last=1000000", "keep_last: is 1000000; allowed is a whole number from 1 to 1000"),
-        ("?keep_within=later", "keep_within: is \"later\"; allowed is a span such as \"14d\", \"1y6m\" or \"36h\""),
+        (
+            "?keep_within=later",
+            "keep_within: is \"later\"; allowed is a span such as \"14d\", \"1y6m\" or \"36h\"",
+        ),
         ("?colour=blue", "colour: is not known here; allowed are pair and keep rules"),
     ] {
         let (status, body, _) = plan(query);
@@ -340,15 +442,21 @@ fn the_plan_is_shown_by_other_rules_and_a_rule_that_makes_no_sense_is_refused_by
 #[test]
 fn a_backup_is_pinned_once_it_is_known_and_released_again() {
     let memory = with_backups(12, 12);
-    let pin = |method: Method, name: &str, body: &str| ask(&memory, &request(method, &format!("/backups/{name}/pin"), Some("admin"), body));
+    let pin = |method: Method, name: &str, body: &str| {
+        ask(&memory, &request(method, &format!("/backups/{name}/pin"), Some("admin"), body))
+    };
     let shown = || {
         let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
         let backups = body["backups"].as_array().cloned().unwrap_or_default();
-        let backup = backups.into_iter().find(|backup| backup["name"] == "backup-20261111").expect("it is listed");
+        let backup = backups
+            .into_iter()
+            .find(|backup| backup["name"] == "backup-20261111")
+            .expect("it is listed");
         (backup["kept"] == true, backup["reasons"][0].as_str().unwrap_or_default().to_owned())
     };
     assert!(!shown().0);
-    let (status, body, _) = pin(Method::Put, "backup-20261111", r#"{"reason":"audit","until":"2026-12-01T00:00:00Z"}"#);
+    let (status, body, _) =
+        pin(Method::Put, "backup-20261111", r#"{"reason":"audit","until":"2026-12-01T00:00:00Z"}"#);
     assert_eq!((status, &body["pin"]["reason"]), (200, &json!("audit")));
     assert_eq!(shown(), (true, "pinned until 2026-12-01T00:00:00.000Z: audit".to_owned()));
     assert_eq!(pin(Method::Delete, "backup-20261111", "").0, 200);
@@ -357,32 +465,60 @@ fn a_backup_is_pinned_once_it_is_known_and_released_again() {
         let (status, body, _) = pin(Method::Put, name, body);
         (status, body["detail"].as_str().unwrap_or_default().to_owned())
     };
-    let unknown = (404, "backup-20250101 is no backup of pair hub; GET /backups lists them".to_owned());
+    let unknown =
+        (404, "backup-20250101 is no backup of pair hub; GET /backups lists them".to_owned());
     assert_eq!(refused("backup-20250101", r#"{"reason":"audit"}"#), unknown);
     assert_eq!(refused("production", r#"{"reason":"audit"}"#).0, 404);
-    assert_eq!(refused("backup-20261111", "{}"), (400, "reason: expected a text of 1 to 200 characters".to_owned()));
-    assert_eq!(refused("backup-20261111", r#"{"reason":"x","until":"2020-01-01T00:00:00Z"}"#).0, 400);
-    assert_eq!(ask(&memory, &request(Method::Put, "/backups/backup-20261111/pin", Some("reader"), "{}")).0, 403);
+    assert_eq!(
+        refused("backup-20261111", "{}"),
+        (400, "reason: expected a text of 1 to 200 characters".to_owned())
+    );
+    assert_eq!(
+        refused("backup-20261111", r#"{"reason":"x","until":"2020-01-01T00:00:00Z"}"#).0,
+        400
+    );
+    assert_eq!(
+        ask(&memory, &request(Method::Put, "/backups/backup-20261111/pin", Some("reader"), "{}")).0,
+        403
+    );
 }
 
 #[test]
 fn a_backup_that_somebody_has_renamed_is_pinned_under_the_name_that_it_has() {
     let mut memory = with_backups(12, 12);
-    let branches = memory.branches.as_mut().and_then(|listed| listed["branches"].as_array_mut()).expect("a list");
-    let branch = branches.iter_mut().find(|branch| branch["name"] == "backup-20261111").expect("it is there");
+    let branches = memory
+        .branches
+        .as_mut()
+        .and_then(|listed| listed["branches"].as_array_mut())
+        .expect("a list");
+    let branch = branches
+        .iter_mut()
+        .find(|branch| branch["name"] == "backup-20261111")
+        .expect("it is there");
     branch["name"] = json!("before-the-migration");
-    let pin = |method: Method, body: &str| ask(&memory, &request(method, "/backups/before-the-migration/pin", Some("admin"), body)).0;
+    let pin = |method: Method, body: &str| {
+        ask(&memory, &request(method, "/backups/before-the-migration/pin", Some("admin"), body)).0
+    };
     let shown = || {
         let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
         let backups = body["backups"].as_array().cloned().unwrap_or_default();
-        let backup = backups.into_iter().find(|backup| backup["name"] == "before-the-migration").expect("it is listed");
-        (backup["reasons"][0].as_str().unwrap_or_default().to_owned(), backup["pin"]["reason"].clone())
+        let backup = backups
+            .into_iter()
+            .find(|backup| backup["name"] == "before-the-migration")
+            .expect("it is listed");
+        (
+            backup["reasons"][0].as_str().unwrap_or_default().to_owned(),
+            backup["pin"]["reason"].clone(),
+        )
     };
     let renamed = "renamed: was the backup of run 20261111";
     assert_eq!(shown(), (renamed.to_owned(), Value::Null));
     assert_eq!(pin(Method::Put, r#"{"reason":"audit"}"#), 200);
     assert_eq!(shown(), (format!("{renamed}; pinned: audit"), json!("audit")));
-    assert!(memory.values.borrow().contains_key("backup/hub/20261111/pin"), "it is the run's, whatever the branch is called");
+    assert!(
+        memory.values.borrow().contains_key("backup/hub/20261111/pin"),
+        "it is the run's, whatever the branch is called"
+    );
     assert_eq!(pin(Method::Delete, ""), 200);
     assert_eq!(shown(), (renamed.to_owned(), Value::Null));
 }
@@ -390,23 +526,38 @@ fn a_backup_that_somebody_has_renamed_is_pinned_under_the_name_that_it_has() {
 #[test]
 fn a_backup_with_a_compute_of_somebodys_is_listed_as_kept_for_it() {
     let mut memory = with_backups(12, 12);
-    let endpoint = |id: &str, branch: &str, made_at: &str| json!({"id": id, "branch_id": branch, "host": "ep.neon.test", "type": "read_only", "created_at": made_at});
+    let endpoint = |id: &str, branch: &str, made_at: &str| {
+        json!({"id": id, "branch_id": branch,
+            "host": "ep.neon.test", "type": "read_only", "created_at": made_at})
+    };
     memory.endpoints.extend([
         endpoint("ep-theirs", "br-backup-10", "2026-11-11T11:20:00Z"),
         endpoint("ep-ours", "br-backup-9", "2026-11-12T11:20:00Z"),
     ]);
     // The last run remembers what the one before it had made anew.
     let mut last = crate::sync::checkpoint::tests::started();
-    last.history.endpoints.insert(RunId::decode("20261112").expect("a date"), ["ep-ours".into()].into());
+    last.history
+        .endpoints
+        .insert(RunId::decode("20261112").expect("a date"), ["ep-ours".into()].into());
     memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), record::encode(&last));
     let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
     let why = |list: &str, name: &str| {
-        let found = body[list].as_array().and_then(|all| all.iter().find(|entry| entry["name"] == name));
+        let found =
+            body[list].as_array().and_then(|all| all.iter().find(|entry| entry["name"] == name));
         found.map(|entry| (entry["kept"].clone(), entry["reasons"][0].clone())).unwrap_or_default()
     };
-    assert_eq!(why("backups", "backup-20261111"), (json!(true), json!("has the endpoint ep-theirs, which Firstlight did not make")));
-    assert_eq!(why("backups", "backup-20261112"), (json!(false), json!("older than every keep rule")));
-    assert_eq!(why("others", "ep-ours"), (json!(false), json!("no run reads it any more; of backup-20261112")));
+    assert_eq!(
+        why("backups", "backup-20261111"),
+        (json!(true), json!("has the endpoint ep-theirs, which Firstlight did not make"))
+    );
+    assert_eq!(
+        why("backups", "backup-20261112"),
+        (json!(false), json!("older than every keep rule"))
+    );
+    assert_eq!(
+        why("others", "ep-ours"),
+        (json!(false), json!("no run reads it any more; of backup-20261112"))
+    );
 }
 
 #[test]
@@ -422,10 +573,17 @@ fn snapshots_are_listed_with_what_is_known_of_them_and_their_price_is_told() {
     for (day, status) in [("20261101", "verified"), ("20261102", "unverified")] {
         let at = format!("{}-{}-{}T10:00:00Z", &day[..4], &day[4..6], &day[6..]);
         memory.snapshots.push(json!({
-            "id": format!("snap-{day}"), "name": format!("backup-{day}"), "slug": format!("firstlight-hub-{day}"), "created_at": at,
-            "source_branch_id": "br-noisy-breeze-a5e59rrb", "manual": true, "full_size": 2_000_000_000_u64,
+            "id": format!("snap-{day}"), "name": format!("backup-{day}"),
+            "slug": format!("firstlight-hub-{day}"), "created_at": at,
+            "source_branch_id": "br-noisy-breeze-a5e59rrb", "manual": true,
+            "full_size": 2_000_000_000_u64,
         }));
-        let facts = Metadata { status: status.to_owned(), started_at: at, reason: format!("0/1 snap-{day}"), ..Metadata::default() };
+        let facts = Metadata {
+            status: status.to_owned(),
+            started_at: at,
+            reason: format!("0/1 snap-{day}"),
+            ..Metadata::default()
+        };
         memory.values.borrow_mut().insert(format!("backup/hub/{day}/snapshot"), "{}".to_owned());
         memory.facts.borrow_mut().insert(format!("backup/hub/{day}/snapshot"), facts);
     }
@@ -433,23 +591,44 @@ fn snapshots_are_listed_with_what_is_known_of_them_and_their_price_is_told() {
     let (_, body, _) = ask(&memory, &request(Method::Get, "/backups", Some("reader"), ""));
     assert_eq!(memory.asked.get(), 5);
     let told = |name: &str| {
-        let found =
-            body["backups"].as_array().and_then(|all| all.iter().find(|entry| entry["kind"] == "snapshot" && entry["name"] == name));
+        let found = body["backups"].as_array().and_then(|all| {
+            all.iter().find(|entry| entry["kind"] == "snapshot" && entry["name"] == name)
+        });
         found.map(|entry| (entry["state"].clone(), entry["kept"].clone())).unwrap_or_default()
     };
     assert_eq!(told("backup-20261101"), (json!("verified"), json!(false)), "{body:#}");
-    assert_eq!(told("backup-20261102"), (json!("unverified"), json!(true)), "until somebody deletes it");
-    let plan = |query: &str| ask(&memory, &request(Method::Get, &format!("/backups/plan{query}"), Some("reader"), "")).1;
-    let deleted =
-        |body: &Value| body["delete"].as_array().map_or(0, |list| list.iter().filter(|entry| entry["kind"] == "snapshot").count());
+    assert_eq!(
+        told("backup-20261102"),
+        (json!("unverified"), json!(true)),
+        "until somebody deletes it"
+    );
+    let plan = |query: &str| {
+        ask(&memory, &request(Method::Get, &format!("/backups/plan{query}"), Some("reader"), "")).1
+    };
+    let deleted = |body: &Value| {
+        body["delete"]
+            .as_array()
+            .map_or(0, |list| list.iter().filter(|entry| entry["kind"] == "snapshot").count())
+    };
     let tiers = plan("?keep_last=3&keep_monthly=6&keep_monthly_tier=snapshot");
-    assert_eq!((deleted(&plan("")), deleted(&tiers), &tiers["rules"]["keep_monthly_tier"]), (1, 0, &json!("snapshot")));
+    assert_eq!(
+        (deleted(&plan("")), deleted(&tiers), &tiers["rules"]["keep_monthly_tier"]),
+        (1, 0, &json!("snapshot"))
+    );
     let storage = &tiers["room"]["storage"];
-    // Three backups and a displaced branch of 2 GB at 0.35 dollars, three snapshots of 2 GB at 0.09.
+    // Three backups and a displaced branch of 2 GB at 0.35 dollars, three snapshots of 2 GB at
+    // 0.09.
     let expected = json!({
-        "branch_bytes_at_most": 8_000_000_000_u64, "snapshot_bytes_at_most": 6_000_000_000_u64, "extra_branches": 0, "usd_a_month_at_most": "3.340",
+        "branch_bytes_at_most": 8_000_000_000_u64, "snapshot_bytes_at_most": 6_000_000_000_u64,
+        "extra_branches": 0, "usd_a_month_at_most": "3.340",
         "prices_as_of": "2026-11-12",
     });
     assert_eq!(*storage, expected);
-    assert!(tiers["room"]["warnings"][0].as_str().is_some_and(|text| text.contains("by itself as well (weekly)")), "{}", tiers["room"]);
+    assert!(
+        tiers["room"]["warnings"][0]
+            .as_str()
+            .is_some_and(|text| text.contains("by itself as well (weekly)")),
+        "{}",
+        tiers["room"]
+    );
 }

@@ -1,8 +1,10 @@
 //! Which addresses may be called.
 //!
-//! Invariants: an address that is not https, or that leads into a private network, is refused unless `allow_insecure` is set; nothing is looked up.
+//! Invariants: an address that is not https, or that leads into a private network, is refused
+//! unless `allow_insecure` is set; nothing is looked up.
 //!
-//! Source: WHATWG URL, 3.5 "Host parsing", for the forms in which an IPv4 address may be written; RFC 6890 for the special-purpose blocks.
+//! Source: WHATWG URL, 3.5 "Host parsing", for the forms in which an IPv4 address may be written;
+//! RFC 6890 for the special-purpose blocks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,10 +14,20 @@ use super::reader::{Fields, may_be_secret, shown_text};
 ///
 /// For many applications `/login` and `/login/` are two pages. An address that the platform itself
 /// would call otherwise than it is written is refused.
-pub(super) fn called_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+pub(super) fn called_address(
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    allow_insecure: bool,
+) -> Option<String> {
     let text = address(fields, key, allow_insecure)?;
     if let Some(problem) = rewritten(&text) {
-        fields.problem(key, format!("is {}, which would not be called as it is written: {problem}", shown_address(&text)));
+        fields.problem(
+            key,
+            format!(
+                "is {}, which would not be called as it is written: {problem}",
+                shown_address(&text)
+            ),
+        );
         return None;
     }
     Some(text)
@@ -25,11 +37,18 @@ pub(super) fn called_address(fields: &mut Fields<'_>, key: &'static str, allow_i
 ///
 /// # Source
 ///
-/// WHATWG URL, 4.4 "URL parsing": segments of dots are resolved, also as `%2e`, and a backslash is a
-/// slash; Fetch, 4.1: a fragment is not sent.
+/// WHATWG URL, 4.4 "URL parsing": segments of dots are resolved, also as `%2e`, and a backslash is
+/// a slash; Fetch, 4.1: a fragment is not sent.
 fn rewritten(text: &str) -> Option<&'static str> {
-    let path = text.split_once("://").map_or(text, |(_, rest)| rest).split(['?', '#']).next().unwrap_or_default();
-    let is_dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    let path = text
+        .split_once("://")
+        .map_or(text, |(_, rest)| rest)
+        .split(['?', '#'])
+        .next()
+        .unwrap_or_default();
+    let is_dots = |segment: &str| {
+        matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    };
     if text.contains('#') {
         Some("what follows # is never sent; leave it out, or write %23")
     } else if path.contains('\\') {
@@ -51,27 +70,43 @@ fn address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> 
     Some(text)
 }
 
-/// Reads the beginning of addresses, and removes a slash at its end: what follows begins with one. It has no query and no
-/// fragment.
-pub(super) fn base_address(fields: &mut Fields<'_>, key: &'static str, allow_insecure: bool) -> Option<String> {
+/// Reads the beginning of addresses, and removes a slash at its end: what follows begins with one.
+/// It has no query and no fragment.
+pub(super) fn base_address(
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    allow_insecure: bool,
+) -> Option<String> {
     let text = address(fields, key, allow_insecure)?;
     if text.contains(['?', '#']) {
         let shown = shown_address(&text);
-        fields.problem(key, format!("is {shown}, with a query or a fragment; a path is added to it, so allowed is an address without"));
+        fields.problem(
+            key,
+            format!(
+                "is {shown}, with a query or a fragment; a path is added to it, so allowed is an \
+                    address without"
+            ),
+        );
         return None;
     }
     Some(text.trim_end_matches('/').to_owned())
 }
 
-/// Returns what may be shown of an address: who is called. A user, a password, a path and a query may each be a secret.
+/// Returns what may be shown of an address: who is called. A user, a password, a path and a query
+/// may each be a secret.
 fn shown_address(text: &str) -> String {
     let length = text.chars().count();
     let Some((scheme, rest)) = text.split_once("://") else { return shown_text(text) };
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
     let is_plain = |part: &str| {
-        part.len() <= 100 && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+        part.len() <= 100
+            && !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
     };
-    let is_shown = !text.contains('@') && is_plain(scheme) && is_plain(authority) && !authority.split('.').any(may_be_secret);
+    let is_shown = !text.contains('@')
+        && is_plain(scheme)
+        && is_plain(authority)
+        && !authority.split('.').any(may_be_secret);
     if is_shown {
         let more = if rest.len() > authority.len() { "/…" } else { "" };
         format!("\"{scheme}://{authority}{more}\"")
@@ -85,15 +120,24 @@ pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str>
     let rest = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => rest,
         (None, Some(rest)) if allow_insecure => rest,
-        (None, Some(_)) => return Some("allowed is https:// (or http:// with allow_insecure = true, for local use)"),
+        (None, Some(_)) => {
+            return Some(
+                "allowed is https:// (or http:// with allow_insecure = true, for local use)",
+            );
+        }
         (None, None) => return Some("allowed is an address that begins with https://"),
     };
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    // A host in other than plain letters is decoded before it is called, and would be another than the one that was judged.
+    // A host in other than plain letters is decoded before it is called, and would be another than
+    // the one that was judged.
     if !authority.is_ascii() || authority.contains('%') {
-        return Some("allowed is an address whose host is written in plain letters, an international one as xn--…");
+        return Some(
+            "allowed is an address whose host is written in plain letters, an international \
+                one as xn--…",
+        );
     }
-    if authority.is_empty() || text.contains(char::is_whitespace) || text.contains(char::is_control) {
+    if authority.is_empty() || text.contains(char::is_whitespace) || text.contains(char::is_control)
+    {
         return Some("allowed is an address with a host and without spaces");
     }
     if authority.contains('@') {
@@ -101,7 +145,10 @@ pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str>
     }
     // A place that is filled later is judged where it is allowed.
     let is_private = !allow_insecure && !authority.contains("{{") && is_private(host(authority));
-    is_private.then_some("leads into a private network; allowed is a public host (or any with allow_insecure = true, for local use)")
+    is_private.then_some(
+        "leads into a private network; allowed is a public host (or any with allow_insecure = \
+            true, for local use)",
+    )
 }
 
 /// Returns the host of an authority, without its port.
@@ -112,7 +159,8 @@ fn host(authority: &str) -> &str {
     }
 }
 
-/// Returns whether a host is one of this machine or of a private network, or an IPv4 address in a form that only machines read.
+/// Returns whether a host is one of this machine or of a private network, or an IPv4 address in a
+/// form that only machines read.
 fn is_private(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -122,10 +170,14 @@ fn is_private(host: &str) -> bool {
         };
     }
     let last = host.rsplit('.').next().unwrap_or_default();
-    // What ends in a number is an IPv4 address for a browser: `127.1`, `0x7f000001`, `2130706433`. Nobody writes a public host so.
-    let is_number = last.starts_with("0x") || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()));
+    // What ends in a number is an IPv4 address for a browser: `127.1`, `0x7f000001`, `2130706433`.
+    // Nobody writes a public host so.
+    let is_number = last.starts_with("0x")
+        || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()));
     // A host without a dot is one of a local network.
-    is_number || !host.contains('.') || ["localhost", "local", "internal", "lan", "home", "arpa"].contains(&last)
+    is_number
+        || !host.contains('.')
+        || ["localhost", "local", "internal", "lan", "home", "arpa"].contains(&last)
 }
 
 fn is_private_v4(address: Ipv4Addr) -> bool {
@@ -189,14 +241,24 @@ mod tests {
         ];
         for host in private {
             let problem = address_problem(&format!("https://{host}/hook"), false);
-            assert!(problem.is_some_and(|text| text.starts_with("leads into a private network")), "{host}: {problem:?}");
+            assert!(
+                problem.is_some_and(|text| text.starts_with("leads into a private network")),
+                "{host}: {problem:?}"
+            );
             assert_eq!(address_problem(&format!("https://{host}/hook"), true), None, "{host}");
         }
     }
 
     #[test]
     fn a_public_address_is_allowed() {
-        for host in ["hooks.slack.com", "8.8.8.8", "172.32.0.1", "[2606:4700::1111]", "example.com:8443", "1e100.net"] {
+        for host in [
+            "hooks.slack.com",
+            "8.8.8.8",
+            "172.32.0.1",
+            "[2606:4700::1111]",
+            "example.com:8443",
+            "1e100.net",
+        ] {
             assert_eq!(address_problem(&format!("https://{host}/hook"), false), None, "{host}");
         }
     }
@@ -226,7 +288,10 @@ mod tests {
 
     #[test]
     fn an_address_needs_a_host_and_no_user() {
-        assert!(address_problem("https://127.0.0%2E1/", false).is_some() && address_problem("https://\u{ff11}27.0.0.1/", false).is_some());
+        assert!(
+            address_problem("https://127.0.0%2E1/", false).is_some()
+                && address_problem("https://\u{ff11}27.0.0.1/", false).is_some()
+        );
         for text in [
             "https://",
             "https:///x",

@@ -16,12 +16,14 @@ use crate::time::{TimeOfDay, Zone};
 
 /// Channels that a notice may go to.
 ///
-/// Ending a run takes four subrequests and one for each channel, and must fit the smallest budget of 20.
+/// Ending a run takes four subrequests and one for each channel, and must fit the smallest budget
+/// of 20.
 const MOST_CHANNELS: usize = 10;
 
 /// Where `PagerDuty` takes events.
 ///
-/// Source: `PagerDuty`, Events API v2 overview: `https://events.pagerduty.com/v2/enqueue`; in the EU region `events.eu.pagerduty.com`.
+/// Source: `PagerDuty`, Events API v2 overview: `https://events.pagerduty.com/v2/enqueue`; in the
+/// EU region `events.eu.pagerduty.com`.
 const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
 
 /// Addresses that one e-mail goes to.
@@ -154,12 +156,23 @@ impl Receiver {
 
     /// Returns every secret that it needs, each with its key.
     pub fn secrets(&self) -> Vec<(&'static str, &String)> {
-        let mut needed: Vec<_> = self.url_secret().map(|name| ("url_secret", name)).into_iter().collect();
+        let mut needed: Vec<_> =
+            self.url_secret().map(|name| ("url_secret", name)).into_iter().collect();
         match self {
-            Self::Webhook { signing_secrets, .. } => needed.extend(signing_secrets.iter().map(|name| ("signing_secret", name))),
-            Self::PagerDuty { routing_key_secret, .. } => needed.push(("routing_key_secret", routing_key_secret)),
-            Self::Http { secret_headers, .. } => needed.extend(secret_headers.values().map(|name| ("secret_headers", name))),
-            Self::Slack { .. } | Self::Discord { .. } | Self::Teams { .. } | Self::Email { .. } | Self::Healthcheck { .. } => {}
+            Self::Webhook { signing_secrets, .. } => {
+                needed.extend(signing_secrets.iter().map(|name| ("signing_secret", name)));
+            }
+            Self::PagerDuty { routing_key_secret, .. } => {
+                needed.push(("routing_key_secret", routing_key_secret));
+            }
+            Self::Http { secret_headers, .. } => {
+                needed.extend(secret_headers.values().map(|name| ("secret_headers", name)));
+            }
+            Self::Slack { .. }
+            | Self::Discord { .. }
+            | Self::Teams { .. }
+            | Self::Email { .. }
+            | Self::Healthcheck { .. } => {}
         }
         needed
     }
@@ -168,7 +181,13 @@ impl Receiver {
     fn is_for(&self, kind: NoticeKind) -> bool {
         match self {
             // What opens no incident would open one that nothing resolves.
-            Self::PagerDuty { .. } => kind.is_trouble() || matches!(kind, NoticeKind::Escalated | NoticeKind::Resolved | NoticeKind::Test),
+            Self::PagerDuty { .. } => {
+                kind.is_trouble()
+                    || matches!(
+                        kind,
+                        NoticeKind::Escalated | NoticeKind::Resolved | NoticeKind::Test
+                    )
+            }
             Self::Healthcheck { .. } => matches!(
                 kind,
                 NoticeKind::Succeeded
@@ -216,9 +235,11 @@ impl Channel {
         kind == NoticeKind::Resolved && matches!(self.receiver, Receiver::PagerDuty { .. })
     }
 
-    /// Returns whether it hears of a notice. That an incident is over matters as much as the incident did.
+    /// Returns whether it hears of a notice. That an incident is over matters as much as the
+    /// incident did.
     pub fn hears(&self, pair: &PairName, kind: NoticeKind) -> bool {
-        let severity = if kind == NoticeKind::Resolved { Severity::Urgent } else { kind.severity() };
+        let severity =
+            if kind == NoticeKind::Resolved { Severity::Urgent } else { kind.severity() };
         self.receiver.is_for(kind)
             && self.pairs.as_ref().is_none_or(|pairs| pairs.contains(pair))
             && (self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind)) || self.ends(kind))
@@ -236,16 +257,24 @@ pub struct Escalation {
 }
 
 /// Reads the channels.
-pub(super) fn channels(fields: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Vec<Channel> {
+pub(super) fn channels(
+    fields: &mut Fields<'_>,
+    pairs: &[PairName],
+    allow_insecure: bool,
+) -> Vec<Channel> {
     let mut channels: Vec<Channel> = Vec::new();
     let objects = fields.objects("channels");
     if objects.len() > MOST_CHANNELS {
-        fields.problem("channels", format!("has {} entries; allowed are {MOST_CHANNELS}", objects.len()));
+        fields.problem(
+            "channels",
+            format!("has {} entries; allowed are {MOST_CHANNELS}", objects.len()),
+        );
     }
     for (path, map) in objects {
         let mut one = Fields::new(path, map, fields.problems());
         let found = channel(&mut one, pairs, allow_insecure);
-        if found.as_ref().is_some_and(|found| channels.iter().any(|other| other.name == found.name)) {
+        if found.as_ref().is_some_and(|found| channels.iter().any(|other| other.name == found.name))
+        {
             one.problem("name", "is used by another channel; it must be the channel's own");
         }
         one.refuse_unknown();
@@ -257,9 +286,13 @@ pub(super) fn channels(fields: &mut Fields<'_>, pairs: &[PairName], allow_insecu
 fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Option<Channel> {
     // It stands in the ids of notices and in addresses.
     let name = one.required("name", "\"on-call\"").filter(|name| {
-        let is_good = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let is_good = name.len() <= 40
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         if !is_good {
-            one.problem("name", format!("is {}; allowed are up to 40 of A-Z, a-z, 0-9, - and _", shown_text(name)));
+            one.problem(
+                "name",
+                format!("is {}; allowed are up to 40 of A-Z, a-z, 0-9, - and _", shown_text(name)),
+            );
         }
         is_good
     });
@@ -272,41 +305,81 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
         }
         words.iter().filter_map(known).into_set()
     });
-    if kinds.as_ref().is_some_and(BTreeSet::is_empty) && one.value("notices").is_some_and(|value| value == &Value::Array(Vec::new())) {
-        one.problem("notices", "is empty, so that the channel hears nothing; name at least one kind, or leave the key out for all");
+    if kinds.as_ref().is_some_and(BTreeSet::is_empty)
+        && one.value("notices").is_some_and(|value| value == &Value::Array(Vec::new()))
+    {
+        one.problem(
+            "notices",
+            "is empty, so that the channel hears nothing; name at least one kind, or leave the \
+                key out for all",
+        );
     }
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
     let minimum_severity = one.word("minimum_severity", &severities).unwrap_or(Severity::Info);
     let chosen = one.texts("pairs");
-    for unknown in chosen.iter().flatten().filter(|chosen| !pairs.iter().any(|pair| pair.as_str() == *chosen)) {
+    for unknown in
+        chosen.iter().flatten().filter(|chosen| !pairs.iter().any(|pair| pair.as_str() == *chosen))
+    {
         let known = one_of(pairs.iter().map(PairName::as_str));
         one.problem("pairs", format!("has {}; allowed is {known}", shown_text(unknown)));
     }
     if chosen.as_ref().is_some_and(Vec::is_empty) {
-        one.problem("pairs", "is empty, so that the channel hears nothing; name at least one pair, or leave the key out for all");
+        one.problem(
+            "pairs",
+            "is empty, so that the channel hears nothing; name at least one pair, or leave the \
+                key out for all",
+        );
     }
     let chosen = chosen.map(|names| names.into_iter().map(PairName::from).into_set());
     let is_healthcheck = matches!(receiver, Some(Receiver::Healthcheck { .. }));
     if is_healthcheck && chosen.as_ref().map_or(pairs.len(), BTreeSet::len) != 1 {
-        one.problem("pairs", "does not name one pair; a check belongs to one: for example pairs = [\"hub\"]");
+        one.problem(
+            "pairs",
+            "does not name one pair; a check belongs to one: for example pairs = [\"hub\"]",
+        );
     }
     let (quiet, digest) = times(one);
     if digest.is_some() && matches!(receiver, Some(Receiver::PagerDuty { .. })) {
-        one.problem("digest_at", "is set for a channel that needs each notice by itself; allowed is none");
-    }
-    if is_healthcheck && (kinds.is_some() || quiet.is_some() || digest.is_some() || minimum_severity > Severity::Info) {
         one.problem(
-            "kind",
-            "is a check, which has to hear of every run at once; allowed are no notices, minimum_severity, quiet hours and digest_at",
+            "digest_at",
+            "is set for a channel that needs each notice by itself; allowed is none",
         );
     }
-    let channel = Channel { name: name?.into(), receiver: receiver?, kinds, minimum_severity, pairs: chosen, quiet, digest };
+    if is_healthcheck
+        && (kinds.is_some()
+            || quiet.is_some()
+            || digest.is_some()
+            || minimum_severity > Severity::Info)
+    {
+        one.problem(
+            "kind",
+            "is a check, which has to hear of every run at once; allowed are no notices, \
+                minimum_severity, quiet hours and digest_at",
+        );
+    }
+    let channel = Channel {
+        name: name?.into(),
+        receiver: receiver?,
+        kinds,
+        minimum_severity,
+        pairs: chosen,
+        quiet,
+        digest,
+    };
     let hears = |kind: &NoticeKind| pairs.iter().any(|pair| channel.hears(pair, *kind));
-    let is_chosen =
-        channel.kinds.as_ref().is_none_or(|kinds| !kinds.is_empty()) && channel.pairs.as_ref().is_none_or(|pairs| !pairs.is_empty());
-    let told = || NoticeKind::ALL.into_iter().filter(|kind| *kind != NoticeKind::Test && *kind != NoticeKind::Resolved);
+    let is_chosen = channel.kinds.as_ref().is_none_or(|kinds| !kinds.is_empty())
+        && channel.pairs.as_ref().is_none_or(|pairs| !pairs.is_empty());
+    let told = || {
+        NoticeKind::ALL
+            .into_iter()
+            .filter(|kind| *kind != NoticeKind::Test && *kind != NoticeKind::Resolved)
+    };
     if is_chosen && !pairs.is_empty() && !told().any(|kind| hears(&kind)) {
-        one.problem("minimum_severity", "leaves the channel nothing to hear; lower it, or name kinds of that severity in notices");
+        one.problem(
+            "minimum_severity",
+            "leaves the channel nothing to hear; lower it, or name kinds of that severity in \
+                notices",
+        );
     }
     Some(channel)
 }
@@ -329,23 +402,34 @@ fn times(one: &mut Fields<'_>) -> (Option<Quiet>, Option<Digest>) {
         one.need("timezone", "\"America/New_York\"");
     }
     let zone = super::zone(one);
-    let quiet = zone.clone().zip(from.zip(until)).map(|(zone, (from, until))| Quiet { zone, from, until, is_for_urgent });
+    let quiet = zone.clone().zip(from.zip(until)).map(|(zone, (from, until))| Quiet {
+        zone,
+        from,
+        until,
+        is_for_urgent,
+    });
     (quiet, zone.zip(at).map(|(zone, at)| Digest { zone, at }))
 }
 
 /// Reads what takes the notices. Keys of another kind are refused as unknown.
 fn receiver(one: &mut Fields<'_>, allow_insecure: bool) -> Option<Receiver> {
-    const KINDS: [&str; 8] = ["webhook", "slack", "discord", "teams", "pagerduty", "email", "http", "healthcheck"];
+    const KINDS: [&str; 8] =
+        ["webhook", "slack", "discord", "teams", "pagerduty", "email", "http", "healthcheck"];
     one.need("kind", "\"slack\"");
     let kind = one.word("kind", &KINDS.map(|kind| (kind, kind)))?;
     Some(match kind {
         "pagerduty" => Receiver::PagerDuty {
-            routing_key_secret: secret_name(one, "routing_key_secret", "\"PAGERDUTY_ROUTING_KEY\"")?,
+            routing_key_secret: secret_name(
+                one,
+                "routing_key_secret",
+                "\"PAGERDUTY_ROUTING_KEY\"",
+            )?,
             url: called_address(one, "url", allow_insecure).unwrap_or_else(|| PAGERDUTY.to_owned()),
         },
         "email" => email(one)?,
         "webhook" => {
-            let (url_secret, signing_secrets) = (url_secret(one, "\"WEBHOOK_URL\""), signing_secrets(one));
+            let (url_secret, signing_secrets) =
+                (url_secret(one, "\"WEBHOOK_URL\""), signing_secrets(one));
             Receiver::Webhook { url_secret: url_secret?, signing_secrets }
         }
         "http" => http(one)?,
@@ -363,7 +447,11 @@ fn url_secret(one: &mut Fields<'_>, example: &str) -> Option<String> {
 fn discord(one: &mut Fields<'_>) -> Option<Receiver> {
     let url_secret = url_secret(one, "\"DISCORD_WEBHOOK_URL\"");
     let text = one.text("thread_name");
-    let read = |text: String| Template::read(&text, Writing::Plain).map_err(|problem| one.problem("thread_name", problem)).ok();
+    let read = |text: String| {
+        Template::read(&text, Writing::Plain)
+            .map_err(|problem| one.problem("thread_name", problem))
+            .ok()
+    };
     let thread_name = text.and_then(read);
     Some(Receiver::Discord { url_secret: url_secret?, thread_name })
 }
@@ -374,7 +462,10 @@ fn signing_secrets(one: &mut Fields<'_>) -> Vec<String> {
         Some(Value::Array(_)) => {
             let names = one.texts("signing_secret").unwrap_or_default();
             if names.is_empty() {
-                one.problem("signing_secret", "is empty; name one secret, or several while one replaces another");
+                one.problem(
+                    "signing_secret",
+                    "is empty; name one secret, or several while one replaces another",
+                );
             }
             check_names(one, "signing_secret", names.iter());
             names
@@ -390,38 +481,65 @@ fn signing_secrets(one: &mut Fields<'_>) -> Vec<String> {
 fn email(one: &mut Fields<'_>) -> Option<Receiver> {
     let is_address = |text: &str| {
         let (local, domain) = text.split_once('@').unwrap_or_default();
-        !local.is_empty() && domain.contains('.') && !text.contains(|c: char| c.is_whitespace() || "<>,;".contains(c))
+        !local.is_empty()
+            && domain.contains('.')
+            && !text.contains(|c: char| c.is_whitespace() || "<>,;".contains(c))
     };
     let binding = one.text("binding").unwrap_or_else(|| "EMAIL".to_owned());
     if !is_secret_name(&binding) {
         let length = binding.chars().count();
-        one.problem("binding", format!("is a text of {length} characters; allowed is the name of a binding, such as \"EMAIL\""));
+        one.problem(
+            "binding",
+            format!(
+                "is a text of {length} characters; allowed is the name of \
+                    a binding, such as \"EMAIL\""
+            ),
+        );
     }
     let from = one.required("from", "\"firstlight@example.com\"");
     one.need("to", "[\"director@example.com\"]");
     let to = one.texts("to");
     if let Some(bad) = from.iter().find(|from| !is_address(from)) {
-        one.problem("from", format!("is {}; allowed is an address such as \"firstlight@example.com\"", shown_text(bad)));
+        one.problem(
+            "from",
+            format!(
+                "is {}; allowed is an address such as \"firstlight@example.com\"",
+                shown_text(bad)
+            ),
+        );
     }
     if let Some(bad) = to.iter().flatten().find(|to| !is_address(to)) {
-        one.problem("to", format!("has {}; allowed are addresses such as \"director@example.com\"", shown_text(bad)));
+        one.problem(
+            "to",
+            format!(
+                "has {}; allowed are addresses such as \"director@example.com\"",
+                shown_text(bad)
+            ),
+        );
     }
     if let Some(to) = to.as_ref().filter(|to| to.is_empty() || to.len() > MOST_RECIPIENTS) {
-        one.problem("to", format!("has {} addresses; allowed are 1 to {MOST_RECIPIENTS}", to.len()));
+        one.problem(
+            "to",
+            format!("has {} addresses; allowed are 1 to {MOST_RECIPIENTS}", to.len()),
+        );
     }
     Some(Receiver::Email { binding, from: from?, to: to? })
 }
 
 fn http(one: &mut Fields<'_>) -> Option<Receiver> {
     let url_secret = url_secret(one, "\"HOOK_URL\"");
-    let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete].map(|method| (method.as_str(), method));
+    let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete]
+        .map(|method| (method.as_str(), method));
     let method = one.word("method", &methods).unwrap_or(Method::Post);
     let (headers, secret_headers) = (one.map("headers"), one.map("secret_headers"));
     check_names(one, "secret_headers", secret_headers.values());
     super::headers::check(one, "headers", &headers);
     super::headers::check(one, "secret_headers", &secret_headers);
     // A header of that name is what the receiver reads: the places are written as it says.
-    let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, value)| value.clone());
+    let header = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        .map(|(_, value)| value.clone());
     let configured = one.text("content_type");
     if header.is_some() && configured.is_some() {
         one.problem("content_type", "stands beside a header Content-Type; allowed is one of them");
@@ -439,10 +557,23 @@ fn http(one: &mut Fields<'_>) -> Option<Receiver> {
     let writing = Writing::of(&content_type);
     let body = Template::read(&text, writing).map_err(|problem| one.problem("body", problem)).ok();
     let good = Good { text: one.text("expect_text"), json: one.map("expect_json") };
-    if let Some(pointer) = good.json.keys().find(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
-        one.problem("expect_json", format!("has {pointer:?}; allowed is a JSON Pointer such as \"/errcode\""));
+    if let Some(pointer) =
+        good.json.keys().find(|pointer| !pointer.is_empty() && !pointer.starts_with('/'))
+    {
+        one.problem(
+            "expect_json",
+            format!("has {pointer:?}; allowed is a JSON Pointer such as \"/errcode\""),
+        );
     }
-    Some(Receiver::Http { url_secret: url_secret?, method, headers, secret_headers, content_type, body: body?, good })
+    Some(Receiver::Http {
+        url_secret: url_secret?,
+        method,
+        headers,
+        secret_headers,
+        content_type,
+        body: body?,
+        good,
+    })
 }
 
 /// Reads who hears of an incident that nobody has acknowledged, and when.
@@ -454,7 +585,11 @@ pub(super) fn escalations(fields: &mut Fields<'_>, channels: &[Channel]) -> Vec<
         let after_min = one.number("after_min", 1, 10_080);
         one.need("channels", "[\"on-call\"]");
         let names = one.texts("channels");
-        for name in names.iter().flatten().filter(|name| !channels.iter().any(|channel| channel.name.as_str() == *name)) {
+        for name in names
+            .iter()
+            .flatten()
+            .filter(|name| !channels.iter().any(|channel| channel.name.as_str() == *name))
+        {
             let known = one_of(channels.iter().map(|channel| channel.name.as_str()));
             one.problem("channels", format!("has {name:?}, which is no channel; known is {known}"));
         }
@@ -464,11 +599,17 @@ pub(super) fn escalations(fields: &mut Fields<'_>, channels: &[Channel]) -> Vec<
         if let (Some(after), Some(last)) = (after_min, found.last())
             && after <= last.after_min
         {
-            one.problem("after_min", format!("is {after}, not after the {} of the escalation before it", last.after_min));
+            one.problem(
+                "after_min",
+                format!("is {after}, not after the {} of the escalation before it", last.after_min),
+            );
         }
         one.refuse_unknown();
         if let (Some(after_min), Some(names)) = (after_min, names) {
-            found.push(Escalation { after_min, channels: names.into_iter().map(ChannelName::from).collect() });
+            found.push(Escalation {
+                after_min,
+                channels: names.into_iter().map(ChannelName::from).collect(),
+            });
         }
     }
     found

@@ -90,8 +90,8 @@ impl NoticeKind {
         Self::Test,
     ];
 
-    /// The kinds of which a run has at most one each, so that their ids are known before they are told: those up to [`Self::Misconfigured`]. The others are
-    /// listed where they are told from.
+    /// The kinds of which a run has at most one each, so that their ids are known before they are
+    /// told: those up to [`Self::Misconfigured`]. The others are listed where they are told from.
     pub const OF_RUN: &'static [Self] = Self::ALL.split_at(13).0;
 
     /// Returns the word that stands in ids and is configured.
@@ -120,7 +120,9 @@ impl NoticeKind {
     /// Returns how much it matters.
     pub fn severity(self) -> Severity {
         match self {
-            Self::Succeeded | Self::SnapshotVerified | Self::Resolved | Self::Test => Severity::Info,
+            Self::Succeeded | Self::SnapshotVerified | Self::Resolved | Self::Test => {
+                Severity::Info
+            }
             Self::Cancelled
             | Self::Superseded
             | Self::LateStart
@@ -129,7 +131,9 @@ impl NoticeKind {
             | Self::SnapshotFailed
             | Self::Misconfigured
             | Self::ChannelDisabled => Severity::Warning,
-            Self::Failed | Self::Missed | Self::Late | Self::Stuck | Self::Escalated => Severity::Urgent,
+            Self::Failed | Self::Missed | Self::Late | Self::Stuck | Self::Escalated => {
+                Severity::Urgent
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reads a JSON object key by key and collects every problem.
 //!
-//! In: a value and its path. Out: typed fields, and for each fault the path of the key, the value that was found and
-//! what is allowed.
+//! In: a value and its path. Out: typed fields, and for each fault the path of the key, the value
+//! that was found and what is allowed.
 //!
 //! Invariants: reading never stops at the first fault; a key that nobody asked for is a fault.
 
@@ -19,10 +19,12 @@ pub fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
 /// Characters of a text that is shown; what is longer is seldom a word that somebody meant.
 const SHOWN: usize = 60;
 
-/// Returns a value as a fault may show it: a word or a number as it is, and of anything that may be a secret only what it is.
+/// Returns a value as a fault may show it: a word or a number as it is, and of anything that may be
+/// a secret only what it is.
 ///
-/// A secret is pasted where a name belongs sooner or later. So a list, a table, an address, a text with blanks that begins
-/// like a header, and a long word of letters and digits are described and not shown.
+/// A secret is pasted where a name belongs sooner or later. So a list, a table, an address, a text
+/// with blanks that begins like a header, and a long word of letters and digits are described and
+/// not shown.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -47,14 +49,19 @@ pub(super) fn shown_text(text: &str) -> String {
     }
 }
 
-/// Returns whether a text looks like a key, a token or a password: long words of letters and digits, or what stands before them.
+/// Returns whether a text looks like a key, a token or a password: long words of letters and
+/// digits, or what stands before them.
 pub(super) fn may_be_secret(text: &str) -> bool {
     let is_dense = |word: &str| {
         let has = |is: fn(char) -> bool| word.chars().any(is);
-        word.chars().count() >= 20 && !word.starts_with("br-") && has(|c| c.is_ascii_digit()) && has(char::is_alphabetic)
+        word.chars().count() >= 20
+            && !word.starts_with("br-")
+            && has(|c| c.is_ascii_digit())
+            && has(char::is_alphabetic)
     };
     let lower = text.to_ascii_lowercase();
-    let begins = ["bearer ", "basic ", "napi_", "whsec_", "sk_", "ghp_", "xoxb-", "eyj", "-----begin"];
+    let begins =
+        ["bearer ", "basic ", "napi_", "whsec_", "sk_", "ghp_", "xoxb-", "eyj", "-----begin"];
     begins.iter().any(|begin| lower.starts_with(begin)) || text.split_whitespace().any(is_dense)
 }
 
@@ -72,7 +79,9 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// Returns a key as a path may show it.
 pub(super) fn shown_key(key: &str) -> String {
-    let is_plain = key.len() <= SHOWN && !may_be_secret(key) && !key.chars().any(|c| c.is_control() || c.is_whitespace());
+    let is_plain = key.len() <= SHOWN
+        && !may_be_secret(key)
+        && !key.chars().any(|c| c.is_control() || c.is_whitespace());
     if is_plain { key.to_owned() } else { format!("(a key of {} characters)", key.chars().count()) }
 }
 
@@ -101,7 +110,11 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Starts to read an object.
-    pub(super) fn new(path: String, map: &'a Map<String, Value>, problems: &'a mut Vec<Problem>) -> Self {
+    pub(super) fn new(
+        path: String,
+        map: &'a Map<String, Value>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
         Self { path, map, asked: BTreeSet::new(), problems }
     }
 
@@ -125,10 +138,16 @@ impl<'a> Fields<'a> {
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         let value = self.value(key)?;
         match value.as_str() {
-            Some(text) if !text.trim().is_empty() && !text.chars().any(char::is_control) => Some(text.to_owned()),
+            Some(text) if !text.trim().is_empty() && !text.chars().any(char::is_control) => {
+                Some(text.to_owned())
+            }
             // A text with line ends may be a key of several lines.
-            Some("") => self.refused(key, "is empty; allowed is a text that is not empty and has no control characters"),
-            Some(_) => self.refused(key, "has control characters, or blanks alone; allowed is a text without"),
+            Some("") => self.refused(
+                key,
+                "is empty; allowed is a text that is not empty and has no control characters",
+            ),
+            Some(_) => self
+                .refused(key, "has control characters, or blanks alone; allowed is a text without"),
             None => self.refused(key, &format!("is {}; allowed is a text", kind_of(value))),
         }
     }
@@ -153,7 +172,11 @@ impl<'a> Fields<'a> {
         let text = self.text(key)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
-            self.refuse::<()>(key, &Value::String(text), &one_of(words.iter().map(|(word, _)| *word)));
+            self.refuse::<()>(
+                key,
+                &Value::String(text),
+                &one_of(words.iter().map(|(word, _)| *word)),
+            );
         }
         found.map(|(_, meaning)| *meaning)
     }
@@ -164,7 +187,9 @@ impl<'a> Fields<'a> {
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
         match number {
             Some(number) if (low..=high).contains(&number) => Some(number),
-            Some(_) | None => self.refuse(key, value, &format!("a whole number from {low} to {high}")),
+            Some(_) | None => {
+                self.refuse(key, value, &format!("a whole number from {low} to {high}"))
+            }
         }
     }
 
@@ -178,7 +203,10 @@ impl<'a> Fields<'a> {
     pub(super) fn object(&mut self, key: &'static str) -> Option<(String, &'a Map<String, Value>)> {
         let value = self.value(key)?;
         let path = self.path_of(key);
-        value.as_object().map(|map| (path, map)).or_else(|| self.refused(key, &format!("is {}; allowed is a table", kind_of(value))))
+        value
+            .as_object()
+            .map(|map| (path, map))
+            .or_else(|| self.refused(key, &format!("is {}; allowed is a table", kind_of(value))))
     }
 
     /// Reads a list of objects.
@@ -202,12 +230,21 @@ impl<'a> Fields<'a> {
     /// Reads a list of texts.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.value(key)?;
-        let texts: Option<Vec<String>> = value
-            .as_array()
-            .and_then(|items| items.iter().map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned)).collect());
+        let texts: Option<Vec<String>> = value.as_array().and_then(|items| {
+            items
+                .iter()
+                .map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
+                .collect()
+        });
         let is_list = value.is_array();
-        let found = if is_list { "has an entry that is empty or no text".to_owned() } else { format!("is {}", kind_of(value)) };
-        texts.or_else(|| self.refused(key, &format!("{found}; allowed is a list of texts that are not empty")))
+        let found = if is_list {
+            "has an entry that is empty or no text".to_owned()
+        } else {
+            format!("is {}", kind_of(value))
+        };
+        texts.or_else(|| {
+            self.refused(key, &format!("{found}; allowed is a list of texts that are not empty"))
+        })
     }
 
     /// Reads a table of texts or numbers, all as texts.
@@ -217,10 +254,13 @@ impl<'a> Fields<'a> {
         for (name, value) in map {
             match value {
                 Value::String(text) => drop(found.insert(name.clone(), text.clone())),
-                Value::Number(_) | Value::Bool(_) => drop(found.insert(name.clone(), value.to_string())),
+                Value::Number(_) | Value::Bool(_) => {
+                    drop(found.insert(name.clone(), value.to_string()));
+                }
                 Value::Null | Value::Array(_) | Value::Object(_) => {
                     let text = format!("is {}; allowed is a text or a number", kind_of(value));
-                    self.problems.push(Problem { path: format!("{path}.{}", shown_key(name)), text });
+                    self.problems
+                        .push(Problem { path: format!("{path}.{}", shown_key(name)), text });
                 }
             }
         }
@@ -262,7 +302,9 @@ impl<'a> Fields<'a> {
         match value {
             Value::String(text) => Some(text.clone()),
             Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-            Value::Null | Value::Array(_) | Value::Object(_) => self.refuse(key, value, "a text or a number"),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                self.refuse(key, value, "a text or a number")
+            }
         }
     }
 
@@ -272,7 +314,10 @@ impl<'a> Fields<'a> {
             let known: Vec<&str> = self.asked.iter().copied().collect();
             let key = shown_key(key);
             let path = if self.path.is_empty() { key } else { format!("{}.{key}", self.path) };
-            self.problems.push(Problem { path, text: format!("is not a key; known here are {}", known.join(", ")) });
+            self.problems.push(Problem {
+                path,
+                text: format!("is not a key; known here are {}", known.join(", ")),
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What can be known of a configured statement without a database.
 //!
-//! Invariants: nothing is refused that could work. A statement is not parsed: its first words are read, outside of quotes,
-//! comments and dollar quotes.
+//! Invariants: nothing is refused that could work. A statement is not parsed: its first words are
+//! read, outside of quotes, comments and dollar quotes.
 
 use super::verification::Expected;
 
@@ -14,20 +14,26 @@ pub(super) fn statements(sql: &str) -> Vec<Words> {
     let mut word = String::new();
     let mut rest = sql;
     while let Some(first) = rest.chars().next() {
-        let skipped = quoted(rest).map(|length| (length, true)).or_else(|| comment(rest).map(|length| (length, false)));
-        let is_part = skipped.is_none() && (first.is_alphanumeric() || first == '_' || first == '$');
+        let skipped = quoted(rest)
+            .map(|length| (length, true))
+            .or_else(|| comment(rest).map(|length| (length, false)));
+        let is_part =
+            skipped.is_none() && (first.is_alphanumeric() || first == '_' || first == '$');
         if !is_part && !word.is_empty() {
             found.last_mut().into_iter().for_each(|words| words.push(std::mem::take(&mut word)));
         }
         match skipped {
-            Some((_, is_text)) if is_text => found.last_mut().into_iter().for_each(|words| words.push("''".to_owned())),
+            Some((_, is_text)) if is_text => {
+                found.last_mut().into_iter().for_each(|words| words.push("''".to_owned()));
+            }
             Some(_) => {}
             None if is_part => word.extend(first.to_lowercase()),
             None if first == ';' => found.push(Words::new()),
             None if first.is_whitespace() => {}
             None => found.last_mut().into_iter().for_each(|words| words.push(first.to_string())),
         }
-        rest = rest.get(skipped.map_or(first.len_utf8(), |(length, _)| length)..).unwrap_or_default();
+        rest =
+            rest.get(skipped.map_or(first.len_utf8(), |(length, _)| length)..).unwrap_or_default();
     }
     if !word.is_empty() {
         found.last_mut().into_iter().for_each(|words| words.push(std::mem::take(&mut word)));
@@ -42,7 +48,9 @@ fn quoted(text: &str) -> Option<usize> {
     if quote == '$' {
         let tag = text.get(1..)?.find('$')?;
         let is_tag = text.get(1..=tag)?.chars().all(|c| c.is_alphanumeric() || c == '_');
-        let whole = text.get(..tag + 2).filter(|_| is_tag && !text[1..].starts_with(|c: char| c.is_ascii_digit()))?;
+        let whole = text
+            .get(..tag + 2)
+            .filter(|_| is_tag && !text[1..].starts_with(|c: char| c.is_ascii_digit()))?;
         let length = text.get(whole.len()..)?.find(whole);
         return Some(length.map_or(text.len(), |length| length + 2 * whole.len()));
     }
@@ -78,8 +86,8 @@ fn comment(text: &str) -> Option<usize> {
 ///
 /// # Source
 ///
-/// PostgreSQL, `PreventInTransactionBlock` in `utility.c`, and PL/pgSQL, "Transaction Management": what is run by `execute`
-/// has no transaction control.
+/// PostgreSQL, `PreventInTransactionBlock` in `utility.c`, and PL/pgSQL, "Transaction Management":
+/// what is run by `execute` has no transaction control.
 pub(super) fn cannot_be_run(sql: &str) -> Option<String> {
     let found = statements(sql);
     if found.is_empty() {
@@ -90,21 +98,33 @@ pub(super) fn cannot_be_run(sql: &str) -> Option<String> {
         let at = |index: usize| words.get(index).map_or("", String::as_str);
         let is_concurrent = words.iter().take(8).any(|word| word == "concurrently");
         match (at(0), at(1)) {
-            ("begin" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release", _) | ("start" | "prepare", "transaction") => {
-                Some(format!("has {}, and all statements run in one transaction that is ours; leave it out", shown(1)))
-            }
+            ("begin" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release", _)
+            | ("start" | "prepare", "transaction") => Some(format!(
+                "has {}, and all statements run in one transaction that is ours; leave it out",
+                shown(1)
+            )),
             ("vacuum", _) => Some("has vacuum, which no transaction takes; use analyze".to_owned()),
             ("create" | "drop" | "reindex", _)
-                if is_concurrent && words.iter().take(7).any(|word| word == "index" || word == "table" || word == "schema") =>
+                if is_concurrent
+                    && words
+                        .iter()
+                        .take(7)
+                        .any(|word| word == "index" || word == "table" || word == "schema") =>
             {
-                Some(format!("has {} … concurrently, which no transaction takes; leave the word out", shown(2)))
+                Some(format!(
+                    "has {} … concurrently, which no transaction takes; leave the word out",
+                    shown(2)
+                ))
             }
-            ("create" | "drop", "database" | "tablespace") | ("alter", "system") | ("reindex", "database" | "system") => {
+            ("create" | "drop", "database" | "tablespace")
+            | ("alter", "system")
+            | ("reindex", "database" | "system") => {
                 Some(format!("has {}, which no transaction takes; run it elsewhere", shown(2)))
             }
-            ("copy", _) if words.iter().any(|word| word == "stdin" || word == "stdout") => {
-                Some("has copy with stdin or stdout, which nobody gives or reads here; use insert".to_owned())
-            }
+            ("copy", _) if words.iter().any(|word| word == "stdin" || word == "stdout") => Some(
+                "has copy with stdin or stdout, which nobody gives or reads here; use insert"
+                    .to_owned(),
+            ),
             ("\\", _) => Some("has a command of psql; allowed is SQL alone".to_owned()),
             _ => None,
         }
@@ -119,7 +139,10 @@ pub(super) fn cannot_be_asked(sql: &str) -> Option<&'static str> {
         [words] => {
             let first = words.iter().find(|word| *word != "(").map_or("", String::as_str);
             let is_question = matches!(first, "select" | "with" | "values" | "table");
-            (!is_question).then_some("is no question; allowed is one statement that begins with select, with, values or table")
+            (!is_question).then_some(
+                "is no question; allowed is one statement that begins with select, with, values \
+                    or table",
+            )
         }
         _ => Some("has several statements; allowed is one"),
     }
@@ -131,25 +154,37 @@ pub(super) fn never_holds(sql: &str, expected: &Expected) -> Option<String> {
     let [words] = found.as_slice() else { return None };
     let at = |index: usize| words.get(index).map_or("", String::as_str);
     let column = column(words)?;
-    let is_count = at(1) == "count" && column.last().is_some_and(|word| word == ")") && is_one_call(&column[1..]);
+    let is_count = at(1) == "count"
+        && column.last().is_some_and(|word| word == ")")
+        && is_one_call(&column[1..]);
     let starts = if at(1) == "not" { 2 } else { 1 };
     let is_exists = at(starts) == "exists" && is_one_call(column.get(starts..)?);
     match expected {
-        Expected::Text(text) if is_count && text.parse::<u64>().ok().is_none_or(|number| number.to_string() != *text) => {
-            Some(format!("is {}, and count gives a whole number; for example expect = \"0\"", super::shown_text(text)))
+        Expected::Text(text)
+            if is_count
+                && text.parse::<u64>().ok().is_none_or(|number| number.to_string() != *text) =>
+        {
+            Some(format!(
+                "is {}, and count gives a whole number; for example expect = \"0\"",
+                super::shown_text(text)
+            ))
         }
-        Expected::Range { at_most: Some(most), .. } if is_count && *most < 0.0 => {
-            Some("allows negative numbers alone, and count gives none; for example at_most = 0".to_owned())
-        }
+        Expected::Range { at_most: Some(most), .. } if is_count && *most < 0.0 => Some(
+            "allows negative numbers alone, and count gives none; for example at_most = 0"
+                .to_owned(),
+        ),
         Expected::Text(text) if is_exists && text != "true" && text != "false" => {
             Some(format!("is {}, and exists gives \"true\" or \"false\"", super::shown_text(text)))
         }
-        Expected::Range { .. } if is_exists => Some("is a range, and exists gives \"true\" or \"false\"; use expect".to_owned()),
+        Expected::Range { .. } if is_exists => {
+            Some("is a range, and exists gives \"true\" or \"false\"; use expect".to_owned())
+        }
         Expected::Text(_) | Expected::Range { .. } => None,
     }
 }
 
-/// Returns the words of a `select` up to its `from`, outside of parentheses; `None` for other statements and several columns.
+/// Returns the words of a `select` up to its `from`, outside of parentheses; `None` for other
+/// statements and several columns.
 fn column(words: &Words) -> Option<&[String]> {
     if words.first().map(String::as_str) != Some("select") {
         return None;
@@ -160,7 +195,9 @@ fn column(words: &Words) -> Option<&[String]> {
             "(" => depth += 1,
             ")" => depth -= 1,
             "," if depth == 0 => return None,
-            "from" | "as" | "group" | "having" | "union" if depth == 0 => return words.get(..index),
+            "from" | "as" | "group" | "having" | "union" if depth == 0 => {
+                return words.get(..index);
+            }
             _ => {}
         }
     }
@@ -237,11 +274,26 @@ mod tests {
     fn what_can_never_be_the_answer_is_known() {
         let text = |text: &str| Expected::Text(text.to_owned());
         let never = |sql: &str, expected: &Expected| never_holds(sql, expected).is_some();
-        assert!(never("select count(*) from t", &text("none")) && never("select count(*) from t", &text("0.0")));
-        assert!(never("SELECT COUNT(distinct a) AS n FROM t", &text("-1")) && never("select count(*)", &text("00")));
-        assert!(never("select count(*) from t", &Expected::Range { at_least: None, at_most: Some(-1.0) }));
-        assert!(never("select exists (select from t)", &text("t")) && never("select not exists(select 1)", &text("0")));
-        assert!(never("select exists (select 1)", &Expected::Range { at_least: Some(1.0), at_most: None }));
+        assert!(
+            never("select count(*) from t", &text("none"))
+                && never("select count(*) from t", &text("0.0"))
+        );
+        assert!(
+            never("SELECT COUNT(distinct a) AS n FROM t", &text("-1"))
+                && never("select count(*)", &text("00"))
+        );
+        assert!(never(
+            "select count(*) from t",
+            &Expected::Range { at_least: None, at_most: Some(-1.0) }
+        ));
+        assert!(
+            never("select exists (select from t)", &text("t"))
+                && never("select not exists(select 1)", &text("0"))
+        );
+        assert!(never(
+            "select exists (select 1)",
+            &Expected::Range { at_least: Some(1.0), at_most: None }
+        ));
         for (sql, expected) in [
             ("select count(*) from t", "0"),
             ("select count(*) > 0 from t", "true"),

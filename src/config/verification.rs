@@ -138,7 +138,8 @@ pub enum Expected {
     },
 }
 
-/// What is run on staging once it was compared: it disarms the copy, resets what must not be real, or seeds it.
+/// What is run on staging once it was compared: it disarms the copy, resets what must not be real,
+/// or seeds it.
 #[derive(Clone, Debug)]
 pub struct AfterRestore {
     /// In which database; `None` means the first that is compared.
@@ -173,9 +174,11 @@ impl Freshness {
     }
 }
 
-const POLICIES: [(&str, Policy); 3] = [("off", Policy::Off), ("warn", Policy::Warn), ("fail", Policy::Fail)];
+const POLICIES: [(&str, Policy); 3] =
+    [("off", Policy::Off), ("warn", Policy::Warn), ("fail", Policy::Fail)];
 
-const DRIFTS: [(&str, OnDrift); 3] = [("note", OnDrift::Note), ("warn", OnDrift::Warn), ("fail", OnDrift::Fail)];
+const DRIFTS: [(&str, OnDrift); 3] =
+    [("note", OnDrift::Note), ("warn", OnDrift::Warn), ("fail", OnDrift::Fail)];
 
 const SIDES: [(&str, AssertedOn); 4] = [
     ("backup", AssertedOn::Backup),
@@ -184,32 +187,49 @@ const SIDES: [(&str, AssertedOn); 4] = [
     ("after_restore", AssertedOn::AfterRestore),
 ];
 
-/// Reads the database of a check, which must be one of those that are compared: what is asked of another is never run.
+/// Reads the database of a check, which must be one of those that are compared: what is asked of
+/// another is never run.
 fn database(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Option<DatabaseName> {
     let name = fields.text("database")?;
-    if let Some(compared) = compared.filter(|compared| !compared.is_empty() && !compared.contains(&name)) {
+    if let Some(compared) =
+        compared.filter(|compared| !compared.is_empty() && !compared.contains(&name))
+    {
         let allowed = one_of(compared.iter().map(String::as_str));
-        let text = format!("is {}, which is not compared; allowed is {allowed}, or add it to the pair's databases", shown_text(&name));
+        let text = format!(
+            "is {}, which is not compared; allowed is {allowed}, or add it to the pair's databases",
+            shown_text(&name)
+        );
         fields.problem("database", text);
     }
     Some(name.into())
 }
 
-/// Reads the table. `compared` are the databases of the pair, where they are configured; `verifier` is its role.
-pub(super) fn verification(pair: &mut Fields<'_>, compared: Option<&[String]>, verifier: Option<&str>) -> Verification {
+/// Reads the table. `compared` are the databases of the pair, where they are configured; `verifier`
+/// is its role.
+pub(super) fn verification(
+    pair: &mut Fields<'_>,
+    compared: Option<&[String]>,
+    verifier: Option<&str>,
+) -> Verification {
     let empty = serde_json::Map::new();
     let (path, map) = pair.object("verification").unwrap_or_else(|| (String::new(), &empty));
     let mut fields = Fields::new(path, map, pair.problems());
     let fields = &mut fields;
     let found = Verification {
         exclude: fields.texts("exclude").unwrap_or_default(),
-        time_budget: fields.number("time_budget_s", 10, 86_400).map(|seconds| Duration::from_secs(seconds.into())),
-        is_not_checked_fatal: fields.word("on_not_checked", &[("fail", true), ("warn", false)]).unwrap_or(true),
+        time_budget: fields
+            .number("time_budget_s", 10, 86_400)
+            .map(|seconds| Duration::from_secs(seconds.into())),
+        is_not_checked_fatal: fields
+            .word("on_not_checked", &[("fail", true), ("warn", false)])
+            .unwrap_or(true),
         on_drift: fields.word("on_drift", &DRIFTS).unwrap_or(OnDrift::Warn),
         foreign_keys: fields.word("foreign_keys", &POLICIES).unwrap_or(Policy::Warn),
         sequences: fields.word("sequences", &POLICIES).unwrap_or(Policy::Warn),
         invalid_indexes: fields.word("invalid_indexes", &POLICIES).unwrap_or(Policy::Warn),
-        unvalidated_constraints: fields.word("unvalidated_constraints", &POLICIES).unwrap_or(Policy::Warn),
+        unvalidated_constraints: fields
+            .word("unvalidated_constraints", &POLICIES)
+            .unwrap_or(Policy::Warn),
         index_structure: fields.word("index_structure", &POLICIES).unwrap_or(Policy::Warn),
         armed: fields.word("armed", &POLICIES).unwrap_or(Policy::Warn),
         row_loss: fields.word("row_loss", &POLICIES).unwrap_or(Policy::Warn),
@@ -224,9 +244,13 @@ pub(super) fn verification(pair: &mut Fields<'_>, compared: Option<&[String]>, v
         tenants: tenants(fields, compared, verifier),
         after_restore: after_restore(fields, compared),
     };
-    let orphan = found.assertions.iter().position(|assertion| assertion.on == AssertedOn::AfterRestore);
-    if let Some(index) = orphan.filter(|_| found.after_restore.is_none() && fields.value("after_restore").is_none()) {
-        let text = "is \"after_restore\", and nothing is run then; allowed is \"staging\", or add [after_restore] with sql";
+    let orphan =
+        found.assertions.iter().position(|assertion| assertion.on == AssertedOn::AfterRestore);
+    if let Some(index) =
+        orphan.filter(|_| found.after_restore.is_none() && fields.value("after_restore").is_none())
+    {
+        let text = "is \"after_restore\", and nothing is run then; allowed is \"staging\", or add \
+            [after_restore] with sql";
         fields.problem(&format!("assertions[{index}].on"), text);
     }
     fields.refuse_unknown();
@@ -235,14 +259,17 @@ pub(super) fn verification(pair: &mut Fields<'_>, compared: Option<&[String]>, v
 
 /// Reads what follows from a check that somebody configured.
 fn on_failure(fields: &mut Fields<'_>) -> Policy {
-    fields.word("on_failure", &[("warn", Policy::Warn), ("fail", Policy::Fail)]).unwrap_or(Policy::Fail)
+    fields
+        .word("on_failure", &[("warn", Policy::Warn), ("fail", Policy::Fail)])
+        .unwrap_or(Policy::Fail)
 }
 
 fn freshness(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Freshness> {
     let mut found: Vec<Freshness> = Vec::new();
     for (path, map) in fields.objects("freshness") {
         let mut one = Fields::new(path, map, fields.problems());
-        let (table, column) = (one.required("table", "\"events\""), one.required("column", "\"created_at\""));
+        let (table, column) =
+            (one.required("table", "\"events\""), one.required("column", "\"created_at\""));
         one.need("max_age_h", "26");
         let max_age = one.number("max_age_h", 1, 8_760);
         let database = database(&mut one, compared);
@@ -253,7 +280,9 @@ fn freshness(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Freshn
             let max_age = Duration::from_hours(hours.into());
             Freshness { database, schema, table, column, max_age, policy }
         });
-        let is_twin = |other: &Freshness, one: &Freshness| other.name() == one.name() && other.database == one.database;
+        let is_twin = |other: &Freshness, one: &Freshness| {
+            other.name() == one.name() && other.database == one.database
+        };
         if freshness.as_ref().is_some_and(|one| found.iter().any(|other| is_twin(other, one))) {
             one.problem("column", "is looked at by another entry; one is enough");
         }
@@ -267,13 +296,16 @@ fn assertions(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Asser
     let mut found: Vec<Assertion> = Vec::new();
     for (path, map) in fields.objects("assertions") {
         let mut one = Fields::new(path, map, fields.problems());
-        let (name, sql) =
-            (one.required("name", "\"no negative balance\""), one.required("sql", "\"select count(*) from orders where total < 0\""));
+        let (name, sql) = (
+            one.required("name", "\"no negative balance\""),
+            one.required("sql", "\"select count(*) from orders where total < 0\""),
+        );
         if name.as_deref().is_some_and(|name| found.iter().any(|other| other.name == name)) {
             one.problem("name", "is used by another assertion; it must be the assertion's own");
         }
         let on = one.word("on", &SIDES).unwrap_or(AssertedOn::Backup);
-        let (text, at_least, at_most) = (one.scalar("expect"), one.float("at_least"), one.float("at_most"));
+        let (text, at_least, at_most) =
+            (one.scalar("expect"), one.float("at_least"), one.float("at_most"));
         let expected = match (text, at_least, at_most) {
             (Some(text), None, None) => Some(Expected::Text(text)),
             (None, None, None) => None,
@@ -286,7 +318,8 @@ fn assertions(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Asser
         if expected.is_none() && on != AssertedOn::Both {
             one.problem(
                 "expect",
-                "is missing, and so are at_least and at_most; for example expect = \"0\" (only on = \"both\" needs none)",
+                "is missing, and so are at_least and at_most; for example expect = \"0\" \
+                    (only on = \"both\" needs none)",
             );
         }
         let database = database(&mut one, compared);
@@ -312,7 +345,10 @@ fn judge_assertion(one: &mut Fields<'_>, sql: Option<&str>, expected: Option<&Ex
     if let Expected::Range { at_least: Some(least), at_most: Some(most) } = expected
         && least > most
     {
-        one.problem("at_most", format!("is {most}, below at_least {least}; allowed is that number or a larger one"));
+        one.problem(
+            "at_most",
+            format!("is {most}, below at_least {least}; allowed is that number or a larger one"),
+        );
     }
     let never = sql.and_then(|sql| statement::never_holds(sql, expected));
     if let Some(never) = never {
@@ -342,14 +378,27 @@ fn after_restore(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Option
     Some(AfterRestore { database, sql: sql?, timeout: Duration::from_mins(minutes.into()) })
 }
 
-fn tenants(fields: &mut Fields<'_>, compared: Option<&[String]>, verifier: Option<&str>) -> Option<Tenants> {
+fn tenants(
+    fields: &mut Fields<'_>,
+    compared: Option<&[String]>,
+    verifier: Option<&str>,
+) -> Option<Tenants> {
     let (path, map) = fields.object("tenants")?;
     let mut one = Fields::new(path, map, fields.problems());
     let role = one.required("role", "\"app\"");
     let setting = one.required("setting", "\"app.organization_id\"").filter(|setting| {
-        let is_good = setting.contains('.') && setting.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
+        let is_good = setting.contains('.')
+            && setting
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
         if !is_good {
-            one.problem("setting", format!("is {}; allowed is a name with a dot, such as \"app.organization_id\"", shown_text(setting)));
+            one.problem(
+                "setting",
+                format!(
+                    "is {}; allowed is a name with a dot, such as \"app.organization_id\"",
+                    shown_text(setting)
+                ),
+            );
         }
         is_good
     });
@@ -358,130 +407,41 @@ fn tenants(fields: &mut Fields<'_>, compared: Option<&[String]>, verifier: Optio
     let values = one.texts("values").filter(|values| {
         let is_good = (2..=20).contains(&values.len());
         if !is_good {
-            one.problem("values", format!("has {} entries; allowed are 2 to 20 tenants", values.len()));
+            one.problem(
+                "values",
+                format!("has {} entries; allowed are 2 to 20 tenants", values.len()),
+            );
         }
         is_good
     });
-    let is_twice = |values: &[String]| values.iter().enumerate().any(|(index, value)| values[..index].contains(value));
+    let is_twice = |values: &[String]| {
+        values.iter().enumerate().any(|(index, value)| values[..index].contains(value))
+    };
     if values.as_deref().is_some_and(is_twice) {
-        one.problem("values", "has a tenant twice; allowed is each once, so that one can be told from another");
+        one.problem(
+            "values",
+            "has a tenant twice; allowed is each once, so that one can be told from another",
+        );
     }
     if role.is_some() && role.as_deref() == verifier {
-        one.problem("role", "is the role that verifies, which sees every row; allowed is the role that the application logs in with");
+        one.problem(
+            "role",
+            "is the role that verifies, which sees every row; allowed is the role that the \
+                application logs in with",
+        );
     }
     let database = database(&mut one, compared);
     let policy = on_failure(&mut one);
     one.refuse_unknown();
-    Some(Tenants { database, role: role?.into(), setting: setting?, column: column?, values: values?, policy })
+    Some(Tenants {
+        database,
+        role: role?.into(),
+        setting: setting?,
+        column: column?,
+        values: values?,
+        policy,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::config::{Config, ConfigErrors};
-
-    fn read(verification: &Value) -> Result<Verification, Vec<String>> {
-        let value = json!({"pairs": [{
-            "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-            "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York", "start_at": "05:00",
-            "latest_start": "05:30", "deadline": "06:00", "keep_last": 7, "keep_displaced": 1, "verification": verification,
-        }]});
-        match Config::from_value(&value) {
-            Ok(mut config) => Ok(config.pairs.remove(0).verification),
-            Err(ConfigErrors(problems)) => Err(problems.iter().map(ToString::to_string).collect()),
-        }
-    }
-
-    #[test]
-    fn what_is_not_configured_warns_and_costs_no_request() {
-        let settings = read(&json!({})).expect("nothing is required");
-        let warning = [
-            settings.foreign_keys,
-            settings.sequences,
-            settings.invalid_indexes,
-            settings.unvalidated_constraints,
-            settings.index_structure,
-        ];
-        assert!(warning.into_iter().chain([settings.armed, settings.row_loss, settings.posture]).all(|policy| policy == Policy::Warn));
-        assert_eq!((settings.production_counts, settings.people), (Policy::Off, Policy::Off));
-        assert_eq!(settings.on_drift, OnDrift::Warn);
-        assert!(settings.is_not_checked_fatal && settings.time_budget.is_none() && settings.after_restore.is_none());
-    }
-
-    #[test]
-    fn an_assertion_is_read_with_what_it_expects() {
-        let one = |more: Value| {
-            let mut whole = json!({"name": "a", "sql": "select 1;"});
-            whole.as_object_mut().expect("a table").extend(more.as_object().cloned().unwrap_or_default());
-            read(&json!({"assertions": [whole]})).map(|settings| settings.assertions[0].clone())
-        };
-        let found = one(json!({"expect": 0})).expect("complete");
-        assert_eq!((found.sql.as_str(), found.expected), ("select 1", Some(Expected::Text("0".to_owned()))));
-        let range = Expected::Range { at_least: Some(1.0), at_most: Some(2.5) };
-        assert_eq!(one(json!({"at_least": 1, "at_most": 2.5})).expect("complete").expected, Some(range));
-        assert_eq!(one(json!({"on": "both"})).expect("complete").on, AssertedOn::Both);
-        let path = "pairs[0].verification.assertions[0]";
-        assert!(one(json!({})).expect_err("nothing is expected")[0].starts_with(&format!("{path}.expect: is missing")));
-        assert!(one(json!({"expect": "1", "at_least": 1})).expect_err("both")[0].contains("stands beside at_least"));
-        assert!(
-            one(json!({"expect": "1", "on": "production"})).expect_err("nowhere")[0]
-                .starts_with(&format!("{path}.on: is \"production\"; allowed is"))
-        );
-    }
-
-    /// As in case 17, and its siblings: what fails every morning is refused before the first.
-    #[test]
-    fn what_fails_every_morning_is_refused() {
-        let faults = |verification: Value| read(&verification).expect_err("it is refused").join("\n");
-        let assertion = |more: Value| {
-            let mut whole = json!({"name": "a", "sql": "select count(*) from t", "expect": 0});
-            whole.as_object_mut().expect("a table").extend(more.as_object().cloned().unwrap_or_default());
-            faults(json!({"assertions": [whole]}))
-        };
-        let path = "pairs[0].verification.assertions[0]";
-        assert!(assertion(json!({"expect": "none"})).starts_with(&format!("{path}.expect: is \"none\", and count gives")));
-        assert!(assertion(json!({"sql": "delete from t"})).starts_with(&format!("{path}.sql: is no question")));
-        assert!(assertion(json!({"sql": "select 1; select 2"})).starts_with(&format!("{path}.sql: has several statements")));
-        assert!(assertion(json!({"on": "after_restore"})).starts_with(&format!("{path}.on: is \"after_restore\", and nothing is run")));
-        let range = json!({"assertions": [{"name": "a", "sql": "select 1", "at_least": 2, "at_most": 1}]});
-        assert!(faults(range).starts_with(&format!("{path}.at_most: is 1, below at_least 2")));
-        let run = |sql: Value| faults(json!({"after_restore": {"sql": sql}}));
-        assert!(run(json!(["select 1", "vacuum analyze"])).starts_with("pairs[0].verification.after_restore.sql[1]: has vacuum"));
-        assert!(run(json!([])).starts_with("pairs[0].verification.after_restore.sql: is empty"));
-        let hidden = run(json!("alter role app password 's3cr3t'"));
-        assert!(hidden.contains("is a text; allowed is a list of texts") && !hidden.contains("s3cr3t"), "{hidden}");
-        let tenants =
-            |role: &str, values: Value| faults(json!({"tenants": {"role": role, "setting": "app.id", "column": "c", "values": values}}));
-        assert!(tenants("app", json!(["1", "2", "1"])).starts_with("pairs[0].verification.tenants.values: has a tenant twice"));
-        assert!(tenants("neondb_owner", json!(["1", "2"])).starts_with("pairs[0].verification.tenants.role: is the role that verifies"));
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused_with_its_path() {
-        let fault = |verification: Value| read(&verification).expect_err("it is refused").remove(0);
-        let path = "pairs[0].verification";
-        assert_eq!(fault(json!("all")), format!("{path}: is a text; allowed is a table"));
-        assert!(
-            fault(json!({"foreign_keys": "error"}))
-                .starts_with(&format!("{path}.foreign_keys: is \"error\"; allowed is \"off\" or \"warn\" or \"fail\""))
-        );
-        assert!(
-            fault(json!({"on_drift": "off"}))
-                .starts_with(&format!("{path}.on_drift: is \"off\"; allowed is \"note\" or \"warn\" or \"fail\""))
-        );
-        assert!(fault(json!({"orphans": "fail"})).starts_with(&format!("{path}.orphans: is not a key; known here are")));
-        let tenants = |values: Value, setting: &str| {
-            fault(json!({"tenants": {"role": "app", "setting": setting, "column": "org", "values": values}}))
-        };
-        assert!(tenants(json!(["1"]), "app.org").starts_with(&format!("{path}.tenants.values: has 1 entries; allowed are 2 to 20")));
-        assert!(tenants(json!(["1", "2"]), "org").contains("allowed is a name with a dot"));
-        let fresh = json!({"table": "events", "column": "at", "max_age_h": 2});
-        assert!(fault(json!({"freshness": [fresh, fresh]})).contains("is looked at by another entry"));
-        assert!(fault(json!({"freshness": [{"table": "events", "column": "at"}]})).contains("max_age_h: is missing"));
-        assert!(fault(json!({"after_restore": {}})).contains("after_restore.sql: is missing"));
-        assert!(fault(json!({"time_budget_s": 1})).contains("a whole number from 10 to 86400"));
-        assert!(fault(json!({"row_loss_percent": 0})).contains("a whole number from 1 to 100"));
-    }
-}
+mod tests;

@@ -25,8 +25,8 @@ pub enum Call {
     ListPermissions,
     /// Makes a branch. A second call is refused, because the name is taken.
     CreateBranch(CreateBranch),
-    /// Gives a branch an endpoint of this size, in hundredths of a compute unit. Not repeatable: a second call makes a second read-only
-    /// one, so it is sent only after a listing shows none.
+    /// Gives a branch an endpoint of this size, in hundredths of a compute unit. Not repeatable: a
+    /// second call makes a second read-only one, so it is sent only after a listing shows none.
     CreateEndpoint(BranchId, EndpointKind, u32),
     /// Overwrites a branch. Not repeatable; see [`RestoreBranch`].
     RestoreBranch(RestoreBranch),
@@ -38,9 +38,11 @@ pub enum Call {
     ListSnapshots,
     /// Reads when Neon takes snapshots of a branch by itself. Repeatable.
     ListSchedule(BranchId),
-    /// Takes a snapshot. Not repeatable where slugs are not looked at, so it is sent only after a listing shows none.
+    /// Takes a snapshot. Not repeatable where slugs are not looked at, so it is sent only after a
+    /// listing shows none.
     CreateSnapshot(CreateSnapshot),
-    /// Makes a branch of a snapshot, to be looked at. A second call is refused, because the name is taken.
+    /// Makes a branch of a snapshot, to be looked at. A second call is refused, because the name is
+    /// taken.
     RestoreSnapshot(RestoreSnapshot),
     /// Deletes a snapshot for good. Repeatable: one that is gone answers 404.
     DeleteSnapshot(SnapshotId),
@@ -72,7 +74,8 @@ impl EndpointKind {
 ///
 /// # Source
 ///
-/// Neon API v2, createProjectBranch, read 2026-11-21: no endpoint is created unless `endpoints` is given.
+/// Neon API v2, createProjectBranch, read 2026-11-21: no endpoint is created unless `endpoints` is
+/// given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateBranch {
     /// The branch it is made from.
@@ -93,13 +96,13 @@ pub struct CreateBranch {
 ///
 /// # Repeating
 ///
-/// Not repeatable by itself. With `displaced_name` derived from the state that is displaced, a second call asks for a name that
-/// is taken and is refused with 409.
+/// Not repeatable by itself. With `displaced_name` derived from the state that is displaced, a
+/// second call asks for a name that is taken and is refused with 409.
 ///
 /// # Source
 ///
-/// Neon API v2, restoreProjectBranch, read 2026-11-21: "If `source_timestamp` and `source_lsn` are omitted, the branch will be
-/// restored to head."
+/// Neon API v2, restoreProjectBranch, read 2026-11-21: "If `source_timestamp` and `source_lsn` are
+/// omitted, the branch will be restored to head."
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreBranch {
     /// The branch that is overwritten. Never production; preflight refuses that.
@@ -114,11 +117,13 @@ pub struct RestoreBranch {
 ///
 /// # Repeating
 ///
-/// A name may be given twice. A slug may not, where Neon looks at it (UNVERIFIED): a second call is then refused with 409.
+/// A name may be given twice. A slug may not, where Neon looks at it (UNVERIFIED): a second call is
+/// then refused with 409.
 ///
 /// # Source
 ///
-/// Neon API v2, createSnapshot, read 2026-11-22: everything stands in the query; "must fall within the restore window".
+/// Neon API v2, createSnapshot, read 2026-11-22: everything stands in the query; "must fall within
+/// the restore window".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateSnapshot {
     /// The branch: production, which this only reads.
@@ -131,7 +136,8 @@ pub struct CreateSnapshot {
     pub slug: Option<String>,
 }
 
-/// Makes a root branch of a snapshot. Nothing takes anything's place: that is finalizing, which Firstlight never asks for.
+/// Makes a root branch of a snapshot. Nothing takes anything's place: that is finalizing, which
+/// Firstlight never asks for.
 ///
 /// # Repeating
 ///
@@ -139,14 +145,16 @@ pub struct CreateSnapshot {
 ///
 /// # Source
 ///
-/// Neon API v2, restoreSnapshot, read 2026-11-22: "Defaults to `false` to allow previewing the restored snapshot data first"; without a
-/// target, "the branch from which the snapshot was originally created will be used".
+/// Neon API v2, restoreSnapshot, read 2026-11-22: "Defaults to `false` to allow previewing the
+/// restored snapshot data first"; without a target, "the branch from which the snapshot was
+/// originally created will be used".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreSnapshot {
     /// The snapshot.
     pub snapshot: SnapshotId,
     /// The name of the new branch.
     pub name: BranchName,
-    /// Whose place somebody who finalized it by hand would give it: a backup, so that it is never production or staging.
+    /// Whose place somebody who finalized it by hand would give it: a backup, so that it is never
+    /// production or staging.
     pub target: BranchId,
 }

@@ -1,14 +1,16 @@
 //! What may be shown of a message of PostgreSQL.
 //!
-//! In: a SQLSTATE and the text that came with it. Out: the first line of the text, cut where a value would begin.
+//! In: a SQLSTATE and the text that came with it. Out: the first line of the text, cut where a
+//! value would begin.
 //!
-//! Invariants: every message of PostgreSQL passes here before it enters a record, a check, a notice or a log. DETAIL, HINT
-//! and CONTEXT are never read. What was cut ends in `…`.
+//! Invariants: every message of PostgreSQL passes here before it enters a record, a check, a notice
+//! or a log. DETAIL, HINT and CONTEXT are never read. What was cut ends in `…`.
 //!
-//! How: names of objects are kept where the word before says what they name (`relation "orders"`). Any other text in quotes,
-//! a number, a word with signs that no sentence has (`@`, `=`, `/`) and what follows them may be of a row, so the text ends
-//! there. A message that a program in the database wrote (`raise`) has no form, so its quotes and its capitals are values
-//! as well. A plain word in small letters cannot be told from a value; it stays.
+//! How: names of objects are kept where the word before says what they name (`relation "orders"`).
+//! Any other text in quotes, a number, a word with signs that no sentence has (`@`, `=`, `/`) and
+//! what follows them may be of a row, so the text ends there. A message that a program in the
+//! database wrote (`raise`) has no form, so its quotes and its capitals are values as well. A plain
+//! word in small letters cannot be told from a value; it stays.
 //!
 //! Source: PostgreSQL, "Error Message Style Guide" and appendix A "PostgreSQL Error Codes".
 
@@ -70,12 +72,14 @@ enum Author {
 }
 
 impl Author {
-    /// Source: PostgreSQL, appendix A: 22 is "Data Exception", 23 "Integrity Constraint Violation", 44 "WITH CHECK OPTION
-    /// Violation", P0 "PL/pgSQL Error", which is what `raise` gives.
+    /// Source: PostgreSQL, appendix A: 22 is "Data Exception", 23 "Integrity Constraint Violation",
+    /// 44 "WITH CHECK OPTION Violation", P0 "PL/pgSQL Error", which is what `raise` gives.
     fn of(sqlstate: &str) -> Self {
         match sqlstate.get(..2) {
             None | Some("08" | "53" | "54" | "57" | "58" | "XX") => Self::Server,
-            Some("0A" | "25" | "26" | "28" | "2B" | "2D" | "34" | "3D" | "3F" | "40" | "42" | "55") => Self::Statement,
+            Some(
+                "0A" | "25" | "26" | "28" | "2B" | "2D" | "34" | "3D" | "3F" | "40" | "42" | "55",
+            ) => Self::Statement,
             Some("22" | "23" | "44") => Self::Data,
             Some(_) => Self::Program,
         }
@@ -100,25 +104,34 @@ pub fn of_postgres(sqlstate: &str, text: &str) -> String {
         rest = after;
     }
     let kept = shorten(line.get(..end).unwrap_or_default());
-    if rest.trim().is_empty() { kept } else { shorten(&format!("{} …", kept.trim_end_matches([':', ',', ';', '(']))) }
+    if rest.trim().is_empty() {
+        kept
+    } else {
+        shorten(&format!("{} …", kept.trim_end_matches([':', ',', ';', '('])))
+    }
 }
 
-/// Returns the bytes of what we write before a message of a configured statement: `statement 2 of 3: `. Two numbers of ours are no
-/// values of anybody's.
+/// Returns the bytes of what we write before a message of a configured statement:
+/// `statement 2 of 3: `. Two numbers of ours are no values of anybody's.
 fn statement_number(line: &str) -> Option<usize> {
     let (numbers, rest) = line.strip_prefix("statement ")?.split_once(": ")?;
     let (one, all) = numbers.split_once(" of ")?;
-    let is_short = |number: &str| (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
-    (is_short(one) && is_short(all) && !rest.starts_with("statement ")).then_some(line.len() - rest.len())
+    let is_short = |number: &str| {
+        (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    (is_short(one) && is_short(all) && !rest.starts_with("statement "))
+        .then_some(line.len() - rest.len())
 }
 
 /// Returns a SQLSTATE, or nothing for a text that is none.
 pub fn state_of(text: &str) -> String {
-    let is_state = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    let is_state = text.len() == 5
+        && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
     if is_state { text.to_owned() } else { String::new() }
 }
 
-/// Returns the bytes of the next word with the blanks before it, or of a name in quotes; `None` where a value may begin or the text ends.
+/// Returns the bytes of the next word with the blanks before it, or of a name in quotes; `None`
+/// where a value may begin or the text ends.
 fn piece(rest: &str, before: &str, author: Author, is_first: bool) -> Option<usize> {
     let word = rest.trim_start();
     let blanks = rest.len() - word.len();
@@ -131,32 +144,46 @@ fn piece(rest: &str, before: &str, author: Author, is_first: bool) -> Option<usi
         let name = word.get(1..=length)?;
         let after = word.get(length + 2..).unwrap_or_default();
         // A quote inside a value would make its end look like one of a name.
-        let is_closed = after.is_empty() || after.starts_with(|next: char| next.is_whitespace() || ",;:.)".contains(next));
+        let is_closed = after.is_empty()
+            || after.starts_with(|next: char| next.is_whitespace() || ",;:.)".contains(next));
         let is_file = matches!(noun, "file" | "library");
-        let is_good = (is_named || is_user) && author != Author::Program && is_closed && is_name(name, is_file);
-        let point = after.chars().next().filter(|next| ",;:.".contains(*next)).map_or(0, char::len_utf8);
+        let is_good = (is_named || is_user)
+            && author != Author::Program
+            && is_closed
+            && is_name(name, is_file);
+        let point =
+            after.chars().next().filter(|next| ",;:.".contains(*next)).map_or(0, char::len_utf8);
         return is_good.then_some(blanks + length + 2 + point);
     }
     let length = word.find(char::is_whitespace).unwrap_or(word.len());
     let plain = word[..length].trim_end_matches([',', ';', ':', '.', ')']);
     let is_kept = match author {
         Author::Server => is_measure(plain) || is_word(plain) || (is_named && is_name(plain, true)),
-        Author::Statement => is_word(plain) || is_signature(plain) || (is_named && is_name(plain, false)),
+        Author::Statement => {
+            is_word(plain) || is_signature(plain) || (is_named && is_name(plain, false))
+        }
         Author::Data => is_word(plain) || is_signature(plain),
-        Author::Program => is_word(plain) && (is_first || !plain.starts_with(char::is_uppercase) || is_sql(plain)),
+        Author::Program => {
+            is_word(plain) && (is_first || !plain.starts_with(char::is_uppercase) || is_sql(plain))
+        }
     };
     is_kept.then_some(blanks + length)
 }
 
-/// A word of a sentence: letters, with underscores, points and hyphens between them, and an apostrophe.
+/// A word of a sentence: letters, with underscores, points and hyphens between them, and an
+/// apostrophe.
 fn is_word(text: &str) -> bool {
     let text = text.strip_prefix('(').unwrap_or(text);
     let is_type = TYPES.contains(&text.to_ascii_lowercase().as_str());
     let is_sign = text == "=" || text == "-" || text == "<>";
-    is_type || is_sign || (text.starts_with(char::is_alphabetic) && text.chars().all(|c| c.is_alphabetic() || "_.-'".contains(c)))
+    is_type
+        || is_sign
+        || (text.starts_with(char::is_alphabetic)
+            && text.chars().all(|c| c.is_alphabetic() || "_.-'".contains(c)))
 }
 
-/// A number in a message about the server itself, or the address of who asks, which IP Allow refuses.
+/// A number in a message about the server itself, or the address of who asks, which IP Allow
+/// refuses.
 fn is_measure(text: &str) -> bool {
     let text = text.trim_start_matches('(');
     let is_number = text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -167,7 +194,8 @@ fn is_measure(text: &str) -> bool {
 fn is_signature(text: &str) -> bool {
     let Some((name, inside)) = text.split_once('(') else { return false };
     let inside = inside.trim_end_matches(')');
-    let is_length = inside.len() <= 4 && inside.bytes().all(|byte| byte.is_ascii_digit() || byte == b',');
+    let is_length =
+        inside.len() <= 4 && inside.bytes().all(|byte| byte.is_ascii_digit() || byte == b',');
     is_word(name) && !name.starts_with('(') && (is_length || inside.split(',').all(is_word))
 }
 
@@ -175,24 +203,34 @@ fn is_signature(text: &str) -> bool {
 fn is_name(text: &str, is_file: bool) -> bool {
     let more = if is_file { "_.$-/" } else { "_.$-" };
     let most = if is_file { 200 } else { 130 };
-    !text.is_empty() && text.len() <= most && text.chars().all(|c| c.is_alphanumeric() || more.contains(c))
+    !text.is_empty()
+        && text.len() <= most
+        && text.chars().all(|c| c.is_alphanumeric() || more.contains(c))
 }
 
 /// A word of SQL, which people write in capitals.
 fn is_sql(text: &str) -> bool {
-    ["UPDATE", "DELETE", "INSERT", "TRUNCATE", "SELECT", "MERGE", "COPY", "NULL", "DDL", "SQL", "ID"].contains(&text)
+    [
+        "UPDATE", "DELETE", "INSERT", "TRUNCATE", "SELECT", "MERGE", "COPY", "NULL", "DDL", "SQL",
+        "ID",
+    ]
+    .contains(&text)
 }
 
-/// Returns whether Neon says that a limit of the plan or of the project is used up: that does not pass by waiting.
+/// Returns whether Neon says that a limit of the plan or of the project is used up: that does not
+/// pass by waiting.
 ///
 /// # Source
 ///
-/// neondatabase/neon `proxy/src/control_plane/messages.rs`, read 2026-11-30: "Your account or project has exceeded the compute time
-/// quota. Upgrade your plan to increase limits."; Neon API v2: `…_LIMIT_EXCEEDED`. "Check your quotas and/or contact our support"
-/// is said of every compute that is not there.
+/// neondatabase/neon `proxy/src/control_plane/messages.rs`, read 2026-11-30: "Your account or
+/// project has exceeded the compute time quota. Upgrade your plan to increase limits."; Neon API
+/// v2: `…_LIMIT_EXCEEDED`. "Check your quotas and/or contact our support" is said of every compute
+/// that is not there.
 pub fn is_quota(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    text.contains("exceeded") && (text.contains("quota") || text.contains("limit")) && !text.contains("rate limit")
+    text.contains("exceeded")
+        && (text.contains("quota") || text.contains("limit"))
+        && !text.contains("rate limit")
 }
 
 #[cfg(test)]
@@ -203,8 +241,16 @@ mod tests {
     #[test]
     fn a_message_is_cut_where_a_value_would_begin() {
         for (state, text, shown) in [
-            ("22P02", "invalid input syntax for type integer: \"ann@example.com\"", "invalid input syntax for type integer …"),
-            ("22P02", "invalid input value for enum mood: \"hunter2\"", "invalid input value for enum mood …"),
+            (
+                "22P02",
+                "invalid input syntax for type integer: \"ann@example.com\"",
+                "invalid input syntax for type integer …",
+            ),
+            (
+                "22P02",
+                "invalid input value for enum mood: \"hunter2\"",
+                "invalid input value for enum mood …",
+            ),
             ("22P02", "malformed array literal: \"{ann,bob}\"", "malformed array literal …"),
             ("22003", "value \"4111111111111111\" is out of range for type integer", "value …"),
             (
@@ -212,15 +258,21 @@ mod tests {
                 "invalid input syntax for type timestamp with time zone: \"x\" y\"",
                 "invalid input syntax for type timestamp with time zone …",
             ),
-            ("22021", "invalid byte sequence for encoding \"UTF8\": 0xe4 0x20", "invalid byte sequence for encoding …"),
+            (
+                "22021",
+                "invalid byte sequence for encoding \"UTF8\": 0xe4 0x20",
+                "invalid byte sequence for encoding …",
+            ),
             (
                 "23505",
-                "duplicate key value violates unique constraint \"people_email_key\"\nDETAIL:  Key (email)=(ann@example.com) already exists.",
+                "duplicate key value violates unique constraint \
+                    \"people_email_key\"\nDETAIL:  Key (email)=(ann@example.com) already exists.",
                 "duplicate key value violates unique constraint \"people_email_key\"",
             ),
             (
                 "23514",
-                "new row for relation \"people\" violates check constraint \"adult\"\nFailing row contains (1, ann)",
+                "new row for relation \"people\" violates check constraint \
+                    \"adult\"\nFailing row contains (1, ann)",
                 "new row for relation \"people\" violates check constraint \"adult\"",
             ),
             ("23514", "Failing row contains (1, ann@example.com)", "Failing row contains …"),
@@ -231,11 +283,23 @@ mod tests {
                 "null value in column \"a\" of relation \"b\" violates not-null constraint",
                 "null value in column \"a\" of relation \"b\" violates not-null constraint",
             ),
-            ("22001", "value too long for type character varying(10)", "value too long for type character varying(10)"),
+            (
+                "22001",
+                "value too long for type character varying(10)",
+                "value too long for type character varying(10)",
+            ),
             ("42601", "syntax error at or near \"hunter2\"", "syntax error at or near …"),
             ("42703", "column \"ann@example.com\" does not exist", "column …"),
-            ("22023", "invalid value for parameter \"TimeZone\": \"s3cr3t\"", "invalid value for parameter \"TimeZone\" …"),
-            ("42704", "unrecognized configuration parameter \"app.org\"", "unrecognized configuration parameter \"app.org\""),
+            (
+                "22023",
+                "invalid value for parameter \"TimeZone\": \"s3cr3t\"",
+                "invalid value for parameter \"TimeZone\" …",
+            ),
+            (
+                "42704",
+                "unrecognized configuration parameter \"app.org\"",
+                "unrecognized configuration parameter \"app.org\"",
+            ),
             ("P0001", "cannot mail ann@example.com", "cannot mail …"),
             ("P0001", "customer \"ann\" is locked", "customer …"),
             ("P0001", "account 4711 is overdrawn", "account …"),
@@ -260,7 +324,10 @@ mod tests {
             ("3D000", "database \"shop\" does not exist"),
             ("57014", "canceling statement due to statement timeout"),
             ("58P01", "could not access file \"$libdir/pgmissing\": No such file or directory"),
-            ("XX001", "could not read block 17 in file \"base/5/16390\": read only 0 of 8192 bytes"),
+            (
+                "XX001",
+                "could not read block 17 in file \"base/5/16390\": read only 0 of 8192 bytes",
+            ),
             ("XX001", "invalid page in block 0 of relation base/16384/16390"),
             ("", "Control plane request failed"),
             ("", "This IP address 203.0.113.77 is not allowed to connect to this endpoint."),
@@ -275,7 +342,19 @@ mod tests {
 
     #[test]
     fn any_text_is_cut_without_a_panic() {
-        for text in ["", "\"", "'", "»ann«", "ä\"ö", "relation \"", "relation \"ä\"ö", "\n\nx", "(", "column \"\"", "schema 'a' b'"] {
+        for text in [
+            "",
+            "\"",
+            "'",
+            "»ann«",
+            "ä\"ö",
+            "relation \"",
+            "relation \"ä\"ö",
+            "\n\nx",
+            "(",
+            "column \"\"",
+            "schema 'a' b'",
+        ] {
             for state in ["", "P0001", "22P02", "42P01", "x", "é0"] {
                 let shown = of_postgres(state, text);
                 assert!(!shown.contains("ann"), "{shown}");
@@ -285,18 +364,30 @@ mod tests {
 
     #[test]
     fn the_number_of_a_configured_statement_is_shown_and_the_rest_is_cut_as_ever() {
-        assert_eq!(of_postgres("22012", "statement 2 of 3: division by zero"), "statement 2 of 3: division by zero");
+        assert_eq!(
+            of_postgres("22012", "statement 2 of 3: division by zero"),
+            "statement 2 of 3: division by zero"
+        );
         let row = of_postgres("P0001", "statement 2 of 3: ann@example.com is 41");
-        assert!(row.starts_with("statement 2 of 3: ") && !row.contains("ann") && !row.contains("41"), "{row}");
+        assert!(
+            row.starts_with("statement 2 of 3: ") && !row.contains("ann") && !row.contains("41"),
+            "{row}"
+        );
         assert!(!of_postgres("P0001", "statement 12345 of 3: x").contains("12345"));
     }
 
     #[test]
     fn a_quota_that_is_used_up_is_told_from_a_compute_that_is_not_there() {
-        assert!(is_quota("Your account or project has exceeded the compute time quota. Upgrade your plan to increase limits."));
-        assert!(is_quota("exceeded the data transfer quota") && is_quota("branches limit exceeded"));
+        assert!(is_quota(
+            "Your account or project has exceeded the compute time quota. Upgrade your plan \
+                to increase limits."
+        ));
+        assert!(
+            is_quota("exceeded the data transfer quota") && is_quota("branches limit exceeded")
+        );
         assert!(!is_quota(
-            "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support."
+            "Control plane request failed: endpoint is temporarily unavailable. Check your \
+                quotas and/or contact our support."
         ));
         assert!(!is_quota("rate limit exceeded") && !is_quota(""));
     }

@@ -1,14 +1,16 @@
 //! Neon's objects as they travel, reduced to the fields that decide something.
 //!
-//! Invariants: unknown fields and unknown words are accepted, because Neon adds some without notice; a field that we
-//! need and that is missing is an error, never a default.
+//! Invariants: unknown fields and unknown words are accepted, because Neon adds some without
+//! notice; a field that we need and that is missing is an error, never a default.
 //!
 //! Invariants of the two clocks; whoever compares instants keeps them:
 //!
-//! - Every instant in a reply is Neon's: by Neon's clock, in whole seconds. `now` is the Worker's, in milliseconds. The two
-//!   may be seconds or minutes apart, either way.
-//! - What came first is decided by two instants of Neon's, which lie on one clock, and never by one of each.
-//! - Where an age has to be told by one of each and decides what may be lost, [`CLOCKS_APART`] is given to the side that keeps.
+//! - Every instant in a reply is Neon's: by Neon's clock, in whole seconds. `now` is the Worker's,
+//!   in milliseconds. The two may be seconds or minutes apart, either way.
+//! - What came first is decided by two instants of Neon's, which lie on one clock, and never by one
+//!   of each.
+//! - Where an age has to be told by one of each and decides what may be lost, [`CLOCKS_APART`] is
+//!   given to the side that keeps.
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13.
 
@@ -20,21 +22,23 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::operation::{Operation, OperationPage, OperationStatus, Pagination, Progress};
-use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, ProjectId, RoleName, SnapshotId};
+use crate::id::{
+    BranchId, BranchName, DatabaseName, EndpointId, Lsn, ProjectId, RoleName, SnapshotId,
+};
 use crate::time::{Timestamp, millis};
 
 /// How far Neon's clock and ours may be apart, either way.
 ///
-/// Nobody promises it. Servers that keep time at all are within a second; one that has lost its source drifts by a second or
-/// two a day, and ten minutes are a year of that.
+/// Nobody promises it. Servers that keep time at all are within a second; one that has lost its
+/// source drifts by a second or two a day, and ten minutes are a year of that.
 pub const CLOCKS_APART: Duration = Duration::from_mins(10);
 
 /// A project.
 ///
 /// # Source
 ///
-/// Neon API v2, getProject, read 2026-11-21: `owner.branches_limit` is "the only branch-limit number in a published
-/// response".
+/// Neon API v2, getProject, read 2026-11-21: `owner.branches_limit` is "the only branch-limit
+/// number in a published response".
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Project {
     /// Its id.
@@ -114,7 +118,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Returns how many branches the plan includes; more are billed. `None` where that is not known.
+    /// Returns how many branches the plan includes; more are billed. `None` where that is not
+    /// known.
     ///
     /// # Source
     ///
@@ -123,11 +128,13 @@ impl Owner {
         self.plan([("free", 10), ("launch", 10), ("scale", 25)])
     }
 
-    /// Returns how many root branches a project of this plan may have; `None` where that is not known.
+    /// Returns how many root branches a project of this plan may have; `None` where that is not
+    /// known.
     ///
     /// # Source
     ///
-    /// Neon plans, 2026-03-20: 3 on Free, 5 on Launch, 25 on Scale. No reply of Neon's has the number.
+    /// Neon plans, 2026-03-20: 3 on Free, 5 on Launch, 25 on Scale. No reply of Neon's has the
+    /// number.
     pub fn root_limit(&self) -> Option<usize> {
         self.plan([("free", 3), ("launch", 5), ("scale", 25)])
     }
@@ -137,11 +144,13 @@ impl Owner {
         numbers.into_iter().find(|(name, _)| *name == plan).map(|(_, number)| number)
     }
 
-    /// Returns how many snapshots that people asked for a project of this plan may have; `None` where that is not known.
+    /// Returns how many snapshots that people asked for a project of this plan may have; `None`
+    /// where that is not known.
     ///
     /// # Source
     ///
-    /// Neon plans, 2026-03-20: 1 on Free, 100 on Launch and Scale. No reply of Neon's has the number.
+    /// Neon plans, 2026-03-20: 1 on Free, 100 on Launch and Scale. No reply of Neon's has the
+    /// number.
     pub fn snapshot_limit(&self) -> Option<usize> {
         self.plan([("free", 1), ("launch", 100), ("scale", 100)])
     }
@@ -156,8 +165,8 @@ impl Owner {
 ///
 /// # Source
 ///
-/// Neon API v2, listProjectBranches, read 2026-11-21: "After a restore, `parent_lsn` / `parent_timestamp` are not final until
-/// the operations finish."
+/// Neon API v2, listProjectBranches, read 2026-11-21: "After a restore, `parent_lsn` /
+/// `parent_timestamp` are not final until the operations finish."
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Branch {
     /// Its id; a restore keeps it.
@@ -188,7 +197,8 @@ pub struct Branch {
     /// The branch whose place it took when a restore of a snapshot was finalized; missing for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_as: Option<BranchId>,
-    /// `restored` while it is only looked at, `finalized` once it took that place; missing for most.
+    /// `restored` while it is only looked at, `finalized` once it took that place; missing for
+    /// most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_status: Option<String>,
     /// Bytes of its databases; missing while they are not counted.
@@ -201,8 +211,8 @@ impl Branch {
     ///
     /// # Source
     ///
-    /// Neon, branch archiving, read 2026-11-30: a branch that nobody uses is archived, on the Free plan
-    /// after 14 days and 24 hours without access, and wakes with the next query.
+    /// Neon, branch archiving, read 2026-11-30: a branch that nobody uses is archived, on the Free
+    /// plan after 14 days and 24 hours without access, and wakes with the next query.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.current_state.as_str(), "ready" | "archived")
     }
@@ -212,7 +222,8 @@ impl Branch {
 ///
 /// # Source
 ///
-/// Neon API v2, `Snapshot`, read 2026-11-22; `slug` from `@neon/sdk` 6.1.2: "unique per project, immutable".
+/// Neon API v2, `Snapshot`, read 2026-11-22; `slug` from `@neon/sdk` 6.1.2: "unique per project,
+/// immutable".
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Snapshot {
     /// Its id.
@@ -291,7 +302,8 @@ impl Endpoint {
 ///
 /// # Source
 ///
-/// Neon API v2, listProjectBranchRoles, read 2026-11-21: "`authentication_method`?(`password|oauth|no_login`)".
+/// Neon API v2, listProjectBranchRoles, read 2026-11-21:
+/// "`authentication_method`?(`password|oauth|no_login`)".
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Role {
     /// Its name.
@@ -323,7 +335,8 @@ pub struct Database {
 ///
 /// # Source
 ///
-/// Neon API v2, listProjectBranches, read 2026-11-21: `annotations` maps branch ids to `{"object", "value"}`.
+/// Neon API v2, listProjectBranches, read 2026-11-21: `annotations` maps branch ids to
+/// `{"object", "value"}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Annotation {
     /// The texts, by name.
@@ -335,7 +348,8 @@ pub struct Annotation {
 ///
 /// # Source
 ///
-/// Neon API v2, listProjectBranches, read 2026-11-21: "limit 1–10000"; a project has at most 5,000 branches.
+/// Neon API v2, listProjectBranches, read 2026-11-21: "limit 1–10000"; a project has at most 5,000
+/// branches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct BranchList {
     /// The branches.
@@ -351,11 +365,16 @@ impl BranchList {
         self.branches.iter().find(|branch| branch.id == *id)
     }
 
-    /// Returns the branch that took the place of another when a restore of a snapshot was finalized.
+    /// Returns the branch that took the place of another when a restore of a snapshot was
+    /// finalized.
     pub fn successor(&self, id: &BranchId) -> Option<&Branch> {
-        // UNVERIFIED: whether a branch that is only looked at names a place, too; it has taken none.
+        // UNVERIFIED: whether a branch that is only looked at names a place, too; it has taken
+        // none.
         let has_taken = |branch: &&Branch| branch.restore_status.as_deref() != Some("restored");
-        self.branches.iter().filter(has_taken).find(|branch| branch.restored_as.as_ref() == Some(id))
+        self.branches
+            .iter()
+            .filter(has_taken)
+            .find(|branch| branch.restored_as.as_ref() == Some(id))
     }
 
     /// Returns the branch of a name.

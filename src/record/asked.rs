@@ -13,7 +13,8 @@ pub fn cancel_key(pair: &PairName, run: &RunId) -> String {
 
 /// Somebody wants a run to end.
 ///
-/// Shape: `{"format":1,"at":"2026-11-21T10:02:00.000Z","by":"Dana","reason":"production is being migrated"}`.
+/// Shape: `{"format":1,"at":"2026-11-21T10:02:00.000Z","by":"Dana","reason":"production is being
+/// migrated"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelOrder {
     /// The version of this shape.
@@ -29,7 +30,8 @@ pub struct CancelOrder {
     pub reason: Option<String>,
 }
 
-/// Returns the key that says that a manual run was accepted; with an empty run, the prefix of all of a pair.
+/// Returns the key that says that a manual run was accepted; with an empty run, the prefix of all
+/// of a pair.
 pub fn accepted_key(pair: &PairName, run: &str) -> String {
     format!("accepted/{pair}/{run}")
 }

@@ -14,7 +14,8 @@ use crate::sync::retention::{Known, Pin, Records, SnapshotRecord};
 use crate::sync::verify::Counts;
 use crate::time::{Timestamp, millis, read_instant};
 
-/// Pages of the listing of backups: with a record, a snapshot and a pin for each, a page of 1,000 keys is most of a year at least.
+/// Pages of the listing of backups: with a record, a snapshot and a pin for each, a page of 1,000
+/// keys is most of a year at least.
 const PAGES_OF_BACKUPS: u32 = 5;
 
 /// Returns the key of a backup's record.
@@ -65,7 +66,8 @@ pub struct VerifiedBackup {
     pub people: Option<BTreeSet<String>>,
 }
 
-/// Reads what is on record of a pair's backups, and which manual runs were accepted and are not struck off.
+/// Reads what is on record of a pair's backups, and which manual runs were accepted and are not
+/// struck off.
 ///
 /// # Errors
 ///
@@ -73,11 +75,16 @@ pub struct VerifiedBackup {
 pub async fn ledger<W: Store>(world: &W, pair: &PairName) -> Result<Ledger, StoreFailure> {
     let prefix = accepted_key(pair, "");
     let accepted = world.list(&prefix, None).await?;
-    let unfinished = accepted.keys.iter().filter_map(|(key, _)| RunId::decode(key.strip_prefix(&prefix)?)).collect();
+    let unfinished = accepted
+        .keys
+        .iter()
+        .filter_map(|(key, _)| RunId::decode(key.strip_prefix(&prefix)?))
+        .collect();
     Ok(Ledger { records: backups(world, pair).await?, unfinished, is_complete: false })
 }
 
-/// Reads what is on record of a pair's backups, in one request for each 1,000 records of backups, snapshots and pins.
+/// Reads what is on record of a pair's backups, in one request for each 1,000 records of backups,
+/// snapshots and pins.
 ///
 /// # Errors
 ///
@@ -93,7 +100,9 @@ pub async fn backups<W: Store>(world: &W, pair: &PairName) -> Result<Records, St
             if let Some(run) = rest.strip_suffix(PIN) {
                 records.pins.extend(RunId::decode(run).zip(facts.map(pin)));
             } else if let Some(run) = rest.strip_suffix(SNAPSHOT) {
-                records.snapshots.extend(RunId::decode(run).zip(facts.and_then(|facts| snapshot(&facts))));
+                records
+                    .snapshots
+                    .extend(RunId::decode(run).zip(facts.and_then(|facts| snapshot(&facts))));
             } else {
                 records.known.extend(RunId::decode(rest).map(|run| (run, Known::Verified)));
             }
@@ -106,13 +115,19 @@ pub async fn backups<W: Store>(world: &W, pair: &PairName) -> Result<Records, St
     Ok(records)
 }
 
-/// Reads from the results of runs what became of their backups; nothing of a run whose result is not there.
+/// Reads from the results of runs what became of their backups; nothing of a run whose result is
+/// not there.
 ///
 /// # Errors
 ///
 /// When the store did not answer.
-pub async fn endings<W: Store>(world: &W, pair: &PairName, runs: &[RunId]) -> Result<BTreeMap<RunId, Known>, StoreFailure> {
-    let keys: Vec<String> = runs.iter().take(KEYS_PER_READ).map(|run| result_key(pair, run)).collect();
+pub async fn endings<W: Store>(
+    world: &W,
+    pair: &PairName,
+    runs: &[RunId],
+) -> Result<BTreeMap<RunId, Known>, StoreFailure> {
+    let keys: Vec<String> =
+        runs.iter().take(KEYS_PER_READ).map(|run| result_key(pair, run)).collect();
     let found = world.read(&keys).await?;
     let endings = found.into_iter().filter_map(|(key, text)| decode::<EndedRun>(&key, &text?).ok());
     let known = |ended: EndedRun| {
@@ -125,7 +140,12 @@ pub async fn endings<W: Store>(world: &W, pair: &PairName, runs: &[RunId]) -> Re
 /// Returns the facts of a pin, which a listing shows.
 pub fn facts_of_pin(pin: &Pin, now: Timestamp) -> Metadata {
     let until = pin.until.map(crate::time::render).unwrap_or_default();
-    Metadata { status: "pinned".to_owned(), started_at: crate::time::render(now), ended_at: until, reason: pin.reason.clone() }
+    Metadata {
+        status: "pinned".to_owned(),
+        started_at: crate::time::render(now),
+        ended_at: until,
+        reason: pin.reason.clone(),
+    }
 }
 
 /// Reads the facts of a pin. One whose end makes no sense has none.
@@ -135,7 +155,8 @@ fn pin(facts: Metadata) -> Pin {
 
 /// What is known of the snapshot of a backup.
 ///
-/// Shape: `{"format":1,"name":"backup-20261121","slug":"firstlight-hub-20261121","lsn":"0/1DE2850","id":"snap-…","outcome":{"status":"verified",…},…}`.
+/// Shape:
+/// `{"format":1,"name":"backup-20261121","slug":"firstlight-hub-20261121","lsn":"0/1DE2850","id":"snap-…","outcome":{"status":"verified",…},…}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TakenSnapshot<'a> {
     /// The version of this shape.
@@ -146,12 +167,18 @@ pub struct TakenSnapshot<'a> {
 }
 
 impl TakenSnapshot<'_> {
-    /// Returns the facts that a listing shows: whether it is verified, when the backup was made, its position, and its id.
+    /// Returns the facts that a listing shows: whether it is verified, when the backup was made,
+    /// its position, and its id.
     pub fn facts(&self) -> Metadata {
         let status = if self.work.is_verified() { VERIFIED } else { "unverified" };
         let id = self.work.id.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
         let started_at = crate::time::render(self.work.made_at);
-        Metadata { status: status.to_owned(), started_at, ended_at: String::new(), reason: format!("{}{id}", self.work.lsn) }
+        Metadata {
+            status: status.to_owned(),
+            started_at,
+            ended_at: String::new(),
+            reason: format!("{}{id}", self.work.lsn),
+        }
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Channels {
     pub format: u32,
     /// The channels whose address is gone, and since when.
     pub disabled: BTreeMap<ChannelName, Disabled>,
-    /// The ids of notices that some channel has not taken, and that neither a run nor an incident lists.
+    /// The ids of notices that some channel has not taken, and that neither a run nor an incident
+    /// lists.
     pub outbox: Vec<String>,
 }
 
@@ -41,8 +42,13 @@ impl Channels {
     /// Returns the pairs whose trouble nobody hears, because every channel that would is gone.
     pub fn unheard<'a>(&self, config: &'a Config) -> Vec<&'a Pair> {
         let is_unheard = |pair: &&Pair| {
-            let mut hearing = config.channels.iter().filter(|channel| channel.hears(&pair.name, NoticeKind::Failed)).peekable();
-            hearing.peek().is_some() && hearing.all(|channel| self.disabled.contains_key(&channel.name))
+            let mut hearing = config
+                .channels
+                .iter()
+                .filter(|channel| channel.hears(&pair.name, NoticeKind::Failed))
+                .peekable();
+            hearing.peek().is_some()
+                && hearing.all(|channel| self.disabled.contains_key(&channel.name))
         };
         config.pairs.iter().filter(is_unheard).collect()
     }

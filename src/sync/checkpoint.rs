@@ -1,9 +1,10 @@
 //! The persisted state of a run.
 //!
-//! Shape: `{"format":1,"pair":"hub","run":"20261121","tick_count":3,"step":"restore",…}`, under `checkpoint/<pair>`.
+//! Shape: `{"format":1,"pair":"hub","run":"20261121","tick_count":3,"step":"restore",…}`, under
+//! `checkpoint/<pair>`.
 //!
-//! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none: names in Neon are the
-//! locks, the checkpoint is a memory.
+//! Invariants: it holds no secret. Nothing becomes unsafe when an old checkpoint is read, or none:
+//! names in Neon are the locks, the checkpoint is a memory.
 
 mod ending;
 mod history;
@@ -22,7 +23,10 @@ pub use self::prune::Prune;
 pub use self::restore::{Failing, Origin, Restore};
 pub use self::snapshot::{RestoreTest, SnapshotOutcome, SnapshotWork};
 use crate::config::{LONGEST_WALL_BUDGET, NoticeKind};
-use crate::id::{BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId, RoleName, RunId};
+use crate::id::{
+    BranchId, BranchName, DatabaseName, EndpointId, Lsn, OperationId, PairName, ProjectId,
+    RoleName, RunId,
+};
 use crate::sync::notice::Outgoing;
 use crate::sync::retry::LONGEST_WAIT;
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
@@ -32,12 +36,16 @@ use crate::time::{Timestamp, between, millis};
 /// The format that is written.
 pub const FORMAT: u32 = 1;
 
-/// The longest time that a tick may drive a run: the largest wall budget, and a minute for clocks that differ.
+/// The longest time that a tick may drive a run: the largest wall budget, and a minute for clocks
+/// that differ.
 const LONGEST_WALL: Duration = Duration::from_secs(LONGEST_WALL_BUDGET.as_secs() + 60);
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that is persisted under its name")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that is persisted under its name"
+)]
 pub struct Checkpoint {
     /// The version of this shape.
     pub format: u32,
@@ -49,7 +57,8 @@ pub struct Checkpoint {
     pub is_manual: bool,
     /// How far it is to go.
     pub goal: Goal,
-    /// Whether who started it has said that the rows which are gone since the last verified run were to go.
+    /// Whether who started it has said that the rows which are gone since the last verified run
+    /// were to go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepts_row_loss: bool,
     /// Why staging is kept as it is, if somebody asked for that.
@@ -90,7 +99,8 @@ pub struct Checkpoint {
     pub databases: Vec<DatabaseName>,
     /// The backup, once it exists.
     pub backup: Option<Backup>,
-    /// The databases that were read completely, of each side. A tick whose budget is spent leaves the others to the next.
+    /// The databases that were read completely, of each side. A tick whose budget is spent leaves
+    /// the others to the next.
     pub prints: BTreeMap<Side, Fingerprint>,
     /// What was asked beside the content, of each side and database.
     #[serde(default)]
@@ -118,11 +128,14 @@ pub struct Checkpoint {
     /// How often it was looked into what differs on staging, by every tick.
     #[serde(default)]
     pub looks: u32,
-    /// Whether helper branches get a read-write endpoint, because Neon refused a read-only one alone.
+    /// Whether helper branches get a read-write endpoint, because Neon refused a read-only one
+    /// alone.
     pub reads_by_writer: bool,
-    /// The displaced name that the restore was, or may have been, sent with; missing when it was refused.
+    /// The displaced name that the restore was, or may have been, sent with; missing when it was
+    /// refused.
     pub intended_name: Option<BranchName>,
-    /// Whether the restore was sent more than once: that a later request was refused says nothing of the first.
+    /// Whether the restore was sent more than once: that a later request was refused says nothing
+    /// of the first.
     #[serde(default)]
     pub is_restore_in_doubt: bool,
     /// Whether staging was compared with the backup.
@@ -155,8 +168,8 @@ pub struct Checkpoint {
     pub prune: Prune,
     /// Notices that some channel has not taken.
     pub outbox: Vec<String>,
-    /// What became of its notices that were taken at once: they are stored as they were before that until their keys take
-    /// another write, which may be the next tick's.
+    /// What became of its notices that were taken at once: they are stored as they were before that
+    /// until their keys take another write, which may be the next tick's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<Outgoing>,
     /// What is remembered of the runs before it.
@@ -351,7 +364,12 @@ impl Checkpoint {
             step: Step::Preflight,
             attempt: 1,
             not_before: None,
-            steps: vec![StepRecord { step: Step::Preflight, started_at: now, ended_at: None, attempts: 1 }],
+            steps: vec![StepRecord {
+                step: Step::Preflight,
+                started_at: now,
+                ended_at: None,
+                attempts: 1,
+            }],
             pins: None,
             databases: Vec::new(),
             backup: None,
@@ -393,7 +411,8 @@ impl Checkpoint {
         self.verdict.as_ref().map_or(RunStatus::Running, |verdict| verdict.status)
     }
 
-    /// Returns when the run is to be done: a scheduled one at the pair's deadline, a manual one an hour after its start.
+    /// Returns when the run is to be done: a scheduled one at the pair's deadline, a manual one an
+    /// hour after its start.
     pub fn deadline(&self) -> Timestamp {
         self.give_up_at - RUN_GRACE
     }
@@ -427,7 +446,8 @@ impl Checkpoint {
 
     /// Returns whether it is time to prune once more.
     pub fn wants_sweep(&self, now: Timestamp) -> bool {
-        self.is_over() && self.verdict.as_ref().is_some_and(|verdict| self.prune.is_due_again(verdict.at, now))
+        self.is_over()
+            && self.verdict.as_ref().is_some_and(|verdict| self.prune.is_due_again(verdict.at, now))
     }
 
     /// Begins to prune once more.
@@ -462,7 +482,8 @@ impl Checkpoint {
 
     /// Remembers an error.
     pub fn record_error(&mut self, text: String, now: Timestamp) {
-        // The newest errors explain the end; a run that fails for hours must not outgrow its record.
+        // The newest errors explain the end; a run that fails for hours must not outgrow its
+        // record.
         const ERRORS_KEPT: usize = 20;
         if self.errors.len() == ERRORS_KEPT {
             self.errors.remove(0);
@@ -472,7 +493,11 @@ impl Checkpoint {
 
     /// Puts into a notice what became of it, where its own record does not say.
     pub fn complete(&self, outgoing: &mut Outgoing) {
-        let Some(settled) = self.settled.iter().find(|settled| settled.notice.id == outgoing.notice.id) else { return };
+        let Some(settled) =
+            self.settled.iter().find(|settled| settled.notice.id == outgoing.notice.id)
+        else {
+            return;
+        };
         // One that was tried since, because somebody asked for it, knows better.
         if outgoing.deliveries.iter().all(|delivery| delivery.log.is_empty()) {
             outgoing.settle_as(settled);
@@ -488,50 +513,4 @@ impl Checkpoint {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().expect("an instant")
-    }
-
-    /// Returns a scheduled run of the pair `hub` that started at ten and has done nothing yet.
-    pub(crate) fn started() -> Checkpoint {
-        let start = Start {
-            pair: "hub".into(),
-            run: RunId::decode("20261121").expect("a date"),
-            is_manual: false,
-            goal: Goal::Staging,
-            hold: None,
-            give_up_at: at("2026-11-21T12:00:00Z"),
-            settings: String::new(),
-            history: History::default(),
-        };
-        Checkpoint::start(start, at("2026-11-21T10:00:00Z"))
-    }
-
-    #[test]
-    fn a_run_is_left_to_the_tick_that_drives_it_for_the_longest_wall_budget_and_a_minute() {
-        let now = at("2026-11-21T10:00:00Z");
-        let is_driven = |until: &str| Checkpoint { driven_until: Some(at(until)), ..started() }.is_driven(now);
-        assert!(!started().is_driven(now), "nobody drives it");
-        assert_eq!((is_driven("2026-11-21T10:00:00Z"), is_driven("2026-11-21T10:00:00.001Z")), (false, true));
-        assert_eq!((is_driven("2026-11-21T10:15:00Z"), is_driven("2026-11-21T10:15:00.001Z")), (true, false));
-    }
-
-    #[test]
-    fn a_hold_lasts_until_its_end_or_until_it_is_released() {
-        let now = at("2026-11-21T10:00:00Z");
-        let is_in_force = |until: Option<&str>| Hold { reason: "demo".to_owned(), until: until.map(at) }.is_in_force(now);
-        assert!(is_in_force(None) && is_in_force(Some("2026-11-21T10:00:00.001Z")));
-        assert!(!is_in_force(Some("2026-11-21T10:00:00Z")) && !is_in_force(Some("2026-11-20T10:00:00Z")));
-    }
-
-    #[test]
-    fn a_step_is_tried_until_the_deadline_and_no_longer() {
-        let waiting = Checkpoint { not_before: Some(at("2026-11-21T10:59:00Z")), ..started() };
-        assert!(waiting.is_trying(at("2026-11-21T10:59:59.999Z")));
-        assert!(!waiting.is_trying(at("2026-11-21T11:00:00Z")));
-        assert!(!started().is_trying(at("2026-11-21T10:30:00Z")), "it is not waiting");
-    }
-}
+pub(crate) mod tests;

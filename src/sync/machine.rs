@@ -1,12 +1,14 @@
 //! The machine of a run: what to do next, and what an outcome means.
 //!
-//! In: a [`Run`] (the checkpoint and what this tick has seen), the pair's settings, `now`. Out: a [`Decision`]; then, for its
-//! [`Outcome`], the changed run.
+//! In: a [`Run`] (the checkpoint and what this tick has seen), the pair's settings, `now`. Out: a
+//! [`Decision`]; then, for its [`Outcome`], the changed run.
 //!
-//! Invariants: every step begins by observing; a restore that Neon has accepted is not sent again; what was seen is forgotten
-//! whenever something may have changed it, so that the next decision is an observation.
+//! Invariants: every step begins by observing; a restore that Neon has accepted is not sent again;
+//! what was seen is forgotten whenever something may have changed it, so that the next decision is
+//! an observation.
 //!
-//! Failure: an error is classified by `sync::retry` alone. A run that has to end first looks at what staging holds.
+//! Failure: an error is classified by `sync::retry` alone. A run that has to end first looks at
+//! what staging holds.
 
 mod action;
 mod answers;
@@ -37,7 +39,10 @@ use std::time::Duration;
 pub use self::action::{Action, Purpose, Query};
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
-pub use self::names::{RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug};
+pub use self::names::{
+    RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test,
+    snapshot_slug,
+};
 use self::names::{displaced_stem, free_name, renamed_backup};
 pub use self::passwords::SECRET_AT;
 pub use self::prepare::after_restore_batch;
@@ -46,7 +51,9 @@ pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, OperationId, RoleName, RunId, Secret};
 use crate::neon::sql::{Rows, SqlError};
-use crate::neon::wire::{Branch, BranchList, Database, Endpoint, Project, Role, ScheduleItem, Snapshot};
+use crate::neon::wire::{
+    Branch, BranchList, Database, Endpoint, Project, Role, ScheduleItem, Snapshot,
+};
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
 use crate::sync::retention::{Known, Records};
@@ -190,7 +197,8 @@ pub enum Outcome {
     Closed(Vec<String>),
     /// How the smoke test went.
     Smoked(Check, Captured),
-    /// The result is stored; these notices wait for their channels. `None` when it could not be stored.
+    /// The result is stored; these notices wait for their channels. `None` when it could not be
+    /// stored.
     Published(Option<Vec<String>>),
     /// Records were removed, as far as the store let them be.
     Forgotten,
@@ -206,7 +214,8 @@ pub type Answer = (Result<Vec<Rows>, SqlError>, Duration);
 pub struct Ledger {
     /// What is on record of backups.
     pub records: Records,
-    /// Manual runs that were accepted, and of which it is not known that people were told how they ended.
+    /// Manual runs that were accepted, and of which it is not known that people were told how they
+    /// ended.
     pub unfinished: Vec<RunId>,
     /// Whether the results were asked, too, of whose backups nothing else is on record.
     pub is_complete: bool,
@@ -253,7 +262,8 @@ pub enum Conclusion {
     LookAgain,
     /// An operation failed, and Neon may try again; look again later.
     Failing(OperationId),
-    /// Nothing is under way on a staging that was not ready when it was listed before; look at it again.
+    /// Nothing is under way on a staging that was not ready when it was listed before; look at it
+    /// again.
     AtRest,
     /// The run will end; look at staging first.
     End(Ending),
@@ -293,7 +303,8 @@ impl Seen {
         self.compute = None;
     }
 
-    /// Forgets what a writing call may have changed that makes, changes and deletes no endpoint but those that it tells of.
+    /// Forgets what a writing call may have changed that makes, changes and deletes no endpoint but
+    /// those that it tells of.
     fn forget_all_but_endpoints(&mut self) {
         self.branches = None;
         self.snapshots = None;
@@ -303,7 +314,12 @@ impl Seen {
     }
 
     /// Returns the password that a query logs in with.
-    pub fn password(&self, branch: &BranchId, role: &RoleName, verifying: &RoleName) -> Option<Secret> {
+    pub fn password(
+        &self,
+        branch: &BranchId,
+        role: &RoleName,
+        verifying: &RoleName,
+    ) -> Option<Secret> {
         if let Some(Some(secret)) = self.passwords.get(&(branch.clone(), role.clone())) {
             return Some(secret.clone());
         }
@@ -319,7 +335,9 @@ pub fn next(run: &Run, pair: &Pair, now: Timestamp) -> Decision {
         return Decision::Done;
     }
     // A longer wait than any of ours was written by a clock that was ahead.
-    if let Some(until) = checkpoint.not_before.filter(|until| *until > now && between(now, *until) <= LONGEST_WAIT) {
+    if let Some(until) =
+        checkpoint.not_before.filter(|until| *until > now && between(now, *until) <= LONGEST_WAIT)
+    {
         return Decision::Wait { until, why: "waiting before the next attempt" };
     }
     if checkpoint.verdict.is_some() {
@@ -329,7 +347,8 @@ pub fn next(run: &Run, pair: &Pair, now: Timestamp) -> Decision {
         return ending::next(&view);
     }
     if now >= checkpoint.give_up_at {
-        let reason = format!("{} was not done before the run's time was up", checkpoint.step.name());
+        let reason =
+            format!("{} was not done before the run's time was up", checkpoint.step.name());
         return fail(reason);
     }
     match checkpoint.step {
@@ -358,23 +377,33 @@ fn act(call: Call) -> Decision {
 }
 
 impl<'a> View<'a> {
-    /// Returns every branch, or how to come to know them: at once, or after the wait that was decided on.
+    /// Returns every branch, or how to come to know them: at once, or after the wait that was
+    /// decided on.
     fn branches(&self) -> Result<&'a BranchList, Decision> {
-        self.seen.branches.as_ref().ok_or_else(|| match self.seen.look_at.filter(|at| self.is_ahead(*at)) {
-            Some(until) => Decision::Wait { until, why: "looking at the branches again" },
-            None => act(Call::ListBranches),
+        self.seen.branches.as_ref().ok_or_else(|| {
+            match self.seen.look_at.filter(|at| self.is_ahead(*at)) {
+                Some(until) => Decision::Wait { until, why: "looking at the branches again" },
+                None => act(Call::ListBranches),
+            }
         })
     }
 
-    /// Returns whether a look is to be waited for. One that is further away than any of ours was written by a clock that was ahead.
+    /// Returns whether a look is to be waited for. One that is further away than any of ours was
+    /// written by a clock that was ahead.
     fn is_ahead(&self, look_at: Timestamp) -> bool {
         look_at > self.now && between(self.now, look_at) <= LONGEST_LOOK
     }
 
-    /// Tells a few of the checks that stand in the way of a success, and how many more there are: a notice has room for no more, the record has
-    /// all. `None` when there is none.
+    /// Tells a few of the checks that stand in the way of a success, and how many more there are: a
+    /// notice has room for no more, the record has all. `None` when there is none.
     fn objections(&self) -> Option<String> {
-        let all: Vec<String> = self.checkpoint.checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
+        let all: Vec<String> = self
+            .checkpoint
+            .checks
+            .iter()
+            .filter(|check| check.is_objection())
+            .map(ToString::to_string)
+            .collect();
         (!all.is_empty()).then(|| shortened(&all))
     }
 
@@ -390,22 +419,32 @@ impl<'a> View<'a> {
 
     /// Returns the roles of a branch, or the call that reads them.
     fn roles(&self, branch: &BranchId) -> Result<&'a [Role], Decision> {
-        self.seen.roles.get(branch).map(Vec::as_slice).ok_or_else(|| act(Call::ListRoles(branch.clone())))
+        self.seen
+            .roles
+            .get(branch)
+            .map(Vec::as_slice)
+            .ok_or_else(|| act(Call::ListRoles(branch.clone())))
     }
 
-    /// Returns what people have asked for and what the last verified run counted, or the action that reads it.
+    /// Returns what people have asked for and what the last verified run counted, or the action
+    /// that reads it.
     fn orders(&self) -> Result<&'a Orders, Decision> {
         if let Some(orders) = &self.seen.orders {
             return Ok(orders);
         }
         let settings = &self.pair.verification;
-        let wants_baseline =
-            (settings.row_loss != Policy::Off || settings.people != Policy::Off) && !self.checkpoint.probed.contains(&Side::Backup);
-        let runs = if wants_baseline { names::earlier_runs(self.pair, self.branches()?, &self.checkpoint.run) } else { Vec::new() };
+        let wants_baseline = (settings.row_loss != Policy::Off || settings.people != Policy::Off)
+            && !self.checkpoint.probed.contains(&Side::Backup);
+        let runs = if wants_baseline {
+            names::earlier_runs(self.pair, self.branches()?, &self.checkpoint.run)
+        } else {
+            Vec::new()
+        };
         Err(Decision::Act(Action::ReadOrders(runs)))
     }
 
-    /// Makes sure that a role's password on a branch was asked for. `Ok(false)` means that there is none to be had.
+    /// Makes sure that a role's password on a branch was asked for. `Ok(false)` means that there is
+    /// none to be had.
     fn has_password(&self, branch: &BranchId, role: &RoleName) -> Result<bool, Decision> {
         if *role == self.pair.role && self.seen.configured_password.is_some() {
             return Ok(true);
@@ -416,7 +455,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Makes sure that Neon was asked for a role's password on a branch, also where a secret holds one.
+    /// Makes sure that Neon was asked for a role's password on a branch, also where a secret holds
+    /// one.
     fn tells_password(&self, branch: &BranchId, role: &RoleName) -> Result<(), Decision> {
         let is_known = self.seen.passwords.contains_key(&(branch.clone(), role.clone()));
         if is_known { Ok(()) } else { Err(act(Call::RevealPassword(branch.clone(), role.clone()))) }
@@ -424,7 +464,11 @@ impl<'a> View<'a> {
 
     /// Returns the kind of endpoint that helper branches get.
     fn endpoint_kind(&self) -> EndpointKind {
-        if self.checkpoint.reads_by_writer { EndpointKind::ReadWrite } else { EndpointKind::ReadOnly }
+        if self.checkpoint.reads_by_writer {
+            EndpointKind::ReadWrite
+        } else {
+            EndpointKind::ReadOnly
+        }
     }
 
     /// Returns the name of this run's backup.
@@ -449,7 +493,9 @@ fn reader<'a>(endpoints: &'a [Endpoint], branch: &BranchId) -> Option<&'a Endpoi
 
 /// Returns the read-write endpoint of a branch.
 fn writer<'a>(endpoints: &'a [Endpoint], branch: &BranchId) -> Option<&'a Endpoint> {
-    endpoints.iter().find(|endpoint| endpoint.branch_id == *branch && endpoint.is_read_write() && !endpoint.disabled)
+    endpoints.iter().find(|endpoint| {
+        endpoint.branch_id == *branch && endpoint.is_read_write() && !endpoint.disabled
+    })
 }
 
 /// Unwraps a decision that came early.

@@ -1,9 +1,11 @@
 //! What people are told, and how far its delivery is.
 //!
-//! In: a run that ended, a day that was missed, an incident. Out: a [`Notice`] with a deterministic id; [`encode()`] writes it for a channel.
+//! In: a run that ended, a day that was missed, an incident. Out: a [`Notice`] with a deterministic
+//! id; [`encode()`] writes it for a channel.
 //!
-//! Invariants: a notice holds no secret; its id is derived from pair, run and kind, so that a receiver can drop a second copy; of one
-//! incident a channel is given an earlier notice before a later one.
+//! Invariants: a notice holds no secret; its id is derived from pair, run and kind, so that a
+//! receiver can drop a second copy; of one incident a channel is given an earlier notice before a
+//! later one.
 
 mod channels;
 mod drift;
@@ -17,12 +19,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::channels::{of_digest, of_disabled_channel, of_misconfigured, of_test};
-pub use self::encode::{Letter, Unsendable, encode, refusal, report_link, run_uuid, runbook_link, sign, start_ping};
+pub use self::encode::{
+    Letter, Unsendable, encode, refusal, report_link, run_uuid, runbook_link, sign, start_ping,
+};
 pub use self::hours::first_attempt;
 pub use self::incidents::{of_escalation, of_resolution};
 pub use self::words::{
-    crowded_out, of_at_risk, of_contradiction, of_crowded_out_day, of_late_run, of_late_start, of_missed_day, of_missed_deadline,
-    of_overtaken_run, of_run, of_silent_store, of_snapshot, of_stuck_pair, of_unrecorded_run, stuck_id,
+    crowded_out, of_at_risk, of_contradiction, of_crowded_out_day, of_late_run, of_late_start,
+    of_missed_day, of_missed_deadline, of_overtaken_run, of_run, of_silent_store, of_snapshot,
+    of_stuck_pair, of_unrecorded_run, stuck_id,
 };
 use crate::config::{Channel, NoticeKind, Severity};
 use crate::id::{ChannelName, PairName, RunId};
@@ -30,10 +35,12 @@ use crate::time::{Timestamp, after, millis};
 
 /// Attempts to deliver a notice to one channel.
 ///
-/// Source: Standard Webhooks 1.0, "Retry schedule": immediately, then after each of the waits of [`redelivery_wait`].
+/// Source: Standard Webhooks 1.0, "Retry schedule": immediately, then after each of the waits of
+/// [`redelivery_wait`].
 pub const MOST_ATTEMPTS: u32 = 10;
 
-/// Attempts of one channel that are remembered: those of the schedule, and as many that people have asked for.
+/// Attempts of one channel that are remembered: those of the schedule, and as many that people have
+/// asked for.
 const ATTEMPTS_LOGGED: usize = 20;
 
 /// The longest wait that a receiver may ask for: the longest of the schedule.
@@ -41,7 +48,8 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// Something people are told.
 ///
-/// Shape: `{"id":"hub/20261121/failed","kind":"failed","pair":"hub","run":"20261121","at":"…","subject":"…","text":"…","warnings":[],"runbook":"…","incident":"hub-20261121"}`.
+/// Shape:
+/// `{"id":"hub/20261121/failed","kind":"failed","pair":"hub","run":"20261121","at":"…","subject":"…","text":"…","warnings":[],"runbook":"…","incident":"hub-20261121"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// `<pair>/<run>/<kind>`.
@@ -163,7 +171,8 @@ impl Delivery {
         !self.is_settled() && self.next_at <= now
     }
 
-    /// Notes an attempt. `wait` is what the receiver asked for; `is_final` says that trying again is in vain.
+    /// Notes an attempt. `wait` is what the receiver asked for; `is_final` says that trying again
+    /// is in vain.
     pub fn note(&mut self, attempt: Attempt, wait: Option<Duration>, is_final: bool) {
         let ended_at = attempt.ended_at();
         self.attempts += 1;
@@ -173,7 +182,12 @@ impl Delivery {
             Some(error) if is_final || self.attempts >= MOST_ATTEMPTS => {
                 self.given_up = Some(format!("{error}; after {} attempts", self.attempts));
             }
-            Some(_) => self.next_at = after(ended_at, redelivery_wait(self.attempts).max(wait.unwrap_or_default().min(LONGEST_WAIT))),
+            Some(_) => {
+                self.next_at = after(
+                    ended_at,
+                    redelivery_wait(self.attempts).max(wait.unwrap_or_default().min(LONGEST_WAIT)),
+                );
+            }
         }
         if self.log.len() == ATTEMPTS_LOGGED {
             self.log.remove(0);
@@ -181,11 +195,15 @@ impl Delivery {
         self.log.push(attempt);
     }
 
-    /// Makes it due at once, and begins its attempts again: something is to be told that comes after it.
+    /// Makes it due at once, and begins its attempts again: something is to be told that comes
+    /// after it.
     fn hasten(&mut self, now: Timestamp) {
         // One that was never tried waits for an end of quiet hours or for its turn.
-        let Some(last) = self.log.last().filter(|_| !self.is_settled() && self.attempts > 0) else { return };
-        let is_asked_to_wait = self.next_at > after(last.ended_at(), redelivery_wait(self.attempts));
+        let Some(last) = self.log.last().filter(|_| !self.is_settled() && self.attempts > 0) else {
+            return;
+        };
+        let is_asked_to_wait =
+            self.next_at > after(last.ended_at(), redelivery_wait(self.attempts));
         if !is_asked_to_wait {
             (self.attempts, self.next_at) = (0, self.next_at.min(now));
         }
@@ -215,7 +233,8 @@ impl Outgoing {
 
     /// Puts a notice up for delivery to these channels, whatever else they hear.
     pub fn to(notice: Notice, channels: &[&Channel], now: Timestamp) -> Self {
-        let deliveries = channels.iter().map(|channel| Delivery::new(channel, &notice, now)).collect();
+        let deliveries =
+            channels.iter().map(|channel| Delivery::new(channel, &notice, now)).collect();
         Self { format: 1, notice, deliveries }
     }
 
@@ -227,15 +246,20 @@ impl Outgoing {
     /// Takes over what another tick has settled, as it stored it.
     pub fn settle_as(&mut self, stored: &Self) {
         for delivery in &mut self.deliveries {
-            if let Some(other) = stored.deliveries.iter().find(|other| other.channel == delivery.channel) {
+            if let Some(other) =
+                stored.deliveries.iter().find(|other| other.channel == delivery.channel)
+            {
                 delivery.settle_as(other);
             }
         }
     }
 
-    /// Makes what these channels did not take due at once, and begins its attempts again; but where a receiver has asked for time.
+    /// Makes what these channels did not take due at once, and begins its attempts again; but where
+    /// a receiver has asked for time.
     pub fn hasten(&mut self, channels: &[&ChannelName], now: Timestamp) {
-        for delivery in self.deliveries.iter_mut().filter(|delivery| channels.contains(&&delivery.channel)) {
+        for delivery in
+            self.deliveries.iter_mut().filter(|delivery| channels.contains(&&delivery.channel))
+        {
             delivery.hasten(now);
         }
     }
@@ -245,21 +269,28 @@ impl Outgoing {
         (self.notice.at, &self.notice.id)
     }
 
-    /// Returns whether it waits for an earlier notice of its incident that the channel has not taken.
+    /// Returns whether it waits for an earlier notice of its incident that the channel has not
+    /// taken.
     pub fn waits_for(&self, earlier: &Self, channel: &ChannelName) -> bool {
-        let is_of_same = self.notice.incident.is_some() && self.notice.incident == earlier.notice.incident;
+        let is_of_same =
+            self.notice.incident.is_some() && self.notice.incident == earlier.notice.incident;
         is_of_same
             && earlier.order() < self.order()
-            && earlier.deliveries.iter().any(|delivery| delivery.channel == *channel && !delivery.is_settled())
+            && earlier
+                .deliveries
+                .iter()
+                .any(|delivery| delivery.channel == *channel && !delivery.is_settled())
     }
 }
 
 /// Returns the wait after an attempt that failed.
 ///
-/// Source: Standard Webhooks 1.0, "Retry schedule": 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
+/// Source: Standard Webhooks 1.0, "Retry schedule": 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h,
+/// 24 h.
 pub fn redelivery_wait(attempts: u32) -> Duration {
     const SECONDS: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
-    let index = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX).min(SECONDS.len() - 1);
+    let index =
+        usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX).min(SECONDS.len() - 1);
     Duration::from_secs(SECONDS[index])
 }
 
@@ -274,7 +305,8 @@ mod tests {
     }
 
     fn channel() -> Channel {
-        let value = serde_json::json!({"pairs": [settings()], "channels": [{"name": "on-call", "kind": "slack", "url_secret": "SLACK"}]});
+        let value = serde_json::json!({"pairs": [settings()],
+                "channels": [{"name": "on-call", "kind": "slack", "url_secret": "SLACK"}]});
         Config::from_value(&value).expect("the configuration is complete").channels.remove(0)
     }
 
@@ -282,7 +314,11 @@ mod tests {
         let now = at(told_at);
         let run = RunId::decode("20261121").expect("a date");
         let notice = of_missed_day(&pair(), &run, "Hub", now);
-        let notice = Notice { id: format!("hub/20261121/{kind}"), incident: Some("hub-20261121".to_owned()), ..notice };
+        let notice = Notice {
+            id: format!("hub/20261121/{kind}"),
+            incident: Some("hub-20261121".to_owned()),
+            ..notice
+        };
         Outgoing::new(notice, &[channel()], now)
     }
 
@@ -301,7 +337,9 @@ mod tests {
         }
         assert_eq!(
             now - at("2026-11-21T11:00:00Z"),
-            chrono::TimeDelta::seconds(9 + 5 + 300 + 1_800 + 7_200 + 18_000 + 36_000 + 50_400 + 72_000 + 86_400)
+            chrono::TimeDelta::seconds(
+                9 + 5 + 300 + 1_800 + 7_200 + 18_000 + 36_000 + 50_400 + 72_000 + 86_400
+            )
         );
         assert_eq!(delivery.given_up.as_deref(), Some("answered 500; after 10 attempts"));
         assert!(!delivery.is_due(at("2026-12-21T11:00:00Z")));
@@ -343,17 +381,41 @@ mod tests {
             outgoing.hasten(channels, at("2026-11-21T11:10:00Z"));
             (before, outgoing.deliveries.remove(0))
         };
-        let (tried, hastened) = after(&|delivery| (0..3).for_each(|_| delivery.note(refused(now), None, false)), &[&name]);
-        assert_eq!((hastened.attempts, hastened.next_at, hastened.log.len()), (0, at("2026-11-21T11:10:00Z"), 3));
+        let (tried, hastened) = after(
+            &|delivery| (0..3).for_each(|_| delivery.note(refused(now), None, false)),
+            &[&name],
+        );
+        assert_eq!(
+            (hastened.attempts, hastened.next_at, hastened.log.len()),
+            (0, at("2026-11-21T11:10:00Z"), 3)
+        );
         assert!(tried.next_at > hastened.next_at);
         let is_left = |change: &dyn Fn(&mut Delivery), channels: &[&ChannelName]| {
             let (before, after) = after(change, channels);
             before == after
         };
-        assert!(is_left(&|delivery| delivery.next_at = at("2026-11-21T12:00:00Z"), &[&name]), "it waits for the end of quiet hours");
-        assert!(is_left(&|delivery| delivery.note(Attempt { error: None, ..refused(now) }, None, false), &[&name]), "it is taken");
-        assert!(is_left(&|delivery| delivery.note(refused(now), None, false), &[]), "another channel is asked");
-        assert!(is_left(&|delivery| delivery.note(refused(now), Some(Duration::from_hours(1)), false), &[&name]), "it has asked for time");
+        assert!(
+            is_left(&|delivery| delivery.next_at = at("2026-11-21T12:00:00Z"), &[&name]),
+            "it waits for the end of quiet hours"
+        );
+        assert!(
+            is_left(
+                &|delivery| delivery.note(Attempt { error: None, ..refused(now) }, None, false),
+                &[&name]
+            ),
+            "it is taken"
+        );
+        assert!(
+            is_left(&|delivery| delivery.note(refused(now), None, false), &[]),
+            "another channel is asked"
+        );
+        assert!(
+            is_left(
+                &|delivery| delivery.note(refused(now), Some(Duration::from_hours(1)), false),
+                &[&name]
+            ),
+            "it has asked for time"
+        );
     }
 
     #[test]
@@ -375,7 +437,11 @@ mod tests {
         let escalated = outgoing("escalated-1", "2026-11-21T11:15:00Z");
         let name = escalated.deliveries[0].channel.clone();
         assert!(escalated.waits_for(&opened, &name) && !opened.waits_for(&escalated, &name));
-        opened.deliveries[0].note(Attempt { error: None, ..refused(at("2026-11-21T11:20:00Z")) }, None, false);
+        opened.deliveries[0].note(
+            Attempt { error: None, ..refused(at("2026-11-21T11:20:00Z")) },
+            None,
+            false,
+        );
         assert!(!escalated.waits_for(&opened, &name));
         let mut other = outgoing("missed", "2026-11-21T11:00:00Z");
         other.notice.incident = Some("hub-20261120".to_owned());

@@ -1,7 +1,7 @@
 //! Decides what an error of Neon's means for the run. This is the only place that does.
 //!
-//! Source: Neon API v2, read 2026-11-21: "any 423 and any 503 are always safe to retry"; other errors of writing calls say
-//! nothing about whether the call took effect.
+//! Source: Neon API v2, read 2026-11-21: "any 423 and any 503 are always safe to retry"; other
+//! errors of writing calls say nothing about whether the call took effect.
 
 use std::time::Duration;
 
@@ -28,7 +28,9 @@ pub const DAILY_SYNC: &str = "daily-sync.md";
 /// Classifies an error.
 pub fn disposition(error: &NeonError, call: &Call) -> Disposition {
     match error {
-        NeonError::NoReply { .. } | NeonError::Undecodable { .. } if call.is_write() => Disposition::Observe,
+        NeonError::NoReply { .. } | NeonError::Undecodable { .. } if call.is_write() => {
+            Disposition::Observe
+        }
         // A reading call whose reply cannot be read may have been cut; the attempts are counted.
         NeonError::NoReply { .. } | NeonError::Undecodable { .. } => Disposition::Retry,
         NeonError::Status { status, message, .. } => status_disposition(*status, message, call),
@@ -47,23 +49,34 @@ fn status_disposition(status: u16, message: &str, call: &Call) -> Disposition {
         // Observed: "branch not ready yet" passes by itself.
         422 if message.contains("not ready yet") => Disposition::Retry,
         // The children that were deleted just before are gone when their operations are done.
-        422 if matches!(call, Call::DeleteBranch(_)) && message.contains("has children") => Disposition::Retry,
+        422 if matches!(call, Call::DeleteBranch(_)) && message.contains("has children") => {
+            Disposition::Retry
+        }
         // Among them the limits of a plan, 422 with `BRANCHES_LIMIT_EXCEEDED`.
-        400..=499 if !call.is_write() || matches!(status, 400 | 401 | 403 | 404 | 412 | 422) => Disposition::Fail(RUN_FAILED),
+        400..=499 if !call.is_write() || matches!(status, 400 | 401 | 403 | 404 | 412 | 422) => {
+            Disposition::Fail(RUN_FAILED)
+        }
         500..=599 if !call.is_write() => Disposition::Retry,
         _ => Disposition::Observe,
     }
 }
 
-/// The longest wait before an attempt, also when Neon asks for a longer one: then nothing would be tried before the deadline.
+/// The longest wait before an attempt, also when Neon asks for a longer one: then nothing would be
+/// tried before the deadline.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
-/// Returns the wait before attempt `attempt + 1`: 2, 4, 8, 16, 32, then 60 seconds, or as long as Neon asked for.
+/// Returns the wait before attempt `attempt + 1`: 2, 4, 8, 16, 32, then 60 seconds, or as long as
+/// Neon asked for.
 pub fn wait_after(attempt: u32, error: Option<&NeonError>) -> Duration {
     let own = Duration::from_secs(1 << attempt.clamp(1, 6)).min(Duration::from_mins(1));
     match error {
-        Some(NeonError::Status { retry_after: Some(asked), .. }) => own.max(*asked).min(LONGEST_WAIT),
-        Some(NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. }) | None => own,
+        Some(NeonError::Status { retry_after: Some(asked), .. }) => {
+            own.max(*asked).min(LONGEST_WAIT)
+        }
+        Some(
+            NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. },
+        )
+        | None => own,
     }
 }
 
@@ -75,7 +88,13 @@ pub(crate) mod tests {
 
     /// Returns what Neon answered.
     pub(crate) fn status(status: u16, code: &str, message: &str) -> NeonError {
-        NeonError::Status { call: "x".into(), status, code: code.into(), message: message.into(), retry_after: None }
+        NeonError::Status {
+            call: "x".into(),
+            status,
+            code: code.into(),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     fn restore() -> Call {
@@ -125,9 +144,15 @@ pub(crate) mod tests {
 
     #[test]
     fn a_branch_that_is_not_ready_is_waited_for_and_a_full_project_is_not() {
-        assert_eq!(disposition(&status(422, "", "branch not ready yet"), &restore()), Disposition::Retry);
         assert_eq!(
-            disposition(&status(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"), &restore()),
+            disposition(&status(422, "", "branch not ready yet"), &restore()),
+            Disposition::Retry
+        );
+        assert_eq!(
+            disposition(
+                &status(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"),
+                &restore()
+            ),
             Disposition::Fail(RUN_FAILED)
         );
     }
@@ -143,9 +168,16 @@ pub(crate) mod tests {
     fn a_quota_that_is_used_up_is_not_waited_for() {
         let text = "Your account or project has exceeded the compute time quota.";
         for code in [402, 422, 500, 503] {
-            assert_eq!(disposition(&status(code, "", text), &Call::ListBranches), Disposition::Fail(RUN_FAILED), "{code}");
+            assert_eq!(
+                disposition(&status(code, "", text), &Call::ListBranches),
+                Disposition::Fail(RUN_FAILED),
+                "{code}"
+            );
         }
-        assert_eq!(disposition(&status(429, "", "rate limit exceeded"), &Call::ListBranches), Disposition::Retry);
+        assert_eq!(
+            disposition(&status(429, "", "rate limit exceeded"), &Call::ListBranches),
+            Disposition::Retry
+        );
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //!
 //! Invariants: a civil date has one scheduled run; nothing starts before `earliest_start` or after
 //! `catch_up_until`; a day off has none. Where the clocks skip the end of a window, the window is
-//! as long as ever; where they skip its start as well, it begins at the first instant after the gap.
-//! Before midnight that is on the next date, and the run has the name of the date that it belongs to.
+//! as long as ever; where they skip its start as well, it begins at the first instant after the
+//! gap. Before midnight that is on the next date, and the run has the name of the date that it
+//! belongs to.
 
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub struct Day {
     pub run: RunId,
     /// Whether the date has a run.
     pub has_run: bool,
-    /// A run starts at this instant or later: at `start_at`, or earlier where runs are too long for that.
+    /// A run starts at this instant or later: at `start_at`, or earlier where runs are too long for
+    /// that.
     pub start_at: Timestamp,
     /// A start after this is late.
     pub latest_start: Timestamp,
@@ -57,7 +59,8 @@ pub fn day(pair: &Pair, date: NaiveDate, history: &History) -> Day {
     let times = &pair.times;
     let civil = |time| pair.zone.instant(date, time);
     let configured_start = civil(times.start_at);
-    // Skipped times are one instant. A window whose end is skipped would have no time left, or too little.
+    // Skipped times are one instant. A window whose end is skipped would have no time left, or too
+    // little.
     let is_skipped = pair.zone.skips(date, times.deadline);
     let at = |time: TimeOfDay| {
         let whole = after(configured_start, times.start_at.until(time));
@@ -66,7 +69,9 @@ pub fn day(pair: &Pair, date: NaiveDate, history: &History) -> Day {
     let deadline = at(times.deadline);
     // Early enough for a long run, where the runs so far tell how long that is.
     let needed = history.long_run().map(|long| before(deadline, long + times.start_margin));
-    let start_at = needed.map_or(configured_start, |needed| configured_start.min(needed).max(civil(times.earliest_start)));
+    let start_at = needed.map_or(configured_start, |needed| {
+        configured_start.min(needed).max(civil(times.earliest_start))
+    });
     Day {
         date,
         run: RunId::scheduled(date),
@@ -139,22 +144,37 @@ pub fn days(pair: &Pair, history: &History, now: Timestamp) -> impl Iterator<Ite
     dates.map(|date| day(pair, date, history))
 }
 
-/// Days that are looked at when the next run, or the last that was to be done, is looked for: a year of holidays.
+/// Days that are looked at when the next run, or the last that was to be done, is looked for: a
+/// year of holidays.
 const DAYS_AHEAD: u64 = 366;
 
 /// Returns the next date with a run that can still start and is none of `done`.
-pub fn next_run(pair: &Pair, history: &History, done: Option<&RunId>, now: Timestamp) -> Option<Day> {
-    days(pair, history, now).find(|day| day.has_run && Some(&day.run) != done && now <= day.catch_up_until)
+pub fn next_run(
+    pair: &Pair,
+    history: &History,
+    done: Option<&RunId>,
+    now: Timestamp,
+) -> Option<Day> {
+    days(pair, history, now)
+        .find(|day| day.has_run && Some(&day.run) != done && now <= day.catch_up_until)
 }
 
 /// Returns the last date whose run should have succeeded by now, `grace` after its deadline.
-pub fn last_expected(pair: &Pair, history: &History, grace: Duration, now: Timestamp) -> Option<Day> {
+pub fn last_expected(
+    pair: &Pair,
+    history: &History,
+    grace: Duration,
+    now: Timestamp,
+) -> Option<Day> {
     let today = pair.zone.date(now);
     let dates = (0..DAYS_AHEAD).filter_map(|days| today.checked_sub_days(Days::new(days)));
-    dates.map(|date| day(pair, date, history)).find(|day| day.has_run && after(day.deadline, grace) <= now)
+    dates
+        .map(|date| day(pair, date, history))
+        .find(|day| day.has_run && after(day.deadline, grace) <= now)
 }
 
-/// Returns when a scheduled run that is under way is expected to be done; `None` where too few runs tell how long they take.
+/// Returns when a scheduled run that is under way is expected to be done; `None` where too few runs
+/// tell how long they take.
 pub fn expected_end(run: &Checkpoint, now: Timestamp) -> Option<Timestamp> {
     let since = run.steps.last().map_or(run.started_at, |step| step.started_at);
     // A step that is to be tried again does nothing until then.
@@ -163,10 +183,11 @@ pub fn expected_end(run: &Checkpoint, now: Timestamp) -> Option<Timestamp> {
     Some(after(from, remaining))
 }
 
-/// Returns what deserves a look although it can be carried out, each with its path: local times that do not exist on some day of the year ahead,
-/// and pairs whose runs are due at the same time.
+/// Returns what deserves a look although it can be carried out, each with its path: local times
+/// that do not exist on some day of the year ahead, and pairs whose runs are due at the same time.
 pub fn warnings(config: &Config, now: Timestamp) -> Vec<String> {
-    let skipped = config.pairs.iter().enumerate().flat_map(|(index, pair)| skipped_times(index, pair, now));
+    let skipped =
+        config.pairs.iter().enumerate().flat_map(|(index, pair)| skipped_times(index, pair, now));
     skipped.chain(overlaps(config, now)).collect()
 }
 
@@ -182,8 +203,9 @@ fn skipped_times(index: usize, pair: &Pair, now: Timestamp) -> Vec<String> {
     let none = History::default();
     let dates: Vec<NaiveDate> = days(pair, &none, now).map(|day| day.date).collect();
     // One that was not set is another.
-    let is_own =
-        |(key, time): &(&str, TimeOfDay)| *key == "start_at" || ![times.start_at, times.deadline].contains(time) || *key == "deadline";
+    let is_own = |(key, time): &(&str, TimeOfDay)| {
+        *key == "start_at" || ![times.start_at, times.deadline].contains(time) || *key == "deadline"
+    };
     let found = named.into_iter().filter(is_own).filter_map(|(key, time)| {
         let date = dates.iter().find(|date| pair.zone.skips(**date, time))?;
         let day = day(pair, *date, &none);
@@ -194,24 +216,34 @@ fn skipped_times(index: usize, pair: &Pair, now: Timestamp) -> Vec<String> {
             _ => pair.zone.instant(*date, time),
         };
         let instead = pair.zone.time_of_day(at);
-        Some(format!("pairs[{index}].{key}: {time} does not exist in {} on {date}: it is {instead} there", pair.zone.name()))
+        Some(format!(
+            "pairs[{index}].{key}: {time} does not exist in {} on {date}: it is {instead} there",
+            pair.zone.name()
+        ))
     });
     found.collect()
 }
 
-/// Finds pairs whose windows overlap on one of the next seven days: one of them is driven first, and the other with what it leaves.
+/// Finds pairs whose windows overlap on one of the next seven days: one of them is driven first,
+/// and the other with what it leaves.
 fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
     let none = History::default();
-    let week = |pair: &'_ Pair| -> Vec<Day> { days(pair, &none, now).take(7).filter(|day| day.has_run).collect() };
+    let week = |pair: &'_ Pair| -> Vec<Day> {
+        days(pair, &none, now).take(7).filter(|day| day.has_run).collect()
+    };
     let weeks: Vec<Vec<Day>> = config.pairs.iter().map(week).collect();
     let mut found = Vec::new();
     for (index, days) in weeks.iter().enumerate() {
         for (other, earlier) in weeks.iter().enumerate().take(index) {
-            let meets = |day: &&Day| earlier.iter().any(|one| day.start_at < one.deadline && one.start_at < day.deadline);
+            let meets = |day: &&Day| {
+                earlier.iter().any(|one| day.start_at < one.deadline && one.start_at < day.deadline)
+            };
             if let Some(day) = days.iter().find(meets) {
                 found.push(format!(
-                    "pairs[{index}].start_at: on {} the run of {} may be under way at the same time as that of {} (pairs[{other}]); an invocation \
-                     drives one first, and the other with the subrequests and the time that are left, so leave each the time that it takes",
+                    "pairs[{index}].start_at: on {} the run of {} may be under way at the \
+                        same time as that of {} (pairs[{other}]); an invocation \
+                        drives one first, and the other with the subrequests and the time that are \
+                        left, so leave each the time that it takes",
                     day.date, config.pairs[index].name, config.pairs[other].name
                 ));
             }
@@ -222,8 +254,14 @@ fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
 
 /// Returns when a manual run that starts at `now` is given up: after two hours, or after one where
 /// it would keep the next scheduled run, which is none of `done`, from starting in time.
-pub fn manual_give_up_at(pair: &Pair, history: &History, done: Option<&RunId>, now: Timestamp) -> Timestamp {
-    let in_time = next_run(pair, history, done, now).map(|day| day.latest_start.max(after(now, RUN_GRACE)));
+pub fn manual_give_up_at(
+    pair: &Pair,
+    history: &History,
+    done: Option<&RunId>,
+    now: Timestamp,
+) -> Timestamp {
+    let in_time =
+        next_run(pair, history, done, now).map(|day| day.latest_start.max(after(now, RUN_GRACE)));
     let longest = after(now, RUN_GRACE + Duration::from_hours(1));
     in_time.map_or(longest, |in_time| in_time.min(longest))
 }
@@ -238,8 +276,10 @@ pub(crate) mod tests {
     /// The settings of a pair of New York, from 05:00 to 06:00.
     pub(crate) fn settings() -> serde_json::Value {
         json!({
-            "name": "hub", "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-            "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner", "timezone": "America/New_York",
+            "name": "hub", "project": "old-violet-32930710",
+            "production_branch": "br-noisy-breeze-a5e59rrb",
+            "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner",
+            "timezone": "America/New_York",
             "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
             "keep_last": 2, "keep_displaced": 1, "keep_at_least": 2
         })
@@ -247,7 +287,10 @@ pub(crate) mod tests {
 
     /// That pair.
     pub(crate) fn pair() -> Pair {
-        Config::from_value(&json!({"pairs": [settings()]})).expect("the configuration is complete").pairs.remove(0)
+        Config::from_value(&json!({"pairs": [settings()]}))
+            .expect("the configuration is complete")
+            .pairs
+            .remove(0)
     }
 
     fn at(text: &str) -> Timestamp {
@@ -259,13 +302,38 @@ pub(crate) mod tests {
         // From 05:00 to 06:00 in New York, five hours behind; a start after 05:30 is late.
         let given_up = |now: &str, done: Option<&str>| {
             let done = done.and_then(RunId::decode);
-            crate::time::render(manual_give_up_at(&pair(), &History::default(), done.as_ref(), at(now)))
+            crate::time::render(manual_give_up_at(
+                &pair(),
+                &History::default(),
+                done.as_ref(),
+                at(now),
+            ))
         };
-        assert_eq!(given_up("2026-11-21T07:00:00Z", None), "2026-11-21T09:00:00.000Z", "long before");
-        assert_eq!(given_up("2026-11-21T09:00:00Z", None), "2026-11-21T10:30:00.000Z", "at the latest start");
-        assert_eq!(given_up("2026-11-21T10:10:00Z", None), "2026-11-21T11:10:00.000Z", "it has its hour");
-        assert_eq!(given_up("2026-11-21T10:10:00Z", Some("20261121")), "2026-11-21T12:10:00.000Z", "the day's run is done");
-        assert_eq!(given_up("2026-11-21T15:00:00Z", None), "2026-11-21T17:00:00.000Z", "after the window");
+        assert_eq!(
+            given_up("2026-11-21T07:00:00Z", None),
+            "2026-11-21T09:00:00.000Z",
+            "long before"
+        );
+        assert_eq!(
+            given_up("2026-11-21T09:00:00Z", None),
+            "2026-11-21T10:30:00.000Z",
+            "at the latest start"
+        );
+        assert_eq!(
+            given_up("2026-11-21T10:10:00Z", None),
+            "2026-11-21T11:10:00.000Z",
+            "it has its hour"
+        );
+        assert_eq!(
+            given_up("2026-11-21T10:10:00Z", Some("20261121")),
+            "2026-11-21T12:10:00.000Z",
+            "the day's run is done"
+        );
+        assert_eq!(
+            given_up("2026-11-21T15:00:00Z", None),
+            "2026-11-21T17:00:00.000Z",
+            "after the window"
+        );
     }
 
     #[test]
@@ -279,12 +347,18 @@ pub(crate) mod tests {
 
     #[test]
     fn the_date_is_the_pairs_own() {
-        assert_eq!(today(&pair(), &History::default(), at("2026-11-22T02:00:00Z")).run.as_str(), "20261121");
+        assert_eq!(
+            today(&pair(), &History::default(), at("2026-11-22T02:00:00Z")).run.as_str(),
+            "20261121"
+        );
     }
 
     #[test]
     fn the_schedule_follows_daylight_saving() {
-        assert_eq!(today(&pair(), &History::default(), at("2026-07-01T12:00:00Z")).start_at, at("2026-07-01T09:00:00Z"));
+        assert_eq!(
+            today(&pair(), &History::default(), at("2026-07-01T12:00:00Z")).start_at,
+            at("2026-07-01T09:00:00Z")
+        );
     }
 
     #[test]
@@ -292,19 +366,34 @@ pub(crate) mod tests {
         let value = |second: &str| {
             let pair = |name: &str, start: &str, deadline: &str| {
                 json!({
-                    "name": name, "project": "old-violet-32930710", "production_branch": "br-noisy-breeze-a5e59rrb",
-                    "staging_branch": format!("br-{name}"), "role": "neondb_owner", "timezone": "America/New_York", "start_at": start,
-                    "latest_start": start, "deadline": deadline, "backup_prefix": name, "keep_last": 2, "keep_displaced": 1
+                    "name": name, "project": "old-violet-32930710",
+                    "production_branch": "br-noisy-breeze-a5e59rrb",
+                    "staging_branch": format!("br-{name}"), "role": "neondb_owner",
+                    "timezone": "America/New_York", "start_at": start,
+                    "latest_start": start, "deadline": deadline, "backup_prefix": name,
+                    "keep_last": 2, "keep_displaced": 1
                 })
             };
-            Config::from_value(&json!({"pairs": [pair("hub", "02:30", "03:30"), pair("shop", second, "05:00")]})).expect("it is complete")
+            Config::from_value(
+                &json!({"pairs": [pair("hub", "02:30", "03:30"), pair("shop", second, "05:00")]}),
+            )
+            .expect("it is complete")
         };
         let found = warnings(&value("03:00"), at("2026-11-21T12:00:00Z"));
-        assert_eq!(found[0], "pairs[0].start_at: 02:30 does not exist in America/New_York on 2027-03-14: it is 03:00 there");
+        assert_eq!(
+            found[0],
+            "pairs[0].start_at: 02:30 does not exist in America/New_York on 2027-03-14: it \
+                is 03:00 there"
+        );
         assert!(
-            found.last().is_some_and(|last| last.starts_with("pairs[1].start_at: on 2026-11-21 the run of shop may be under way")),
+            found.last().is_some_and(|last| last
+                .starts_with("pairs[1].start_at: on 2026-11-21 the run of shop may be under way")),
             "{found:#?}"
         );
-        assert!(!warnings(&value("03:30"), at("2026-11-21T12:00:00Z")).iter().any(|text| text.starts_with("pairs[1]")));
+        assert!(
+            !warnings(&value("03:30"), at("2026-11-21T12:00:00Z"))
+                .iter()
+                .any(|text| text.starts_with("pairs[1]"))
+        );
     }
 }

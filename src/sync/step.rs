@@ -26,8 +26,15 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Preflight, Self::Backup, Self::VerifyBackup, Self::Restore, Self::VerifyStaging, Self::SmokeTest, Self::Prune];
+    pub const ALL: [Self; 7] = [
+        Self::Preflight,
+        Self::Backup,
+        Self::VerifyBackup,
+        Self::Restore,
+        Self::VerifyStaging,
+        Self::SmokeTest,
+        Self::Prune,
+    ];
 
     /// Returns the number that people are told, counted from one.
     pub fn number(self) -> usize {
@@ -53,27 +60,34 @@ impl Step {
     }
 }
 
-/// Attempts of one step before the run fails, once its deadline has passed; until then it is tried as long as the deadline allows.
+/// Attempts of one step before the run fails, once its deadline has passed; until then it is tried
+/// as long as the deadline allows.
 ///
-/// Waits double from two seconds to one minute (2, 4, 8, 16, 32, 60, 60, …), so the twelfth attempt starts after about 7
-/// minutes: longer than Neon's own availability checks hold a project. An hour to the deadline is worth about 65.
+/// Waits double from two seconds to one minute (2, 4, 8, 16, 32, 60, 60, …), so the twelfth attempt
+/// starts after about 7 minutes: longer than Neon's own availability checks hold a project. An hour
+/// to the deadline is worth about 65.
 ///
-/// Source: design §4: "A failed attempt is retried with growing waits as long as the deadline allows".
+/// Source: design §4: "A failed attempt is retried with growing waits as long as the deadline
+/// allows".
 pub const ATTEMPTS_PER_STEP: u32 = 12;
 
 /// Actions of one tick.
 ///
-/// A run of one database takes about 45. A tick that wants 400 is in a loop that no other limit has seen.
+/// A run of one database takes about 45. A tick that wants 400 is in a loop that no other limit has
+/// seen.
 pub const ACTIONS_PER_TICK: u32 = 400;
 
-/// Ticks without a step forward before the run fails. A step that is tried again because Neon does not answer waits for the deadline instead.
+/// Ticks without a step forward before the run fails. A step that is tried again because Neon does
+/// not answer waits for the deadline instead.
 ///
-/// Source: design §4: "Three ticks without a step forward, or an impossible transition, end the run as failed".
+/// Source: design §4: "Three ticks without a step forward, or an impossible transition, end the run
+/// as failed".
 pub const TICKS_WITHOUT_PROGRESS: u32 = 3;
 
 /// How long a roll-back is allowed after the restore was accepted.
 ///
-/// Source: design §4: "only if this checkpoint itself recorded the accepted restore less than 30 minutes ago".
+/// Source: design §4: "only if this checkpoint itself recorded the accepted restore less than 30
+/// minutes ago".
 pub const ROLL_BACK_WITHIN: Duration = Duration::from_mins(30);
 
 /// How long a scheduled run may go on after its deadline, and a manual one after its start.
@@ -81,14 +95,16 @@ pub const RUN_GRACE: Duration = Duration::from_hours(1);
 
 /// The first look at an operation after it was accepted.
 ///
-/// Measured by others at Neon, 2026-07-29: create 3.0 s, restore 6.1 s. A look just after that finds it done.
+/// Measured by others at Neon, 2026-07-29: create 3.0 s, restore 6.1 s. A look just after that
+/// finds it done.
 pub const FIRST_LOOK_CREATE: Duration = Duration::from_millis(3_100);
 /// As [`FIRST_LOOK_CREATE`], for a restore.
 pub const FIRST_LOOK_RESTORE: Duration = Duration::from_millis(6_250);
 /// The wait after the first look in vain; it grows by half each time.
 const LOOK_AGAIN: Duration = Duration::from_millis(400);
 
-/// The wait after a deletion that was accepted: until it is done, Neon refuses the next with 423, which costs a subrequest all the same.
+/// The wait after a deletion that was accepted: until it is done, Neon refuses the next with 423,
+/// which costs a subrequest all the same.
 pub const BETWEEN_DELETIONS: Duration = Duration::from_secs(2);
 
 /// The longest wait between two looks.
@@ -124,6 +140,9 @@ mod tests {
         assert_eq!(look_gap(1), Duration::from_millis(400));
         assert_eq!(look_gap(2), Duration::from_millis(600));
         assert_eq!(look_gap(30), LONGEST_LOOK);
-        assert!(look_gap(LOOKS_UNTIL_RARE) == LONGEST_LOOK && look_gap(LOOKS_UNTIL_RARE - 1) < LONGEST_LOOK);
+        assert!(
+            look_gap(LOOKS_UNTIL_RARE) == LONGEST_LOOK
+                && look_gap(LOOKS_UNTIL_RARE - 1) < LONGEST_LOOK
+        );
     }
 }

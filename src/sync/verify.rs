@@ -1,12 +1,13 @@
 //! What a database holds, as numbers that can be compared, and the SQL that finds out.
 //!
-//! In: rows of the catalogue and of the content. Out: a [`Fingerprint`] of each side, and the [`Check`]s of comparing two.
+//! In: rows of the catalogue and of the content. Out: a [`Fingerprint`] of each side, and the
+//! [`Check`]s of comparing two.
 //!
-//! Invariants: a table that could not be read is *not checked*, which is never equal; only physical copies are compared
-//! (enums hash by OID); every statement runs on a hot standby.
+//! Invariants: a table that could not be read is *not checked*, which is never equal; only physical
+//! copies are compared (enums hash by OID); every statement runs on a hot standby.
 //!
-//! Failure: an error in one statement ends the whole batch, because it is one transaction; what may not be read is therefore
-//! found out from the catalogue before it is read.
+//! Failure: an error in one statement ends the whole batch, because it is one transaction; what may
+//! not be read is therefore found out from the catalogue before it is read.
 
 mod catalogue;
 mod check;
@@ -35,18 +36,22 @@ pub use self::counts::{Baseline, Counts, judge_production, judge_row_loss};
 pub use self::judge::{judge_backup, judge_staging, outcome_of, policy};
 pub use self::pace::Pace;
 pub use self::pages::Pages;
-pub use self::probe::{Found, Probe, ProbeKind, end_probes, next_probes, probe_batch, probes_too_slow, take_probes};
+pub use self::probe::{
+    Found, Probe, ProbeKind, end_probes, next_probes, probe_batch, probes_too_slow, take_probes,
+};
 pub use self::questions::{
-    armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes, production_probes, staging_probes,
+    armed_probes, backup_probes, integrity_probes, looks_for_defects, prepared_probes,
+    production_probes, staging_probes,
 };
 pub use self::reading::{Blocks, Part, Piece, Range, Refused, is_read, pieces};
 pub use self::rows::{
-    Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts, RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, Wanted,
-    compare_rows, decode_keys, decode_parts, decode_rows, differing_parts, differing_ranges, grouped, is_small, keys_batch, parts_batch,
-    rows_batch,
+    Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts, RowDifferences, RowsFound,
+    Shape, TABLES_IN_PARTS, Wanted, compare_rows, decode_keys, decode_parts, decode_rows,
+    differing_parts, differing_ranges, grouped, is_small, keys_batch, parts_batch, rows_batch,
 };
 pub use self::schema::{
-    Chosen, Difference, GROUPS, Groups, ITEMS_AT_ONCE, Item, decode_groups, decode_items, differences, groups_batch, items_batch,
+    Chosen, Difference, GROUPS, Groups, ITEMS_AT_ONCE, Item, decode_groups, decode_items,
+    differences, groups_batch, items_batch,
 };
 pub use self::tenants::{guarded_probe, judge_tenants, tenants_batch};
 use crate::id::DatabaseName;
@@ -57,7 +62,8 @@ const NAMED: usize = 20;
 /// Of those, how many a text tells.
 pub const TOLD: usize = 3;
 
-/// The rules by which databases are read; counted up whenever a new version digests more, or otherwise.
+/// The rules by which databases are read; counted up whenever a new version digests more, or
+/// otherwise.
 const RULES: u32 = 8;
 
 /// What every database of one side holds.
@@ -70,7 +76,8 @@ pub struct Fingerprint {
 /// What one database holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabasePrint {
-    /// The rules by which it was read: prints of a version that read otherwise are not compared with ours.
+    /// The rules by which it was read: prints of a version that read otherwise are not compared
+    /// with ours.
     #[serde(default)]
     rules: u32,
     /// For each kind of schema object: how many, and a digest of their definitions.
@@ -159,12 +166,17 @@ impl Digest {
 
 /// Tells a few of what was found, and how many more there are.
 fn told(list: &[String]) -> String {
-    let more = if list.len() > TOLD { format!(", and {} more", list.len() - TOLD) } else { String::new() };
+    let more =
+        if list.len() > TOLD { format!(", and {} more", list.len() - TOLD) } else { String::new() };
     format!("{}{more}", list.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", "))
 }
 
-/// Returns the keys under which two sides do not hold the same: those of the backup first, then those that only staging has.
-fn differing<'a, K: Ord, V: PartialEq>(backup: &'a BTreeMap<K, V>, staging: &'a BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
+/// Returns the keys under which two sides do not hold the same: those of the backup first, then
+/// those that only staging has.
+fn differing<'a, K: Ord, V: PartialEq>(
+    backup: &'a BTreeMap<K, V>,
+    staging: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
     let keys = backup.keys().chain(staging.keys().filter(|key| !backup.contains_key(key)));
     keys.filter(|key| backup.get(key) != staging.get(key))
 }
@@ -199,7 +211,11 @@ impl Fingerprint {
             Some(Unread { database, table: None, reason })
         });
         let tables = self.databases.iter().flat_map(|(database, print)| {
-            print.not_checked.iter().map(move |(table, reason)| Unread { database, table: Some(table), reason })
+            print.not_checked.iter().map(move |(table, reason)| Unread {
+                database,
+                table: Some(table),
+                reason,
+            })
         });
         closed.chain(tables)
     }
@@ -232,7 +248,11 @@ impl Fingerprint {
 
     /// Returns how many rows were read.
     pub fn row_count(&self) -> u64 {
-        self.databases.values().flat_map(|database| database.tables.values()).map(|table| table.count).sum()
+        self.databases
+            .values()
+            .flat_map(|database| database.tables.values())
+            .map(|table| table.count)
+            .sum()
     }
 
     /// Returns the bytes of the tables that were read.

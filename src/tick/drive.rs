@@ -1,6 +1,7 @@
 //! Drives runs: one at a time, and while one waits, the next.
 //!
-//! In: the candidates of a tick, in their order. Out: runs that are over, and runs that are left for the next tick.
+//! In: the candidates of a tick, in their order. Out: runs that are over, and runs that are left
+//! for the next tick.
 //!
 //! Invariants: what is begun first comes first. Another run is begun only while every open one
 //! waits, and only with subrequests that no open run is about to need: half a run twice costs more
@@ -26,7 +27,8 @@ use crate::time::{Timestamp, after, between, render};
 
 /// The time between two saves of a run.
 ///
-/// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for clocks that differ.
+/// Source: Workers KV, limits, 2026-09-05: "1 write/s per key (429 error)"; a tenth is left for
+/// clocks that differ.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
 
 /// Subrequests with which a further run is begun: the look at its records, its first save, and the
@@ -36,7 +38,8 @@ const WORTH_BEGINNING: u32 = 12;
 /// A further run is begun only where it has this time: preflight and the making of a backup.
 const TIME_TO_BEGIN: Duration = Duration::from_secs(20);
 
-/// A run that waits for longer than this is between two attempts, and what it will need is not known.
+/// A run that waits for longer than this is between two attempts, and what it will need is not
+/// known.
 const LONG_WAIT: Duration = Duration::from_secs(20);
 
 /// Records that were read longer ago than this are looked at again before a run is begun.
@@ -72,7 +75,12 @@ enum Pause {
 
 impl<W: World> Context<'_, W> {
     /// Drives candidates, the first first, until all are over or the budget is spent.
-    pub(super) async fn drive_all(&self, candidates: Vec<Candidate<'_>>, read_at: Timestamp, summary: &mut Summary) {
+    pub(super) async fn drive_all(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        read_at: Timestamp,
+        summary: &mut Summary,
+    ) {
         let mut queue = candidates.into_iter().peekable();
         let mut open: Vec<Driving<'_>> = Vec::new();
         let mut is_first = true;
@@ -81,14 +89,17 @@ impl<W: World> Context<'_, W> {
             let ready = open.iter().position(|driving| driving.resumes_at <= now);
             let index = if let Some(index) = ready {
                 index
-            } else if let Some(candidate) = queue.next_if(|_| is_first || self.may_begin(&open, now)) {
+            } else if let Some(candidate) =
+                queue.next_if(|_| is_first || self.may_begin(&open, now))
+            {
                 if !is_first && !self.is_still_there(&candidate, read_at).await {
                     continue;
                 }
                 let pair = candidate.pair;
                 self.kept_back.set(RESERVE * (count(&open) + 1));
                 // What is late is judged by the instant at which a tick begins.
-                let checkpoint = Box::pin(self.begin(candidate, if is_first { read_at } else { now })).await;
+                let checkpoint =
+                    Box::pin(self.begin(candidate, if is_first { read_at } else { now })).await;
                 open.push(self.enter(pair, checkpoint, std::mem::take(&mut is_first)).await);
                 open.len() - 1
             } else if let Some(at) = open.iter().map(|driving| driving.resumes_at).min() {
@@ -133,16 +144,20 @@ impl<W: World> Context<'_, W> {
         (checkpoint, is_over)
     }
 
-    /// Returns whether there is time and room for a further run, beside what the open ones may need.
+    /// Returns whether there is time and room for a further run, beside what the open ones may
+    /// need.
     fn may_begin(&self, open: &[Driving<'_>], now: Timestamp) -> bool {
         let is_waiting_long = |driving: &&Driving<'_>| between(now, driving.resumes_at) > LONG_WAIT;
-        let needed: u32 =
-            open.iter().filter(|driving| !is_waiting_long(driving)).map(|driving| WHOLE_RUN.saturating_sub(driving.used)).sum();
+        let needed: u32 = open
+            .iter()
+            .filter(|driving| !is_waiting_long(driving))
+            .map(|driving| WHOLE_RUN.saturating_sub(driving.used))
+            .sum();
         after(now, TIME_TO_BEGIN) < self.wall && self.has_room(needed + RESERVE + WORTH_BEGINNING)
     }
 
-    /// Returns whether the pair's checkpoint is as it was when this tick read it. While this one drove other pairs, a person or
-    /// another tick may have begun a run.
+    /// Returns whether the pair's checkpoint is as it was when this tick read it. While this one
+    /// drove other pairs, a person or another tick may have begun a run.
     async fn is_still_there(&self, candidate: &Candidate<'_>, read_at: Timestamp) -> bool {
         let now = self.world.now();
         if between(read_at, now) < FRESH {
@@ -151,16 +166,28 @@ impl<W: World> Context<'_, W> {
         let key = record::checkpoint_key(&candidate.pair.name);
         let Ok(found) = self.world.read(std::slice::from_ref(&key)).await else { return false };
         let stored = found.get(&key).and_then(Option::as_ref);
-        let stored = stored.map_or(Ok(None), |text| record::decode_or_lose::<Checkpoint>(&key, text));
-        let is_same = stored.is_ok_and(|stored| stored.map(|stored| (stored.run, stored.tick_count)) == candidate.seen);
+        let stored =
+            stored.map_or(Ok(None), |text| record::decode_or_lose::<Checkpoint>(&key, text));
+        let is_same = stored.is_ok_and(|stored| {
+            stored.map(|stored| (stored.run, stored.tick_count)) == candidate.seen
+        });
         if !is_same {
-            self.log(Level::Info, "left to another tick", &[("pair", candidate.pair.name.to_string())]);
+            self.log(
+                Level::Info,
+                "left to another tick",
+                &[("pair", candidate.pair.name.to_string())],
+            );
         }
         is_same
     }
 
     /// Begins to drive a run in this tick.
-    async fn enter<'p>(&self, pair: &'p Pair, mut checkpoint: Checkpoint, is_first: bool) -> Driving<'p> {
+    async fn enter<'p>(
+        &self,
+        pair: &'p Pair,
+        mut checkpoint: Checkpoint,
+        is_first: bool,
+    ) -> Driving<'p> {
         let now = self.world.now();
         checkpoint.tick_count += 1;
         if is_first {
@@ -168,7 +195,8 @@ impl<W: World> Context<'_, W> {
             checkpoint.turns += 1;
         }
         checkpoint.driven_until = Some(self.wall);
-        let password = pair.role_password_secret.as_ref().and_then(|name| self.secrets.get(name)).cloned();
+        let password =
+            pair.role_password_secret.as_ref().and_then(|name| self.secrets.get(name)).cloned();
         let mut run = Run::new(checkpoint, password);
         self.refuse_hopeless(pair, &mut run, now);
         self.log(
@@ -205,45 +233,66 @@ impl<W: World> Context<'_, W> {
         while driving.actions_left > 0 {
             driving.actions_left -= 1;
             let now = self.world.now();
-            if run.wants_save && now >= after(driving.saved_at, driving.between_saves) && self.has_room(1) {
+            if run.wants_save
+                && now >= after(driving.saved_at, driving.between_saves)
+                && self.has_room(1)
+            {
                 let (at, is_saved) = self.save(&run.checkpoint).await;
                 driving.saved_at = at;
                 run.wants_save = !is_saved;
-                driving.between_saves = if is_saved { BETWEEN_SAVES } else { driving.between_saves * 2 };
+                driving.between_saves =
+                    if is_saved { BETWEEN_SAVES } else { driving.between_saves * 2 };
             }
             let step = run.checkpoint.step;
             self.tell_lateness(pair, &mut run.checkpoint, now).await;
             match machine::next(run, pair, now) {
                 Decision::Done => return Pause::Over,
                 Decision::Wait { until, why } => {
-                    // A clock that has jumped back must not make this tick act on what it saw long ago.
+                    // A clock that has jumped back must not make this tick act on what it saw long
+                    // ago.
                     if until >= self.wall || between(now, until) > driving.wall_budget {
                         return Pause::Spent(why);
                     }
                     (self.watch)("waiting", json!({"until": render(until), "why": why}));
-                    // What is worth a save is saved during the wait, as soon as the key takes another write.
+                    // What is worth a save is saved during the wait, as soon as the key takes
+                    // another write.
                     let earliest_save = after(driving.saved_at, driving.between_saves);
-                    // Where no save fits any more, waiting for one would be waiting for nothing, again and again.
-                    driving.resumes_at = if run.wants_save && self.has_room(1) { until.min(earliest_save) } else { until };
+                    // Where no save fits any more, waiting for one would be waiting for nothing,
+                    // again and again.
+                    driving.resumes_at = if run.wants_save && self.has_room(1) {
+                        until.min(earliest_save)
+                    } else {
+                        until
+                    };
                     return Pause::Waiting;
                 }
                 Decision::Conclude(conclusion) => self.conclude(pair, run, conclusion).await,
                 Decision::Act(action) => {
-                    if now >= self.wall || !self.has_room(act::cost(&action, self.channel_count(), run.checkpoint.is_manual)) {
+                    if now >= self.wall
+                        || !self.has_room(act::cost(
+                            &action,
+                            self.channel_count(),
+                            run.checkpoint.is_manual,
+                        ))
+                    {
                         return Pause::Spent("the budget of this invocation is spent");
                     }
                     if let Action::Query(query) = &action
                         && let Some(longest) = self.longest(run, query)
                         && self.has_room(2)
                     {
-                        // No other tick takes the run up while PostgreSQL is at it, also beyond the time of this one.
+                        // No other tick takes the run up while PostgreSQL is at it, also beyond the
+                        // time of this one.
                         run.checkpoint.driven_until = Some(self.wall.max(after(now, longest)));
-                        (driving.saved_at, _) = self.save_after(driving.saved_at, &run.checkpoint).await;
+                        (driving.saved_at, _) =
+                            self.save_after(driving.saved_at, &run.checkpoint).await;
                     }
                     let outcome = self.act(pair, run, &action, &mut driving.saved_at).await;
                     if machine::apply(run, &action, outcome, pair, self.world.now()).is_err() {
-                        let ending =
-                            hopeless(format!("{}: the outcome does not belong to the action (a fault of Firstlight)", action.name()));
+                        let ending = hopeless(format!(
+                            "{}: the outcome does not belong to the action (a fault of Firstlight)",
+                            action.name()
+                        ));
                         machine::conclude(run, Conclusion::End(ending), pair, self.world.now());
                     }
                 }
@@ -253,7 +302,8 @@ impl<W: World> Context<'_, W> {
         Pause::Spent("the actions of this invocation are spent")
     }
 
-    /// Saves a run that is over or is left for the next tick, and settles its incident. Returns it, and whether it is over.
+    /// Saves a run that is over or is left for the next tick, and settles its incident. Returns it,
+    /// and whether it is over.
     async fn leave(&self, driving: Driving<'_>, pause: Pause) -> (Checkpoint, bool) {
         let Driving { pair, mut run, saved_at, .. } = driving;
         run.checkpoint.driven_until = None;
@@ -283,7 +333,8 @@ impl<W: World> Context<'_, W> {
             // Pruning that makes no progress is left for the next run.
             // A snapshot has a time of its own, and an end that is told.
             let is_at_snapshot = run.checkpoint.prune.is_at_snapshot();
-            let is_idle = run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !is_at_snapshot;
+            let is_idle =
+                run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !is_at_snapshot;
             run.checkpoint.prune.is_done |= run.checkpoint.is_published && is_idle;
             return;
         }
@@ -291,10 +342,23 @@ impl<W: World> Context<'_, W> {
         missing.extend(pair.role_password_secret.as_deref());
         missing.retain(|name| !self.secrets.contains_key(*name));
         let reason = if !missing.is_empty() {
-            format!("secret {} is not set; set it with `wrangler secret put`", missing.join(" and "))
-        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS && !run.checkpoint.is_trying(now) {
-            let last = run.checkpoint.errors.last().map(|error| format!("; last error: {}", error.text)).unwrap_or_default();
-            format!("{} made no step forward in {TICKS_WITHOUT_PROGRESS} ticks{last}", run.checkpoint.step.name())
+            format!(
+                "secret {} is not set; set it with `wrangler secret put`",
+                missing.join(" and ")
+            )
+        } else if run.checkpoint.idle_tick_count > TICKS_WITHOUT_PROGRESS
+            && !run.checkpoint.is_trying(now)
+        {
+            let last = run
+                .checkpoint
+                .errors
+                .last()
+                .map(|error| format!("; last error: {}", error.text))
+                .unwrap_or_default();
+            format!(
+                "{} made no step forward in {TICKS_WITHOUT_PROGRESS} ticks{last}",
+                run.checkpoint.step.name()
+            )
         } else {
             return;
         };
@@ -321,16 +385,25 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    /// Saves the checkpoint as soon as its key takes another write: a write that is refused costs a subrequest all the same.
-    pub(super) async fn save_after(&self, saved_at: Timestamp, checkpoint: &Checkpoint) -> (Timestamp, bool) {
+    /// Saves the checkpoint as soon as its key takes another write: a write that is refused costs a
+    /// subrequest all the same.
+    pub(super) async fn save_after(
+        &self,
+        saved_at: Timestamp,
+        checkpoint: &Checkpoint,
+    ) -> (Timestamp, bool) {
         self.wait_for_key(saved_at).await;
         self.save(checkpoint).await
     }
 
-    /// Saves the checkpoint at the end of a tick, with the subrequests that were kept back for that.
+    /// Saves the checkpoint at the end of a tick, with the subrequests that were kept back for
+    /// that.
     async fn save_last(&self, saved_at: Timestamp, checkpoint: &Checkpoint) {
         self.wait_for_key(saved_at).await;
-        self.save_where(checkpoint, || self.world.total() + self.kept_back.get() < self.config.subrequest_budget + RESERVE).await;
+        self.save_where(checkpoint, || {
+            self.world.total() + self.kept_back.get() < self.config.subrequest_budget + RESERVE
+        })
+        .await;
     }
 
     /// Waits until the checkpoint's key takes another write.
@@ -342,18 +415,25 @@ impl<W: World> Context<'_, W> {
         }
     }
 
-    /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is skipped: names in Neon remember the rest.
+    /// Saves the checkpoint, and returns when and whether that succeeded. One that fails is
+    /// skipped: names in Neon remember the rest.
     pub(super) async fn save(&self, checkpoint: &Checkpoint) -> (Timestamp, bool) {
         let is_saved = self.save_where(checkpoint, || self.has_room(1)).await;
         (self.world.now(), is_saved)
     }
 
-    /// Saves the checkpoint, once more where it was refused as too fast and there is room; returns whether it is saved.
+    /// Saves the checkpoint, once more where it was refused as too fast and there is room; returns
+    /// whether it is saved.
     async fn save_where(&self, checkpoint: &Checkpoint, has_room: impl Fn() -> bool) -> bool {
         let key = record::checkpoint_key(&checkpoint.pair);
-        let saved = record::write(&self.world, &key, &record::encode(checkpoint), None, has_room).await;
+        let saved =
+            record::write(&self.world, &key, &record::encode(checkpoint), None, has_room).await;
         if let Err(error) = &saved {
-            self.log(Level::Warn, "checkpoint not saved", &[("key", key), ("error", error.to_string())]);
+            self.log(
+                Level::Warn,
+                "checkpoint not saved",
+                &[("key", key), ("error", error.to_string())],
+            );
         }
         saved.is_ok()
     }

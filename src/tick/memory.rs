@@ -18,7 +18,8 @@ use crate::sync::notice::{Notice, Outgoing};
 use crate::sync::schedule::{self, Day};
 use crate::time::{Timestamp, between};
 
-/// How long what people were told of a manual run is looked at again. A scheduled run's is read all day.
+/// How long what people were told of a manual run is looked at again. A scheduled run's is read all
+/// day.
 const MANUAL_IS_RECENT: Duration = Duration::from_hours(1);
 
 /// Everything that is remembered of a pair, from one read.
@@ -34,7 +35,8 @@ pub(super) struct Memory {
     pub(super) taken: Vec<Outgoing>,
     /// Successes that were told beside something that says the opposite.
     pub(super) contradicted: Vec<Contradiction>,
-    /// What people were told of the runs of today and yesterday, and of a manual run that has just ended.
+    /// What people were told of the runs of today and yesterday, and of a manual run that has just
+    /// ended.
     pub(super) told: Vec<Notice>,
     /// Yesterday, when the pair was there and no run of that date was started or told as missed.
     pub(super) unjudged: Option<Day>,
@@ -104,11 +106,12 @@ pub(super) struct Contradiction {
 pub(super) type Found = BTreeMap<String, Option<String>>;
 
 impl<W: World> Context<'_, W> {
-    /// Reads what is remembered of every pair, as far as there may be something to do: [`super::waking`] says where. A record that cannot be read
-    /// stops its own pair only.
+    /// Reads what is remembered of every pair, as far as there may be something to do:
+    /// [`super::waking`] says where. A record that cannot be read stops its own pair only.
     ///
-    /// One request reads a hundred keys, and a tick makes three at most where that is enough: what is read of every pair, what that asks for,
-    /// and everything of a pair that is woken by what is not there.
+    /// One request reads a hundred keys, and a tick makes three at most where that is enough: what
+    /// is read of every pair, what that asks for, and everything of a pair that is woken by what is
+    /// not there.
     pub(super) async fn load(&self, now: Timestamp) -> Result<Vec<Remembered>, RecordError> {
         let mut keys = vec![record::CHANNELS_KEY.to_owned()];
         for pair in &self.config.pairs {
@@ -119,9 +122,12 @@ impl<W: World> Context<'_, W> {
         }
         let mut found = self.read_all(&distinct(keys)).await?;
         self.take_channels(&found);
-        let mut known: Vec<Known<'_>> = self.config.pairs.iter().map(|pair| self.know(pair, &found, now)).collect();
-        // Notices of a manual run, of an incident or of a channel, and yesterday's, are known from where they were told.
-        let mut more: Vec<String> = self.desk.channels.borrow().outbox.iter().map(|id| record::notice_key(id)).collect();
+        let mut known: Vec<Known<'_>> =
+            self.config.pairs.iter().map(|pair| self.know(pair, &found, now)).collect();
+        // Notices of a manual run, of an incident or of a channel, and yesterday's, are known from
+        // where they were told.
+        let mut more: Vec<String> =
+            self.desk.channels.borrow().outbox.iter().map(|id| record::notice_key(id)).collect();
         for known in &known {
             more.extend(known.listed(now));
             match &known.glance {
@@ -143,18 +149,23 @@ impl<W: World> Context<'_, W> {
         Ok(known.into_iter().map(|known| self.remember(known, &found, now)).collect())
     }
 
-    /// Says what is known of a pair from its checkpoint and its incident, and what is to be read beside them.
+    /// Says what is known of a pair from its checkpoint and its incident, and what is to be read
+    /// beside them.
     fn know<'p>(&self, pair: &'p Pair, found: &Found, now: Timestamp) -> Known<'p> {
         let checkpoint = self.checkpoint(pair, found);
-        let incident: Result<Option<Incident>, RecordError> = decode_found(found, &record::incident_key(&pair.name));
+        let incident: Result<Option<Incident>, RecordError> =
+            decode_found(found, &record::incident_key(&pair.name));
         if let Ok(Some(last)) = &checkpoint {
             self.desk.learn(last);
         }
         // A checkpoint that was there and is lost says nothing of what is due.
-        let is_lost = matches!(&checkpoint, Ok(None)) && found.get(&record::checkpoint_key(&pair.name)).is_some_and(Option::is_some);
+        let is_lost = matches!(&checkpoint, Ok(None))
+            && found.get(&record::checkpoint_key(&pair.name)).is_some_and(Option::is_some);
         let mut glance = match (&checkpoint, &incident) {
             _ if is_lost => Glance::Awake,
-            (Ok(checkpoint), Ok(incident)) => waking::glance(pair, self.config, checkpoint.as_ref(), incident.as_ref(), now),
+            (Ok(checkpoint), Ok(incident)) => {
+                waking::glance(pair, self.config, checkpoint.as_ref(), incident.as_ref(), now)
+            }
             (Err(_), _) | (_, Err(_)) => Glance::Awake,
         };
         // What is configured and cannot be used is told with the first pair.
@@ -175,7 +186,8 @@ impl<W: World> Context<'_, W> {
         Ok(())
     }
 
-    /// Reads what is remembered of the incident of one pair and of channels, for a run that no cron drives.
+    /// Reads what is remembered of the incident of one pair and of channels, for a run that no cron
+    /// drives.
     pub(super) async fn load_desk(&self, pair: &Pair) -> Result<(), RecordError> {
         let (found, incident, notices) = self.read_incident(pair, None).await?;
         self.take_channels(&found);
@@ -186,7 +198,8 @@ impl<W: World> Context<'_, W> {
         Ok(())
     }
 
-    /// Reads the incident of a pair, the notices that belong to it or were told of a run, and what was read with it: what is known of channels.
+    /// Reads the incident of a pair, the notices that belong to it or were told of a run, and what
+    /// was read with it: what is known of channels.
     pub(super) async fn read_incident(
         &self,
         pair: &Pair,
@@ -198,7 +211,9 @@ impl<W: World> Context<'_, W> {
         let incident = incident(pair, &found)?;
         let mut keys = Vec::new();
         if let Some(incident) = &incident {
-            keys.extend(incident.outbox.iter().chain(&incident.joined).map(|id| record::notice_key(id)));
+            keys.extend(
+                incident.outbox.iter().chain(&incident.joined).map(|id| record::notice_key(id)),
+            );
         }
         if let Some(run) = run {
             keys.extend(record::notice_keys(&pair.name, run));
@@ -208,14 +223,19 @@ impl<W: World> Context<'_, W> {
     }
 
     /// Reads notices, with who is remembered to have taken them.
-    pub(super) async fn read_notices(&self, keys: Vec<String>) -> Result<Vec<Outgoing>, RecordError> {
+    pub(super) async fn read_notices(
+        &self,
+        keys: Vec<String>,
+    ) -> Result<Vec<Outgoing>, RecordError> {
         Ok(self.recalled(&self.read_all(&distinct(keys)).await?, self.world.now()))
     }
 
-    /// Returns the notices among what was read, with who is remembered to have taken them. One that cannot be read stays as it is.
+    /// Returns the notices among what was read, with who is remembered to have taken them. One that
+    /// cannot be read stays as it is.
     pub(super) fn recalled(&self, found: &Found, now: Timestamp) -> Vec<Outgoing> {
         let keys = found.keys().filter(|key| key.starts_with("notice/"));
-        let mut notices: Vec<Outgoing> = keys.filter_map(|key| decode_found(found, key).ok()?).collect();
+        let mut notices: Vec<Outgoing> =
+            keys.filter_map(|key| decode_found(found, key).ok()?).collect();
         for outgoing in &mut notices {
             self.recall_taken(outgoing, now);
         }
@@ -232,32 +252,57 @@ impl<W: World> Context<'_, W> {
     /// Puts together what is remembered of a pair.
     fn remember(&self, known: Known<'_>, found: &Found, now: Timestamp) -> Remembered {
         let Known { pair, checkpoint, glance, .. } = known;
-        let post = post(pair, found, checkpoint.as_ref().ok().and_then(Option::as_ref), &self.desk.channels.borrow().outbox);
+        let post = post(
+            pair,
+            found,
+            checkpoint.as_ref().ok().and_then(Option::as_ref),
+            &self.desk.channels.borrow().outbox,
+        );
         self.desk.found.borrow_mut().extend(post.told.iter().map(|notice| notice.id.clone()));
         self.desk.waiting.borrow_mut().extend(post.waiting);
         // Where nothing else can be read, people are told again all the same.
-        let incident = incident(pair, found).map(|incident| drop(self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident)));
+        let incident = incident(pair, found).map(|incident| {
+            drop(self.desk.incidents.borrow_mut().insert(pair.name.clone(), incident));
+        });
         let unreadable = |error| Unreadable { error, told: post.told.clone() };
-        let memory = checkpoint.and_then(|checkpoint| incident.and_then(|()| memory(pair, found, checkpoint, now))).map_err(unreadable)?;
+        let memory = checkpoint
+            .and_then(|checkpoint| incident.and_then(|()| memory(pair, found, checkpoint, now)))
+            .map_err(unreadable)?;
         let is_asleep = glance != Glance::Awake;
-        Ok(Memory { taken: post.taken, contradicted: contradictions(&post.told), told: post.told, is_asleep, ..memory })
+        Ok(Memory {
+            taken: post.taken,
+            contradicted: contradictions(&post.told),
+            told: post.told,
+            is_asleep,
+            ..memory
+        })
     }
 
-    /// Returns the checkpoint of a pair. One that makes no sense is as good as lost: its run is rebuilt from the names in Neon.
+    /// Returns the checkpoint of a pair. One that makes no sense is as good as lost: its run is
+    /// rebuilt from the names in Neon.
     fn checkpoint(&self, pair: &Pair, found: &Found) -> Result<Option<Checkpoint>, RecordError> {
         let key = record::checkpoint_key(&pair.name);
         let Some(text) = found.get(&key).and_then(Option::as_ref) else { return Ok(None) };
         let checkpoint = record::decode_or_lose(&key, text)?;
         if checkpoint.is_none() {
-            let error = record::decode::<Checkpoint>(&key, text).err().map(|error| error.to_string()).unwrap_or_default();
-            self.log(Level::Error, "checkpoint rebuilt from the names in Neon", &[("pair", pair.name.to_string()), ("error", error)]);
+            let error = record::decode::<Checkpoint>(&key, text)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
+            self.log(
+                Level::Error,
+                "checkpoint rebuilt from the names in Neon",
+                &[("pair", pair.name.to_string()), ("error", error)],
+            );
         }
         Ok(checkpoint)
     }
 
-    /// Takes up what is known of channels. A record that cannot be read disables none, and is not written over.
+    /// Takes up what is known of channels. A record that cannot be read disables none, and is not
+    /// written over.
     fn take_channels(&self, found: &Found) {
-        let channels: Result<Option<Channels>, RecordError> = decode_found(found, record::CHANNELS_KEY);
+        let channels: Result<Option<Channels>, RecordError> =
+            decode_found(found, record::CHANNELS_KEY);
         self.desk.is_channels_known.set(channels.is_ok());
         self.desk.channels.replace(channels.ok().flatten().unwrap_or_default());
     }
@@ -271,7 +316,8 @@ impl<W: World> Context<'_, W> {
     }
 }
 
-/// Returns the keys of everything that is remembered of a pair, and of its runs of today and yesterday: thirty-two.
+/// Returns the keys of everything that is remembered of a pair, and of its runs of today and
+/// yesterday: thirty-two.
 fn all_keys_of(pair: &Pair, now: Timestamp) -> Vec<String> {
     let mut keys = keys_of(pair).to_vec();
     for run in schedule::recent_runs(pair, now) {
@@ -287,15 +333,18 @@ fn distinct(keys: Vec<String>) -> Vec<String> {
 
 /// Returns the keys of a pair of which there is one each.
 fn keys_of(pair: &Pair) -> [String; 4] {
-    let of: [fn(&PairName) -> String; 4] = [record::checkpoint_key, record::hold_key, record::incident_key, record::acknowledged_key];
+    let of: [fn(&PairName) -> String; 4] =
+        [record::checkpoint_key, record::hold_key, record::incident_key, record::acknowledged_key];
     of.map(|key| key(&pair.name))
 }
 
 /// Returns the pair's incident with who knows of it.
 fn incident(pair: &Pair, found: &Found) -> Result<Option<Incident>, RecordError> {
-    // What makes no sense is as good as lost: the notices open the incident again, and people are told once more.
+    // What makes no sense is as good as lost: the notices open the incident again, and people are
+    // told once more.
     let incident: Option<Incident> = decode_or_lose(found, &record::incident_key(&pair.name))?;
-    let known: Option<Acknowledgement> = decode_or_lose(found, &record::acknowledged_key(&pair.name))?;
+    let known: Option<Acknowledgement> =
+        decode_or_lose(found, &record::acknowledged_key(&pair.name))?;
     Ok(incident.map(|incident| {
         let acknowledged = known.filter(|known| known.incident == incident.id);
         Incident { acknowledged, ..incident }
@@ -305,7 +354,8 @@ fn incident(pair: &Pair, found: &Found) -> Result<Option<Incident>, RecordError>
 /// Returns the keys of what may have been told of a manual run that has ended just now.
 fn notices_of_manual_run(pair: &Pair, checkpoint: &Checkpoint, now: Timestamp) -> Vec<String> {
     let ended_at = checkpoint.verdict.as_ref().map(|verdict| verdict.at);
-    let is_recent = checkpoint.is_manual && ended_at.is_some_and(|at| between(at, now) < MANUAL_IS_RECENT);
+    let is_recent =
+        checkpoint.is_manual && ended_at.is_some_and(|at| between(at, now) < MANUAL_IS_RECENT);
     if is_recent { record::notice_keys(&pair.name, &checkpoint.run).collect() } else { Vec::new() }
 }
 
@@ -314,7 +364,10 @@ fn decode_found<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<
 }
 
 fn decode_or_lose<T: DeserializeOwned>(found: &Found, key: &str) -> Result<Option<T>, RecordError> {
-    found.get(key).and_then(Option::as_ref).map_or(Ok(None), |text| record::decode_or_lose(key, text))
+    found
+        .get(key)
+        .and_then(Option::as_ref)
+        .map_or(Ok(None), |text| record::decode_or_lose(key, text))
 }
 
 /// Finds the notices of a pair. `listed` are the ids of those that no run and no incident lists.
@@ -327,9 +380,11 @@ fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[S
         post.told.push(outgoing.notice.clone());
         // The checkpoint of the same run knows better: a notice that it does not list was taken.
         let is_taken = checkpoint.is_some_and(|checkpoint| {
-            let is_its_own = is_told_of(checkpoint.status(), outgoing.notice.kind) && checkpoint.run == outgoing.notice.run;
+            let is_its_own = is_told_of(checkpoint.status(), outgoing.notice.kind)
+                && checkpoint.run == outgoing.notice.run;
             // One that somebody has sent again is listed elsewhere.
-            let is_listed = checkpoint.outbox.contains(&outgoing.notice.id) || listed.contains(&outgoing.notice.id);
+            let is_listed = checkpoint.outbox.contains(&outgoing.notice.id)
+                || listed.contains(&outgoing.notice.id);
             is_its_own && checkpoint.is_published && !is_listed
         });
         match (outgoing.is_delivered(), is_taken) {
@@ -347,12 +402,18 @@ fn post(pair: &Pair, found: &Found, checkpoint: Option<&Checkpoint>, listed: &[S
 }
 
 /// Puts together what is remembered of a pair, beside its notices.
-fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Timestamp) -> Result<Memory, RecordError> {
+fn memory(
+    pair: &Pair,
+    found: &Found,
+    checkpoint: Option<Checkpoint>,
+    now: Timestamp,
+) -> Result<Memory, RecordError> {
     let hold: Option<Hold> = decode_found(found, &record::hold_key(&pair.name))?;
     let history = History::after(checkpoint.as_ref());
     let day = schedule::today(pair, &history, now);
     let yesterday = schedule::yesterday(pair, &history, now);
-    let is_judged = found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
+    let is_judged =
+        found.get(&record::result_key(&pair.name, &yesterday.run)).is_some_and(Option::is_some);
     // A pair that was not there yesterday has missed nothing; its first checkpoint tells.
     let is_owed = waking::is_owed(&yesterday, checkpoint.as_ref());
     Ok(Memory {
@@ -370,8 +431,9 @@ fn memory(pair: &Pair, found: &Found, checkpoint: Option<Checkpoint>, now: Times
     })
 }
 
-/// Returns whether a run that ended like this tells it itself, so that its checkpoint lists it until it is taken. What another tick has told of the same run may
-/// be in no list: this one may not have seen it.
+/// Returns whether a run that ended like this tells it itself, so that its checkpoint lists it
+/// until it is taken. What another tick has told of the same run may be in no list: this one may
+/// not have seen it.
 fn is_told_of(status: RunStatus, kind: NoticeKind) -> bool {
     match status {
         RunStatus::Succeeded => matches!(kind, NoticeKind::Succeeded | NoticeKind::Corrected),
@@ -382,9 +444,15 @@ fn is_told_of(status: RunStatus, kind: NoticeKind) -> bool {
     }
 }
 
-/// Finds the runs of which people were told a success and its opposite, and that nobody has corrected.
+/// Finds the runs of which people were told a success and its opposite, and that nobody has
+/// corrected.
 fn contradictions(told: &[Notice]) -> Vec<Contradiction> {
-    let of = |run: &RunId| told.iter().filter(|notice| notice.run == *run).map(|notice| notice.kind).collect::<Vec<_>>();
+    let of = |run: &RunId| {
+        told.iter()
+            .filter(|notice| notice.run == *run)
+            .map(|notice| notice.kind)
+            .collect::<Vec<_>>()
+    };
     let successes = told.iter().filter(|notice| notice.kind == NoticeKind::Succeeded);
     let contradicted = successes.filter_map(|success| {
         let mut others = of(&success.run);
@@ -410,10 +478,14 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
         let run = RunId::decode("20261121T143000Z").expect("an instant");
         let running = Checkpoint { run, is_manual: true, ..started() };
-        let (at_end, status, staging) = (at("2026-11-21T14:31:00Z"), RunStatus::Succeeded, String::new());
-        let verdict = Verdict { status, at: at_end, step: Step::Prune, reason: None, runbook: None, staging };
+        let (at_end, status, staging) =
+            (at("2026-11-21T14:31:00Z"), RunStatus::Succeeded, String::new());
+        let verdict =
+            Verdict { status, at: at_end, step: Step::Prune, reason: None, runbook: None, staging };
         let ended = Checkpoint { verdict: Some(verdict), ..running.clone() };
-        let count = |checkpoint: &Checkpoint, now: &str| notices_of_manual_run(&pair(), checkpoint, at(now)).len();
+        let count = |checkpoint: &Checkpoint, now: &str| {
+            notices_of_manual_run(&pair(), checkpoint, at(now)).len()
+        };
         assert_eq!(count(&ended, "2026-11-21T15:30:59.999Z"), NoticeKind::OF_RUN.len());
         assert_eq!(count(&ended, "2026-11-21T15:31:00Z"), 0);
         assert_eq!(count(&running, "2026-11-21T14:31:00Z"), 0);

@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use crate::port::{Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store, StoreFailure, World};
+use crate::port::{
+    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Page, Recall, Store,
+    StoreFailure, World,
+};
 use crate::time::Timestamp;
 
 /// The world, with a count of its requests.
@@ -63,13 +66,21 @@ impl<W: World> Http for Meter<'_, W> {
 }
 
 impl<W: World> Store for Meter<'_, W> {
-    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+    async fn read(
+        &self,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         self.count_store();
         self.keys.set(self.keys.get() + keys.len());
         self.world.read(keys).await
     }
 
-    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    async fn write(
+        &self,
+        key: &str,
+        value: &str,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure> {
         self.count_store();
         self.world.write(key, value, metadata).await
     }

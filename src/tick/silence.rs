@@ -1,11 +1,11 @@
 //! Tells people that the store cannot be read, when nothing that is told can be recorded.
 //!
-//! Invariants: what is known is in the memory of the instance: since when no read was answered, and when
-//! people were last told. An instance tells it once an hour at most, always under the same id, so that a
-//! receiver takes the next one, or that of another instance, as the same.
+//! Invariants: what is known is in the memory of the instance: since when no read was answered, and
+//! when people were last told. An instance tells it once an hour at most, always under the same id,
+//! so that a receiver takes the next one, or that of another instance, as the same.
 //!
-//! Failure: an instance that lives for less than an hour tells nothing. `GET /health` is 503 meanwhile,
-//! and whoever watches from outside sees it at once.
+//! Failure: an instance that lives for less than an hour tells nothing. `GET /health` is 503
+//! meanwhile, and whoever watches from outside sees it at once.
 
 use std::time::Duration;
 
@@ -32,18 +32,32 @@ impl<W: World> Context<'_, W> {
         self.world.note(ANSWERED, now);
     }
 
-    /// Tells that the store cannot be read, where that has lasted for an hour and was not told for an hour.
+    /// Tells that the store cannot be read, where that has lasted for an hour and was not told for
+    /// an hour.
     pub(super) async fn tell_silence(&self, error: &RecordError, now: Timestamp) {
         let answered_at = self.world.noted_at(ANSWERED);
-        let noted = |what: &str| self.world.noted_at(what).filter(|at| answered_at.is_none_or(|answered| *at > answered));
+        let noted = |what: &str| {
+            self.world.noted_at(what).filter(|at| answered_at.is_none_or(|answered| *at > answered))
+        };
         let Some(since) = noted(SINCE) else { return self.world.note(SINCE, now) };
         let is_told = noted(TOLD).is_some_and(|at| between(at, now) < SILENT);
-        let Some(first) = self.config.pairs.first().filter(|_| between(since, now) >= SILENT && !is_told) else { return };
+        let Some(first) =
+            self.config.pairs.first().filter(|_| between(since, now) >= SILENT && !is_told)
+        else {
+            return;
+        };
         // It is about every pair, and each channel hears it once.
-        let hears = |channel: &&Channel| self.config.pairs.iter().any(|pair| channel.hears(&pair.name, NoticeKind::Stuck));
+        let hears = |channel: &&Channel| {
+            self.config.pairs.iter().any(|pair| channel.hears(&pair.name, NoticeKind::Stuck))
+        };
         let channels: Vec<&Channel> = self.config.channels.iter().filter(hears).collect();
-        let notice = notice::of_silent_store(first, &error.to_string(), since, &self.config.label, now);
-        self.log(Level::Error, "store silent", &[("since", crate::time::render(since)), ("error", error.to_string())]);
+        let notice =
+            notice::of_silent_store(first, &error.to_string(), since, &self.config.label, now);
+        self.log(
+            Level::Error,
+            "store silent",
+            &[("since", crate::time::render(since)), ("error", error.to_string())],
+        );
         let mut outgoing = Outgoing::to(notice, &channels, now);
         self.send(&mut outgoing, now).await;
         // Where no channel has taken it, the next tick tries again.

@@ -1,6 +1,8 @@
-//! The entry points and the ports on Cloudflare Workers. `wasm32` only, and too dull to need unit tests.
+//! The entry points and the ports on Cloudflare Workers. `wasm32` only, and too dull to need unit
+//! tests.
 //!
-//! *Architecture Invariant:* this is the only code that knows the platform, reads the clock or touches a secret binding.
+//! *Architecture Invariant:* this is the only code that knows the platform, reads the clock or
+//! touches a secret binding.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -13,8 +15,9 @@ use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use worker::{
-    AbortSignal, ByteStream, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit, RequestRedirect, Response, ResponseBuilder,
-    ScheduleContext, ScheduledEvent, SendEmailBuilder, event, kv::KvStore,
+    AbortSignal, ByteStream, Context as EventContext, Delay, Env, Fetch, Headers, RequestInit,
+    RequestRedirect, Response, ResponseBuilder, ScheduleContext, ScheduledEvent, SendEmailBuilder,
+    event, kv::KvStore,
 };
 
 use firstlight::api::{self, ApiRequest, Drive};
@@ -22,8 +25,8 @@ use firstlight::config::{Config, ConfigErrors, VARIABLE};
 use firstlight::id::Secret;
 use firstlight::ordered::IntoOrdered as _;
 use firstlight::port::{
-    BEGINNING_BYTES, BEGINNING_WAIT, Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, PAGE_BYTES,
-    Page, Reading, Recall, Store, StoreFailure, answer,
+    BEGINNING_BYTES, BEGINNING_WAIT, Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level,
+    Log, Metadata, Method, Notes, PAGE_BYTES, Page, Reading, Recall, Store, StoreFailure, answer,
 };
 use firstlight::record;
 use firstlight::tick::{Context, Secrets};
@@ -34,7 +37,8 @@ const STATE: &str = "STATE";
 
 /// How long an invocation goes on after its answer was sent.
 ///
-/// Source: Cloudflare Workers, limits, 2026-09-05: "waitUntil +30 s after response"; five are kept for the hand-over.
+/// Source: Cloudflare Workers, limits, 2026-09-05: "waitUntil +30 s after response"; five are kept
+/// for the hand-over.
 const AFTER_ANSWER: Duration = Duration::from_secs(25);
 
 /// How long the body of a request is waited for: it has a few kilobytes at most.
@@ -47,7 +51,9 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
     let platform = Platform::new(&env);
     let config = match configuration(&env) {
         Ok(config) => config,
-        Err(errors) => return platform.log(Level::Error, "nothing started", &[("error", errors.to_string())]),
+        Err(errors) => {
+            return platform.log(Level::Error, "nothing started", &[("error", errors.to_string())]);
+        }
     };
     let secrets = secrets(&env, &config);
     let wall = after(platform.now(), config.wall_budget);
@@ -56,16 +62,23 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
 
 /// Runs for every request.
 #[event(fetch)]
-async fn fetch(mut request: worker::Request, env: Env, context: EventContext) -> worker::Result<Response> {
+async fn fetch(
+    mut request: worker::Request,
+    env: Env,
+    context: EventContext,
+) -> worker::Result<Response> {
     console_error_panic_hook::set_once();
     let platform = Platform::new(&env);
-    // The platform's own parser: that of the crate brings a hundred kilobytes of tables for international names.
+    // The platform's own parser: that of the crate brings a hundred kilobytes of tables for
+    // international names.
     let url = web_sys::Url::new(&request.inner().url())?;
     let path = url.pathname();
     let Some(method) = method(&request.inner().method()) else {
         return reply(&api::refuse_method(configuration(&env).as_ref(), &path));
     };
-    if let Some(known) = HEALTH.with_borrow_mut(|recent| recent.answer(method, &path, platform.now())) {
+    if let Some(known) =
+        HEALTH.with_borrow_mut(|recent| recent.answer(method, &path, platform.now()))
+    {
         return reply(&known);
     }
     let config = configuration(&env);
@@ -75,7 +88,14 @@ async fn fetch(mut request: worker::Request, env: Env, context: EventContext) ->
     };
     let header = |name: &str| request.headers().get(name);
     let (authorization, idempotency_key) = (header("authorization")?, header("idempotency-key")?);
-    let mut asked = ApiRequest { method, path, query: query(&url), authorization, idempotency_key, body: String::new() };
+    let mut asked = ApiRequest {
+        method,
+        path,
+        query: query(&url),
+        authorization,
+        idempotency_key,
+        body: String::new(),
+    };
     // Not a byte of it is read for somebody who may change nothing.
     if api::reads_body(&secrets, &asked) {
         match body(&mut request).await {
@@ -84,7 +104,9 @@ async fn fetch(mut request: worker::Request, env: Env, context: EventContext) ->
         }
     }
     let answer = api::answer(&platform, config.as_ref(), &secrets, &asked).await;
-    HEALTH.with_borrow_mut(|recent| recent.keep(method, &asked.path, platform.now(), &answer.response));
+    HEALTH.with_borrow_mut(|recent| {
+        recent.keep(method, &asked.path, platform.now(), &answer.response)
+    });
     let (Some(drive), Ok(config)) = (answer.drive, config) else { return reply(&answer.response) };
     if drive.is_followed {
         return follow(&context, platform, config, secrets, drive);
@@ -92,23 +114,36 @@ async fn fetch(mut request: worker::Request, env: Env, context: EventContext) ->
     context.wait_until(async move {
         let Some(pair) = config.pair(drive.pair.as_str()) else { return };
         let wall = after(platform.now(), AFTER_ANSWER);
-        Context::new(&platform, &config, &secrets, wall, &|_, _| {}).drive_one(pair, *drive.checkpoint).await;
+        Context::new(&platform, &config, &secrets, wall, &|_, _| {})
+            .drive_one(pair, *drive.checkpoint)
+            .await;
     });
     reply(&answer.response)
 }
 
-/// Answers with the events of the run. The run goes on as long as the answer is read, and half a minute longer.
-fn follow(context: &EventContext, platform: Platform, config: Config, secrets: Secrets, drive: Drive) -> worker::Result<Response> {
+/// Answers with the events of the run. The run goes on as long as the answer is read, and half a
+/// minute longer.
+fn follow(
+    context: &EventContext,
+    platform: Platform,
+    config: Config,
+    secrets: Secrets,
+    drive: Drive,
+) -> worker::Result<Response> {
     let (sender, events) = futures_channel::mpsc::unbounded();
     let run = drive.checkpoint.run.clone();
-    // Not polled by the stream itself: each chunk is read by a task of its own, and a timer wakes the task that first waited for it.
+    // Not polled by the stream itself: each chunk is read by a task of its own, and a timer wakes
+    // the task that first waited for it.
     context.wait_until(async move {
         let Some(pair) = config.pair(drive.pair.as_str()) else { return };
         let wall = after(platform.now(), config.wall_budget);
         // A reader that went away is no reason to stop.
-        let watch = move |event: &str, data: Value| drop(sender.unbounded_send(server_sent(event, &data)));
+        let watch =
+            move |event: &str, data: Value| drop(sender.unbounded_send(server_sent(event, &data)));
         watch("started", json!({"run": run}));
-        let (checkpoint, is_over) = Context::new(&platform, &config, &secrets, wall, &watch).drive_one(pair, *drive.checkpoint).await;
+        let (checkpoint, is_over) = Context::new(&platform, &config, &secrets, wall, &watch)
+            .drive_one(pair, *drive.checkpoint)
+            .await;
         if is_over {
             watch("ended", json!({"run": run, "status": checkpoint.status()}));
         }
@@ -135,8 +170,8 @@ fn reply(response: &api::ApiResponse) -> worker::Result<Response> {
     Ok(builder.fixed(response.body.clone().into_bytes()))
 }
 
-/// Reads the name of a method; `None` for one that no address has. The type of the crate takes what it does not know
-/// for `GET`.
+/// Reads the name of a method; `None` for one that no address has. The type of the crate takes what
+/// it does not know for `GET`.
 fn method(name: &str) -> Option<Method> {
     match name {
         // Monitors ask for the head alone; the platform leaves the body out.
@@ -149,7 +184,8 @@ fn method(name: &str) -> Option<Method> {
     }
 }
 
-/// Reads the body of a request, and no more of it than shows that it is too long; `None` of one that did not come.
+/// Reads the body of a request, and no more of it than shows that it is too long; `None` of one
+/// that did not come.
 async fn body(request: &mut worker::Request) -> Option<String> {
     if request.inner().body().is_none() {
         return Some(String::new());
@@ -164,7 +200,11 @@ async fn body(request: &mut worker::Request) -> Option<String> {
 fn query(url: &web_sys::Url) -> BTreeMap<String, String> {
     let pairs = js_sys::Array::from(&url.search_params());
     let text = |pair: &js_sys::Array, index: u32| pair.get(index).as_string().unwrap_or_default();
-    pairs.iter().map(|pair| js_sys::Array::from(&pair)).map(|pair| (text(&pair, 0), text(&pair, 1))).into_map()
+    pairs
+        .iter()
+        .map(|pair| js_sys::Array::from(&pair))
+        .map(|pair| (text(&pair, 0), text(&pair, 1)))
+        .into_map()
 }
 
 /// Reads and merges the variables of the Worker.
@@ -172,9 +212,14 @@ fn configuration(env: &Env) -> Result<Config, ConfigErrors> {
     let env: &JsValue = env.as_ref();
     let keys = js_sys::Object::keys(env.unchecked_ref_object());
     let mut variables = Vec::new();
-    for key in keys.iter().filter_map(|key| key.as_string()).filter(|key| key.starts_with(VARIABLE)) {
-        let value = js_sys::Reflect::get(env, &JsValue::from_str(&key)).unwrap_or(JsValue::UNDEFINED);
-        let text = js_sys::JSON::stringify(&value).ok().and_then(|text| text.as_string()).unwrap_or_default();
+    for key in keys.iter().filter_map(|key| key.as_string()).filter(|key| key.starts_with(VARIABLE))
+    {
+        let value =
+            js_sys::Reflect::get(env, &JsValue::from_str(&key)).unwrap_or(JsValue::UNDEFINED);
+        let text = js_sys::JSON::stringify(&value)
+            .ok()
+            .and_then(|text| text.as_string())
+            .unwrap_or_default();
         variables.push((key, serde_json::from_str(&text).unwrap_or(Value::Null)));
     }
     Config::from_variables(&variables)
@@ -222,7 +267,9 @@ impl Platform {
     }
 
     fn kv(&self) -> Result<&KvStore, StoreFailure> {
-        self.store.as_ref().ok_or_else(|| StoreFailure::Unavailable(format!("the KV binding {STATE} is missing")))
+        self.store
+            .as_ref()
+            .ok_or_else(|| StoreFailure::Unavailable(format!("the KV binding {STATE} is missing")))
     }
 }
 
@@ -249,21 +296,40 @@ impl Http for Platform {
 }
 
 impl Platform {
-    /// Sends a message through a `send_email` binding. What the binding refuses is answered as a mail gateway would: 422, with its reason.
-    async fn send_email(&self, binding: &str, message: &str, timeout: Duration) -> Result<HttpResponse, HttpFailure> {
+    /// Sends a message through a `send_email` binding. What the binding refuses is answered as a
+    /// mail gateway would: 422, with its reason.
+    async fn send_email(
+        &self,
+        binding: &str,
+        message: &str,
+        timeout: Duration,
+    ) -> Result<HttpResponse, HttpFailure> {
         let Ok(sender) = self.env.send_email(binding) else { return Err(HttpFailure::BadAddress) };
         let message: Value = serde_json::from_str(message).unwrap_or_default();
         let text = |name: &str| message[name].as_str().unwrap_or_default();
-        let to: Vec<String> = message["to"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-        let builder = SendEmailBuilder::builder_with_str_and_slice(text("from"), &to, text("subject"));
+        let to: Vec<String> = message["to"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        let builder =
+            SendEmailBuilder::builder_with_str_and_slice(text("from"), &to, text("subject"));
         let message = builder.text(text("text")).html(text("html")).build();
         let sending = std::pin::pin!(sender.send_with_builder(&message));
-        let Either::Left((sent, _)) = select(sending, Delay::from(timeout)).await else { return Err(HttpFailure::TimedOut(timeout)) };
+        let Either::Left((sent, _)) = select(sending, Delay::from(timeout)).await else {
+            return Err(HttpFailure::TimedOut(timeout));
+        };
         Ok(match sent {
             Ok(_) => HttpResponse { status: 202, ..HttpResponse::default() },
             Err(error) => {
                 let reason = firstlight::neon::shorten(&String::from(error.message()));
-                self.log(Level::Warn, "e-mail refused", &[("binding", binding.to_owned()), ("reason", reason.clone())]);
+                self.log(
+                    Level::Warn,
+                    "e-mail refused",
+                    &[("binding", binding.to_owned()), ("reason", reason.clone())],
+                );
                 HttpResponse { status: 422, body: reason, ..HttpResponse::default() }
             }
         })
@@ -282,21 +348,29 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
         headers.set("user-agent", concat!("firstlight/", env!("CARGO_PKG_VERSION")))?;
     }
     let mut init = RequestInit::new();
-    init.with_headers(headers).with_redirect(RequestRedirect::Manual).with_method(match request.method {
-        Method::Get => worker::Method::Get,
-        Method::Post => worker::Method::Post,
-        Method::Put => worker::Method::Put,
-        Method::Patch => worker::Method::Patch,
-        Method::Delete => worker::Method::Delete,
-    });
+    init.with_headers(headers).with_redirect(RequestRedirect::Manual).with_method(
+        match request.method {
+            Method::Get => worker::Method::Get,
+            Method::Post => worker::Method::Post,
+            Method::Put => worker::Method::Put,
+            Method::Patch => worker::Method::Patch,
+            Method::Delete => worker::Method::Delete,
+        },
+    );
     if !request.body.is_empty() {
         init.with_body(Some(JsValue::from_str(&request.body)));
     }
     let milliseconds = u32::try_from(request.timeout.as_millis()).unwrap_or(u32::MAX);
     // The signal covers the body as well as the headers.
     let signal = AbortSignal::from(web_sys::AbortSignal::timeout_with_u32(milliseconds));
-    let mut response = Fetch::Request(worker::Request::new_with_init(&request.url, &init)?).send_with_signal(&signal).await?;
-    let retry_after = response.headers().get("retry-after")?.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let mut response = Fetch::Request(worker::Request::new_with_init(&request.url, &init)?)
+        .send_with_signal(&signal)
+        .await?;
+    let retry_after = response
+        .headers()
+        .get("retry-after")?
+        .and_then(|text| text.parse().ok())
+        .map(Duration::from_secs);
     let announced: Option<usize> = match response.headers().get("content-encoding")? {
         None => response.headers().get("content-length")?.and_then(|text| text.parse().ok()),
         Some(_) => None,
@@ -309,7 +383,8 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
             if announced.is_some_and(|length| length != bytes.len()) {
                 return Err(worker::Error::RustError("the body was cut".to_owned()));
             }
-            let body = String::from_utf8(bytes).map_err(|_| worker::Error::RustError("the body is not UTF-8".to_owned()))?;
+            let body = String::from_utf8(bytes)
+                .map_err(|_| worker::Error::RustError("the body is not UTF-8".to_owned()))?;
             return Ok(HttpResponse { status, retry_after, headers, body, is_cut: false });
         }
         Reading::Page => (PAGE_BYTES, request.timeout),
@@ -324,11 +399,11 @@ async fn send(request: HttpRequest) -> worker::Result<HttpResponse> {
     Ok(HttpResponse { status, retry_after, headers, body, is_cut })
 }
 
-/// Reads a body up to a limit, and returns whether there was more of it. A body that breaks off or does
-/// not come is what came of it.
+/// Reads a body up to a limit, and returns whether there was more of it. A body that breaks off or
+/// does not come is what came of it.
 async fn beginning(mut stream: ByteStream, limit: usize, patience: Duration) -> (Vec<u8>, bool) {
-    // Dropping the stream cancels it: a body that nobody reads keeps one of the six connections that an
-    // invocation may have.
+    // Dropping the stream cancels it: a body that nobody reads keeps one of the six connections
+    // that an invocation may have.
     let mut bytes = Vec::new();
     let mut over = std::pin::pin!(Delay::from(patience));
     loop {
@@ -368,7 +443,10 @@ fn failure(error: &worker::Error, timeout: Duration) -> HttpFailure {
 }
 
 impl Store for Platform {
-    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+    async fn read(
+        &self,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         if keys.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -376,7 +454,12 @@ impl Store for Platform {
         Ok(found.into_iter().into_map())
     }
 
-    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    async fn write(
+        &self,
+        key: &str,
+        value: &str,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure> {
         let mut put = self.kv()?.put(key, value).map_err(|error| store_failure(&error))?;
         if let Some(lifetime) = record::lifetime(key) {
             put = put.expiration_ttl(lifetime.as_secs());
@@ -410,7 +493,11 @@ impl Store for Platform {
 /// Source: Workers KV, observed 2026-11-21: "KV PUT failed: 429 Too Many Requests".
 fn store_failure(error: &worker::kv::KvError) -> StoreFailure {
     let text = format!("{error:?}");
-    if text.contains("429") { StoreFailure::TooFast } else { StoreFailure::Unavailable(firstlight::neon::shorten(&text)) }
+    if text.contains("429") {
+        StoreFailure::TooFast
+    } else {
+        StoreFailure::Unavailable(firstlight::neon::shorten(&text))
+    }
 }
 
 /// As [`store_failure`] for a read, of which 429 says that the reads of the day are used up.

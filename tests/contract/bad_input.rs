@@ -1,13 +1,15 @@
-//! What verification is given in the worst case, on real PostgreSQL: odd types and values, tables that change while they are read, statements that take
-//! too long, replies that are too large, a compute that falls asleep.
+//! What verification is given in the worst case, on real PostgreSQL: odd types and values, tables
+//! that change while they are read, statements that take too long, replies that are too large, a
+//! compute that falls asleep.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use firstlight::neon::sql::{Batch, SqlError};
 use firstlight::sync::verify::{
-    Catalogue, DatabasePrint, Fingerprint, Found, Probe, ProbeKind, ROWS_AT_ONCE, Shape, Wanted, compare, decode_catalogue, decode_rows,
-    differing_ranges, keys_batch, next_probes, pieces, probe_batch, probes_too_slow, rows_batch, take_probes,
+    Catalogue, DatabasePrint, Fingerprint, Found, Probe, ProbeKind, ROWS_AT_ONCE, Shape, Wanted,
+    compare, decode_catalogue, decode_rows, differing_ranges, keys_batch, next_probes, pieces,
+    probe_batch, probes_too_slow, rows_batch, take_probes,
 };
 use harness::emulator::Emulator;
 
@@ -17,15 +19,25 @@ use crate::{emulator, settle};
 const OWNER: &str = "neondb_owner";
 
 /// Sends a batch, and returns the error of SQL where there is one.
-fn ask(emulator: &Emulator, password: &str, batch: &Batch) -> Result<Result<Vec<firstlight::neon::sql::Rows>, SqlError>> {
+fn ask(
+    emulator: &Emulator,
+    password: &str,
+    batch: &Batch,
+) -> Result<Result<Vec<firstlight::neon::sql::Rows>, SqlError>> {
     match send(emulator, OWNER, password, batch) {
         Ok(rows) => Ok(Ok(rows)),
         Err(error) => error.downcast::<SqlError>().map(Err),
     }
 }
 
-/// Reads what is left to be read, as the machine does: what is refused is told apart from what can be read.
-fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut print: DatabasePrint) -> Result<DatabasePrint> {
+/// Reads what is left to be read, as the machine does: what is refused is told apart from what can
+/// be read.
+fn go_on(
+    emulator: &Emulator,
+    password: &str,
+    mut catalogue: Catalogue,
+    mut print: DatabasePrint,
+) -> Result<DatabasePrint> {
     for _ in 0..100 {
         let asked = pieces(&catalogue, &print, None);
         if asked.is_empty() {
@@ -34,14 +46,18 @@ fn go_on(emulator: &Emulator, password: &str, mut catalogue: Catalogue, mut prin
         for (piece, batch) in asked {
             match ask(emulator, password, &batch)? {
                 Ok(rows) => {
-                    let refused = print.take(&piece, &rows, Duration::from_millis(10)).context("the content makes no sense")?;
+                    let refused = print
+                        .take(&piece, &rows, Duration::from_millis(10))
+                        .context("the content makes no sense")?;
                     for refused in &refused {
                         print.refused_alone(refused, &refused.error(&"neondb".into()));
                     }
                 }
                 Err(error) if error.may_be_about_an_object() => {
                     print.refused(&piece);
-                    let mut again = decode_catalogue(&listed(emulator, OWNER, password, &[], false)?).context("a catalogue")?;
+                    let mut again =
+                        decode_catalogue(&listed(emulator, OWNER, password, &[], false)?)
+                            .context("a catalogue")?;
                     print = std::mem::take(&mut again.print).going_on(print, &again);
                     catalogue = again;
                     break;
@@ -137,26 +153,39 @@ fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
     emulator.sql(
         &emulator.staging,
         &[
-            "create collation public.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+            "create collation public.loose (provider = icu, locale = 'und-u-ks-level2', \
+                deterministic = false)",
             "create type public.pair as (a int, b text)",
             "create domain public.tags as text[]",
             "create type public.span as range (subtype = numeric)",
             "create type public.mood as enum ('glad', 'sad')",
             "create domain public.mood_too as public.mood",
-            "create table public.odd(id int primary key, f float8, n numeric, l text collate public.loose, p public.pair, t public.tags, s public.span, \
-             o oid, b bigint, t1 timestamptz, dm public.mood_too, rc refcursor, ts tsvector, ip inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j jsonb, nested public.pair[], \
-             t2 timestamp, d date, f4 float4, h time, x json, raw bytea, flag bool, s2 int2, u uuid, v varchar(9), \
-             a text[], ai int[], ab bigint[], al text[] collate public.loose, am public.mood[], af bool[])",
+            "create table public.odd(id int primary key, f float8, n numeric, l text \
+                collate public.loose, p public.pair, t public.tags, s public.span, \
+                o oid, b bigint, t1 timestamptz, dm public.mood_too, rc refcursor, ts tsvector, ip \
+                inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j \
+                jsonb, nested public.pair[], \
+                t2 timestamp, d date, f4 float4, h time, x json, raw bytea, flag bool, s2 int2, u \
+                uuid, v varchar(9), \
+                a text[], ai int[], ab bigint[], al text[] collate public.loose, am public.mood[], \
+                af bool[])",
             "insert into public.odd(id) select generate_series(1, 20)",
         ],
     )?;
     for (column, one, other) in ALIKE {
         let digest = |value: &str| -> Result<_> {
-            emulator.sql(&emulator.staging, &[&format!("update public.odd set {column} = {value} where id = 7")])?;
+            emulator.sql(
+                &emulator.staging,
+                &[&format!("update public.odd set {column} = {value} where id = 7")],
+            )?;
             let catalogue = catalogue(&emulator, OWNER, &password)?;
             Ok(content(&emulator, OWNER, &password, &catalogue)?.tables["public.odd"].clone())
         };
-        assert_ne!(digest(one)?, digest(other)?, "{column}: {one} and {other} are taken for the same");
+        assert_ne!(
+            digest(one)?,
+            digest(other)?,
+            "{column}: {one} and {other} are taken for the same"
+        );
     }
     Ok(())
 }
@@ -165,14 +194,16 @@ fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
 fn a_document_of_many_megabytes_and_a_table_of_many_columns_are_read() -> Result<()> {
     let (_folder, emulator) = emulator()?;
     let password = owner(&emulator)?;
-    let columns: Vec<String> = (0..1_500).map(|number| format!("c{number} int default {number}")).collect();
+    let columns: Vec<String> =
+        (0..1_500).map(|number| format!("c{number} int default {number}")).collect();
     emulator.sql(
         &emulator.staging,
         &[
             &format!("create table public.wide({})", columns.join(", ")),
             "insert into public.wide default values",
             "create table public.deep(id int primary key, doc jsonb)",
-            "insert into public.deep select 1, jsonb_object_agg('k' || g, md5(g::text)) from generate_series(1, 300000) g",
+            "insert into public.deep select 1, jsonb_object_agg('k' || g, md5(g::text)) from \
+                generate_series(1, 300000) g",
         ],
     )?;
     let read = || -> Result<DatabasePrint> {
@@ -180,7 +211,13 @@ fn a_document_of_many_megabytes_and_a_table_of_many_columns_are_read() -> Result
         content(&emulator, OWNER, &password, &catalogue)
     };
     let before = read()?;
-    emulator.sql(&emulator.staging, &["update public.deep set doc = doc || '{\"k299999\": \"\"}'", "update public.wide set c1499 = 0"])?;
+    emulator.sql(
+        &emulator.staging,
+        &[
+            "update public.deep set doc = doc || '{\"k299999\": \"\"}'",
+            "update public.wide set c1499 = 0",
+        ],
+    )?;
     let after = read()?;
     for table in ["public.wide", "public.deep"] {
         assert_ne!(before.tables[table], after.tables[table], "{table}");
@@ -189,22 +226,30 @@ fn a_document_of_many_megabytes_and_a_table_of_many_columns_are_read() -> Result
 }
 
 #[test]
-fn rows_of_a_table_without_a_key_are_counted_and_a_reply_that_is_too_large_is_an_error_that_names_itself() -> Result<()> {
+fn rows_without_a_key_are_counted_and_a_reply_that_is_too_large_is_an_error_that_names_itself()
+-> Result<()> {
     let (_folder, emulator) = emulator()?;
     let password = owner(&emulator)?;
     let tables = ["public.one", "public.two"].map(str::to_owned);
     for table in &tables {
         emulator.sql(
             &emulator.staging,
-            &[&format!("create table {table}(v text)"), &format!("insert into {table} values ('a'), ('a'), ('b')")],
+            &[
+                &format!("create table {table}(v text)"),
+                &format!("insert into {table} values ('a'), ('a'), ('b')"),
+            ],
         )?;
     }
-    emulator.sql(&emulator.staging, &["delete from public.two where v = 'b'", "insert into public.two values ('a'), ('c')"])?;
+    emulator.sql(
+        &emulator.staging,
+        &["delete from public.two where v = 'b'", "insert into public.two values ('a'), ('c')"],
+    )?;
     let known = catalogue(&emulator, OWNER, &password)?;
     let found = differing_rows(&emulator, &password, &known, &tables)?;
     assert_eq!(found.to_string(), "1 row of the backup is gone, 2 were added");
 
-    // As many hashes as are asked for at once are a third of what Neon answers with; values of a megabyte are more.
+    // As many hashes as are asked for at once are a third of what Neon answers with; values of a
+    // megabyte are more.
     emulator.sql(
         &emulator.staging,
         &[
@@ -215,8 +260,11 @@ fn rows_of_a_table_without_a_key_are_counted_and_a_reply_that_is_too_large_is_an
         ],
     )?;
     let known = catalogue(&emulator, OWNER, &password)?;
-    let of = |table: &str, shape: Shape| [Wanted::whole(table, shape, differing_ranges(None, None), ROWS_AT_ONCE)];
-    let rows = send(&emulator, OWNER, &password, &rows_batch(&known, &of("public.many", Shape::Keyed)))?;
+    let of = |table: &str, shape: Shape| {
+        [Wanted::whole(table, shape, differing_ranges(None, None), ROWS_AT_ONCE)]
+    };
+    let rows =
+        send(&emulator, OWNER, &password, &rows_batch(&known, &of("public.many", Shape::Keyed)))?;
     assert_eq!(decode_rows(&rows[1]).map(|hashes| hashes.len()), Some(3_200_000));
     let mut large = keys_batch(&known, &of("public.long", Shape::Keyed), &[vec!["0".to_owned()]]);
     large.statements[1].0 = "select v, v from public.long".to_owned();
@@ -231,19 +279,30 @@ fn a_table_that_is_dropped_or_altered_while_it_is_read_leaves_the_others() -> Re
     let password = owner(&emulator)?;
     emulator.sql(
         &emulator.staging,
-        &["create table public.dropped(id int)", "create table public.altered(id int, v text)", "create table public.kept(id int)"],
+        &[
+            "create table public.dropped(id int)",
+            "create table public.altered(id int, v text)",
+            "create table public.kept(id int)",
+        ],
     )?;
     let known = catalogue(&emulator, OWNER, &password)?;
     let print = known.print.clone();
     // Between the catalogue and the content.
-    emulator.sql(&emulator.staging, &["drop table public.dropped", "alter table public.altered drop column v"])?;
+    emulator.sql(
+        &emulator.staging,
+        &["drop table public.dropped", "alter table public.altered drop column v"],
+    )?;
     let print = go_on(&emulator, &password, known, print)?;
     assert!(
         print.tables.contains_key("public.kept")
             && print.tables.contains_key("public.users")
             && print.tables.contains_key("public.altered")
     );
-    assert!(!print.tables.contains_key("public.dropped") && !print.not_checked.contains_key("public.dropped"), "it is not there any more");
+    assert!(
+        !print.tables.contains_key("public.dropped")
+            && !print.not_checked.contains_key("public.dropped"),
+        "it is not there any more"
+    );
     Ok(())
 }
 
@@ -256,19 +315,26 @@ fn a_table_whose_pages_are_damaged_is_not_checked_and_the_others_are_read() -> R
         "insert into public.damaged values (1, repeat('x', 10000)), (2, 'short')",
         // The value that is stored out of line is lost, as by a bad disk.
         "do $$ declare toast text; begin select relname into toast from pg_class where oid = \
-             (select reltoastrelid from pg_class where oid = 'public.damaged'::regclass); \
-             execute format('select heap_force_kill(%L::regclass, array(select ctid from pg_toast.%I))', 'pg_toast.' || toast, toast); end $$",
+            (select reltoastrelid from pg_class where oid = 'public.damaged'::regclass); \
+            execute format('select heap_force_kill(%L::regclass, array(select ctid from \
+            pg_toast.%I))', 'pg_toast.' || toast, toast); end $$",
     ])?;
     let reason = print.not_checked.get("public.damaged").context("it is told")?;
     assert!(reason.contains("missing chunk number 0 for toast value"), "{reason}");
     assert!(print.tables.contains_key("public.users"));
-    let side = |print: &DatabasePrint| Fingerprint { databases: [("neondb".into(), print.clone())].into() };
-    let objections = compare(&side(&print), &side(&print), false).iter().filter(|check| check.is_objection()).count();
+    let side = |print: &DatabasePrint| Fingerprint {
+        databases: [("neondb".into(), print.clone())].into(),
+    };
+    let objections = compare(&side(&print), &side(&print), false)
+        .iter()
+        .filter(|check| check.is_objection())
+        .count();
     assert_eq!(objections, 1, "what was not read is not equal to itself");
     Ok(())
 }
 
-/// As in case 08: the library of an extension is not there any more. Class 58 may pass, and does not here.
+/// As in case 08: the library of an extension is not there any more. Class 58 may pass, and does
+/// not here.
 #[test]
 fn a_table_whose_library_is_missing_is_not_checked_and_the_others_are_read() -> Result<()> {
     let print = read_after(&[
@@ -288,17 +354,24 @@ fn a_table_whose_library_is_missing_is_not_checked_and_the_others_are_read() -> 
 fn a_statement_that_is_cancelled_is_asked_again_alone_and_the_others_are_answered() -> Result<()> {
     let (_folder, emulator) = emulator()?;
     let password = owner(&emulator)?;
-    let probe = |name: &str, sql: &str| Probe { is_configured: true, ..Probe::new(ProbeKind::Assertion, name, sql.to_owned()) };
+    let probe = |name: &str, sql: &str| Probe {
+        is_configured: true,
+        ..Probe::new(ProbeKind::Assertion, name, sql.to_owned())
+    };
     let mut probes = [probe("quick", "select 1"), probe("slow", "select pg_sleep(600)")];
     let chosen = next_probes(&probes);
     let batch = probe_batch(&probes, &chosen);
     let answer = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| ask(&emulator, &password, &batch));
         // As the server's own timer does: 57014.
-        let cancel = "select count(pg_cancel_backend(pid))::text from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid() \
-                      or query like 'do $firstlight$%' and state = 'active' and pid <> pg_backend_pid()";
+        let cancel = "select count(pg_cancel_backend(pid))::text from pg_stat_activity where \
+            query like \
+            '%pg_sleep(600)%' and pid <> pg_backend_pid() \
+            or query like 'do $firstlight$%' and state = 'active' and pid <> \
+            pg_backend_pid()";
         let cancelled = harness::wait_for(Duration::from_secs(30), || {
-            let count = emulator.sql(&emulator.staging, &[cancel]).ok()?.first()?.first()?.clone()?;
+            let count =
+                emulator.sql(&emulator.staging, &[cancel]).ok()?.first()?.first()?.clone()?;
             (count != "0").then_some(())
         });
         cancelled.context("nothing was cancelled")?;
@@ -326,7 +399,8 @@ fn a_compute_that_falls_asleep_between_two_questions_is_woken_by_the_next() -> R
     let (_folder, emulator) = emulator()?;
     let password = owner(&emulator)?;
     let known = catalogue(&emulator, OWNER, &password)?;
-    let endpoint = emulator.writer(&emulator.staging)?["id"].as_str().context("the endpoint's id")?.to_owned();
+    let endpoint =
+        emulator.writer(&emulator.staging)?["id"].as_str().context("the endpoint's id")?.to_owned();
     let answer = emulator.call("POST", &format!("/endpoints/{endpoint}/suspend"), None)?;
     assert_eq!(answer.status, 200, "{}", answer.body);
     settle(&emulator)?;

@@ -1,7 +1,9 @@
-//! Every column of every catalogue is compared, or left out for a reason: the next version of PostgreSQL brings more.
+//! Every column of every catalogue is compared, or left out for a reason: the next version of
+//! PostgreSQL brings more.
 //!
-//! The statement is read, not run: a column counts as compared where its name stands in `schema.sql`, where the whole row is
-//! taken, or where a function of PostgreSQL's renders it. `schema.rs` shows for each kind that a change is found.
+//! The statement is read, not run: a column counts as compared where its name stands in
+//! `schema.sql`, where the whole row is taken, or where a function of PostgreSQL's renders it.
+//! `schema.rs` shows for each kind that a change is found.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +52,10 @@ const LEFT_OUT: [(&str, &str); 52] = [
     ("pg_attribute.atthasmissing", "how the value of an added column is stored"),
     ("pg_attribute.attinhcount", "pg_inherits has it"),
     ("pg_attribute.attlen", "a copy of the type's"),
-    ("pg_attribute.attmissingval", "how the value of an added column is stored; content shows the value"),
+    (
+        "pg_attribute.attmissingval",
+        "how the value of an added column is stored; content shows the value",
+    ),
     ("pg_attribute.attndims", "PostgreSQL enforces nothing by it"),
     ("pg_authid.rolbypassrls", "pg_roles is taken whole"),
     ("pg_authid.rolcanlogin", "pg_roles is taken whole"),
@@ -81,11 +86,20 @@ const LEFT_OUT: [(&str, &str); 52] = [
     ("pg_class.reltuples", "an estimate"),
     ("pg_class.reltype", "the type of its row, which goes with it"),
     ("pg_extension.extrelocatable", "the extension's own"),
-    ("pg_init_privs", "what an extension gave when it was made; pg_class and others have what holds"),
+    (
+        "pg_init_privs",
+        "what an extension gave when it was made; pg_class and others have what holds",
+    ),
     ("pg_language.lanispl", "lanplcallfoid has it"),
     ("pg_largeobject", "content, which is digested"),
-    ("pg_parameter_acl.paracl", "PostgreSQL 14 has no such catalogue: who has rights on how many is compared"),
-    ("pg_parameter_acl.parname", "PostgreSQL 14 has no such catalogue: who has rights on how many is compared"),
+    (
+        "pg_parameter_acl.paracl",
+        "PostgreSQL 14 has no such catalogue: who has rights on how many is compared",
+    ),
+    (
+        "pg_parameter_acl.parname",
+        "PostgreSQL 14 has no such catalogue: who has rights on how many is compared",
+    ),
     ("pg_publication_namespace.pnnspid", "pg_depend has it on every version"),
     ("pg_publication_namespace.pnpubid", "pg_depend has it on every version"),
     ("pg_replication_origin", "of replication, which a copy has none of"),
@@ -94,7 +108,8 @@ const LEFT_OUT: [(&str, &str); 52] = [
     ("pg_statistic_ext_data", "made by ANALYZE"),
     (
         "pg_subscription",
-        "a copy must not subscribe: `armed` tells one that is enabled, and verification.md says that they are not compared",
+        "a copy must not subscribe: `armed` tells one that is enabled, and verification.md \
+            says that they are not compared",
     ),
     ("pg_subscription_rel", "a copy must not subscribe"),
 ];
@@ -103,27 +118,38 @@ const LEFT_OUT: [(&str, &str); 52] = [
 const NONE: [&str; 1] = ["pg_tablespace"];
 
 fn is_named(word: &str) -> bool {
-    SQL.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_')).any(|other| other == word)
+    SQL.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'))
+        .any(|other| other == word)
 }
 
 /// As in case 21, and whatever PostgreSQL adds.
 #[test]
 fn every_column_of_every_catalogue_is_compared_or_left_out_for_a_reason() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let sql = "select c.relname, a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid \
-         where c.relnamespace = 'pg_catalog'::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped";
+    let sql = "select c.relname, a.attname from pg_class c join pg_attribute a on a.attrelid = \
+        c.oid \
+        where c.relnamespace = 'pg_catalog'::regnamespace and c.relkind = 'r' and a.attnum > 0 \
+        and not a.attisdropped";
     let rows = emulator.sql(&emulator.staging, &[sql])?;
-    let columns: Vec<(String, String)> = rows.into_iter().filter_map(|row| Some((row[0].clone()?, row[1].clone()?))).collect();
+    let columns: Vec<(String, String)> =
+        rows.into_iter().filter_map(|row| Some((row[0].clone()?, row[1].clone()?))).collect();
     assert!(columns.len() > 500, "{}", columns.len());
     let mut excuses: BTreeSet<&str> = LEFT_OUT.iter().map(|(what, _)| *what).collect();
     let mut open = Vec::new();
     for (catalogue, column) in &columns {
         let one = format!("{catalogue}.{column}");
-        let is_left_out = LEFT_OUT.iter().filter(|(what, _)| what == catalogue || *what == one).count() > 0;
+        let is_left_out =
+            LEFT_OUT.iter().filter(|(what, _)| what == catalogue || *what == one).count() > 0;
         excuses.retain(|what| what != catalogue && *what != one);
         let is_rendered = RENDERED.iter().any(|(other, by)| other == catalogue && is_named(by));
-        let is_whole = WHOLE.contains(&catalogue.as_str()) && is_named(catalogue) && SQL.contains("to_jsonb(");
-        if !(is_left_out || is_rendered || is_whole || NONE.contains(&catalogue.as_str()) || is_named(catalogue) && is_named(column)) {
+        let is_whole =
+            WHOLE.contains(&catalogue.as_str()) && is_named(catalogue) && SQL.contains("to_jsonb(");
+        if !(is_left_out
+            || is_rendered
+            || is_whole
+            || NONE.contains(&catalogue.as_str())
+            || is_named(catalogue) && is_named(column))
+        {
             open.push(one);
         }
     }

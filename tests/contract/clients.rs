@@ -15,7 +15,14 @@ fn neon(emulator: &Emulator, arguments: &[&str]) -> Result<Value> {
     let output = Command::new(paths::node())
         .arg(paths::root().join("node_modules/.bin/neon"))
         .args(arguments)
-        .args(["--project-id", &emulator.project, "--output", "json", "--no-analytics", "--no-color"])
+        .args([
+            "--project-id",
+            &emulator.project,
+            "--output",
+            "json",
+            "--no-analytics",
+            "--no-color",
+        ])
         .env("NEON_API_HOST", emulator.api())
         .env("NEON_API_KEY", API_KEY)
         .env("HOME", home.path())
@@ -44,7 +51,10 @@ fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
     let created = neon(&emulator, &["branches", "create", "--name", "backup-1", "--no-compute"])?;
     settle(&emulator)?;
     assert_eq!(created["name"], "backup-1", "{created:#}");
-    neon(&emulator, &["branches", "restore", "staging", "backup-1", "--preserve-under-name", "staging-before"])?;
+    neon(
+        &emulator,
+        &["branches", "restore", "staging", "backup-1", "--preserve-under-name", "staging-before"],
+    )?;
     settle(&emulator)?;
     let listed = neon(&emulator, &["branches", "list"])?;
     let parent = |name: &str| {
@@ -54,12 +64,24 @@ fn the_neon_command_line_creates_restores_lists_and_deletes() -> Result<()> {
     assert_eq!(parent("staging"), created["id"], "{listed:#}");
     assert_eq!(parent("staging-before"), emulator.production.as_str());
     let refused = neon(&emulator, &["branches", "delete", "backup-1"]).map(drop);
-    assert!(refused.is_err_and(|error| error.to_string().contains("cannot delete branch that has children")));
+    assert!(
+        refused.is_err_and(|error| error
+            .to_string()
+            .contains("cannot delete branch that has children"))
+    );
     neon(&emulator, &["branches", "delete", "staging-before"])?;
     settle(&emulator)?;
     let operations = neon(&emulator, &["operations", "list"])?;
-    let actions: Vec<&str> = operations.as_array().into_iter().flatten().filter_map(|operation| operation["action"].as_str()).collect();
-    assert!(actions.contains(&"create_branch") && actions.contains(&"delete_timeline"), "{actions:?}");
+    let actions: Vec<&str> = operations
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|operation| operation["action"].as_str())
+        .collect();
+    assert!(
+        actions.contains(&"create_branch") && actions.contains(&"delete_timeline"),
+        "{actions:?}"
+    );
     Ok(())
 }
 
@@ -68,11 +90,21 @@ fn the_neon_command_line_reads_and_changes_every_kind_of_object() -> Result<()> 
     let (_folder, emulator) = emulator()?;
     let change = |arguments: &[&str]| change(&emulator, arguments);
     let names = |list: &Value| -> Vec<String> {
-        list.as_array().into_iter().flatten().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect()
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["name"].as_str().map(str::to_owned))
+            .collect()
     };
 
-    assert_eq!(neon(&emulator, &["projects", "get", &emulator.project])?["id"], emulator.project.as_str());
-    assert_eq!(names(&neon(&emulator, &["roles", "list", "--branch", "staging"])?), ["neondb_owner"]);
+    assert_eq!(
+        neon(&emulator, &["projects", "get", &emulator.project])?["id"],
+        emulator.project.as_str()
+    );
+    assert_eq!(
+        names(&neon(&emulator, &["roles", "list", "--branch", "staging"])?),
+        ["neondb_owner"]
+    );
     assert_eq!(names(&neon(&emulator, &["databases", "list", "--branch", "staging"])?), ["neondb"]);
     change(&["branches", "create", "--name", "feature", "--parent", "staging", "--no-compute"])?;
     change(&["branches", "add-compute", "feature", "--type", "read_only"])?;
@@ -80,8 +112,18 @@ fn the_neon_command_line_reads_and_changes_every_kind_of_object() -> Result<()> 
     change(&["branches", "set-expiration", "renamed", "--expires-at", &expiry()])?;
     assert!(neon(&emulator, &["branches", "get", "renamed"])?["expires_at"].is_string());
     // Staging has a child, so that its old state has to be kept.
-    change(&["branches", "reset", "staging", "--parent", "--preserve-under-name", "staging-before"])?;
-    assert_eq!(neon(&emulator, &["branches", "get", "staging"])?["parent_id"], emulator.production.as_str());
+    change(&[
+        "branches",
+        "reset",
+        "staging",
+        "--parent",
+        "--preserve-under-name",
+        "staging-before",
+    ])?;
+    assert_eq!(
+        neon(&emulator, &["branches", "get", "staging"])?["parent_id"],
+        emulator.production.as_str()
+    );
     let before = neon(&emulator, &["branches", "get", "staging-before"])?;
     assert_eq!(neon(&emulator, &["branches", "get", "renamed"])?["parent_id"], before["id"]);
     change(&["branches", "set-default", "staging"])?;
@@ -96,16 +138,40 @@ fn the_neon_command_line_takes_restores_finalizes_and_deletes_a_snapshot() -> Re
     let taken = change(&["snapshots", "create", "--branch", "production", "--name", "weekly"])?;
     let id = taken["id"].as_str().context("the snapshot's id")?.to_owned();
     let listed = neon(&emulator, &["snapshots", "list"])?;
-    assert_eq!((listed[0]["name"].as_str(), listed[0]["id"].as_str()), (Some("weekly"), Some(id.as_str())), "{listed:#}");
+    assert_eq!(
+        (listed[0]["name"].as_str(), listed[0]["id"].as_str()),
+        (Some("weekly"), Some(id.as_str())),
+        "{listed:#}"
+    );
     change(&["snapshots", "restore", &id, "--name", "preview", "--target-branch", "staging"])?;
     let preview = neon(&emulator, &["branches", "get", "preview"])?;
-    assert_eq!((&preview["restored_from"], preview["parent_id"].as_str()), (&Value::from(id.as_str()), None), "{preview:#}");
+    assert_eq!(
+        (&preview["restored_from"], preview["parent_id"].as_str()),
+        (&Value::from(id.as_str()), None),
+        "{preview:#}"
+    );
     change(&["snapshots", "finalize", "preview"])?;
     let staging = neon(&emulator, &["branches", "get", "staging"])?;
     assert_eq!(staging["id"], preview["id"], "another branch has staging's name now");
-    assert_eq!(neon(&emulator, &["branches", "get", "staging (old)"])?["id"], emulator.staging.as_str());
-    change(&["snapshots", "schedule", "set", "--branch", "production", "--frequency", "daily", "--hour", "5"])?;
-    assert_eq!(neon(&emulator, &["snapshots", "schedule", "get", "--branch", "production"])?[0]["frequency"], "daily");
+    assert_eq!(
+        neon(&emulator, &["branches", "get", "staging (old)"])?["id"],
+        emulator.staging.as_str()
+    );
+    change(&[
+        "snapshots",
+        "schedule",
+        "set",
+        "--branch",
+        "production",
+        "--frequency",
+        "daily",
+        "--hour",
+        "5",
+    ])?;
+    assert_eq!(
+        neon(&emulator, &["snapshots", "schedule", "get", "--branch", "production"])?[0]["frequency"],
+        "daily"
+    );
     change(&["snapshots", "delete", &id])?;
     assert_eq!(neon(&emulator, &["snapshots", "list"])?, Value::from(Vec::<Value>::new()));
     Ok(())
@@ -121,12 +187,32 @@ fn expiry() -> String {
 #[test]
 fn the_connection_string_of_the_neon_command_line_logs_in() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let uri = neon(&emulator, &["connection-string", "staging", "--role-name", "neondb_owner", "--database-name", "neondb"])?;
+    let uri = neon(
+        &emulator,
+        &[
+            "connection-string",
+            "staging",
+            "--role-name",
+            "neondb_owner",
+            "--database-name",
+            "neondb",
+        ],
+    )?;
     let uri = uri.as_str().context("a connection string")?;
     let headers = [("neon-connection-string", uri)];
-    let answer =
-        harness::http::send_with("POST", &format!("{}/sql", emulator.url), None, &headers, Some(r#"{"query":"select 1 as one"}"#))?;
-    assert_eq!((answer.status, &answer.json()["rows"][0]["one"]), (200, &Value::from(1)), "{}", answer.body);
+    let answer = harness::http::send_with(
+        "POST",
+        &format!("{}/sql", emulator.url),
+        None,
+        &headers,
+        Some(r#"{"query":"select 1 as one"}"#),
+    )?;
+    assert_eq!(
+        (answer.status, &answer.json()["rows"][0]["one"]),
+        (200, &Value::from(1)),
+        "{}",
+        answer.body
+    );
     Ok(())
 }
 
@@ -135,7 +221,10 @@ fn the_serverless_driver_queries_transacts_and_reads_errors() -> Result<()> {
     let (_folder, emulator) = emulator()?;
     let endpoint = emulator.writer(&emulator.staging)?;
     let password = endpoint["roles"][0]["password"].as_str().context("the owner's password")?;
-    let uri = format!("postgresql://neondb_owner:{password}@{}/neondb", endpoint["host"].as_str().unwrap_or_default());
+    let uri = format!(
+        "postgresql://neondb_owner:{password}@{}/neondb",
+        endpoint["host"].as_str().unwrap_or_default()
+    );
     let text = script("serverless.mjs", &[&format!("{}/sql", emulator.url), &uri])?;
     assert!(text.contains("ok 5 checks"), "{text}");
     Ok(())
@@ -147,11 +236,28 @@ fn psql_connects_to_the_compute_that_the_emulator_names() -> Result<()> {
     let endpoint = emulator.writer(&emulator.production)?;
     let port = endpoint["port"].as_u64().context("production's compute runs")?.to_string();
     let output = Command::new("psql")
-        .args(["-h", "127.0.0.1", "-p", &port, "-U", "neondb_owner", "-d", "neondb", "-At", "-c", "select count(*) from users"])
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "neondb_owner",
+            "-d",
+            "neondb",
+            "-At",
+            "-c",
+            "select count(*) from users",
+        ])
         .env("PGPASSWORD", endpoint["roles"][0]["password"].as_str().unwrap_or_default())
         .output()
         .context("start psql; install it with `apt-get install postgresql-client`")?;
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "2", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "2",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -159,13 +265,21 @@ fn psql_connects_to_the_compute_that_the_emulator_names() -> Result<()> {
 fn a_compute_whose_port_somebody_has_taken_meanwhile_starts_on_another() -> Result<()> {
     let (_folder, emulator) = emulator()?;
     let endpoint = emulator.writer(&emulator.production)?;
-    let port = endpoint["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("production's compute runs")?;
+    let port = endpoint["port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .context("production's compute runs")?;
     let path = format!("/endpoints/{}/suspend", endpoint["id"].as_str().unwrap_or_default());
     assert_eq!(emulator.call("POST", &path, None)?.status, 200);
     settle(&emulator)?;
-    let taken = harness::wait_for(std::time::Duration::from_secs(10), || std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    let taken = harness::wait_for(std::time::Duration::from_secs(10), || {
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+    });
     let _taken = taken.context("the port is not free although the compute sleeps")?;
-    assert_eq!(emulator.sql(&emulator.production, &["select count(*) from users"])?, vec![vec![Some("2".to_owned())]]);
+    assert_eq!(
+        emulator.sql(&emulator.production, &["select count(*) from users"])?,
+        vec![vec![Some("2".to_owned())]]
+    );
     assert_ne!(emulator.writer(&emulator.production)?["port"], endpoint["port"]);
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! The emulator against other people's clients: the `neon` command line, `@neondatabase/serverless`, `psql`, and Neon's OpenAPI document as a schema
-//! for every reply.
+//! The emulator against other people's clients: the `neon` command line,
+//! `@neondatabase/serverless`, `psql`, and Neon's OpenAPI document as a schema for every reply.
 //!
-//! A client that is missing fails its test; `cargo xtask test` installs them or names the command that does.
+//! A client that is missing fails its test; `cargo xtask test` installs them or names the command
+//! that does.
 
 mod bad_input;
 mod bodies;
@@ -37,17 +38,27 @@ fn emulator_with(options: Options) -> Result<(TempDir, Emulator)> {
     let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let seed =
-        "create table public.users(id int primary key, name text); insert into public.users values (1, 'one'), (2, 'two');".to_owned();
-    let emulator =
-        Emulator::start(folder.path(), &Options { seed, create_ms: 200, restore_ms: 200, protection: Protection::Off, ..options })?;
+        "create table public.users(id int primary key, name text); insert into public.users \
+            values (1, 'one'), (2, 'two');"
+            .to_owned();
+    let emulator = Emulator::start(
+        folder.path(),
+        &Options { seed, create_ms: 200, restore_ms: 200, protection: Protection::Off, ..options },
+    )?;
     Ok((folder, emulator))
 }
 
-/// Runs a script beside this file with the node of the project; one that fails fails the test. Returns what it wrote.
+/// Runs a script beside this file with the node of the project; one that fails fails the test.
+/// Returns what it wrote.
 fn script(name: &str, arguments: &[&str]) -> Result<String> {
     let file = paths::root().join("tests/contract").join(name);
-    let output = Command::new(paths::node()).arg(file).args(arguments).output().context("start node")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output =
+        Command::new(paths::node()).arg(file).args(arguments).output().context("start node")?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "{text}");
     Ok(text)
 }
@@ -63,10 +74,9 @@ fn judge(name: &str, values: &[serde_json::Value]) -> Result<String> {
 fn settle(emulator: &Emulator) -> Result<()> {
     let settled = harness::wait_for(std::time::Duration::from_secs(30), || {
         let answer = emulator.call("GET", "/operations", None).ok()?.json();
-        let is_busy = answer["operations"]
-            .as_array()?
-            .iter()
-            .any(|operation| operation["status"] == "running" || operation["status"] == "scheduling");
+        let is_busy = answer["operations"].as_array()?.iter().any(|operation| {
+            operation["status"] == "running" || operation["status"] == "scheduling"
+        });
         (!is_busy).then_some(())
     });
     settled.context("operations have not ended")

@@ -1,14 +1,18 @@
-//! One suite over both forms of the emulated Neon: the served one with PostgreSQL, and the one in memory that the simulation uses.
+//! One suite over both forms of the emulated Neon: the served one with PostgreSQL, and the one in
+//! memory that the simulation uses.
 //!
-//! Each step writes down what a client sees (statuses, errors, names, states, the decoded answers of our own SQL), with ids replaced by names. The two
-//! protocols must be equal, so that what the simulation shows of the Worker holds for the served Neon, which foreign clients judge.
+//! Each step writes down what a client sees (statuses, errors, names, states, the decoded answers
+//! of our own SQL), with ids replaced by names. The two protocols must be equal, so that what the
+//! simulation shows of the Worker holds for the served Neon, which foreign clients judge.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login};
 use firstlight::port::{HttpRequest, HttpResponse};
-use firstlight::sync::verify::{DatabasePrint, Pages, decode_catalogue, pieces, role_batch, role_facts};
+use firstlight::sync::verify::{
+    DatabasePrint, Pages, decode_catalogue, pieces, role_batch, role_facts,
+};
 use harness::emulator::Emulator;
 use neon_emulator::model::{Model, Request};
 use neon_emulator::simulated::{Contents, Simulated, Table};
@@ -30,15 +34,25 @@ trait Neon {
 
 impl Neon for Emulator {
     fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
-        let answer = Emulator::call(self, method, path, body.map(|body| body.to_string()).as_deref())?;
+        let answer =
+            Emulator::call(self, method, path, body.map(|body| body.to_string()).as_deref())?;
         Ok((answer.status, answer.json()))
     }
 
     fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)> {
-        let mut headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        headers.extend(request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
+        let mut headers: Vec<(&str, &str)> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        headers.extend(
+            request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())),
+        );
         headers.retain(|(name, _)| *name != "Content-Type");
-        let answer = harness::http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&request.body))?;
+        let answer = harness::http::send_with(
+            "POST",
+            &format!("{}/sql", self.url),
+            None,
+            &headers,
+            Some(&request.body),
+        )?;
         Ok((answer.status, answer.body))
     }
 
@@ -72,7 +86,10 @@ impl Neon for InMemory {
     fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
         self.now += TimeDelta::milliseconds(20);
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let query = query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let request = Request {
             method: method.to_owned(),
             path: format!("/projects/{}{path}", self.neon.model.project),
@@ -84,8 +101,15 @@ impl Neon for InMemory {
     }
 
     fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)> {
-        let connection = request.secret_headers.first().map(|(_, secret)| secret.reveal()).context("a connection string")?;
-        let is_read_only = request.headers.iter().any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
+        let connection = request
+            .secret_headers
+            .first()
+            .map(|(_, secret)| secret.reveal())
+            .context("a connection string")?;
+        let is_read_only = request
+            .headers
+            .iter()
+            .any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
         let answer = self.neon.query(connection, is_read_only, &request.body, self.now);
         // It is answered when the compute runs.
         self.now += self.neon.waked_for;
@@ -93,7 +117,12 @@ impl Neon for InMemory {
     }
 
     fn write_to_staging(&mut self) -> Result<()> {
-        let staging = self.neon.model.branch_named("staging").map(|branch| branch.id.clone()).context("find staging")?;
+        let staging = self
+            .neon
+            .model
+            .branch_named("staging")
+            .map(|branch| branch.id.clone())
+            .context("find staging")?;
         self.neon.write(&staging);
         Ok(())
     }
@@ -120,27 +149,41 @@ impl Protocol<'_> {
     fn call(&mut self, what: &str, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
         let (status, body) = self.neon.call(method, path, body)?;
         let named = self.named(&body)?;
-        let text = if status < 300 { keys(&body) } else { format!("{} {}", named["code"], named["message"]) };
+        let text = if status < 300 {
+            keys(&body)
+        } else {
+            format!("{} {}", named["code"], named["message"])
+        };
         self.note(format!("{what}: {status} {text}"));
         Ok(body)
     }
 
     fn branches(&mut self) -> Result<Vec<Value>> {
-        let (_, body) = self.neon.call("GET", "/branches?sort_by=created_at&sort_order=asc&limit=10000", None)?;
+        let (_, body) = self.neon.call(
+            "GET",
+            "/branches?sort_by=created_at&sort_order=asc&limit=10000",
+            None,
+        )?;
         body["branches"].as_array().cloned().context("a list of branches")
     }
 
     fn id(&mut self, name: &str) -> Result<String> {
         let branches = self.branches()?;
         let found = branches.iter().find(|branch| branch["name"] == name);
-        found.and_then(|branch| branch["id"].as_str()).map(str::to_owned).with_context(|| format!("find {name}"))
+        found
+            .and_then(|branch| branch["id"].as_str())
+            .map(str::to_owned)
+            .with_context(|| format!("find {name}"))
     }
 
     /// Replaces the ids of branches by their names.
     fn named(&mut self, value: &Value) -> Result<Value> {
         let mut text = value.to_string();
         for branch in self.branches()? {
-            text = text.replace(branch["id"].as_str().unwrap_or_default(), branch["name"].as_str().unwrap_or_default());
+            text = text.replace(
+                branch["id"].as_str().unwrap_or_default(),
+                branch["name"].as_str().unwrap_or_default(),
+            );
         }
         Ok(serde_json::from_str(&text)?)
     }
@@ -154,10 +197,12 @@ impl Protocol<'_> {
             .into_iter()
             .flatten()
             .map(|branch| {
-                let note = &named["annotations"][branch["name"].as_str().unwrap_or_default()]["value"];
+                let note =
+                    &named["annotations"][branch["name"].as_str().unwrap_or_default()]["value"];
                 let has_position = branch["parent_lsn"].is_string();
                 format!(
-                    "{when}: {} child of {} {} default {} protected {} position {has_position} note {note} keys {}",
+                    "{when}: {} child of {} {} default {} protected {} position \
+                        {has_position} note {note} keys {}",
                     branch["name"],
                     branch["parent_id"],
                     branch["current_state"],
@@ -175,7 +220,12 @@ impl Protocol<'_> {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|endpoint| format!("{when}: endpoint of {} {} disabled {}", endpoint["branch_id"], endpoint["type"], endpoint["disabled"]))
+            .map(|endpoint| {
+                format!(
+                    "{when}: endpoint of {} {} disabled {}",
+                    endpoint["branch_id"], endpoint["type"], endpoint["disabled"]
+                )
+            })
             .collect();
         lines.sort();
         self.lines.append(&mut lines);
@@ -185,11 +235,27 @@ impl Protocol<'_> {
     fn login(&mut self, branch: &str, password: Option<&str>) -> Result<Login> {
         let id = self.id(branch)?;
         let (_, endpoints) = self.neon.call("GET", "/endpoints", None)?;
-        let endpoint = endpoints["endpoints"].as_array().into_iter().flatten().find(|endpoint| endpoint["branch_id"] == id.as_str());
-        let host = endpoint.and_then(|endpoint| endpoint["host"].as_str()).context("find the endpoint")?.to_owned();
-        let (_, revealed) = self.neon.call("GET", &format!("/branches/{id}/roles/neondb_owner/reveal_password"), None)?;
+        let endpoint = endpoints["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|endpoint| endpoint["branch_id"] == id.as_str());
+        let host = endpoint
+            .and_then(|endpoint| endpoint["host"].as_str())
+            .context("find the endpoint")?
+            .to_owned();
+        let (_, revealed) = self.neon.call(
+            "GET",
+            &format!("/branches/{id}/roles/neondb_owner/reveal_password"),
+            None,
+        )?;
         let password = password.or(revealed["password"].as_str()).context("a password")?.to_owned();
-        Ok(Login { host, database: "neondb".into(), role: "neondb_owner".into(), password: Secret::new(password) })
+        Ok(Login {
+            host,
+            database: "neondb".into(),
+            role: "neondb_owner".into(),
+            password: Secret::new(password),
+        })
     }
 
     /// Sends a batch as the Worker does, and notes an error as the Worker sees it.
@@ -218,25 +284,40 @@ impl Protocol<'_> {
     /// Reads everything that a branch holds, as the Worker does.
     fn print(&mut self, branch: &str) -> Result<DatabasePrint> {
         let login = self.login(branch, None)?;
-        let ask = |batch: &Batch| self.query(&format!("catalogue of {branch}"), &login, batch, None)?.context("no catalogue");
+        let ask = |batch: &Batch| {
+            self.query(&format!("catalogue of {branch}"), &login, batch, None)?
+                .context("no catalogue")
+        };
         let rows = Pages::fetch(&[], false, ask)?.context("a page makes no sense")?;
         let catalogue = decode_catalogue(&rows).context("the catalogue makes no sense")?;
         let mut print = catalogue.print.clone();
         for (piece, batch) in pieces(&catalogue, &print, None) {
-            let rows = self.query(&format!("content of {branch}"), &login, &batch, None)?.context("no content")?;
-            print.take(&piece, &rows, std::time::Duration::ZERO).context("the content makes no sense")?;
+            let rows = self
+                .query(&format!("content of {branch}"), &login, &batch, None)?
+                .context("no content")?;
+            print
+                .take(&piece, &rows, std::time::Duration::ZERO)
+                .context("the content makes no sense")?;
         }
-        let counts: Vec<String> = print.tables.iter().map(|(name, table)| format!("{name} {}", table.count)).collect();
-        self.note(format!("{branch} holds {counts:?}, complete {}", pieces(&catalogue, &print, None).is_empty()));
+        let counts: Vec<String> =
+            print.tables.iter().map(|(name, table)| format!("{name} {}", table.count)).collect();
+        self.note(format!(
+            "{branch} holds {counts:?}, complete {}",
+            pieces(&catalogue, &print, None).is_empty()
+        ));
         Ok(print)
     }
 }
 
 /// The names of an object's fields.
 fn keys(value: &Value) -> String {
-    let mut keys: Vec<&str> = value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-    // The served one knows when a compute was used and where a branch is in time; the Worker reads neither.
-    keys.retain(|key| !matches!(*key, "last_active" | "parent_timestamp" | "parent_lsn" | "logical_size"));
+    let mut keys: Vec<&str> =
+        value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+    // The served one knows when a compute was used and where a branch is in time; the Worker reads
+    // neither.
+    keys.retain(|key| {
+        !matches!(*key, "last_active" | "parent_timestamp" | "parent_lsn" | "logical_size")
+    });
     keys.sort_unstable();
     keys.join(",")
 }
@@ -256,11 +337,17 @@ fn names_locks_and_places(protocol: &mut Protocol<'_>) -> Result<()> {
     let production = protocol.id("production")?;
     let staging = protocol.id("staging")?;
     let backup = json!({
-        "branch": {"name": "backup-20261121", "parent_id": production}, "endpoints": [{"type": "read_only"}],
+        "branch": {"name": "backup-20261121", "parent_id": production},
+        "endpoints": [{"type": "read_only"}],
         "annotation_value": {"firstlight": "hub", "run": "20261121"},
     });
     protocol.call("backup", "POST", "/branches", Some(backup.clone()))?;
-    protocol.call("backup while locked", "POST", "/branches", Some(json!({"branch": {"name": "other"}})))?;
+    protocol.call(
+        "backup while locked",
+        "POST",
+        "/branches",
+        Some(json!({"branch": {"name": "other"}})),
+    )?;
     let id = protocol.id("backup-20261121")?;
     let restore = |name: &str| Some(json!({"source_branch_id": id, "preserve_under_name": name}));
     let path = format!("/branches/{staging}/restore");
@@ -284,28 +371,38 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     let written = protocol.print("staging")?;
     protocol.note(format!("equal after a write: {}", backup.tables == written.tables));
     let check = json!({
-        "branch": {"name": "staging-check", "parent_id": protocol.id("staging")?, "parent_lsn": lsn(protocol, "staging")?},
+        "branch": {"name": "staging-check", "parent_id": protocol.id("staging")?,
+            "parent_lsn": lsn(protocol, "staging")?},
         "endpoints": [{"type": "read_only"}],
     });
     protocol.call("check branch", "POST", "/branches", Some(check))?;
     protocol.neon.settle()?;
     let undisturbed = protocol.print("staging-check")?;
-    protocol.note(format!("the branch at the fork is what was restored: {}", backup.tables == undisturbed.tables));
+    protocol.note(format!(
+        "the branch at the fork is what was restored: {}",
+        backup.tables == undisturbed.tables
+    ));
 
     let login = protocol.login("staging", None)?;
-    let rows = protocol.query("sees all rows", &login, &role_batch(), None)?.context("no answer")?;
+    let rows =
+        protocol.query("sees all rows", &login, &role_batch(), None)?.context("no answer")?;
     protocol.note(format!("sees all rows: {:?}", role_facts(&rows)));
     let wrong = protocol.login("staging", Some("wrong"))?;
     protocol.query("wrong password", &wrong, &role_batch(), None)?;
     let nowhere = Login { database: "nowhere".into(), ..login.clone() };
     protocol.query("no such database", &nowhere, &role_batch(), None)?;
-    let gone = Login { host: "ep-gone-gone-00000000.us-east-2.neon.test".to_owned(), ..login.clone() };
+    let gone =
+        Login { host: "ep-gone-gone-00000000.us-east-2.neon.test".to_owned(), ..login.clone() };
     protocol.query("no such endpoint", &gone, &role_batch(), None)?;
     let mut give = Batch {
         statements: vec![
-            ("select length(set_config('firstlight.password', $1, true)) > 0".to_owned(), Vec::new()),
             (
-                "do $$ begin execute pg_catalog.format('alter role current_user password %L', pg_catalog.current_setting('firstlight.password')); end $$"
+                "select length(set_config('firstlight.password', $1, true)) > 0".to_owned(),
+                Vec::new(),
+            ),
+            (
+                "do $$ begin execute pg_catalog.format('alter role current_user password \
+                    %L', pg_catalog.current_setting('firstlight.password')); end $$"
                     .to_owned(),
                 Vec::new(),
             ),
@@ -317,10 +414,15 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.query("password", &login, &give, Some("npg_another"))?;
     let bound = |compute: &str| Batch {
         statements: vec![
-            ("select length(set_config('firstlight.compute', $1, true)) > 0".to_owned(), vec![compute.to_owned()]),
             (
-                "do $$ begin if current_setting('firstlight.compute') <> concat(extract(epoch from pg_postmaster_start_time())) then \
-                 raise exception using errcode = '40001', message = 'another compute answers than the one that was asked'; end if; end $$"
+                "select length(set_config('firstlight.compute', $1, true)) > 0".to_owned(),
+                vec![compute.to_owned()],
+            ),
+            (
+                "do $$ begin if current_setting('firstlight.compute') <> \
+                    concat(extract(epoch from pg_postmaster_start_time())) then \
+                    raise exception using errcode = '40001', message = 'another compute answers \
+                    than the one that was asked'; end if; end $$"
                     .to_owned(),
                 Vec::new(),
             ),
@@ -335,7 +437,11 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.query("meant for this compute", &given, &bound(&compute), None)?;
     protocol.query("meant for another compute", &given, &bound("1.000001"), None)?;
     let id = protocol.id("staging")?;
-    let (status, revealed) = protocol.neon.call("GET", &format!("/branches/{id}/roles/neondb_owner/reveal_password"), None)?;
+    let (status, revealed) = protocol.neon.call(
+        "GET",
+        &format!("/branches/{id}/roles/neondb_owner/reveal_password"),
+        None,
+    )?;
     protocol.note(format!("revealed: {status} {}", revealed["password"]));
     protocol.query("log in with it", &given, &role_batch(), None)?;
     Ok(())
@@ -355,26 +461,57 @@ fn ends_and_refusals(protocol: &mut Protocol<'_>) -> Result<()> {
         protocol.call(&format!("{what} the check branch"), "DELETE", &check, None)?;
         protocol.neon.settle()?;
     }
-    protocol.call("rename to a taken name", "PATCH", &displaced, Some(json!({"branch": {"name": "staging"}})))?;
+    protocol.call(
+        "rename to a taken name",
+        "PATCH",
+        &displaced,
+        Some(json!({"branch": {"name": "staging"}})),
+    )?;
     protocol.call("protect", "PATCH", &staging, Some(json!({"branch": {"protected": true}})))?;
     let backup = protocol.id("backup-20261121")?;
     let body = json!({"source_branch_id": backup, "preserve_under_name": "y"});
-    protocol.call("restore a protected branch", "POST", &format!("{staging}/restore"), Some(body))?;
+    protocol.call(
+        "restore a protected branch",
+        "POST",
+        &format!("{staging}/restore"),
+        Some(body),
+    )?;
     protocol.call("delete a protected branch", "DELETE", &staging, None)?;
     protocol.call("read what is gone", "GET", "/branches/br-gone-gone-00000000", None)?;
-    protocol.call("restore what is gone", "POST", "/branches/br-gone-gone-00000000/restore", Some(json!({"source_branch_id": backup})))?;
-    protocol.call("an unknown role", "GET", &format!("{displaced}/roles/nobody/reveal_password"), None)?;
+    protocol.call(
+        "restore what is gone",
+        "POST",
+        "/branches/br-gone-gone-00000000/restore",
+        Some(json!({"source_branch_id": backup})),
+    )?;
+    protocol.call(
+        "an unknown role",
+        "GET",
+        &format!("{displaced}/roles/nobody/reveal_password"),
+        None,
+    )?;
     protocol.call("databases", "GET", &format!("{displaced}/databases"), None)?;
     protocol.call("roles", "GET", &format!("{displaced}/roles"), None)?;
     let production = protocol.id("production")?;
     for lsn in ["F/0", "0/1"] {
-        let asked = json!({"branch": {"name": "elsewhere", "parent_id": production, "parent_lsn": lsn}});
+        let asked =
+            json!({"branch": {"name": "elsewhere", "parent_id": production, "parent_lsn": lsn}});
         protocol.call(&format!("a branch at {lsn}"), "POST", "/branches", Some(asked))?;
     }
     let typed = json!({"source_branch_id": backup, "source_lsn": 123});
-    protocol.call("a position that is a number", "POST", &format!("/branches/{production}/restore"), Some(typed))?;
+    protocol.call(
+        "a position that is a number",
+        "POST",
+        &format!("/branches/{production}/restore"),
+        Some(typed),
+    )?;
     let body = json!({"source_branch_id": backup, "preserve_under_name": "production-before"});
-    protocol.call("restore production", "POST", &format!("/branches/{production}/restore"), Some(body))?;
+    protocol.call(
+        "restore production",
+        "POST",
+        &format!("/branches/{production}/restore"),
+        Some(body),
+    )?;
     protocol.neon.settle()?;
     let before = protocol.id("production-before")?;
     protocol.call("delete what production was", "DELETE", &format!("/branches/{before}"), None)?;
@@ -393,7 +530,13 @@ fn the_neon_of_the_simulation_answers_as_the_served_one_does() -> Result<()> {
         .filter(|(left, right)| left != right)
         .map(|(left, right)| format!("\n  served    {left}\n  in memory {right}"))
         .collect();
-    assert!(differing.is_empty(), "{} of {} steps differ:{}", differing.len(), served.len(), differing.concat());
+    assert!(
+        differing.is_empty(),
+        "{} of {} steps differ:{}",
+        differing.len(),
+        served.len(),
+        differing.concat()
+    );
     assert_eq!(served.len(), in_memory.len());
     assert!(served.len() >= 70, "only {} lines were compared", served.len());
     Ok(())

@@ -10,13 +10,16 @@ use crate::sync::{SEED, small};
 
 /// Starts a stack whose restore takes long enough to be killed in, and whose ticks are short.
 fn slow_restore() -> Result<Stack> {
-    let options = Options { seed: SEED.to_owned(), create_ms: 300, restore_ms: 8_000, ..Options::default() };
+    let options =
+        Options { seed: SEED.to_owned(), create_ms: 300, restore_ms: 8_000, ..Options::default() };
     Stack::start_with(&options, &|settings, _, _| settings["wall_budget_s"] = json!(10))
 }
 
 /// Kills the Worker as soon as Neon has accepted the restore.
 fn kill_in_step_4(stack: &mut Stack) -> Result<()> {
-    kill_when(stack, &|stack| stack.emulator.count("restoreProjectBranch").is_ok_and(|count| count > 0))
+    kill_when(stack, &|stack| {
+        stack.emulator.count("restoreProjectBranch").is_ok_and(|count| count > 0)
+    })
 }
 
 #[test]
@@ -67,11 +70,19 @@ fn lost_replies_make_neither_a_second_backup_nor_a_second_restore() -> Result<()
 #[test]
 fn a_restore_whose_operation_fails_fails_the_run_and_says_what_staging_holds() -> Result<()> {
     let stack = small()?;
-    stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "operation", "finish": "failed"}))?;
+    stack.emulator.fault(
+        "restoreProjectBranch",
+        1,
+        &json!({"kind": "operation", "finish": "failed"}),
+    )?;
 
     let report = stack.run_to_end(2)?;
 
-    assert_eq!((&report["status"], &report["step"]), (&json!("failed"), &json!("restore")), "{report:#}");
+    assert_eq!(
+        (&report["status"], &report["step"]),
+        (&json!("failed"), &json!("restore")),
+        "{report:#}"
+    );
     let told = stack.sink.taken("/webhook");
     let text = told[0].body["data"]["text"].as_str().unwrap_or_default();
     assert!(text.contains("failed at step 4 of 7 (restore staging). Error: "), "{text}");
@@ -84,7 +95,11 @@ fn a_restore_whose_operation_fails_fails_the_run_and_says_what_staging_holds() -
 #[test]
 fn pages_of_html_and_cut_bodies_are_looked_into_and_outlived() -> Result<()> {
     let stack = small()?;
-    stack.emulator.fault("createProjectBranch", 1, &json!({"kind": "refuse", "status": 524, "body": "<html>a timeout occurred</html>"}))?;
+    stack.emulator.fault(
+        "createProjectBranch",
+        1,
+        &json!({"kind": "refuse", "status": 524, "body": "<html>a timeout occurred</html>"}),
+    )?;
     stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "cut"}))?;
     stack.emulator.fault("getProjectOperation", 1, &json!({"kind": "drop_before"}))?;
     stack.emulator.fault("sql", 3, &json!({"kind": "drop_before"}))?;

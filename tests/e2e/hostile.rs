@@ -1,8 +1,9 @@
 //! A production whose database tries to run as us, or to decide for us (promise G8).
 //!
-//! Every function, operator, cast, type, domain and catalogue that our SQL names has a double in a schema that comes before
-//! `pg_catalog` on the path of the database and of the verifying role. The names are taken from our sources, so that a
-//! statement that somebody adds is tried as well. A double raises an error that names it.
+//! Every function, operator, cast, type, domain and catalogue that our SQL names has a double in a
+//! schema that comes before `pg_catalog` on the path of the database and of the verifying role. The
+//! names are taken from our sources, so that a statement that somebody adds is tried as well. A
+//! double raises an error that names it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,11 +31,15 @@ fn sources(folder: &Path, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// Returns the words of a text that can be names in SQL, and the runs of letters that can be operators.
+/// Returns the words of a text that can be names in SQL, and the runs of letters that can be
+/// operators.
 fn words(text: &str) -> (String, String) {
-    let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty() && word.len() < 64);
+    let names = text
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty() && word.len() < 64);
     let is_operator = |c: char| "+-*/<>=~!@#%^&|`?".contains(c);
-    let operators = text.split(|c: char| !is_operator(c)).filter(|word| !word.is_empty() && word.len() < 5);
+    let operators =
+        text.split(|c: char| !is_operator(c)).filter(|word| !word.is_empty() && word.len() < 5);
     let list = |words: BTreeSet<&str>| json!(words.into_iter().collect::<Vec<_>>()).to_string();
     (list(names.collect()), list(operators.collect()))
 }
@@ -56,7 +61,8 @@ fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
     let stack = Stack::start_with(&options, &|settings, _, _| {
         settings["pairs"][0]["verification"] = json!({
             "freshness": [{"schema": "public", "table": "news", "column": "seen", "max_age_h": 1}],
-            "assertions": [{"name": "news", "sql": "select pg_catalog.count(*) from public.news", "expect": "1", "on": "both"}],
+            "assertions": [{"name": "news", "sql": "select pg_catalog.count(*) from public.news",
+                    "expect": "1", "on": "both"}],
             "after_restore": {"sql": ["update public.news set seen = null"]},
             "tenants": {"role": "app", "setting": "app.org", "column": "org", "values": ["1", "2"]},
             "production_counts": "warn", "row_loss": "warn",
@@ -65,13 +71,29 @@ fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
     let (production, staging) = (&stack.emulator.production, &stack.emulator.staging);
     // Control: the doubles are in the way of whoever trusts the path.
     let count = "select kind, count(*)::text from trap.made group by kind order by kind";
-    let made = stack.emulator.sql(production, &["select pg_catalog.set_config('search_path', 'pg_catalog', true)", count])?;
+    let made = stack.emulator.sql(
+        production,
+        &["select pg_catalog.set_config('search_path', 'pg_catalog', true)", count],
+    )?;
     let kinds: Vec<&str> = made.iter().filter_map(|row| row[0].as_deref()).collect();
     assert_eq!(kinds, ["domain", "function", "operator", "relation"], "{made:?}");
-    assert!(made.iter().filter_map(|row| row[1].as_deref()?.parse::<u32>().ok()).all(|count| count > 10), "{made:?}");
-    let trapped = stack.emulator.sql(production, &["select format('%s', 'x')"]).expect_err("the double of format is called").to_string();
+    assert!(
+        made.iter()
+            .filter_map(|row| row[1].as_deref()?.parse::<u32>().ok())
+            .all(|count| count > 10),
+        "{made:?}"
+    );
+    let trapped = stack
+        .emulator
+        .sql(production, &["select format('%s', 'x')"])
+        .expect_err("the double of format is called")
+        .to_string();
     assert!(trapped.contains(CAUGHT), "{trapped}");
-    let trapped = stack.emulator.sql(production, &["select 1 = 1"]).expect_err("the double of = is called").to_string();
+    let trapped = stack
+        .emulator
+        .sql(production, &["select 1 = 1"])
+        .expect_err("the double of = is called")
+        .to_string();
     assert!(trapped.contains(CAUGHT), "{trapped}");
     stack.emulator.sql(staging, &["alter role app password 'Staging-Password-1'"])?;
 
@@ -80,19 +102,43 @@ fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
     let whole = format!("{report:#}");
     assert!(!whole.contains(CAUGHT), "{whole}");
     assert_eq!(report["status"], "succeeded", "{whole}");
-    let bad = |check: &&Value| !["passed", "skipped"].contains(&check["outcome"].as_str().unwrap_or_default());
-    let optional = ["neondb: structure of indexes", "neondb: foreign keys", "neondb: rows since the last verified run"];
-    let bad: Vec<&Value> = report["checks"].as_array().context("checks")?.iter().filter(bad).collect();
-    assert!(bad.iter().all(|check| optional.contains(&check["name"].as_str().unwrap_or_default())), "{bad:#?}");
+    let bad = |check: &&Value| {
+        !["passed", "skipped"].contains(&check["outcome"].as_str().unwrap_or_default())
+    };
+    let optional = [
+        "neondb: structure of indexes",
+        "neondb: foreign keys",
+        "neondb: rows since the last verified run",
+    ];
+    let bad: Vec<&Value> =
+        report["checks"].as_array().context("checks")?.iter().filter(bad).collect();
+    assert!(
+        bad.iter().all(|check| optional.contains(&check["name"].as_str().unwrap_or_default())),
+        "{bad:#?}"
+    );
     // The marker that production brought decides nothing.
     let emptied = stack.emulator.sql(staging, &["select seen from public.news"])?;
     assert_eq!(emptied, vec![vec![None]], "after_restore was run");
     // Every kind of question was asked.
-    let asked: BTreeSet<&str> = report["checks"].as_array().into_iter().flatten().filter_map(|check| check["kind"].as_str()).collect();
-    for kind in ["content", "foreign_keys", "freshness", "assertion", "after_restore", "tenants", "production_counts"] {
+    let asked: BTreeSet<&str> = report["checks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|check| check["kind"].as_str())
+        .collect();
+    for kind in [
+        "content",
+        "foreign_keys",
+        "freshness",
+        "assertion",
+        "after_restore",
+        "tenants",
+        "production_counts",
+    ] {
         assert!(asked.contains(kind), "{kind} is not in {asked:?}");
     }
-    // A log-in is told only where it fails; the password that staging had was given back, which is what runs as each role.
+    // A log-in is told only where it fails; the password that staging had was given back, which is
+    // what runs as each role.
     let kept = report["passwords"]["kept"].as_array().context("the passwords that were kept")?;
     assert!(kept.contains(&json!("app")), "{:#}", report["passwords"]);
     Ok(())
@@ -104,8 +150,10 @@ fn nothing_of_a_hostile_production_is_called_in_a_whole_run_on_postgresql_18() -
     morning(None)
 }
 
-/// As in case 31, on the PostgreSQL that the machine has beside it; 14 and 15 let more roles create objects.
+/// As in case 31, on the PostgreSQL that the machine has beside it; 14 and 15 let more roles create
+/// objects.
 #[test]
-fn nothing_of_a_hostile_production_is_called_in_a_whole_run_on_the_other_postgresql() -> Result<()> {
+fn nothing_of_a_hostile_production_is_called_in_a_whole_run_on_the_other_postgresql() -> Result<()>
+{
     morning(Some(paths::postgres_on_path()?))
 }

@@ -1,7 +1,9 @@
-//! The built wasm in workerd under `wrangler dev`, with emulator, cron, KV and a receiver of notices.
+//! The built wasm in workerd under `wrangler dev`, with emulator, cron, KV and a receiver of
+//! notices.
 //!
-//! Each test has a stack of its own, on free ports, in a folder that is removed. The tests wait for processes; they share nothing and may run at
-//! the same time. `cargo xtask test` builds the Worker and the emulator first.
+//! Each test has a stack of its own, on free ports, in a folder that is removed. The tests wait for
+//! processes; they share nothing and may run at the same time. `cargo xtask test` builds the Worker
+//! and the emulator first.
 
 mod api;
 mod channels;

@@ -15,15 +15,20 @@ fn refused(stack: &Stack) -> Result<String> {
     let (run, status) = stack.runs()?.into_iter().next().unwrap_or_default();
     let report = stack.worker.report(&run)?;
     assert_eq!(status, "failed", "{report:#}");
-    let writes: Vec<Value> =
-        stack.emulator.journal()?.into_iter().filter(|entry| entry["kind"] == "api" && entry["method"] != "GET").collect();
+    let writes: Vec<Value> = stack
+        .emulator
+        .journal()?
+        .into_iter()
+        .filter(|entry| entry["kind"] == "api" && entry["method"] != "GET")
+        .collect();
     assert!(writes.is_empty(), "{writes:#?}");
     assert_eq!(report["staging"], "Staging is untouched.");
     Ok(report["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 fn with(change: &dyn Fn(&mut Value, &Emulator, &Sink)) -> Result<String> {
-    let stack = Stack::start_with(&Options { seed: SEED.to_owned(), ..Options::default() }, change)?;
+    let stack =
+        Stack::start_with(&Options { seed: SEED.to_owned(), ..Options::default() }, change)?;
     refused(&stack)
 }
 
@@ -31,11 +36,19 @@ fn with(change: &dyn Fn(&mut Value, &Emulator, &Sink)) -> Result<String> {
 fn a_staging_that_must_not_be_overwritten_is_refused() -> Result<()> {
     let mut stack = small()?;
     let staging = stack.emulator.staging.clone();
-    stack.emulator.call("PATCH", &format!("/branches/{staging}"), Some(r#"{"branch":{"protected":true}}"#))?;
+    stack.emulator.call(
+        "PATCH",
+        &format!("/branches/{staging}"),
+        Some(r#"{"branch":{"protected":true}}"#),
+    )?;
     let reason = refused(&stack)?;
     assert!(reason.contains("staging (") && reason.contains("is protected"), "{reason}");
 
-    stack.emulator.call("PATCH", &format!("/branches/{staging}"), Some(r#"{"branch":{"protected":false}}"#))?;
+    stack.emulator.call(
+        "PATCH",
+        &format!("/branches/{staging}"),
+        Some(r#"{"branch":{"protected":false}}"#),
+    )?;
     stack.emulator.call("POST", &format!("/branches/{staging}/set_as_default"), None)?;
     stack.worker.kill();
     stack.forget_kv()?;
@@ -47,31 +60,48 @@ fn a_staging_that_must_not_be_overwritten_is_refused() -> Result<()> {
 
 #[test]
 fn a_branch_that_is_not_there_is_named() -> Result<()> {
-    let reason = with(&|settings, _, _| settings["pairs"][0]["staging_branch"] = json!("br-gone-gone-00000000"))?;
-    assert!(reason.starts_with("staging_branch: br-gone-gone-00000000 is not in project"), "{reason}");
+    let reason = with(&|settings, _, _| {
+        settings["pairs"][0]["staging_branch"] = json!("br-gone-gone-00000000");
+    })?;
+    assert!(
+        reason.starts_with("staging_branch: br-gone-gone-00000000 is not in project"),
+        "{reason}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_project_that_is_not_there_is_named() -> Result<()> {
-    let reason = with(&|settings, _, _| settings["pairs"][0]["project"] = json!("gone-gone-00000000"))?;
+    let reason =
+        with(&|settings, _, _| settings["pairs"][0]["project"] = json!("gone-gone-00000000"))?;
     assert_eq!(reason, "read project gone-gone-00000000: Neon answered 404 \"project not found\"");
     Ok(())
 }
 
 #[test]
 fn a_database_and_a_role_that_are_not_there_are_named_with_those_that_are() -> Result<()> {
-    let reason = with(&|settings, _, _| settings["pairs"][0]["databases"] = json!(["neondb", "shop"]))?;
-    assert!(reason.contains("databases: shop is not on production") && reason.contains("it has neondb"), "{reason}");
+    let reason =
+        with(&|settings, _, _| settings["pairs"][0]["databases"] = json!(["neondb", "shop"]))?;
+    assert!(
+        reason.contains("databases: shop is not on production") && reason.contains("it has neondb"),
+        "{reason}"
+    );
     let reason = with(&|settings, _, _| settings["pairs"][0]["role"] = json!("verifier"))?;
-    assert!(reason.contains("role: \"verifier\" is not on production") && reason.contains("it has neondb_owner, app"), "{reason}");
+    assert!(
+        reason.contains("role: \"verifier\" is not on production")
+            && reason.contains("it has neondb_owner, app"),
+        "{reason}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_role_that_row_level_security_filters_is_refused() -> Result<()> {
     let reason = with(&|settings, _, _| settings["pairs"][0]["role"] = json!("app"))?;
-    assert!(reason.contains("role: app does not see every row") && reason.contains("BYPASSRLS"), "{reason}");
+    assert!(
+        reason.contains("role: app does not see every row") && reason.contains("BYPASSRLS"),
+        "{reason}"
+    );
     Ok(())
 }
 
@@ -88,7 +118,8 @@ fn a_project_that_stores_no_passwords_needs_a_configured_one() -> Result<()> {
 fn a_foreign_branch_with_a_name_of_ours_is_left_alone() -> Result<()> {
     let stack = small()?;
     let name = format!("backup-{}", stack.today());
-    let body = json!({"branch": {"name": name, "parent_id": stack.emulator.production}}).to_string();
+    let body =
+        json!({"branch": {"name": name, "parent_id": stack.emulator.production}}).to_string();
     assert_eq!(stack.emulator.call("POST", "/branches", Some(&body))?.status, 201);
     let reason = refused(&stack)?;
     assert!(reason.contains(&name) && reason.contains("was not made by this pair"), "{reason}");
@@ -98,9 +129,15 @@ fn a_foreign_branch_with_a_name_of_ours_is_left_alone() -> Result<()> {
 
 #[test]
 fn a_wrong_key_is_told_as_neon_tells_it() -> Result<()> {
-    let stack = Stack::start_with_secrets(&Options { seed: SEED.to_owned(), ..Options::default() }, &[("NEON_API_KEY", "wrong")])?;
+    let stack = Stack::start_with_secrets(
+        &Options { seed: SEED.to_owned(), ..Options::default() },
+        &[("NEON_API_KEY", "wrong")],
+    )?;
     let reason = refused(&stack)?;
-    assert!(reason.contains("Neon answered 401 \"supplied credentials do not pass authentication\""), "{reason}");
+    assert!(
+        reason.contains("Neon answered 401 \"supplied credentials do not pass authentication\""),
+        "{reason}"
+    );
     Ok(())
 }
 
@@ -112,25 +149,41 @@ fn an_invalid_configuration_starts_nothing_and_names_every_fault() -> Result<()>
     })?;
     stack.emulator.control("DELETE", "journal", None)?;
     stack.worker.cron()?;
-    let log =
-        harness::wait_for(std::time::Duration::from_secs(10), || Some(stack.worker.output()).filter(|log| log.contains("nothing started")));
+    let log = harness::wait_for(std::time::Duration::from_secs(10), || {
+        Some(stack.worker.output()).filter(|log| log.contains("nothing started"))
+    });
     let log = log.unwrap_or_default();
-    assert!(log.contains("pairs[0].staging_branch: is the production branch") && log.contains("colour: is not a key"), "{log}");
+    assert!(
+        log.contains("pairs[0].staging_branch: is the production branch")
+            && log.contains("colour: is not a key"),
+        "{log}"
+    );
     assert!(stack.emulator.journal()?.is_empty());
-    assert_eq!(harness::http::send("GET", &format!("{}/health", stack.worker.url), None, None)?.status, 503);
+    assert_eq!(
+        harness::http::send("GET", &format!("{}/health", stack.worker.url), None, None)?.status,
+        503
+    );
     assert_eq!(stack.worker.call("GET", "/runs", None)?.status, 500);
     Ok(())
 }
 
-/// As in case 33d: a Worker has no fixed address. It is told before anything is made, and names the way out.
+/// As in case 33d: a Worker has no fixed address. It is told before anything is made, and names the
+/// way out.
 #[test]
 fn a_project_that_lets_no_address_of_ours_in_is_refused_before_anything_is_made() -> Result<()> {
     for (settings, word) in [
-        (json!({"allowed_ips": {"ips": ["203.0.113.9"], "protected_branches_only": false}}), "IP Allow of the project has 1 addresses"),
+        (
+            json!({"allowed_ips": {"ips": ["203.0.113.9"], "protected_branches_only": false}}),
+            "IP Allow of the project has 1 addresses",
+        ),
         (json!({"block_public_connections": true}), "blocks public connections"),
     ] {
         let stack = small()?;
-        stack.emulator.call("PATCH", "", Some(&json!({"project": {"settings": settings}}).to_string()))?;
+        stack.emulator.call(
+            "PATCH",
+            "",
+            Some(&json!({"project": {"settings": settings}}).to_string()),
+        )?;
         let reason = refused(&stack)?;
         assert!(reason.contains(word) && reason.contains("sql_url"), "{reason}");
         assert_eq!(stack.emulator.count("createProjectBranch")?, 0);
@@ -138,13 +191,19 @@ fn a_project_that_lets_no_address_of_ours_in_is_refused_before_anything_is_made(
     Ok(())
 }
 
-/// Neon's advice: the list holds for protected branches, and production is one. Its backup is none and can be asked.
+/// Neon's advice: the list holds for protected branches, and production is one. Its backup is none
+/// and can be asked.
 #[test]
 fn a_list_of_addresses_for_protected_branches_alone_stops_nothing() -> Result<()> {
     let options = Options { protection: Protection::On, ..crate::sync::options() };
     let stack = Stack::start(&options)?;
-    let settings = json!({"allowed_ips": {"ips": ["203.0.113.9"], "protected_branches_only": true}});
-    stack.emulator.call("PATCH", "", Some(&json!({"project": {"settings": settings}}).to_string()))?;
+    let settings =
+        json!({"allowed_ips": {"ips": ["203.0.113.9"], "protected_branches_only": true}});
+    stack.emulator.call(
+        "PATCH",
+        "",
+        Some(&json!({"project": {"settings": settings}}).to_string()),
+    )?;
 
     let report = stack.run_to_end(3)?;
 

@@ -16,7 +16,10 @@ use crate::sync::{options, small};
 fn blocks(page: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(paths::root().join("runbooks").join(page))?;
     let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    Ok(blocks.filter(|block| !block.contains("psql ") && !block.contains("export ")).map(str::to_owned).collect())
+    Ok(blocks
+        .filter(|block| !block.contains("psql ") && !block.contains("export "))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Runs commands as a person would paste them.
@@ -25,7 +28,11 @@ fn paste(stack: &Stack, run: &str, commands: &str, more: &[(&str, &str)]) -> Res
     let bin = home.path().join("bin");
     fs::create_dir(&bin)?;
     let neon = paths::root().join("node_modules/.bin/neon");
-    let script = format!("#!/bin/sh\nexec {} {} --no-analytics \"$@\"\n", paths::node().display(), neon.display());
+    let script = format!(
+        "#!/bin/sh\nexec {} {} --no-analytics \"$@\"\n",
+        paths::node().display(),
+        neon.display()
+    );
     fs::write(bin.join("neon"), script)?;
     fs::set_permissions(bin.join("neon"), fs::Permissions::from_mode(0o755))?;
     let path = format!("{}:{}", bin.display(), paths::path_with_node().to_string_lossy());
@@ -49,7 +56,11 @@ fn paste(stack: &Stack, run: &str, commands: &str, more: &[(&str, &str)]) -> Res
         .envs(more.iter().copied())
         .output()
         .context("start sh")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     anyhow::ensure!(output.status.success(), "{commands}\n{text}");
     Ok(text)
 }
@@ -59,37 +70,66 @@ fn the_manual_procedure_of_the_runbook_works() -> Result<()> {
     let stack = small()?;
     stack.emulator.sql(&stack.emulator.staging, &["delete from users"])?;
     let blocks = blocks("daily-sync.md")?;
-    let wait = blocks.iter().find(|block| block.starts_with("until ")).context("find the waiting")?.clone();
+    let wait = blocks
+        .iter()
+        .find(|block| block.starts_with("until "))
+        .context("find the waiting")?
+        .clone();
     for block in &blocks {
         paste(&stack, "20261121", block, &[])?;
         paste(&stack, "20261121", &wait, &[])?;
     }
     let count = stack.emulator.sql(&stack.emulator.staging, &["select count(*) from users"])?;
     assert_eq!(count, vec![vec![Some("1000".to_owned())]]);
-    let names: Vec<String> = stack.emulator.branches()?.iter().filter_map(|branch| branch["name"].as_str().map(str::to_owned)).collect();
-    assert!(names.contains(&"backup-20261121".to_owned()) && names.contains(&"staging-before-20261121".to_owned()), "{names:?}");
+    let names: Vec<String> = stack
+        .emulator
+        .branches()?
+        .iter()
+        .filter_map(|branch| branch["name"].as_str().map(str::to_owned))
+        .collect();
+    assert!(
+        names.contains(&"backup-20261121".to_owned())
+            && names.contains(&"staging-before-20261121".to_owned()),
+        "{names:?}"
+    );
     Ok(())
 }
 
 #[test]
 fn the_commands_of_the_page_for_failed_runs_work() -> Result<()> {
-    // With the usual budget a slow machine leaves pruning to the next tick, and the next run would be refused until then.
-    let stack = Stack::start_with(&options(), &|settings, _, _| settings["subrequest_budget"] = serde_json::json!(200))?;
-    stack.emulator.fault("restoreProjectBranch", 1, &serde_json::json!({"kind": "refuse", "status": 403}))?;
+    // With the usual budget a slow machine leaves pruning to the next tick, and the next run would
+    // be refused until then.
+    let stack = Stack::start_with(&options(), &|settings, _, _| {
+        settings["subrequest_budget"] = serde_json::json!(200);
+    })?;
+    stack.emulator.fault(
+        "restoreProjectBranch",
+        1,
+        &serde_json::json!({"kind": "refuse", "status": 403}),
+    )?;
     let report = stack.run_to_end(2)?;
     assert_eq!(report["status"], "failed", "{report:#}");
     let run = report["run"].as_str().context("the run's id")?.to_owned();
     let blocks = blocks("run-failed.md")?;
-    let [read, rehearse, start, back, hold] = blocks.as_slice() else { anyhow::bail!("the page has other blocks: {blocks:#?}") };
+    let [read, rehearse, start, back, hold] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
 
-    assert!(paste(&stack, &run, &read.replace("20261121", &run), &[])?.contains("\"status\":\"failed\""));
+    assert!(
+        paste(&stack, &run, &read.replace("20261121", &run), &[])?
+            .contains("\"status\":\"failed\"")
+    );
     assert!(paste(&stack, &run, rehearse, &[])?.contains("\"status\":\"succeeded\""));
     let started = paste(&stack, &run, start, &[])?;
     assert!(started.contains("\"status\":\"succeeded\""), "{started}");
     let newest = stack.runs()?.into_iter().next().context("a run")?.0;
-    let displaced = stack.worker.report(&newest)?["displaced"].as_str().context("the displaced branch")?.to_owned();
+    let displaced = stack.worker.report(&newest)?["displaced"]
+        .as_str()
+        .context("the displaced branch")?
+        .to_owned();
     let settled = || paste(&stack, &run, back, &[("DISPLACED", displaced.as_str())]).ok();
-    harness::wait_for(std::time::Duration::from_secs(30), settled).context("staging could not be restored from the displaced branch")?;
+    harness::wait_for(std::time::Duration::from_secs(30), settled)
+        .context("staging could not be restored from the displaced branch")?;
     paste(&stack, &run, hold, &[])?;
     Ok(())
 }
@@ -108,12 +148,18 @@ fn the_commands_of_the_page_for_backups_that_stay_work() -> Result<()> {
     let told = |command: &str| paste(&stack, "20261121", command, &more);
     let reasons = || -> Result<serde_json::Value> {
         let listed: serde_json::Value = serde_json::from_str(&told(list)?)?;
-        let found = listed["backups"].as_array().and_then(|backups| backups.iter().find(|entry| entry["name"] == backup.as_str()).cloned());
+        let found = listed["backups"].as_array().and_then(|backups| {
+            backups.iter().find(|entry| entry["name"] == backup.as_str()).cloned()
+        });
         found.with_context(|| format!("find {backup} in {listed:#}"))
     };
 
     let listed = reasons()?;
-    assert_eq!((&listed["state"], &listed["kept"]), (&serde_json::json!("verified"), &serde_json::json!(true)), "{listed:#}");
+    assert_eq!(
+        (&listed["state"], &listed["kept"]),
+        (&serde_json::json!("verified"), &serde_json::json!(true)),
+        "{listed:#}"
+    );
     assert!(told(plan)?.contains("\"delete\":[]"), "nothing is older than a day");
     assert!(told(by_other_rules)?.contains("\"keep_daily\":7"));
     assert!(told(pin)?.contains("\"reason\":\"audit 2026\""));
@@ -133,20 +179,30 @@ fn the_commands_of_the_page_for_backups_that_stay_work() -> Result<()> {
 #[test]
 fn the_commands_of_the_page_for_incidents_work() -> Result<()> {
     // With the usual budget a slow machine leaves the incident to the next tick.
-    let stack = Stack::start_with(&options(), &|settings, _, _| settings["subrequest_budget"] = serde_json::json!(200))?;
-    stack.emulator.fault("restoreProjectBranch", 1, &serde_json::json!({"kind": "refuse", "status": 403}))?;
+    let stack = Stack::start_with(&options(), &|settings, _, _| {
+        settings["subrequest_budget"] = serde_json::json!(200);
+    })?;
+    stack.emulator.fault(
+        "restoreProjectBranch",
+        1,
+        &serde_json::json!({"kind": "refuse", "status": 403}),
+    )?;
     stack.sink.respond(410);
     let report = stack.run_to_end(2)?;
     let run = report["run"].as_str().context("the run's id")?.to_owned();
     let incident = format!("hub-{run}");
     let more = [("RUN", run.as_str()), ("INCIDENT", incident.as_str()), ("CHANNEL", "hook")];
     let blocks = blocks("incident-response.md")?;
-    let [incidents, acknowledge, read, start, notices, notice, health, test, redeliver] = blocks.as_slice() else {
+    let [incidents, acknowledge, read, start, notices, notice, health, test, redeliver] =
+        blocks.as_slice()
+    else {
         anyhow::bail!("the page has other blocks: {blocks:#?}")
     };
     let told = |command: &str| paste(&stack, &run, command, &more);
     let told_at_last = |command: &str, text: &str| {
-        let found = harness::wait_for(std::time::Duration::from_mins(1), || told(command).ok().filter(|answer| answer.contains(text)));
+        let found = harness::wait_for(std::time::Duration::from_mins(1), || {
+            told(command).ok().filter(|answer| answer.contains(text))
+        });
         found.with_context(|| format!("{command} does not answer {text}: {:?}", told(command)))
     };
 
@@ -162,7 +218,12 @@ fn the_commands_of_the_page_for_incidents_work() -> Result<()> {
     assert!(told(test)?.contains("\"answered\":204"));
     assert!(told(redeliver)?.contains("\"state\":\"delivered\""));
     assert_eq!(
-        stack.sink.taken("/webhook").iter().map(|taken| taken.body["type"].clone()).collect::<Vec<_>>(),
+        stack
+            .sink
+            .taken("/webhook")
+            .iter()
+            .map(|taken| taken.body["type"].clone())
+            .collect::<Vec<_>>(),
         ["sync.test", "sync.failed"]
     );
     assert!(told(start)?.contains("\"status\":\"succeeded\""));
@@ -177,10 +238,15 @@ fn the_commands_of_the_page_for_late_runs_work() -> Result<()> {
     let report = stack.run_to_end(3)?;
     let run = report["run"].as_str().context("the run's id")?.to_owned();
     let blocks = blocks("late.md")?;
-    let [list, read, hold] = blocks.as_slice() else { anyhow::bail!("the page has other blocks: {blocks:#?}") };
+    let [list, read, hold] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
     assert!(paste(&stack, &run, list, &[])?.contains(&format!("\"run\":\"{run}\"")));
     let steps = paste(&stack, &run, read, &[])?;
-    assert!(["\"steps\":[", "\"compared\":", "\"tick_count\":"].iter().all(|part| steps.contains(part)), "{steps}");
+    assert!(
+        ["\"steps\":[", "\"compared\":", "\"tick_count\":"].iter().all(|part| steps.contains(part)),
+        "{steps}"
+    );
     assert!(paste(&stack, &run, hold, &[])?.contains("late; staging is in use"));
     Ok(())
 }
@@ -191,12 +257,21 @@ fn the_commands_of_the_page_for_channels_work() -> Result<()> {
     stack.run_to_end(3)?;
     let more = [("CHANNEL", "hook")];
     let blocks = blocks("channels.md")?;
-    let [test, key, health] = blocks.as_slice() else { anyhow::bail!("the page has other blocks: {blocks:#?}") };
+    let [test, key, health] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
     assert!(paste(&stack, "20261121", test, &more)?.contains("\"answered\":204"));
     let tried = stack.sink.taken("/webhook").pop().context("the test")?;
-    assert_eq!((tried.is_signed, &tried.body["type"]), (Some(true), &serde_json::json!("sync.test")));
+    assert_eq!(
+        (tried.is_signed, &tried.body["type"]),
+        (Some(true), &serde_json::json!("sync.test"))
+    );
     let key = paste(&stack, "20261121", key, &more)?;
-    assert_eq!((key.get(..6), key.trim().len()), (Some("whsec_"), 50), "32 bytes in base64 have 44 characters");
+    assert_eq!(
+        (key.get(..6), key.trim().len()),
+        (Some("whsec_"), 50),
+        "32 bytes in base64 have 44 characters"
+    );
     assert!(paste(&stack, "20261121", health, &more)?.contains("{\"status\":\"ok\"}"));
     Ok(())
 }
@@ -210,12 +285,16 @@ fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
     let backup = report["backup"]["name"].as_str().context("the backup")?.to_owned();
     let more = [("SNAPSHOT", id.as_str()), ("BACKUP", backup.as_str())];
     let blocks = blocks("snapshots.md")?;
-    let [read, list, in_neon, look, compute, hold, to_staging, rescue, finalize] = blocks.as_slice() else {
+    let [read, list, in_neon, look, compute, hold, to_staging, rescue, finalize] =
+        blocks.as_slice()
+    else {
         anyhow::bail!("the page has other blocks: {blocks:#?}")
     };
     // Neon refuses while an operation is under way.
     let settled = |command: &str| {
-        let told = harness::wait_for(std::time::Duration::from_secs(30), || paste(&stack, &run, command, &more).ok());
+        let told = harness::wait_for(std::time::Duration::from_secs(30), || {
+            paste(&stack, &run, command, &more).ok()
+        });
         told.with_context(|| format!("{command} is refused"))
     };
     assert!(settled(read)?.contains("\"status\":\"verified\""));
@@ -233,17 +312,26 @@ fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
     settled(finalize)?;
     let named = |name: &str| -> Result<String> {
         let found = stack.emulator.branches()?.into_iter().find(|branch| branch["name"] == name);
-        found.and_then(|branch| branch["id"].as_str().map(str::to_owned)).with_context(|| format!("find {name}"))
+        found
+            .and_then(|branch| branch["id"].as_str().map(str::to_owned))
+            .with_context(|| format!("find {name}"))
     };
-    let moved = harness::wait_for(std::time::Duration::from_secs(30), || named("production (old)").ok())
-        .context("nothing took production's place")?;
+    let moved =
+        harness::wait_for(std::time::Duration::from_secs(30), || named("production (old)").ok())
+            .context("nothing took production's place")?;
     assert_eq!(moved, stack.emulator.production);
-    assert_eq!(stack.emulator.sql(&named("production")?, &["select count(*) from users"])?, vec![vec![Some("1000".to_owned())]]);
+    assert_eq!(
+        stack.emulator.sql(&named("production")?, &["select count(*) from users"])?,
+        vec![vec![Some("1000".to_owned())]]
+    );
     // Another branch has production's name: the next run refuses, and says which key to change.
     let refused = stack.worker.run_now()?;
     let report = stack.worker.report(&refused)?;
     assert_eq!(report["status"], "failed", "{report:#}");
     let expected = format!("set production_branch to {} (production)", named("production")?);
-    assert!(report["reason"].as_str().is_some_and(|reason| reason.contains(&expected)), "{report:#}");
+    assert!(
+        report["reason"].as_str().is_some_and(|reason| reason.contains(&expected)),
+        "{report:#}"
+    );
     Ok(())
 }

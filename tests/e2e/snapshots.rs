@@ -47,35 +47,71 @@ fn a_backup_is_kept_as_a_snapshot_that_was_restored_and_compared() -> Result<()>
     assert_eq!(work["outcome"]["rows"], report["compared"]["rows"]);
     let taken = snapshots(&stack)?;
     let backup = report["backup"]["name"].clone();
-    assert_eq!((taken.len(), &taken[0]["name"], &taken[0]["lsn"]), (1, &backup, &report["backup"]["lsn"]), "{taken:#?}");
-    let names: Vec<Value> = stack.emulator.branches()?.iter().map(|branch| branch["name"].clone()).collect();
-    assert!(!names.iter().any(|name| name.as_str().unwrap_or_default().starts_with("restore-test-")), "{names:?}");
+    assert_eq!(
+        (taken.len(), &taken[0]["name"], &taken[0]["lsn"]),
+        (1, &backup, &report["backup"]["lsn"]),
+        "{taken:#?}"
+    );
+    let names: Vec<Value> =
+        stack.emulator.branches()?.iter().map(|branch| branch["name"].clone()).collect();
+    assert!(
+        !names.iter().any(|name| name.as_str().unwrap_or_default().starts_with("restore-test-")),
+        "{names:?}"
+    );
     let journal = stack.emulator.journal()?;
     assert_eq!(journal.iter().filter(|entry| entry["route"] == "finalizeRestoreBranch").count(), 0);
 
     let listed = stack.worker.call("GET", "/backups", None)?.json();
-    let find = |kind: &str| listed["backups"].as_array().and_then(|all| all.iter().find(|entry| entry["kind"] == kind).cloned());
-    let snapshot = find("snapshot").with_context(|| format!("the snapshot is listed: {listed:#}"))?;
-    assert_eq!((&snapshot["name"], &snapshot["state"], &snapshot["kept"]), (&backup, &json!("verified"), &json!(true)), "{listed:#}");
-    assert!(snapshot["reasons"][0].as_str().is_some_and(|reason| reason.starts_with("keep_daily: ")), "{snapshot:#}");
+    let find = |kind: &str| {
+        listed["backups"]
+            .as_array()
+            .and_then(|all| all.iter().find(|entry| entry["kind"] == kind).cloned())
+    };
+    let snapshot =
+        find("snapshot").with_context(|| format!("the snapshot is listed: {listed:#}"))?;
+    assert_eq!(
+        (&snapshot["name"], &snapshot["state"], &snapshot["kept"]),
+        (&backup, &json!("verified"), &json!(true)),
+        "{listed:#}"
+    );
+    assert!(
+        snapshot["reasons"][0].as_str().is_some_and(|reason| reason.starts_with("keep_daily: ")),
+        "{snapshot:#}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_snapshot_that_differs_is_told_with_the_table_and_does_not_count() -> Result<()> {
     let stack = with_snapshots()?;
-    stack.emulator.fault("restoreSnapshot", 1, &json!({"kind": "tamper", "sql": "update users set name = 'other' where id = 7"}))?;
+    stack.emulator.fault(
+        "restoreSnapshot",
+        1,
+        &json!({"kind": "tamper", "sql": "update users set name = 'other' where id = 7"}),
+    )?;
     let report = run_until_judged(&stack)?;
 
     assert_eq!(report["status"], "succeeded", "staging is a copy all the same: {report:#}");
-    let reason = report["prune"]["snapshot"]["outcome"]["reason"].as_str().unwrap_or_default().to_owned();
-    assert!(reason.contains("restored, it differs from the backup: neondb: content of public.users"), "{reason}");
+    let reason =
+        report["prune"]["snapshot"]["outcome"]["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(
+        reason.contains("restored, it differs from the backup: neondb: content of public.users"),
+        "{reason}"
+    );
     let hooks = stack.sink.taken("/webhook");
     let kinds: Vec<&Value> = hooks.iter().map(|hook| &hook.body["data"]["kind"]).collect();
     assert_eq!(kinds, ["succeeded", "snapshot_failed"]);
     let listed = stack.worker.call("GET", "/backups", None)?.json();
-    let states: Vec<(&Value, &Value)> =
-        listed["backups"].as_array().into_iter().flatten().map(|entry| (&entry["kind"], &entry["state"])).collect();
-    assert_eq!(states, [(&json!("backup"), &json!("verified")), (&json!("snapshot"), &json!("unverified"))], "{listed:#}");
+    let states: Vec<(&Value, &Value)> = listed["backups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|entry| (&entry["kind"], &entry["state"]))
+        .collect();
+    assert_eq!(
+        states,
+        [(&json!("backup"), &json!("verified")), (&json!("snapshot"), &json!("unverified"))],
+        "{listed:#}"
+    );
     Ok(())
 }

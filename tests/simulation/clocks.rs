@@ -19,12 +19,17 @@ fn a_morning_succeeds_whichever_clock_is_ahead() {
     for clock_offset_s in offsets() {
         let outcome = play(&Script { clock_offset_s, ..Script::default() });
         assert!(succeeded(&outcome), "{clock_offset_s}: {:?}", outcome.story);
-        assert_eq!(outcome.staging_password.as_deref(), Some("npg_stagingsown"), "{clock_offset_s}");
+        assert_eq!(
+            outcome.staging_password.as_deref(),
+            Some("npg_stagingsown"),
+            "{clock_offset_s}"
+        );
     }
 }
 
-/// The reply to the restore is lost, so that no operation is known by its id: somebody's suspension that failed half a
-/// minute before the backup was taken for the restore where Neon's clock was ahead.
+/// The reply to the restore is lost, so that no operation is known by its id: somebody's suspension
+/// that failed half a minute before the backup was taken for the restore where Neon's clock was
+/// ahead.
 #[test]
 fn an_operation_of_somebody_elses_is_not_taken_for_ours_whichever_clock_is_ahead() {
     for clock_offset_s in offsets() {
@@ -34,20 +39,28 @@ fn an_operation_of_somebody_elses_is_not_taken_for_ours_whichever_clock_is_ahead
             faults: vec![planned("restoreProjectBranch", 1, Fault::AppliedAndLost)],
             ..Script::default()
         });
-        assert!(succeeded(&outcome), "{clock_offset_s}: {:?} {:?}", outcome.story, report(&outcome).reason);
+        assert!(
+            succeeded(&outcome),
+            "{clock_offset_s}: {:?} {:?}",
+            outcome.story,
+            report(&outcome).reason
+        );
     }
 }
 
-/// The reply to the restore is lost and its operation fails: it is the run's own, also where Neon's clock is behind and
-/// shows it as older than everything that the run has done.
+/// The reply to the restore is lost and its operation fails: it is the run's own, also where Neon's
+/// clock is behind and shows it as older than everything that the run has done.
 #[test]
-fn a_restore_that_fails_after_its_reply_was_lost_is_told_by_its_operation_whichever_clock_is_ahead() {
+fn a_restore_that_fails_after_its_reply_was_lost_is_told_by_its_operation_whichever_clock_is_ahead()
+{
     for clock_offset_s in offsets() {
         let outcome = play(&Script {
             clock_offset_s,
             faults: vec![planned("restoreProjectBranch", 1, Fault::AppliedAndLost)],
             // The backup has two operations, the restore is the third.
-            project: |model| model.operation_faults.extend([Finish::Finished, Finish::Finished, Finish::Failed]),
+            project: |model| {
+                model.operation_faults.extend([Finish::Finished, Finish::Finished, Finish::Failed]);
+            },
             ..Script::default()
         });
         assert_eq!(outcome.status, Some(RunStatus::Failed), "{clock_offset_s}");
@@ -58,7 +71,10 @@ fn a_restore_that_fails_after_its_reply_was_lost_is_told_by_its_operation_whiche
 
 #[test]
 fn a_morning_succeeds_although_every_operation_takes_twenty_times_as_long() {
-    let outcome = play(&Script { project: |model| model.durations.tail_per_mille = 1_000, ..Script::default() });
+    let outcome = play(&Script {
+        project: |model| model.durations.tail_per_mille = 1_000,
+        ..Script::default()
+    });
     assert!(succeeded(&outcome), "{:?}", outcome.story);
     assert_eq!(outcome.deeds, (1, 1, 0));
 }

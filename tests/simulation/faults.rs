@@ -2,47 +2,57 @@
 //!
 //! # The fault model
 //!
-//! **A request that leaves the Worker** (Neon's API, SQL, a receiver of notices, the staging application)
+//! **A request that leaves the Worker** (Neon's API, SQL, a receiver of notices, the staging
+//! application)
 //!
-//! - is *refused* with a status, and nothing is done: 401, 404, 409, 412, 422, 423, 429, 500, 503, or a page of HTML with 524;
+//! - is *refused* with a status, and nothing is done: 401, 404, 409, 412, 422, 423, 429, 500, 503,
+//!   or a page of HTML with 524;
 //! - is *lost* before it arrives: nothing is done, the connection fails;
 //! - is *applied and lost*: it is done, the connection fails before the reply;
 //! - is *late*: it is done at once, and the reply comes after the caller has given up;
-//! - is a *zombie*: the caller gives up, and it is applied half a minute or fifty minutes later (the design assumes an hour at most);
+//! - is a *zombie*: the caller gives up, and it is applied half a minute or fifty minutes later
+//!   (the design assumes an hour at most);
 //! - is applied, and the body of the reply is *cut*, or is a page that is *not JSON*.
 //!
-//! A query is a zombie as well: whoever has gone away may not have been noticed, and what it asked for commits late. Where it was
-//! noticed, the query is cancelled, which is the same as lost.
+//! A query is a zombie as well: whoever has gone away may not have been noticed, and what it asked
+//! for commits late. Where it was noticed, the query is cancelled, which is the same as lost.
 //!
-//! A cut body is a failed connection to the Worker's HTTP port, which compares the announced length; the simulation also shows the
-//! core a body that is shorter than it should be, as a proxy that re-encodes it would.
+//! A cut body is a failed connection to the Worker's HTTP port, which compares the announced
+//! length; the simulation also shows the core a body that is shorter than it should be, as a proxy
+//! that re-encodes it would.
 //!
-//! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs* for ever, or is `cancelled`; it ends `error`, is
-//! `skipped`, is `cancelling` for a while, or is `failed` and finishes later without a word. A
-//! restore may end well and be *damaged*: a copy that is no copy.
+//! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs*
+//! for ever, or is `cancelled`; it ends `error`, is `skipped`, is `cancelling` for a while, or is
+//! `failed` and finishes later without a word. A restore may end well and be *damaged*: a copy that
+//! is no copy.
 //!
-//! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced branch, renames, protects or deletes staging, makes it the default branch, restores it
-//! from production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake for three queries, or for ever, was
-//! started anew since it was asked last, or does not let our address in.
-//! Neon is out for 20 minutes, or for three hours. Applications write to production and to staging all the time.
+//! **Somebody else** deletes or renames the backup or gives it an end, deletes the displaced
+//! branch, renames, protects or deletes staging, makes it the default branch, restores it from
+//! production, fills the branch quota, deletes the endpoint of the backup. A compute does not wake
+//! for three queries, or for ever, was started anew since it was asked last, or does not let our
+//! address in. Neon is out for 20 minutes, or for three hours. Applications write to production and
+//! to staging all the time.
 //!
-//! **The Worker** is killed at an action, or before or after the save that follows it. A configuration is deployed between two ticks.
-//! The clock of the machine jumps by 40 minutes, or back by 20. A cron tick is missed, doubled, late, or overlaps with a request.
+//! **The Worker** is killed at an action, or before or after the save that follows it. A
+//! configuration is deployed between two ticks. The clock of the machine jumps by 40 minutes, or
+//! back by 20. A cron tick is missed, doubled, late, or overlaps with a request.
 //!
 //! **The clock** of Neon is ahead of the Worker's, or behind, by seconds or by minutes, all day.
 //!
-//! **Workers KV** answers with what was true up to a minute ago, absence included; takes one write a second for each key; does not
-//! answer; says that it did not write although it did; has lost everything.
+//! **Workers KV** answers with what was true up to a minute ago, absence included; takes one write
+//! a second for each key; does not answer; says that it did not write although it did; has lost
+//! everything.
 //!
 //! # Not in the model
 //!
-//! Somebody else removes a lock (deletes or renames the backup, or the branch that keeps what staging held), and what else would know is gone
-//! as well: a request that was given up arrives after that, or the store has lost everything. Then something is done a second time, and only
+//! Somebody else removes a lock (deletes or renames the backup, or the branch that keeps what
+//! staging held), and what else would know is gone as well: a request that was given up arrives
+//! after that, or the store has lost everything. Then something is done a second time, and only
 //! that is forgiven.
 //!
-//! Neon answers a read with something that was never true. A listing older than the reply that was read before it (Neon's API is
-//! believed to read its own writes). A zombie of more than an hour. KV older than a minute for more than a tick. Two Workers that
-//! are configured for the same pair.
+//! Neon answers a read with something that was never true. A listing older than the reply that was
+//! read before it (Neon's API is believed to read its own writes). A zombie of more than an hour.
+//! KV older than a minute for more than a tick. Two Workers that are configured for the same pair.
 
 use std::fmt;
 use std::str::FromStr;
@@ -211,21 +221,37 @@ const AROUND: &[Fault] = &[
     Fault::ClockBack,
 ];
 
-const RECEIVER: &[Fault] = &[Fault::Refused(500), Fault::Refused(429), Fault::Lost, Fault::AppliedAndLost, Fault::Late];
+const RECEIVER: &[Fault] =
+    &[Fault::Refused(500), Fault::Refused(429), Fault::Lost, Fault::AppliedAndLost, Fault::Late];
 
 impl Kind {
     /// Returns every fault that can happen at an action of this kind.
     pub fn faults(self) -> Vec<Fault> {
         let groups: &[&[Fault]] = match self {
             Self::Reading => &[REQUEST, AROUND],
-            Self::Writing => &[REQUEST, WRITE, OPERATION, AROUND, &[Fault::Damaged, Fault::DamagedBelow, Fault::Behind]],
+            Self::Writing => &[
+                REQUEST,
+                WRITE,
+                OPERATION,
+                AROUND,
+                &[Fault::Damaged, Fault::DamagedBelow, Fault::Behind],
+            ],
             Self::Deletion => &[REQUEST, WRITE, OPERATION, AROUND],
-            Self::Query => &[REQUEST, AROUND, WRITE, &[Fault::Asleep, Fault::Restarted, Fault::AsleepForEver, Fault::NotAllowed]],
+            Self::Query => &[
+                REQUEST,
+                AROUND,
+                WRITE,
+                &[Fault::Asleep, Fault::Restarted, Fault::AsleepForEver, Fault::NotAllowed],
+            ],
             Self::Notice | Self::Smoke => &[RECEIVER],
             Self::StoreRead => &[&[Fault::StoreFails, Fault::StoreOut]],
-            Self::StoreWrite => &[&[Fault::StoreFails, Fault::StoreFailsButWrites, Fault::StoreOut, Fault::TooFast]],
+            Self::StoreWrite => {
+                &[&[Fault::StoreFails, Fault::StoreFailsButWrites, Fault::StoreOut, Fault::TooFast]]
+            }
         };
-        std::iter::once(Fault::Nothing).chain(groups.iter().flat_map(|group| group.iter().copied())).collect()
+        std::iter::once(Fault::Nothing)
+            .chain(groups.iter().flat_map(|group| group.iter().copied()))
+            .collect()
     }
 }
 
@@ -290,8 +316,15 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(status) = text.strip_prefix("refused_") {
-            return status.parse().map(Self::Refused).map_err(|_| format!("{text:?} has no status"));
+            return status
+                .parse()
+                .map(Self::Refused)
+                .map_err(|_| format!("{text:?} has no status"));
         }
-        NAMES.iter().find(|(_, name)| *name == text).map(|(fault, _)| *fault).ok_or_else(|| format!("{text:?} is no fault"))
+        NAMES
+            .iter()
+            .find(|(_, name)| *name == text)
+            .map(|(fault, _)| *fault)
+            .ok_or_else(|| format!("{text:?} is no fault"))
     }
 }

@@ -1,10 +1,13 @@
-//! Several pairs in one Worker, each with a project of its own, through many ticks one after the other.
+//! Several pairs in one Worker, each with a project of its own, through many ticks one after the
+//! other.
 //!
-//! [`crate::run`] puts one pair through every fault. This is the other question: what do pairs take from each other? Nothing goes wrong here but what a test asks for:
-//! a project whose databases let nobody in, one whose queries are slow, a store that does not answer. Time goes on with every request and every wait, so that a
-//! tick lasts as long as it would; ticks do not overlap.
+//! [`crate::run`] puts one pair through every fault. This is the other question: what do pairs take
+//! from each other? Nothing goes wrong here but what a test asks for: a project whose databases let
+//! nobody in, one whose queries are slow, a store that does not answer. Time goes on with every
+//! request and every wait, so that a tick lasts as long as it would; ticks do not overlap.
 //!
-//! Who judges: an `Oracle` of each project after every request that Neon applied, and the tests, by what people were told.
+//! Who judges: an `Oracle` of each project after every request that Neon applied, and the tests, by
+//! what people were told.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,7 +20,8 @@ use firstlight::api::{self, ApiRequest};
 use firstlight::config::Config;
 use firstlight::id::Secret;
 use firstlight::port::{
-    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, Page, Recall, Store, StoreFailure,
+    Clock, Http, HttpFailure, HttpRequest, HttpResponse, Level, Log, Metadata, Method, Notes, Page,
+    Recall, Store, StoreFailure,
 };
 use firstlight::tick::{Context, Secrets, Summary};
 use firstlight::time::{Timestamp, after};
@@ -92,7 +96,11 @@ impl World {
 
     fn store(&self) -> Result<(), StoreFailure> {
         self.count();
-        if self.is_store_out.get() { Err(StoreFailure::Unavailable("KV failed: 500".to_owned())) } else { Ok(()) }
+        if self.is_store_out.get() {
+            Err(StoreFailure::Unavailable("KV failed: 500".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -110,21 +118,39 @@ impl Http for World {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
         self.count();
         let now = self.now.get();
-        let answer = |status: u16, body: String| Ok(HttpResponse { status, body, ..HttpResponse::default() });
+        let answer = |status: u16, body: String| {
+            Ok(HttpResponse { status, body, ..HttpResponse::default() })
+        };
         if request.url.ends_with("/sql") {
-            let connection = request.secret_headers.first().map(|(_, secret)| secret.reveal()).unwrap_or_default();
+            let connection = request
+                .secret_headers
+                .first()
+                .map(|(_, secret)| secret.reveal())
+                .unwrap_or_default();
             let host = connection.rsplit_once('@').map(|(_, rest)| rest).unwrap_or_default();
             let endpoint = host.split('.').next().unwrap_or_default();
-            let is_read_only = request.headers.iter().any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
+            let is_read_only = request
+                .headers
+                .iter()
+                .any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
             let mut projects = self.projects.borrow_mut();
-            let project = projects.iter_mut().find(|project| project.neon.model.endpoint(endpoint).is_some());
-            let Some(project) = project else { return answer(400, json!({"message": "endpoint cannot be found"}).to_string()) };
+            let project =
+                projects.iter_mut().find(|project| project.neon.model.endpoint(endpoint).is_some());
+            let Some(project) = project else {
+                return answer(400, json!({"message": "endpoint cannot be found"}).to_string());
+            };
             match project.trouble {
                 Trouble::None => {}
-                Trouble::Asleep => return answer(500, json!({"message": "Control plane request failed"}).to_string()),
+                Trouble::Asleep => {
+                    return answer(
+                        500,
+                        json!({"message": "Control plane request failed"}).to_string(),
+                    );
+                }
                 Trouble::Slow(seconds) => self.pass(TimeDelta::seconds(seconds)),
             }
-            let branch = project.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
+            let branch =
+                project.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
             project.oracle.asked(branch.as_deref(), is_read_only);
             let (status, body) = project.neon.query(connection, is_read_only, &request.body, now);
             if let Some(branch) = branch.filter(|_| status == 200) {
@@ -136,14 +162,17 @@ impl Http for World {
             let asked = api_request(&request);
             let id = asked.path.split('/').nth(2).unwrap_or_default().to_owned();
             let mut projects = self.projects.borrow_mut();
-            let Some(project) = projects.iter_mut().find(|project| project.neon.model.project == id) else {
+            let Some(project) =
+                projects.iter_mut().find(|project| project.neon.model.project == id)
+            else {
                 return answer(404, json!({"message": "project not found"}).to_string());
             };
             project.neon.advance(now);
             let staging = project.oracle.staging_id().to_owned();
             let before = project.neon.model.branch(&staging).cloned();
             let response = project.neon.serve(&asked, now);
-            if asked.method == "GET" && asked.path.ends_with("/branches") && response.status == 200 {
+            if asked.method == "GET" && asked.path.ends_with("/branches") && response.status == 200
+            {
                 project.oracle.listed();
             }
             project.oracle.applied(&asked, &response, before.as_ref(), &project.neon, now);
@@ -165,13 +194,26 @@ impl Http for World {
 }
 
 impl Store for World {
-    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+    async fn read(
+        &self,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         self.store()?;
         self.keys_read.set(self.keys_read.get() + keys.len());
-        Ok(self.kv.borrow().read(keys, View::Fresh, self.now.get(), &mut fastrand::Rng::with_seed(0)))
+        Ok(self.kv.borrow().read(
+            keys,
+            View::Fresh,
+            self.now.get(),
+            &mut fastrand::Rng::with_seed(0),
+        ))
     }
 
-    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    async fn write(
+        &self,
+        key: &str,
+        value: &str,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure> {
         self.store()?;
         self.kv.borrow_mut().write(key, Some(value), metadata, self.now.get())
     }
@@ -189,8 +231,13 @@ impl Store for World {
 
 impl Log for World {
     fn log(&self, level: Level, event: &str, facts: &[(&str, String)]) {
-        let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        self.log.borrow_mut().push(format!("{} {level:?} {event}: {}", self.now.get().format("%H:%M:%S"), facts.join(" ")));
+        let facts: Vec<String> =
+            facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        self.log.borrow_mut().push(format!(
+            "{} {level:?} {event}: {}",
+            self.now.get().format("%H:%M:%S"),
+            facts.join(" ")
+        ));
     }
 }
 
@@ -214,7 +261,8 @@ fn finished<T>(future: impl Future<Output = T>) -> T {
 }
 
 impl Fleet {
-    /// Makes so many pairs, called `pair-0`, `pair-1`, …, all to start at five in New York and to be done by six. `change` may change each, and the whole.
+    /// Makes so many pairs, called `pair-0`, `pair-1`, …, all to start at five in New York and to
+    /// be done by six. `change` may change each, and the whole.
     ///
     /// # Panics
     ///
@@ -228,10 +276,13 @@ impl Fleet {
             // Each request takes as long as every other one, also the one that wakes a compute.
             model.durations.wake_ms = 0;
             let production = model.branches[0].id.clone();
-            let staging = model.add_child(&production, "staging", start).expect("production is there");
+            let staging =
+                model.add_child(&production, "staging", start).expect("production is there");
             pairs.push(json!({
-                "name": format!("pair-{number}"), "project": model.project, "production_branch": production, "staging_branch": staging,
-                "role": "neondb_owner", "timezone": "America/New_York", "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30",
+                "name": format!("pair-{number}"), "project": model.project,
+                "production_branch": production, "staging_branch": staging,
+                "role": "neondb_owner", "timezone": "America/New_York", "zone_label": "ET",
+                "start_at": "05:00", "latest_start": "05:30",
                 "deadline": "06:00", "keep_last": 2, "keep_displaced": 1,
             }));
             let oracle = Oracle::new(&model, &production, &staging);
@@ -240,7 +291,8 @@ impl Fleet {
         }
         let mut value = json!({
             "label": "Example", "allow_insecure": true, "pairs": pairs,
-            "channels": [{"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"}],
+            "channels": [{"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL",
+                    "signing_secret": "WEBHOOK_SECRET"}],
         });
         change(&mut value);
         let secrets = [
@@ -264,7 +316,9 @@ impl Fleet {
         Self {
             world: Rc::new(world),
             config: Config::from_value(&value).expect("the configuration is complete"),
-            secrets: secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into(),
+            secrets: secrets
+                .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
+                .into(),
             forgets: false,
         }
     }
@@ -284,7 +338,8 @@ impl Fleet {
         self.world.projects.borrow_mut()[number].trouble = trouble;
     }
 
-    /// Lets the channel answer with a status from now on. Returns how often it was asked since the last time.
+    /// Lets the channel answer with a status from now on. Returns how often it was asked since the
+    /// last time.
     pub fn receiver_answers(&mut self, status: u16) -> u32 {
         self.world.receiver.replace((status, 0)).1
     }
@@ -294,7 +349,8 @@ impl Fleet {
         self.world.is_store_out.set(is_out);
     }
 
-    /// Lets one tick run at an instant, or at the end of the one before it. Returns what it did and the KV keys that it read.
+    /// Lets one tick run at an instant, or at the end of the one before it. Returns what it did and
+    /// the KV keys that it read.
     ///
     /// # Panics
     ///
@@ -309,15 +365,22 @@ impl Fleet {
         world.subrequests.set(0);
         let began = world.now.get();
         let wall = after(began, self.config.wall_budget);
-        let summary = finished(Box::pin(Context::new(world, &self.config, &self.secrets, wall, &|_, _| {}).tick()));
+        let summary = finished(Box::pin(
+            Context::new(world, &self.config, &self.secrets, wall, &|_, _| {}).tick(),
+        ));
         let used = world.subrequests.get();
         assert!(used <= self.config.subrequest_budget, "{used} subrequests at {began}");
         // A single request may outlast the budget of time; the one that it is told by may follow.
-        assert!(world.now.get() - wall < TimeDelta::minutes(3), "a tick of {began} goes on until {}", world.now.get());
+        assert!(
+            world.now.get() - wall < TimeDelta::minutes(3),
+            "a tick of {began} goes on until {}",
+            world.now.get()
+        );
         (summary, world.keys_read.get())
     }
 
-    /// Lets the cron fire every five minutes from one instant to another. Returns the KV keys that each tick read.
+    /// Lets the cron fire every five minutes from one instant to another. Returns the KV keys that
+    /// each tick read.
     pub fn ticks(&mut self, from: &str, until: &str) -> Vec<usize> {
         let (mut at, until) = (instant(from), instant(until));
         let mut read = Vec::new();
@@ -328,7 +391,8 @@ impl Fleet {
         read
     }
 
-    /// Lets somebody start a run of a pair; it is driven for 25 seconds, as `worker/lib.rs` does. Returns the status of the answer and its body.
+    /// Lets somebody start a run of a pair; it is driven for 25 seconds, as `worker/lib.rs` does.
+    /// Returns the status of the answer and its body.
     pub fn start(&mut self, pair: &str) -> (u16, String) {
         self.ask(Method::Post, "/runs", &json!({"pair": pair}).to_string())
     }
@@ -341,7 +405,10 @@ impl Fleet {
     pub fn ask(&mut self, method: Method, path: &str, body: &str) -> (u16, String) {
         let world = &*self.world;
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let query = query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let request = ApiRequest {
             method,
             path: path.to_owned(),
@@ -350,7 +417,8 @@ impl Fleet {
             idempotency_key: None,
             body: body.to_owned(),
         };
-        let answer = finished(Box::pin(api::answer(world, Ok(&self.config), &self.secrets, &request)));
+        let answer =
+            finished(Box::pin(api::answer(world, Ok(&self.config), &self.secrets, &request)));
         if let Some(drive) = answer.drive {
             let pair = self.config.pair(drive.pair.as_str()).expect("the pair was asked for");
             let wall = after(world.now.get(), std::time::Duration::from_secs(25));
@@ -389,7 +457,11 @@ impl Fleet {
     /// When the key was written less than a second ago.
     pub fn write(&mut self, key: &str, value: Option<&str>) {
         self.world.pass(TimeDelta::seconds(2));
-        self.world.kv.borrow_mut().write(key, value, None, self.world.now.get()).expect("two seconds have passed");
+        self.world
+            .kv
+            .borrow_mut()
+            .write(key, value, None, self.world.now.get())
+            .expect("two seconds have passed");
     }
 
     /// Writes a key of the store by hand and leaves the facts that a listing shows of it.
@@ -400,7 +472,11 @@ impl Fleet {
     pub fn rewrite(&mut self, key: &str, value: &str) {
         self.world.pass(TimeDelta::seconds(2));
         let facts = self.world.kv.borrow().metadata(key).cloned();
-        self.world.kv.borrow_mut().write(key, Some(value), facts, self.world.now.get()).expect("two seconds have passed");
+        self.world
+            .kv
+            .borrow_mut()
+            .write(key, Some(value), facts, self.world.now.get())
+            .expect("two seconds have passed");
     }
 
     /// Removes everything from the store.
@@ -415,6 +491,11 @@ impl Fleet {
 
     /// Returns what must not have happened in any project.
     pub fn violations(&self) -> Vec<String> {
-        self.world.projects.borrow().iter().flat_map(|project| project.oracle.violations.clone()).collect()
+        self.world
+            .projects
+            .borrow()
+            .iter()
+            .flat_map(|project| project.oracle.violations.clone())
+            .collect()
     }
 }

@@ -17,7 +17,13 @@ const SHOWN: usize = 12;
 
 /// Returns a day on which nothing goes wrong.
 pub fn nothing(day: Day) -> Plan {
-    Plan::Said { day, faults: Vec::new(), crash: Crash::Never, memory: Memory::Fresh, is_doubled: false }
+    Plan::Said {
+        day,
+        faults: Vec::new(),
+        crash: Crash::Never,
+        memory: Memory::Fresh,
+        is_doubled: false,
+    }
 }
 
 /// Returns the actions of a day, in order.
@@ -25,10 +31,13 @@ pub fn actions(scene: &Scene, day: Day) -> Vec<Action> {
     scene.run(&nothing(day), false).actions
 }
 
-/// Returns the actions of all days: of the others those of the comparison, and what follows from it that the days before do not have.
+/// Returns the actions of all days: of the others those of the comparison, and what follows from it
+/// that the days before do not have.
 fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
     let compared = Step::VerifyStaging.name();
-    let of = |day: &[Action], step: &str, name: &str| day.iter().filter(|action| action.step == step && action.name == name).count();
+    let of = |day: &[Action], step: &str, name: &str| {
+        day.iter().filter(|action| action.step == step && action.name == name).count()
+    };
     // Counts an action of a step, and returns which of its name it is there.
     let counted = |seen: &mut BTreeMap<(String, &'static str), usize>, action: &Action| {
         let count = seen.entry((action.step.clone(), action.name)).or_default();
@@ -37,19 +46,29 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
     };
     let plain = actions(scene, Day::Plain);
     let in_use = actions(scene, Day::InUse);
-    let mut all: Vec<(Day, Action)> = plain.iter().cloned().map(|action| (Day::Plain, action)).collect();
+    let mut all: Vec<(Day, Action)> =
+        plain.iter().cloned().map(|action| (Day::Plain, action)).collect();
     // Drift ends as a plain day does; what differs is looked into before.
     let mut seen = BTreeMap::new();
     for action in &in_use {
-        if counted(&mut seen, action) > of(&plain, &action.step, action.name) || action.step == compared {
+        if counted(&mut seen, action) > of(&plain, &action.step, action.name)
+            || action.step == compared
+        {
             all.push((Day::InUse, action.clone()));
         }
     }
     // A snapshot comes after everything else, and before only what is ahead is looked at.
     let mut seen = BTreeMap::new();
-    let begins = |name: &str| matches!(name, "listSnapshots" | "getSnapshotSchedule" | "createSnapshot" | "restoreSnapshot");
+    let begins = |name: &str| {
+        matches!(
+            name,
+            "listSnapshots" | "getSnapshotSchedule" | "createSnapshot" | "restoreSnapshot"
+        )
+    };
     for action in actions(scene, Day::Snapshot) {
-        if counted(&mut seen, &action) > of(&plain, &action.step, action.name) || begins(action.name) {
+        if counted(&mut seen, &action) > of(&plain, &action.step, action.name)
+            || begins(action.name)
+        {
             all.push((Day::Snapshot, action));
         }
     }
@@ -60,15 +79,20 @@ fn all_actions(scene: &Scene) -> Vec<(Day, Action)> {
             all.push((Day::Protected, action));
         }
     }
-    // Clocks that are apart, and operations that take long, change what a writing call is taken for whose reply was lost.
+    // Clocks that are apart, and operations that take long, change what a writing call is taken for
+    // whose reply was lost.
     for day in [Day::Ahead, Day::Behind, Day::Uneven] {
         let writes = plain.iter().filter(|action| action.kind == Kind::Writing);
         all.extend(writes.map(|action| (day, action.clone())));
     }
     // A copy that is none is rolled back.
     let mut seen = BTreeMap::new();
-    for action in actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared) {
-        if counted(&mut seen, &action) > of(&in_use, &action.step, action.name) || action.step != compared {
+    for action in
+        actions(scene, Day::RollBack).into_iter().skip_while(|action| action.step != compared)
+    {
+        if counted(&mut seen, &action) > of(&in_use, &action.step, action.name)
+            || action.step != compared
+        {
             all.push((Day::RollBack, action));
         }
     }
@@ -85,13 +109,22 @@ pub fn singles(scene: &Scene) -> Vec<Plan> {
     for (day, action) in all_actions(scene) {
         for fault in action.kind.faults() {
             for crash in Crash::ALL {
-                // Killed while the reply is on its way: what came before it does not matter beyond whether it was applied.
-                if crash == Crash::AtOnce && !matches!(fault, Fault::Nothing | Fault::Lost | Fault::AppliedAndLost) {
+                // Killed while the reply is on its way: what came before it does not matter beyond
+                // whether it was applied.
+                if crash == Crash::AtOnce
+                    && !matches!(fault, Fault::Nothing | Fault::Lost | Fault::AppliedAndLost)
+                {
                     continue;
                 }
                 for memory in Memory::ALL {
                     for is_doubled in [false, true] {
-                        plans.push(Plan::Said { day, faults: vec![planned(&action, fault)], crash, memory, is_doubled });
+                        plans.push(Plan::Said {
+                            day,
+                            faults: vec![planned(&action, fault)],
+                            crash,
+                            memory,
+                            is_doubled,
+                        });
                     }
                 }
             }
@@ -111,7 +144,12 @@ impl Pairs {
         let places = actions(scene, Day::Plain)
             .iter()
             .flat_map(|action| {
-                action.kind.faults().into_iter().filter(|fault| *fault != Fault::Nothing).map(|fault| planned(action, fault))
+                action
+                    .kind
+                    .faults()
+                    .into_iter()
+                    .filter(|fault| *fault != Fault::Nothing)
+                    .map(|fault| planned(action, fault))
             })
             .collect();
         Self { places }
@@ -198,14 +236,20 @@ impl Tally {
         self
     }
 
-    /// Tells the first failure of each kind, with the command that replays it; `None` when there is none.
+    /// Tells the first failure of each kind, with the command that replays it; `None` when there is
+    /// none.
     pub fn render_failures(&self) -> Option<String> {
         let mut seen = BTreeSet::new();
-        let mut lines = vec![format!("{} scenarios failed; one of each kind:", self.failures.len())];
+        let mut lines =
+            vec![format!("{} scenarios failed; one of each kind:", self.failures.len())];
         for (plan, wrong) in &self.failures {
             for problem in wrong {
                 // Names and numbers differ from scenario to scenario.
-                let kind: String = problem.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(60).collect();
+                let kind: String = problem
+                    .chars()
+                    .filter(|c| c.is_ascii_alphabetic() || *c == ' ')
+                    .take(60)
+                    .collect();
                 if seen.len() < SHOWN && seen.insert(kind) {
                     lines.push(format!("  {problem}\n    cargo xtask sim --replay '{plan}'"));
                 }

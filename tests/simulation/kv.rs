@@ -1,9 +1,11 @@
 //! Workers KV as it behaves: old answers, one write a second for each key, limits.
 //!
-//! Invariants: a misuse (a key or a value that is too long, more than 100 keys in a read) panics, because KV would refuse it every time.
+//! Invariants: a misuse (a key or a value that is too long, more than 100 keys in a read) panics,
+//! because KV would refuse it every time.
 //!
-//! Source: Workers KV, limits and "how KV works", 2026-09-05: a read may be 60 seconds old and caches absence; 1 write/s per key (429); keys of 512
-//! bytes, values of 25 MiB, metadata of 1,024 bytes; bulk reads of 100 keys; lists of 1,000 keys.
+//! Source: Workers KV, limits and "how KV works", 2026-09-05: a read may be 60 seconds old and
+//! caches absence; 1 write/s per key (429); keys of 512 bytes, values of 25 MiB, metadata of 1,024
+//! bytes; bulk reads of 100 keys; lists of 1,000 keys.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -54,7 +56,10 @@ impl Kv {
 
     /// Returns the present keys with a prefix.
     pub(crate) fn keys<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.keys.keys().filter(move |key| key.starts_with(prefix) && self.get(key).is_some()).map(AsRef::as_ref)
+        self.keys
+            .keys()
+            .filter(move |key| key.starts_with(prefix) && self.get(key).is_some())
+            .map(AsRef::as_ref)
     }
 
     /// Returns every present key with its value.
@@ -76,25 +81,54 @@ impl Kv {
     }
 
     /// Reads keys as a view shows them.
-    pub(crate) fn read(&self, keys: &[String], view: View, now: Timestamp, random: &mut fastrand::Rng) -> BTreeMap<String, Option<String>> {
-        assert!((1..=100).contains(&keys.len()), "a bulk read takes 1 to 100 keys, not {}", keys.len());
+    pub(crate) fn read(
+        &self,
+        keys: &[String],
+        view: View,
+        now: Timestamp,
+        random: &mut fastrand::Rng,
+    ) -> BTreeMap<String, Option<String>> {
+        assert!(
+            (1..=100).contains(&keys.len()),
+            "a bulk read takes 1 to 100 keys, not {}",
+            keys.len()
+        );
         let mut seen = |key: &String| {
             let at = match view {
                 View::Fresh => now,
                 View::Stale => now - STALE,
-                View::Any => now - TimeDelta::milliseconds(random.i64(0..=STALE.num_milliseconds())),
+                View::Any => {
+                    now - TimeDelta::milliseconds(random.i64(0..=STALE.num_milliseconds()))
+                }
             };
             let versions = self.keys.get(key.as_str())?;
-            versions.iter().rev().find(|version| version.at <= at)?.value.as_deref().map(str::to_owned)
+            versions
+                .iter()
+                .rev()
+                .find(|version| version.at <= at)?
+                .value
+                .as_deref()
+                .map(str::to_owned)
         };
         keys.iter().map(|key| (key.clone(), seen(key))).collect()
     }
 
     /// Writes a key, or removes it.
-    pub(crate) fn write(&mut self, key: &str, value: Option<&str>, metadata: Option<Metadata>, now: Timestamp) -> Result<(), StoreFailure> {
+    pub(crate) fn write(
+        &mut self,
+        key: &str,
+        value: Option<&str>,
+        metadata: Option<Metadata>,
+        now: Timestamp,
+    ) -> Result<(), StoreFailure> {
         assert!((1..=512).contains(&key.len()), "a key has 1 to 512 bytes: {key}");
-        assert!(value.is_none_or(|value| value.len() <= 25 << 20), "a value has 25 MiB at most: {key}");
-        let length = metadata.as_ref().map_or(0, |metadata| serde_json::to_string(metadata).map_or(0, |text| text.len()));
+        assert!(
+            value.is_none_or(|value| value.len() <= 25 << 20),
+            "a value has 25 MiB at most: {key}"
+        );
+        let length = metadata
+            .as_ref()
+            .map_or(0, |metadata| serde_json::to_string(metadata).map_or(0, |text| text.len()));
         assert!(length <= 1_024, "metadata has 1,024 bytes at most: {key}");
         let versions = self.keys.entry(Rc::from(key)).or_default();
         if versions.last().is_some_and(|last| now - last.at < BETWEEN_WRITES) {
@@ -105,15 +139,28 @@ impl Kv {
     }
 
     /// Lists keys, in the order of their bytes; the cursor is the last key of the page before.
-    pub(crate) fn list(&self, prefix: &str, cursor: Option<&str>, view: View, now: Timestamp) -> Page {
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+        cursor: Option<&str>,
+        view: View,
+        now: Timestamp,
+    ) -> Page {
         let at = if view == View::Fresh { now } else { now - STALE };
-        let seen = |versions: &'_ Vec<Version>| versions.iter().rev().find(|version| version.at <= at).cloned();
+        let seen = |versions: &'_ Vec<Version>| {
+            versions.iter().rev().find(|version| version.at <= at).cloned()
+        };
         let mut keys: Vec<(String, Option<Metadata>)> = self
             .keys
             .iter()
-            .filter(|(key, _)| key.starts_with(prefix) && cursor.is_none_or(|cursor| &***key > cursor))
+            .filter(|(key, _)| {
+                key.starts_with(prefix) && cursor.is_none_or(|cursor| &***key > cursor)
+            })
             .filter_map(|(key, versions)| {
-                Some((key.as_ref().to_owned(), seen(versions).filter(|version| version.value.is_some())?.metadata))
+                Some((
+                    key.as_ref().to_owned(),
+                    seen(versions).filter(|version| version.value.is_some())?.metadata,
+                ))
             })
             .collect();
         let is_complete = keys.len() <= 1_000;

@@ -15,21 +15,34 @@ fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
 }
 
-/// Starts a manual run at an instant, lets `ticks` of them pass, lets the store forget, and goes on for an hour. Returns
-/// the run and what people were told of it.
-fn lost_after(fleet: &mut Fleet, body: &Value, ticks: i32, forget: &dyn Fn(&mut Fleet)) -> (String, Vec<String>) {
+/// Starts a manual run at an instant, lets `ticks` of them pass, lets the store forget, and goes on
+/// for an hour. Returns the run and what people were told of it.
+fn lost_after(
+    fleet: &mut Fleet,
+    body: &Value,
+    ticks: i32,
+    forget: &dyn Fn(&mut Fleet),
+) -> (String, Vec<String>) {
     let start = at("2026-11-21T08:00:00Z");
     fleet.tick(start);
     let (status, answer) = fleet.ask(Method::Post, "/runs", &body.to_string());
     assert_eq!(status, 202, "{answer}");
-    let run = serde_json::from_str::<Value>(&answer).expect("JSON")["run"].as_str().expect("a run").to_owned();
+    let run = serde_json::from_str::<Value>(&answer).expect("JSON")["run"]
+        .as_str()
+        .expect("a run")
+        .to_owned();
     for number in 1..=14 {
         if number == ticks + 1 {
             forget(fleet);
         }
         fleet.tick(start + TimeDelta::minutes(5) * number);
     }
-    let mut kinds: Vec<_> = fleet.told("pair-0").into_iter().filter(|told| told.run.ends_with(&run)).map(|told| told.kind).collect();
+    let mut kinds: Vec<_> = fleet
+        .told("pair-0")
+        .into_iter()
+        .filter(|told| told.run.ends_with(&run))
+        .map(|told| told.kind)
+        .collect();
     // A store that has forgotten that it was told lets it be told again, under the same id.
     kinds.dedup();
     (run, kinds)
@@ -43,13 +56,23 @@ fn a_manual_run_that_an_emptied_store_has_forgotten_is_taken_up_or_told() {
     for (ticks, budget) in places {
         let mut fleet = Fleet::new(1, &|value| value["subrequest_budget"] = json!(budget));
         let (run, kinds) = lost_after(&mut fleet, &json!({}), ticks, &|fleet| fleet.wipe());
-        assert_eq!(kinds.len(), 1, "{ticks}: run {run} is told once: {:?} {:#?}", fleet.told("pair-0"), fleet.log());
+        assert_eq!(
+            kinds.len(),
+            1,
+            "{ticks}: run {run} is told once: {:?} {:#?}",
+            fleet.told("pair-0"),
+            fleet.log()
+        );
         assert_eq!(fleet.violations(), Vec::<String>::new(), "{ticks}");
         match kinds[0].as_str() {
             "succeeded" => verified += 1,
             "failed" => {
                 told += 1;
-                assert!(fleet.told("pair-0")[0].text.contains("start it again"), "{:?}", fleet.told("pair-0"));
+                assert!(
+                    fleet.told("pair-0")[0].text.contains("start it again"),
+                    "{:?}",
+                    fleet.told("pair-0")
+                );
             }
             other => panic!("{ticks}: {other}"),
         }
@@ -67,7 +90,12 @@ fn a_manual_run_whose_checkpoint_alone_was_lost_goes_on_to_where_it_was_to_go() 
                 let mut fleet = Fleet::new(1, &poor);
                 let forget = |fleet: &mut Fleet| fleet.write("checkpoint/pair-0", lost);
                 let (run, kinds) = lost_after(&mut fleet, &body, ticks, &forget);
-                assert_eq!(kinds, ["succeeded"], "{body} {ticks} {lost:?}: run {run} {:#?}", fleet.log());
+                assert_eq!(
+                    kinds,
+                    ["succeeded"],
+                    "{body} {ticks} {lost:?}: run {run} {:#?}",
+                    fleet.log()
+                );
                 let (_, report) = fleet.ask(Method::Get, &format!("/runs/{run}"), "");
                 let report: Value = serde_json::from_str(&report).expect("JSON");
                 assert_eq!(report["displaced"].is_null(), is_rehearsal, "{report}");
@@ -82,7 +110,8 @@ fn a_manual_run_whose_checkpoint_alone_was_lost_goes_on_to_where_it_was_to_go() 
 fn a_pair_whose_first_run_is_still_to_come_is_looked_at_twice_an_hour() {
     let mut fleet = Fleet::new(1, &|_| {});
     let start = at("2026-11-21T06:00:00Z");
-    let requests: u32 = (0..24).map(|number| fleet.tick(start + TimeDelta::minutes(5) * number).0.http_count).sum();
+    let requests: u32 =
+        (0..24).map(|number| fleet.tick(start + TimeDelta::minutes(5) * number).0.http_count).sum();
     assert_eq!(requests, 4, "{:#?}", fleet.log());
     assert!(fleet.told("pair-0").is_empty());
 }

@@ -10,10 +10,10 @@ use simulation::scene::Scene;
 use simulation::{histories, outcomes, receivers, rows, season};
 
 const USAGE: &str = "\
-sim --exhaustive                every scenario of one fault, a sample of pairs and of seeds, and histories
+sim --exhaustive                every scenario of one fault, samples of pairs, seeds, histories
 sim --histories N [--seed S]    so many histories of backups, from this one
 sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
-sim --receivers N [--seed S]    so many times five days on which receivers of every kind fail at random
+sim --receivers N [--seed S]    so many times five days on which receivers of every kind fail
 sim --season DAYS [--seed S]    so many days, one after the other
 sim --rows                      every row of the README's table of plans, with every trouble
 sim --pairs                     every pair of faults
@@ -27,7 +27,8 @@ const SEASONS: u64 = 8;
 const SEASON: u64 = 400;
 /// Backups of the plan whose time is told.
 const LARGE: usize = 10_000;
-/// Times five days with failing receivers in the exhaustive part; of a hundred requests so many fail.
+/// Times five days with failing receivers in the exhaustive part; of a hundred requests so many
+/// fail.
 const WEEKS: u64 = 60;
 const PERCENT: u8 = 35;
 /// Histories of backups in the exhaustive part.
@@ -37,28 +38,40 @@ const SEEDS_SAMPLED: usize = 3_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| arguments.iter().position(|word| word == name).and_then(|index| arguments.get(index + 1));
-    let number = |name: &str, default: u64| value(name).map_or(Ok(default), |text| text.parse().map_err(|_| format!("{name} {text}")));
+    let value = |name: &str| {
+        arguments.iter().position(|word| word == name).and_then(|index| arguments.get(index + 1))
+    };
+    let number = |name: &str, default: u64| {
+        value(name).map_or(Ok(default), |text| text.parse().map_err(|_| format!("{name} {text}")))
+    };
     let has = |name: &str| arguments.iter().any(|word| word == name);
     let done = if has("--replay") {
-        value("--replay").ok_or_else(|| "--replay needs a plan".to_owned()).and_then(|text| replay(text))
+        value("--replay")
+            .ok_or_else(|| "--replay needs a plan".to_owned())
+            .and_then(|text| replay(text))
     } else if has("--table") {
         print(&outcomes::render(&Scene::new()));
         Ok(true)
     } else if has("--histories") {
-        number("--histories", HISTORIES).and_then(|count| Ok(judge_histories(number("--seed", 0)?, count)))
+        number("--histories", HISTORIES)
+            .and_then(|count| Ok(judge_histories(number("--seed", 0)?, count)))
     } else if has("--season") {
         number("--season", SEASON).and_then(|days| Ok(live(number("--seed", 0)?, days)))
     } else if has("--receivers") {
-        number("--receivers", WEEKS).and_then(|count| Ok(tell_failing_receivers(number("--seed", 0)?, count)))
+        number("--receivers", WEEKS)
+            .and_then(|count| Ok(tell_failing_receivers(number("--seed", 0)?, count)))
     } else if has("--exhaustive") {
         Ok(exhaustive())
     } else if has("--rows") {
         Ok(live_in_rows())
     } else if has("--pairs") {
         Ok(all_pairs())
-    } else if arguments.iter().all(|word| matches!(word.as_str(), "--seconds" | "--seed") || word.parse::<u64>().is_ok()) {
-        number("--seconds", 60).and_then(|seconds| Ok(random(Duration::from_secs(seconds), number("--seed", 0)?)))
+    } else if arguments
+        .iter()
+        .all(|word| matches!(word.as_str(), "--seconds" | "--seed") || word.parse::<u64>().is_ok())
+    {
+        number("--seconds", 60)
+            .and_then(|seconds| Ok(random(Duration::from_secs(seconds), number("--seed", 0)?)))
     } else {
         Err(USAGE.to_owned())
     };
@@ -82,7 +95,8 @@ fn tell(name: &str, tally: &Tally, started: Instant) -> bool {
     let seconds = started.elapsed().as_millis().max(1);
     let scenarios = u128::try_from(tally.scenarios).unwrap_or(u128::MAX);
     print(&format!(
-        "{name}: {scenarios} scenarios in {}.{} s ({} a second); at most {} ticks to the end, allowed are {TICKS_TO_END} ({})",
+        "{name}: {scenarios} scenarios in {}.{} s ({} a second); at most {} ticks to the \
+            end, allowed are {TICKS_TO_END} ({})",
         seconds / 1_000,
         seconds % 1_000 / 100,
         scenarios * 1_000 / seconds,
@@ -90,7 +104,8 @@ fn tell(name: &str, tally: &Tally, started: Instant) -> bool {
         tally.slowest.as_ref().map(ToString::to_string).unwrap_or_default()
     ));
     print(&format!(
-        "  {} runs of {TABLES} tables and two ticks or more ({} a second), {} % succeeded, {} actions in a scenario on average",
+        "  {} runs of {TABLES} tables and two ticks or more ({} a second), {} % succeeded, \
+            {} actions in a scenario on average",
         tally.runs,
         u128::from(tally.runs) * 1_000 / seconds,
         tally.succeeded * 100 / tally.runs.max(1),
@@ -112,11 +127,18 @@ fn exhaustive() -> bool {
     let started = Instant::now();
     let pairs = Pairs::new(&scene);
     let mut random = fastrand::Rng::with_seed(1);
-    let sample: Vec<Plan> = std::iter::repeat_with(|| pairs.get(random.usize(..pairs.count()))).flatten().take(PAIRS_SAMPLED).collect();
+    let sample: Vec<Plan> = std::iter::repeat_with(|| pairs.get(random.usize(..pairs.count())))
+        .flatten()
+        .take(PAIRS_SAMPLED)
+        .collect();
     let sampled = grid::run_all(&|index| sample.get(index).cloned().map_or(Next::End, Next::Run));
-    let is_good = tell(&format!("two faults, a sample of {} pairs", pairs.len()), &sampled, started) && is_good;
+    let is_good =
+        tell(&format!("two faults, a sample of {} pairs", pairs.len()), &sampled, started)
+            && is_good;
     let started = Instant::now();
-    let seeds = grid::run_all(&|index| if index < SEEDS_SAMPLED { Next::Run(Plan::Seed(index as u64)) } else { Next::End });
+    let seeds = grid::run_all(&|index| {
+        if index < SEEDS_SAMPLED { Next::Run(Plan::Seed(index as u64)) } else { Next::End }
+    });
     let is_good = tell("seeds", &seeds, started) && is_good;
     let is_good = judge_histories(0, HISTORIES) && is_good;
     let is_good = tell_failing_receivers(0, WEEKS) && is_good;
@@ -130,7 +152,8 @@ fn live(seed: u64, days: u64) -> bool {
     let season = season::run(&Scene::new(), u32::try_from(days).unwrap_or(u32::MAX), seed);
     let seconds = started.elapsed().as_millis();
     print(&format!(
-        "{days} days from seed {seed} in {}.{} s: {} succeeded, at most {} branches beside those of the rules, at most {} snapshots of {}, {} violations",
+        "{days} days from seed {seed} in {}.{} s: {} succeeded, at most {} branches beside \
+            those of the rules, at most {} snapshots of {}, {} violations",
         seconds / 1_000,
         seconds % 1_000 / 100,
         season.good_days,
@@ -151,13 +174,17 @@ fn live_in_rows() -> bool {
         let full = row.fill(&scene);
         for trouble in rows::troubles() {
             let lived = full.live(&trouble);
-            (troubles, days, gave_way) = (troubles + 1, days + lived.days, gave_way + lived.gave_way.len());
-            violations.extend(lived.violations.into_iter().map(|violation| format!("{trouble:?}: {violation}")));
+            (troubles, days, gave_way) =
+                (troubles + 1, days + lived.days, gave_way + lived.gave_way.len());
+            violations.extend(
+                lived.violations.into_iter().map(|violation| format!("{trouble:?}: {violation}")),
+            );
         }
     }
     let seconds = started.elapsed().as_millis();
     print(&format!(
-        "{troubles} troubles in {} rows, {days} days in {}.{} s: {gave_way} branches gave way, {} violations",
+        "{troubles} troubles in {} rows, {days} days in {}.{} s: {gave_way} branches gave \
+            way, {} violations",
         rows::ROWS.len(),
         seconds / 1_000,
         seconds % 1_000 / 100,
@@ -174,14 +201,19 @@ fn tell_failing_receivers(seed: u64, count: u64) -> bool {
     let (mut notices, mut taken, mut failed, mut violations) = (0, 0, 0, 0);
     for seed in seed..seed.saturating_add(count) {
         let post = receivers::run(&scene, 5, PERCENT, seed);
-        (notices, taken, failed) = (notices + post.notices, taken + post.taken, failed + post.failed);
+        (notices, taken, failed) =
+            (notices + post.notices, taken + post.taken, failed + post.failed);
         violations += post.violations.len();
-        post.violations.iter().take(5).for_each(|violation| print(&format!("  seed {seed}: {violation}")));
+        post.violations
+            .iter()
+            .take(5)
+            .for_each(|violation| print(&format!("  seed {seed}: {violation}")));
     }
     let seconds = started.elapsed().as_millis();
     print(&format!(
-        "{count} times five days with failing receivers from {seed} in {}.{} s: {notices} notices, taken {taken} times, {failed} failed requests, \
-         {violations} violations",
+        "{count} times five days with failing receivers from {seed} in {}.{} s: {notices} \
+            notices, taken {taken} times, {failed} failed requests, \
+            {violations} violations",
         seconds / 1_000,
         seconds % 1_000 / 100
     ));
@@ -193,7 +225,12 @@ fn judge_histories(seed: u64, count: u64) -> bool {
     let started = Instant::now();
     let faults = histories::judge_all(&(seed..seed.saturating_add(count)));
     let seconds = started.elapsed().as_millis();
-    print(&format!("{count} histories of backups from {seed} in {}.{} s: {} wrong", seconds / 1_000, seconds % 1_000 / 100, faults.len()));
+    print(&format!(
+        "{count} histories of backups from {seed} in {}.{} s: {} wrong",
+        seconds / 1_000,
+        seconds % 1_000 / 100,
+        faults.len()
+    ));
     faults.iter().take(10).for_each(|fault| print(&format!("  {fault}")));
     let large = histories::Large::new(LARGE);
     let plans = (0..5).map(|_| {
@@ -202,7 +239,11 @@ fn judge_histories(seed: u64, count: u64) -> bool {
         (started.elapsed().as_micros(), deleted)
     });
     let (micros, deleted) = plans.min().unwrap_or_default();
-    print(&format!("the plan for {LARGE} backups, {deleted} of which go: {}.{} ms (best of 5)", micros / 1_000, micros % 1_000 / 100));
+    print(&format!(
+        "the plan for {LARGE} backups, {deleted} of which go: {}.{} ms (best of 5)",
+        micros / 1_000,
+        micros % 1_000 / 100
+    ));
     faults.is_empty()
 }
 
@@ -211,7 +252,13 @@ fn all_pairs() -> bool {
     let started = Instant::now();
     let pairs = Pairs::new(&Scene::new());
     print(&format!("{} pairs", pairs.len()));
-    let tally = grid::run_all(&|index| if index < pairs.count() { pairs.get(index).map_or(Next::Skip, Next::Run) } else { Next::End });
+    let tally = grid::run_all(&|index| {
+        if index < pairs.count() {
+            pairs.get(index).map_or(Next::Skip, Next::Run)
+        } else {
+            Next::End
+        }
+    });
     tell("two faults", &tally, started)
 }
 
@@ -219,7 +266,9 @@ fn all_pairs() -> bool {
 fn random(time: Duration, seed: u64) -> bool {
     let started = Instant::now();
     let is_over = || started.elapsed() >= time;
-    let tally = grid::run_all(&|index| if is_over() { Next::End } else { Next::Run(Plan::Seed(seed.wrapping_add(index as u64))) });
+    let tally = grid::run_all(&|index| {
+        if is_over() { Next::End } else { Next::Run(Plan::Seed(seed.wrapping_add(index as u64))) }
+    });
     tell(&format!("seeds from {seed}"), &tally, started)
 }
 
@@ -230,7 +279,8 @@ fn replay(text: &str) -> Result<bool, String> {
     print(&outcome.trace.join("\n"));
     let (backups, restores, roll_backs) = outcome.deeds;
     print(&format!(
-        "{plan}: {:?}; people were told {:?}; {backups} backups, {restores} restores, {roll_backs} roll-backs; {} ticks to the end",
+        "{plan}: {:?}; people were told {:?}; {backups} backups, {restores} restores, \
+            {roll_backs} roll-backs; {} ticks to the end",
         outcome.status, outcome.story, outcome.ticks_to_end
     ));
     for violation in &outcome.violations {

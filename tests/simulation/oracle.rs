@@ -1,7 +1,8 @@
-//! Judges what happened. It looks at Neon and at what people were told, never at the records of the Worker.
+//! Judges what happened. It looks at Neon and at what people were told, never at the records of the
+//! Worker.
 //!
-//! Safety is judged after every request that Neon has applied, whoever sent it and however late it came; what people are told is judged when it
-//! is told; what is left is judged at the end.
+//! Safety is judged after every request that Neon has applied, whoever sent it and however late it
+//! came; what people are told is judged when it is told; what is left is judged at the end.
 
 mod snapshots;
 #[cfg(test)]
@@ -95,13 +96,15 @@ pub(crate) struct Oracle {
     pub(crate) locks_lost: u32,
     /// Branches that somebody else deleted since the last listing: nobody of us can know.
     deleted_unseen: BTreeSet<String>,
-    /// Whether only what staging was restored from counts as verified: a backup may have been read, and its run have ended before it could say so.
+    /// Whether only what staging was restored from counts as verified: a backup may have been read,
+    /// and its run have ended before it could say so.
     pub(crate) is_strict: bool,
     /// Backups that staging was restored from.
     used: BTreeSet<String>,
     /// Whether the store has lost what people were told: nobody can know that it was contradicted.
     pub(crate) is_memory_lost: bool,
-    /// Whether the store has told what was true before: a tick may not have known of a snapshot that is under way, and takes it up in the evening.
+    /// Whether the store has told what was true before: a tick may not have known of a snapshot
+    /// that is under way, and takes it up in the evening.
     pub(crate) is_memory_stale: bool,
     /// What went wrong.
     pub(crate) violations: Vec<String>,
@@ -147,7 +150,14 @@ impl Oracle {
     }
 
     /// Judges a request that Neon has answered; `before` is staging as it was.
-    pub(crate) fn applied(&mut self, request: &Request, response: &Response, before: Option<&Branch>, neon: &Simulated, now: Timestamp) {
+    pub(crate) fn applied(
+        &mut self,
+        request: &Request,
+        response: &Response,
+        before: Option<&Branch>,
+        neon: &Simulated,
+        now: Timestamp,
+    ) {
         if request.method == "GET" || response.status >= 300 {
             return;
         }
@@ -164,8 +174,12 @@ impl Oracle {
                 }
                 self.made_endpoints.extend(body["endpoint"]["id"].as_str().map(str::to_owned));
             }
-            ("POST", ["branches", id, "snapshot"]) => self.snapshot_taken(id, request, body, neon, now),
-            ("POST", ["snapshots", id, "restore"]) => self.snapshot_restored(id, request, body, now),
+            ("POST", ["branches", id, "snapshot"]) => {
+                self.snapshot_taken(id, request, body, neon, now);
+            }
+            ("POST", ["snapshots", id, "restore"]) => {
+                self.snapshot_restored(id, request, body, now);
+            }
             ("DELETE", ["snapshots", id]) => self.snapshot_deleted(id, neon, now),
             ("DELETE", ["branches", id]) => self.branch_deleted(id, neon, now),
             ("DELETE", ["endpoints", id]) => {
@@ -173,7 +187,9 @@ impl Oracle {
                     self.blame(format!("G4: endpoint {id} was deleted, which is not ours"));
                 }
             }
-            (method, rest) => self.blame(format!("G1: {method} {rest:?} is no call that a sync makes")),
+            (method, rest) => {
+                self.blame(format!("G1: {method} {rest:?} is no call that a sync makes"));
+            }
         }
         self.check_production(&neon.model);
     }
@@ -190,7 +206,10 @@ impl Oracle {
         for (_, unmade) in self.made.extract_if(.., |id, _| model.unmade.contains(id)) {
             self.runs.entry(unmade.run).and_modify(|deeds| deeds.backups -= 1);
         }
-        let (id, name) = (body["branch"]["id"].as_str().unwrap_or_default(), body["branch"]["name"].as_str().unwrap_or_default());
+        let (id, name) = (
+            body["branch"]["id"].as_str().unwrap_or_default(),
+            body["branch"]["name"].as_str().unwrap_or_default(),
+        );
         let run = request.body["annotation_value"]["run"].as_str().unwrap_or_default().to_owned();
         let parent = request.body["branch"]["parent_id"].as_str().unwrap_or_default();
         let purpose = if name == format!("backup-{run}") && parent == self.production {
@@ -204,15 +223,34 @@ impl Oracle {
             self.blame(format!("G1: branch {name} of {parent} was made, which is no backup"));
             return;
         };
-        self.made_endpoints
-            .extend(body["endpoints"].as_array().into_iter().flatten().filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
+        self.made_endpoints.extend(
+            body["endpoints"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())),
+        );
         self.made.insert(
             id.to_owned(),
-            Made { name: name.to_owned(), run, purpose, at: now, clock_offset: self.clock_offset, tables_read: BTreeSet::new() },
+            Made {
+                name: name.to_owned(),
+                run,
+                purpose,
+                at: now,
+                clock_offset: self.clock_offset,
+                tables_read: BTreeSet::new(),
+            },
         );
     }
 
-    fn restored(&mut self, id: &str, request: &Request, before: Option<&Branch>, neon: &Simulated, now: Timestamp) {
+    fn restored(
+        &mut self,
+        id: &str,
+        request: &Request,
+        before: Option<&Branch>,
+        neon: &Simulated,
+        now: Timestamp,
+    ) {
         if id != self.staging {
             self.blame(format!("G1: {id} was restored, which is not staging"));
         }
@@ -245,14 +283,22 @@ impl Oracle {
     /// A task asks for a restore of staging: Neon does that to a default branch too.
     pub(crate) fn restore_is_sent(&mut self, sight: Option<&Sight>) {
         if sight.is_some_and(|sight| sight.is_default) {
-            self.blame("G1: staging was restored by who had seen that it is the project's default branch".to_owned());
+            self.blame(
+                "G1: staging was restored by who had seen that it is the project's default branch"
+                    .to_owned(),
+            );
         }
     }
 
-    /// Staging was restored from a backup: once in a run, and from one that is finished and was read.
+    /// Staging was restored from a backup: once in a run, and from one that is finished and was
+    /// read.
     fn restored_from(&mut self, source: &str, neon: &Simulated) -> Option<String> {
-        let Some(backup) = self.made.get(source).filter(|made| made.purpose == Purpose::Backup).cloned() else {
-            self.blame(format!("G2: staging was restored from {source}, which is no backup of ours"));
+        let Some(backup) =
+            self.made.get(source).filter(|made| made.purpose == Purpose::Backup).cloned()
+        else {
+            self.blame(format!(
+                "G2: staging was restored from {source}, which is no backup of ours"
+            ));
             return None;
         };
         let deeds = self.runs.entry(backup.run.clone()).or_default();
@@ -262,9 +308,17 @@ impl Oracle {
             self.blame(format!("G3: run {} restored staging {count} times", backup.run));
         }
         match neon.contents(source) {
-            None => self.blame(format!("G2: staging was restored from {}, which was not finished", backup.name)),
-            Some(contents) if !contents.tables.keys().all(|table| backup.tables_read.contains(table)) => {
-                self.blame(format!("G2: staging was restored from {}, of which only {:?} was read", backup.name, backup.tables_read));
+            None => self.blame(format!(
+                "G2: staging was restored from {}, which was not finished",
+                backup.name
+            )),
+            Some(contents)
+                if !contents.tables.keys().all(|table| backup.tables_read.contains(table)) =>
+            {
+                self.blame(format!(
+                    "G2: staging was restored from {}, of which only {:?} was read",
+                    backup.name, backup.tables_read
+                ));
             }
             Some(_) => {}
         }
@@ -272,21 +326,34 @@ impl Oracle {
         Some(backup.run)
     }
 
-    /// Returns the branches of ours that are there: backups that staging was restored from, other backups with their age, and all others.
+    /// Returns the branches of ours that are there: backups that staging was restored from, other
+    /// backups with their age, and all others.
     pub(crate) fn present(&self, model: &Model, now: Timestamp) -> (usize, Vec<TimeDelta>, usize) {
         let present = self.made.iter().filter(|(id, _)| model.branch(id).is_some());
-        let (backups, others): (Vec<_>, Vec<_>) = present.partition(|(_, made)| made.purpose == Purpose::Backup);
-        let unused = backups.iter().filter(|(id, _)| !self.used.contains(*id)).map(|(_, made)| now - made.at);
-        (backups.iter().filter(|(id, _)| self.used.contains(*id)).count(), unused.collect(), others.len())
+        let (backups, others): (Vec<_>, Vec<_>) =
+            present.partition(|(_, made)| made.purpose == Purpose::Backup);
+        let unused = backups
+            .iter()
+            .filter(|(id, _)| !self.used.contains(*id))
+            .map(|(_, made)| now - made.at);
+        (
+            backups.iter().filter(|(id, _)| self.used.contains(*id)).count(),
+            unused.collect(),
+            others.len(),
+        )
     }
 
     /// Returns how many backups are there that were read, or that staging was restored from.
     pub(crate) fn read_backups(&self, model: &Model) -> usize {
-        let backups = self.made.iter().filter(|(id, made)| made.purpose == Purpose::Backup && model.branch(id).is_some());
+        let backups = self
+            .made
+            .iter()
+            .filter(|(id, made)| made.purpose == Purpose::Backup && model.branch(id).is_some());
         backups.filter(|(id, made)| self.used.contains(*id) || !made.tables_read.is_empty()).count()
     }
 
-    /// Staging was rolled back to what this run displaced, once, while it was still what this run had made of it.
+    /// Staging was rolled back to what this run displaced, once, while it was still what this run
+    /// had made of it.
     fn rolled_back(&mut self, run: &str, before: Option<&Branch>) {
         let deeds = self.runs.entry(run.to_owned()).or_default();
         deeds.roll_backs += 1;
@@ -294,9 +361,12 @@ impl Oracle {
             let count = deeds.roll_backs;
             self.blame(format!("G3: run {run} rolled staging back {count} times"));
         }
-        let parent = before.and_then(|staging| staging.parent.as_ref()).and_then(|id| self.made.get(id));
+        let parent =
+            before.and_then(|staging| staging.parent.as_ref()).and_then(|id| self.made.get(id));
         if parent.is_none_or(|parent| parent.run != run || parent.purpose != Purpose::Backup) {
-            self.blame(format!("G2: run {run} rolled staging back although it was not its own any more"));
+            self.blame(format!(
+                "G2: run {run} rolled staging back although it was not its own any more"
+            ));
         }
     }
 
@@ -309,29 +379,39 @@ impl Oracle {
             self.look_at_test(id, &made, neon);
             return;
         }
-        // Neon writes whole seconds, by its own clock. A day is for people to look at things; an hour is for what may still arrive.
+        // Neon writes whole seconds, by its own clock. A day is for people to look at things; an
+        // hour is for what may still arrive.
         let age = now - made.at + TimeDelta::seconds(1);
         let seen_age = age - made.clock_offset;
         // A run makes two branches, and this one was there a moment ago.
         let is_short = neon.model.branches.len() + 1 + 2 > neon.model.limits.branches;
         if seen_age < TimeDelta::hours(24) && !is_short {
-            self.blame(format!("G4: {} was deleted when it was younger than a day, and there was room", made.name));
+            self.blame(format!(
+                "G4: {} was deleted when it was younger than a day, and there was room",
+                made.name
+            ));
         }
         if age < TimeDelta::hours(1) {
             self.blame(format!("G4: {} was deleted when it was younger than an hour", made.name));
         }
-        let is_there = |id: &String| neon.model.branch(id).is_some() || self.deleted_unseen.contains(id);
+        let is_there =
+            |id: &String| neon.model.branch(id).is_some() || self.deleted_unseen.contains(id);
         let mut verified: Vec<&Made> = self
             .made
             .iter()
             .filter(|(id, made)| made.purpose == Purpose::Backup && is_there(id))
-            .filter(|(id, made)| if self.is_strict { self.used.contains(*id) } else { !made.tables_read.is_empty() })
+            .filter(|(id, made)| {
+                if self.is_strict { self.used.contains(*id) } else { !made.tables_read.is_empty() }
+            })
             .map(|(_, made)| made)
             .collect();
         verified.sort_by_key(|made| std::cmp::Reverse(made.at));
         let has_snapshot = self.has_compared_snapshot(&made.run, &neon.model);
         if verified.iter().take(KEEP_AT_LEAST).any(|kept| kept.name == made.name) && !has_snapshot {
-            self.blame(format!("G4: {} was deleted, one of the newest {KEEP_AT_LEAST} verified backups", made.name));
+            self.blame(format!(
+                "G4: {} was deleted, one of the newest {KEEP_AT_LEAST} verified backups",
+                made.name
+            ));
         }
     }
 
@@ -365,7 +445,9 @@ impl Oracle {
         if branch == Some(&self.production) && !is_read_only {
             self.blame("G1: a query to production was not read only".to_owned());
         }
-        let is_known = branch.is_none_or(|branch| branch == self.production || branch == self.staging || self.made.contains_key(branch));
+        let is_known = branch.is_none_or(|branch| {
+            branch == self.production || branch == self.staging || self.made.contains_key(branch)
+        });
         if !is_known {
             self.blame(format!("G1: {branch:?} was queried, which is neither staging nor ours"));
         }
@@ -383,7 +465,8 @@ impl Oracle {
         let staging = neon.model.branch(&self.staging);
         let parent = staging.and_then(|staging| staging.parent.clone());
         let first = neon.first_contents(&self.staging);
-        let is_copy = first.is_some() && first == parent.as_deref().and_then(|parent| neon.first_contents(parent));
+        let is_copy = first.is_some()
+            && first == parent.as_deref().and_then(|parent| neon.first_contents(parent));
         let is_ready = staging.is_some_and(|staging| staging.state == "ready");
         let is_default = staging.is_some_and(|staging| staging.is_default);
         Sight { parent, is_ready, is_default, is_copy, damage: neon.damage_of(&self.staging) }
@@ -391,14 +474,24 @@ impl Oracle {
 
     /// Judges a success when it is first claimed: written down, or told.
     ///
-    /// A copy that has lost something is claimed only by those who say so first; one whose sequences are behind never is.
-    pub(crate) fn claimed(&mut self, id: &str, run: &str, text: Option<&str>, sight: Option<&Sight>) {
-        let is_known = id.strip_suffix("corrected").is_some_and(|stem| self.claims.contains(&format!("{stem}succeeded")));
+    /// A copy that has lost something is claimed only by those who say so first; one whose
+    /// sequences are behind never is.
+    pub(crate) fn claimed(
+        &mut self,
+        id: &str,
+        run: &str,
+        text: Option<&str>,
+        sight: Option<&Sight>,
+    ) {
+        let is_known = id
+            .strip_suffix("corrected")
+            .is_some_and(|stem| self.claims.contains(&format!("{stem}succeeded")));
         if is_known || !self.claims.insert(id.to_owned()) {
             return;
         }
         let parent = sight.and_then(|sight| sight.parent.as_ref()).and_then(|id| self.made.get(id));
-        let is_own = parent.is_some_and(|parent| parent.run == run && parent.purpose == Purpose::Backup);
+        let is_own =
+            parent.is_some_and(|parent| parent.run == run && parent.purpose == Purpose::Backup);
         if let Some(text) = text {
             let is_told = text.contains(DRIFT);
             let is_true = |sight: &Sight| match sight.damage {
@@ -408,10 +501,14 @@ impl Oracle {
                 None => is_told || sight.is_copy,
             };
             if !(is_own && sight.is_some_and(is_true)) {
-                self.blame(format!("G6: {id} was claimed as {text:?}, and the last look at staging showed {sight:?}"));
+                self.blame(format!(
+                    "G6: {id} was claimed as {text:?}, and the last look at staging showed \
+                        {sight:?}"
+                ));
             }
         }
-        let mut backups = self.made.values().filter(|made| made.run == run && made.purpose == Purpose::Backup);
+        let mut backups =
+            self.made.values().filter(|made| made.run == run && made.purpose == Purpose::Backup);
         if !backups.any(|backup| !backup.tables_read.is_empty()) {
             self.blame(format!("G6: {id} was claimed, and nobody had read the backup"));
         }
@@ -429,11 +526,16 @@ impl Oracle {
 
     /// Notes a notice that reached the webhook.
     pub(crate) fn told(&mut self, run: &str, kind: &str, at: &str, text: &str) {
-        self.arrived.push(Told { run: run.to_owned(), kind: kind.to_owned(), text: text.to_owned() });
+        self.arrived.push(Told {
+            run: run.to_owned(),
+            kind: kind.to_owned(),
+            text: text.to_owned(),
+        });
         self.runs.entry(run.to_owned()).or_default().told.push((kind.to_owned(), at.to_owned()));
     }
 
-    /// Returns the kinds of notices that people got of a run, once each, in the order of their instants.
+    /// Returns the kinds of notices that people got of a run, once each, in the order of their
+    /// instants.
     pub(crate) fn story(&self, run: &str) -> Vec<String> {
         let mut told = self.runs.get(run).map(|deeds| deeds.told.clone()).unwrap_or_default();
         told.sort_by(|left, right| left.1.cmp(&right.1));
@@ -452,7 +554,9 @@ impl Oracle {
 
     /// Returns how often a run made a backup, restored and rolled back.
     pub(crate) fn deeds(&self, run: &str) -> (u32, u32, u32) {
-        self.runs.get(run).map_or((0, 0, 0), |deeds| (deeds.backups, deeds.restores, deeds.roll_backs))
+        self.runs
+            .get(run)
+            .map_or((0, 0, 0), |deeds| (deeds.backups, deeds.restores, deeds.roll_backs))
     }
 
     /// Somebody was answered that a run has started: how it ends has to be told, whatever it does.
@@ -462,7 +566,9 @@ impl Oracle {
 
     /// Returns whether a run was accepted or did something, and nobody was told how it ended.
     pub(crate) fn has_silent_run(&self) -> bool {
-        let is_terminal = |kind: &str| !matches!(kind, "late" | "stuck" | "snapshot_failed" | "snapshot_verified");
+        let is_terminal = |kind: &str| {
+            !matches!(kind, "late" | "stuck" | "snapshot_failed" | "snapshot_verified")
+        };
         self.runs.values().any(|deeds| !deeds.told.iter().any(|(kind, _)| is_terminal(kind)))
     }
 
@@ -475,23 +581,40 @@ impl Oracle {
             let terminal: Vec<&str> = story
                 .iter()
                 .map(String::as_str)
-                .filter(|kind| !matches!(*kind, "late" | "stuck" | "snapshot_failed" | "snapshot_verified"))
+                .filter(|kind| {
+                    !matches!(*kind, "late" | "stuck" | "snapshot_failed" | "snapshot_verified")
+                })
                 .collect();
             if terminal.is_empty() && !self.is_memory_lost {
-                self.blame(format!("G5: run {run} made {:?} and nobody was told how it ended: {story:?}", self.deeds(&run)));
+                self.blame(format!(
+                    "G5: run {run} made {:?} and nobody was told how it ended: {story:?}",
+                    self.deeds(&run)
+                ));
             }
-            let is_untold = self.runs.get(&run).is_some_and(|deeds| deeds.snapshots > 0 && !deeds.is_compared)
-                && !story.iter().any(|kind| kind == "snapshot_failed");
+            let is_untold =
+                self.runs.get(&run).is_some_and(|deeds| deeds.snapshots > 0 && !deeds.is_compared)
+                    && !story.iter().any(|kind| kind == "snapshot_failed");
             if is_untold && !self.is_memory_lost && !self.is_memory_stale && !self.is_strict {
-                self.blame(format!("G5: the snapshot of run {run} was not compared, and nobody was told: {story:?}"));
+                self.blame(format!(
+                    "G5: the snapshot of run {run} was not compared, and nobody was told: {story:?}"
+                ));
             }
-            // Clocks may be wrong, and a channel that was down gets notices late: one of the two orders has to make sense.
-            if !self.is_memory_lost && is_contradiction(&story) && is_contradiction(&self.arrivals(&run)) {
-                self.blame(format!("G5: of run {run} people were told {terminal:?}, and nothing corrected it"));
+            // Clocks may be wrong, and a channel that was down gets notices late: one of the two
+            // orders has to make sense.
+            if !self.is_memory_lost
+                && is_contradiction(&story)
+                && is_contradiction(&self.arrivals(&run))
+            {
+                self.blame(format!(
+                    "G5: of run {run} people were told {terminal:?}, and nothing corrected it"
+                ));
             }
         }
-        // Neon itself puts a compute to sleep that nobody uses; what is asked here is that nobody goes on using it.
-        let awake = model.endpoints.iter().filter(|endpoint| self.made.contains_key(&endpoint.branch) && endpoint.state == "active");
+        // Neon itself puts a compute to sleep that nobody uses; what is asked here is that nobody
+        // goes on using it.
+        let awake = model.endpoints.iter().filter(|endpoint| {
+            self.made.contains_key(&endpoint.branch) && endpoint.state == "active"
+        });
         let awake: Vec<String> = awake.map(|endpoint| endpoint.id.clone()).collect();
         if !awake.is_empty() {
             self.blame(format!("computes of ours are left running: {}", awake.join(", ")));
@@ -500,7 +623,10 @@ impl Oracle {
 
     /// Returns the id of this run's backup, if it was made.
     pub(crate) fn backup(&self, run: &str) -> Option<String> {
-        self.made.iter().find(|(_, made)| made.run == run && made.purpose == Purpose::Backup).map(|(id, _)| id.clone())
+        self.made
+            .iter()
+            .find(|(_, made)| made.run == run && made.purpose == Purpose::Backup)
+            .map(|(id, _)| id.clone())
     }
 
     /// Returns the id of the branch that keeps what a run displaced, if there is one.
@@ -529,11 +655,13 @@ fn once_each(told: &[(String, String)]) -> Vec<String> {
     kinds
 }
 
-/// Returns whether a success and its opposite were told, and no `corrected` came after the opposite.
+/// Returns whether a success and its opposite were told, and no `corrected` came after the
+/// opposite.
 fn is_contradiction(story: &[String]) -> bool {
     let place = |wanted: &[&str]| story.iter().rposition(|kind| wanted.contains(&kind.as_str()));
     let opposite = place(&["failed", "cancelled", "superseded", "missed"]);
     let corrected = place(&["corrected"]);
     let is_success_told = place(&["succeeded"]).is_some() || corrected.is_some();
-    is_success_told && opposite.is_some_and(|opposite| corrected.is_none_or(|corrected| corrected < opposite))
+    is_success_told
+        && opposite.is_some_and(|opposite| corrected.is_none_or(|corrected| corrected < opposite))
 }

@@ -1,4 +1,5 @@
-//! Scenarios that are drawn: several faults, an old memory, a cron that is missed, doubled and late, people who press buttons.
+//! Scenarios that are drawn: several faults, an old memory, a cron that is missed, doubled and
+//! late, people who press buttons.
 
 use chrono::TimeDelta;
 use neon_emulator::model::{Archiving, FailedBranchState, Locks, Refusal};
@@ -72,9 +73,14 @@ pub(crate) fn fault(random: &mut fastrand::Rng) -> Planned {
 }
 
 /// Draws what happens by itself: ticks that are late, missed and doubled, people, applications.
-fn events(random: &mut fastrand::Rng, start: firstlight::time::Timestamp) -> Vec<(firstlight::time::Timestamp, Event)> {
+fn events(
+    random: &mut fastrand::Rng,
+    start: firstlight::time::Timestamp,
+) -> Vec<(firstlight::time::Timestamp, Event)> {
     let mut events = Vec::new();
-    let seconds = |random: &mut fastrand::Rng, most: i64| TimeDelta::milliseconds(random.i64(0..most * 1_000));
+    let seconds = |random: &mut fastrand::Rng, most: i64| {
+        TimeDelta::milliseconds(random.i64(0..most * 1_000))
+    };
     for tick in 0..4 {
         let at = start + TimeDelta::minutes(5 * tick);
         if random.u8(..10) == 0 {
@@ -104,7 +110,8 @@ fn events(random: &mut fastrand::Rng, start: firstlight::time::Timestamp) -> Vec
     events
 }
 
-/// Draws what the project is like: a third has a protected production. What nobody could confirm of passwords is drawn too.
+/// Draws what the project is like: a third has a protected production. What nobody could confirm of
+/// passwords is drawn too.
 fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
     // A source of its own: what else a seed draws stays as it was.
     let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed_0f50_1ec7);
@@ -117,11 +124,13 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
     }
     sim.neon.clock_offset = draws_offset(&mut random);
     let durations = &mut sim.neon.model.durations;
-    (durations.spread_percent, durations.tail_per_mille) = [(0, 0), (30, 10), (80, 200)][random.usize(..3)];
+    (durations.spread_percent, durations.tail_per_mille) =
+        [(0, 0), (30, 10), (80, 200)][random.usize(..3)];
     sim.neon.model.durations.secret_cache_ms = [0, 1_500, 10_000, 240_000][random.usize(..4)];
     let switches = &mut sim.neon.model.switches;
     switches.reader_without_writer = random.u8(..4) > 0;
-    switches.lonely_reader = Refusal::new([400, 409, 412, 422][random.usize(..4)], "no compute without a primary");
+    switches.lonely_reader =
+        Refusal::new([400, 409, 412, 422][random.usize(..4)], "no compute without a primary");
     switches.protected_target = Refusal::new([400, 422, 423][random.usize(..3)], "protected");
     switches.snapshots_have_endpoints = random.bool();
     let archives = Archiving { after_age_s: 3_600, after_idle_s: 3_600 };
@@ -129,7 +138,8 @@ fn draws_project(scene: &Scene, sim: &mut Sim, seed: u64) {
     switches.archived_source = random.bool().then(|| Refusal::new(400, "ancestor is archived"));
     // What others' computes do meanwhile, and how those operations end.
     switches.locks = if random.bool() { Locks::Project } else { Locks::Branch };
-    switches.failed_branch_state = if random.bool() { FailedBranchState::Stuck } else { FailedBranchState::Old };
+    switches.failed_branch_state =
+        if random.bool() { FailedBranchState::Stuck } else { FailedBranchState::Old };
     switches.compute_operations = random.u8(..4) > 0;
     switches.old_compute_serves_until_suspended = random.u8(..4) > 0;
     switches.restore_deletes_timeline = random.bool();

@@ -1,8 +1,11 @@
-//! Days on which receivers of every kind fail at random: nothing that people are to be told may be lost, told under another id, or told in another order.
+//! Days on which receivers of every kind fail at random: nothing that people are to be told may be
+//! lost, told under another id, or told in another order.
 //!
-//! Each day may have a fault as well, so that there is something to tell beside successes, and a third of the days have a run that fails for certain. A
-//! receiver refuses (500, 429), does not answer, takes what it says it did not, or is slow to say so. It never says 410: that is told in a scenario of
-//! its own. What a receiver got is known by its body: it is held against what each notice that is on record looks like for that channel.
+//! Each day may have a fault as well, so that there is something to tell beside successes, and a
+//! third of the days have a run that fails for certain. A receiver refuses (500, 429), does not
+//! answer, takes what it says it did not, or is slow to say so. It never says 410: that is told in
+//! a scenario of its own. What a receiver got is known by its body: it is held against what each
+//! notice that is on record looks like for that channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,9 +23,11 @@ use crate::scene::Scene;
 use crate::world::Sim;
 
 /// The channels, one of each kind.
-const KINDS: [&str; 8] = ["webhook", "slack", "discord", "teams", "pagerduty", "email", "http", "healthcheck"];
+const KINDS: [&str; 8] =
+    ["webhook", "slack", "discord", "teams", "pagerduty", "email", "http", "healthcheck"];
 
-/// Hours without any fault at the end: the longest wait between two attempts is a day, and what waits behind that follows in the ticks after it.
+/// Hours without any fault at the end: the longest wait between two attempts is a day, and what
+/// waits behind that follows in the ticks after it.
 const QUIET_HOURS: i64 = 60;
 
 /// What a receiver got.
@@ -53,17 +58,22 @@ pub struct Post {
 fn configure(value: &mut Value, subrequest_budget: u32) {
     let url = |name: &str| format!("{}_URL", name.to_uppercase());
     let channels = KINDS.map(|kind| match kind {
-        "webhook" => json!({"name": kind, "kind": kind, "url_secret": url(kind), "signing_secret": "WEBHOOK_SECRET"}),
+        "webhook" => json!({"name": kind, "kind": kind, "url_secret": url(kind),
+                "signing_secret": "WEBHOOK_SECRET"}),
         "pagerduty" => json!({
-            "name": kind, "kind": kind, "routing_key_secret": "ROUTING_KEY", "url": "https://hooks.example.test/pagerduty"
+            "name": kind, "kind": kind, "routing_key_secret": "ROUTING_KEY",
+            "url": "https://hooks.example.test/pagerduty"
         }),
-        "email" => json!({"name": kind, "kind": kind, "from": "firstlight@example.com", "to": ["director@example.com"]}),
-        "http" => json!({"name": kind, "kind": kind, "url_secret": url(kind), "body": r#"{"id": "{{id}}", "text": "{{text}}"}"#}),
+        "email" => json!({"name": kind, "kind": kind, "from": "firstlight@example.com",
+                "to": ["director@example.com"]}),
+        "http" => json!({"name": kind, "kind": kind, "url_secret": url(kind),
+                "body": r#"{"id": "{{id}}", "text": "{{text}}"}"#}),
         _ => json!({"name": kind, "kind": kind, "url_secret": url(kind)}),
     });
     value["channels"] = json!(channels);
     value["escalations"] = json!([
-        {"after_min": 15, "channels": ["webhook", "pagerduty"]}, {"after_min": 45, "channels": ["webhook", "pagerduty", "email", "slack"]}
+        {"after_min": 15, "channels": ["webhook", "pagerduty"]},
+        {"after_min": 45, "channels": ["webhook", "pagerduty", "email", "slack"]}
     ]);
     value["escalate_again_min"] = json!(60);
     value["subrequest_budget"] = json!(subrequest_budget);
@@ -71,7 +81,8 @@ fn configure(value: &mut Value, subrequest_budget: u32) {
 
 /// Draws what a receiver does with a request.
 pub(crate) fn misbehaviour(draw: &mut fastrand::Rng) -> Fault {
-    let faults = [Fault::Refused(500), Fault::Refused(429), Fault::Lost, Fault::AppliedAndLost, Fault::Late];
+    let faults =
+        [Fault::Refused(500), Fault::Refused(429), Fault::Lost, Fault::AppliedAndLost, Fault::Late];
     faults[draw.usize(..faults.len())]
 }
 
@@ -81,7 +92,8 @@ pub(crate) fn misbehaviour(draw: &mut fastrand::Rng) -> Fault {
 ///
 /// Never: the configuration and the dates are literals.
 pub fn run(scene: &Scene, days: u32, percent: u8, seed: u64) -> Post {
-    // Eight channels are told of each notice; a third of the seeds has the invocations of the Free plan.
+    // Eight channels are told of each notice; a third of the seeds has the invocations of the Free
+    // plan.
     let subrequest_budget = if seed % 3 == 2 { 50 } else { 200 };
     let config = scene.config(&|value| configure(value, subrequest_budget));
     let mut draw = fastrand::Rng::with_seed(seed);
@@ -104,7 +116,11 @@ pub fn run(scene: &Scene, days: u32, percent: u8, seed: u64) -> Post {
             sim.random = fastrand::Rng::with_seed(draw.u64(..));
             sim.crash = if draw.u8(..4) == 0 { Crash::ALL[draw.usize(..4)] } else { Crash::Never };
             sim.plan = match draw.u8(..3) {
-                0 => vec![Planned { action: "getProject".to_owned(), nth: sim.count_of("getProject") + 1, fault: Fault::Refused(401) }],
+                0 => vec![Planned {
+                    action: "getProject".to_owned(),
+                    nth: sim.count_of("getProject") + 1,
+                    fault: Fault::Refused(401),
+                }],
                 1 => vec![crate::season::fault(&mut draw)],
                 _ => Vec::new(),
             };
@@ -142,8 +158,11 @@ fn tick(simulation: &mut Simulation<'_>, at: Timestamp) {
 fn judge(sim: &Sim, config: &Config, secrets: &BTreeMap<String, firstlight::id::Secret>) -> Post {
     let mut post = Post::default();
     let stored = sim.kv.everything();
-    let notices: Vec<Outgoing> =
-        stored.iter().filter(|(key, _)| key.starts_with("notice/")).filter_map(|(key, text)| record::decode(key, text).ok()).collect();
+    let notices: Vec<Outgoing> = stored
+        .iter()
+        .filter(|(key, _)| key.starts_with("notice/"))
+        .filter_map(|(key, text)| record::decode(key, text).ok())
+        .collect();
     post.notices = notices.len();
     post.failed = sim.failed_letters;
     let letters = sim.letters.clone().unwrap_or_default();
@@ -151,60 +170,87 @@ fn judge(sim: &Sim, config: &Config, secrets: &BTreeMap<String, firstlight::id::
     let lost = |post: &mut Post, text: String| post.violations.push(text);
     for channel in &config.channels {
         let name = channel.name.as_str();
-        // What each notice looks like for this channel. The signature is in a header, so that the body says it all.
+        // What each notice looks like for this channel. The signature is in a header, so that the
+        // body says it all.
         let written = |notice: &Notice| {
-            let letter = Letter { notice, label: &config.label, public_url: None, runbooks_url: None };
+            let letter =
+                Letter { notice, label: &config.label, public_url: None, runbooks_url: None };
             let request = encode(&letter, &channel.receiver, secrets, true, notice.at).ok()?;
             Some(Letterbox { url: request.url, body: request.body })
         };
-        let expected: Vec<(&Outgoing, Letterbox)> =
-            notices.iter().filter_map(|outgoing| Some((outgoing, written(&outgoing.notice)?))).collect();
-        let address = expected.first().map(|(_, letter)| letter.url.split('?').next().unwrap_or_default().to_owned()).unwrap_or_default();
+        let expected: Vec<(&Outgoing, Letterbox)> = notices
+            .iter()
+            .filter_map(|outgoing| Some((outgoing, written(&outgoing.notice)?)))
+            .collect();
+        let address = expected
+            .first()
+            .map(|(_, letter)| letter.url.split('?').next().unwrap_or_default().to_owned())
+            .unwrap_or_default();
         let stem = address.trim_end_matches("/fail").to_owned();
-        let got: Vec<&Letterbox> =
-            letters.iter().filter(|letter| letter.url.starts_with(&stem) && !letter.url.contains("/start")).collect();
+        let got: Vec<&Letterbox> = letters
+            .iter()
+            .filter(|letter| letter.url.starts_with(&stem) && !letter.url.contains("/start"))
+            .collect();
         let mut order: Vec<&Notice> = Vec::new();
         for letter in &got {
             // Where the id is not in the message, two escalations of one day may read the same.
-            let mut same = expected.iter().filter(|(_, known)| known.body == letter.body && known.url == letter.url).peekable();
+            let mut same = expected
+                .iter()
+                .filter(|(_, known)| known.body == letter.body && known.url == letter.url)
+                .peekable();
             // What the store could not take is told directly, and on no record.
             if same.peek().is_none() && !letter.body.contains("could not be recorded") {
                 lost(&mut post, format!("{name} was told what no record says: {}", letter.body));
             }
-            let new = same.find(|(outgoing, _)| !order.iter().any(|notice| notice.id == outgoing.notice.id));
+            let new = same
+                .find(|(outgoing, _)| !order.iter().any(|notice| notice.id == outgoing.notice.id));
             order.extend(new.map(|(outgoing, _)| &outgoing.notice));
         }
         for (outgoing, _) in &expected {
-            let Some(delivery) = outgoing.deliveries.iter().find(|delivery| delivery.channel == channel.name) else { continue };
+            let Some(delivery) =
+                outgoing.deliveries.iter().find(|delivery| delivery.channel == channel.name)
+            else {
+                continue;
+            };
             if !order.iter().any(|notice| notice.id == outgoing.notice.id) {
-                lost(&mut post, format!("{name} was never told {}: {delivery:?}", outgoing.notice.id));
+                lost(
+                    &mut post,
+                    format!("{name} was never told {}: {delivery:?}", outgoing.notice.id),
+                );
             }
         }
         judge_order(name, &order, &mut post);
         judge_ids(name, &order, &mut post);
     }
     judge_records(&stored, &notices, &mut post);
-    let of = |kind: NoticeKind| notices.iter().filter(|outgoing| outgoing.notice.kind == kind).count();
-    let opened: BTreeSet<&String> = notices.iter().filter_map(|outgoing| outgoing.notice.incident.as_ref()).collect();
+    let of =
+        |kind: NoticeKind| notices.iter().filter(|outgoing| outgoing.notice.kind == kind).count();
+    let opened: BTreeSet<&String> =
+        notices.iter().filter_map(|outgoing| outgoing.notice.incident.as_ref()).collect();
     post.incidents = (opened.len(), of(NoticeKind::Escalated));
     post
 }
 
 /// Of each incident, what opened it comes before what escalated it, and its end comes last.
 fn judge_order(channel: &str, order: &[&Notice], post: &mut Post) {
-    let incidents: BTreeSet<&String> = order.iter().filter_map(|notice| notice.incident.as_ref()).collect();
+    let incidents: BTreeSet<&String> =
+        order.iter().filter_map(|notice| notice.incident.as_ref()).collect();
     for incident in incidents {
-        let of: Vec<&&Notice> = order.iter().filter(|notice| notice.incident.as_ref() == Some(incident)).collect();
+        let of: Vec<&&Notice> =
+            order.iter().filter(|notice| notice.incident.as_ref() == Some(incident)).collect();
         let rank = |notice: &Notice| {
             let is = |kind: NoticeKind| u8::from(notice.kind == kind);
             2 * is(NoticeKind::Resolved) + is(NoticeKind::Escalated)
         };
         let first_escalation = of.iter().position(|notice| rank(notice) == 1);
         let first_trouble = of.iter().position(|notice| rank(notice) == 0);
-        let is_opened_first = first_escalation.is_none_or(|escalation| first_trouble.is_none_or(|trouble| trouble < escalation));
+        let is_opened_first = first_escalation
+            .is_none_or(|escalation| first_trouble.is_none_or(|trouble| trouble < escalation));
         // What came before the end is told before it.
         let end = of.iter().position(|notice| rank(notice) == 2);
-        let is_ended_last = end.is_none_or(|end| of[end + 1..].iter().all(|notice| notice.at > of[end].at && rank(notice) == 0));
+        let is_ended_last = end.is_none_or(|end| {
+            of[end + 1..].iter().all(|notice| notice.at > of[end].at && rank(notice) == 0)
+        });
         if !is_opened_first || !is_ended_last {
             let ids: Vec<&String> = of.iter().map(|notice| &notice.id).collect();
             post.violations.push(format!("{channel} was told {incident} in this order: {ids:?}"));
@@ -242,7 +288,8 @@ fn judge_records(stored: &BTreeMap<String, String>, notices: &[Outgoing], post: 
             post.violations.push(format!("nobody was told how run {key} ended"));
         }
     }
-    let opened: BTreeSet<&String> = notices.iter().filter_map(|outgoing| outgoing.notice.incident.as_ref()).collect();
+    let opened: BTreeSet<&String> =
+        notices.iter().filter_map(|outgoing| outgoing.notice.incident.as_ref()).collect();
     let ended = notices
         .iter()
         .filter(|outgoing| outgoing.notice.kind == NoticeKind::Resolved)

@@ -1,4 +1,5 @@
-//! The port of requests: Neon, SQL, receivers of notices and the staging application, with whatever goes wrong.
+//! The port of requests: Neon, SQL, receivers of notices and the staging application, with whatever
+//! goes wrong.
 
 use std::time::Duration;
 
@@ -46,7 +47,10 @@ impl Http for TaskWorld {
 
 impl Sim {
     /// A request arrives.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "most faults leave the request itself alone")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most faults leave the request itself alone"
+    )]
     fn arrive(&mut self, task: usize, request: &HttpRequest) -> Reply {
         let now = self.now;
         self.neon.advance(now);
@@ -73,8 +77,16 @@ impl Sim {
             Fault::NotAllowed => answer(latency, 400, error_body(NOT_ALLOWED)),
             Fault::Lost => fail(latency, HttpFailure::Disconnected),
             Fault::Zombie | Fault::OldZombie => {
-                let after = if fault == Fault::Zombie { TimeDelta::seconds(30) } else { TimeDelta::minutes(50) };
-                let event = if kind == Kind::Query { self.late_query(request) } else { Event::Zombie(api_request(request)) };
+                let after = if fault == Fault::Zombie {
+                    TimeDelta::seconds(30)
+                } else {
+                    TimeDelta::minutes(50)
+                };
+                let event = if kind == Kind::Query {
+                    self.late_query(request)
+                } else {
+                    Event::Zombie(api_request(request))
+                };
                 self.events.push((now + after, event));
                 self.faulty_until = self.faulty_until.max(now + after);
                 fail(timeout, HttpFailure::TimedOut(request.timeout))
@@ -106,15 +118,21 @@ impl Sim {
     }
 
     /// What happens around an action, whatever the action is.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is done by somebody else, or to the request itself")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the rest is done by somebody else, or to the request itself"
+    )]
     fn around(&mut self, task: usize, fault: Fault) {
         use neon_emulator::model::Finish;
         let now = self.now;
         match fault {
             Fault::OperationFails => self.neon.model.operation_faults.push(Finish::Failed),
-            Fault::OperationRetried => self.neon.model.operation_faults.push(Finish::FailedThenRetried),
+            Fault::OperationRetried => {
+                self.neon.model.operation_faults.push(Finish::FailedThenRetried);
+            }
             Fault::OperationHangs => {
-                // The project is locked for ever: a run that needs to write tries as long as its deadline allows.
+                // The project is locked for ever: a run that needs to write tries as long as its
+                // deadline allows.
                 self.neon.model.operation_faults.push(Finish::Hangs);
                 self.faulty_until = crate::run::instant(crate::run::DEADLINE);
             }
@@ -122,11 +140,14 @@ impl Sim {
             Fault::OperationCancelling => self.neon.model.operation_faults.push(Finish::Cancelling),
             Fault::OperationErrs => self.neon.model.operation_faults.push(Finish::Error),
             Fault::OperationSkipped => self.neon.model.operation_faults.push(Finish::Skipped),
-            Fault::OperationFinishesLater => self.neon.model.operation_faults.push(Finish::FailedThenFinished),
+            Fault::OperationFinishesLater => {
+                self.neon.model.operation_faults.push(Finish::FailedThenFinished);
+            }
             Fault::Damaged | Fault::DamagedBelow => {
                 let place = if fault == Fault::Damaged { Place::After } else { Place::Before };
                 let damage = Some(Damage::Rows(place));
-                (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (damage, damage);
+                (self.neon.damages_next_restore, self.neon.damages_next_unpacking) =
+                    (damage, damage);
             }
             Fault::Behind => self.neon.damages_next_restore = Some(Damage::Behind),
             Fault::Asleep => {
@@ -140,7 +161,12 @@ impl Sim {
                 self.faulty_until = crate::run::instant(crate::run::DEADLINE);
             }
             Fault::Outage | Fault::LongOutage => {
-                let until = now + if fault == Fault::Outage { TimeDelta::minutes(20) } else { TimeDelta::hours(3) };
+                let until = now
+                    + if fault == Fault::Outage {
+                        TimeDelta::minutes(20)
+                    } else {
+                        TimeDelta::hours(3)
+                    };
                 self.neon_out_until = Some(until);
                 self.faulty_until = self.faulty_until.max(until);
             }
@@ -153,7 +179,13 @@ impl Sim {
     }
 
     /// Carries a request out.
-    fn apply(&mut self, task: usize, request: &HttpRequest, kind: Kind, latency: TimeDelta) -> Reply {
+    fn apply(
+        &mut self,
+        task: usize,
+        request: &HttpRequest,
+        kind: Kind,
+        latency: TimeDelta,
+    ) -> Reply {
         let now = self.now;
         match kind {
             Kind::Reading | Kind::Writing | Kind::Deletion => {
@@ -173,25 +205,37 @@ impl Sim {
                 let (connection, is_read_only) = (connection_of(request), is_read_only(request));
                 let host = connection.rsplit_once('@').map(|(_, rest)| rest).unwrap_or_default();
                 let endpoint = host.split('.').next().unwrap_or_default();
-                let branch = self.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
+                let branch =
+                    self.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
                 self.oracle.asked(branch.as_deref(), is_read_only);
                 if self.asleep > 0 {
-                    self.asleep = self.asleep.saturating_sub(1).max(if self.asleep == u32::MAX { u32::MAX } else { 0 });
+                    self.asleep = self.asleep.saturating_sub(1).max(if self.asleep == u32::MAX {
+                        u32::MAX
+                    } else {
+                        0
+                    });
                     return answer(latency, 500, error_body("Control plane request failed"));
                 }
                 let (status, body) = self.neon.query(connection, is_read_only, &request.body, now);
                 let tables = if status == 200 { tables_in(&request.body) } else { Vec::new() };
-                let seen = branch.filter(|_| !tables.is_empty()).map(|branch| Seen::Tables(branch, tables));
+                let seen = branch
+                    .filter(|_| !tables.is_empty())
+                    .map(|branch| Seen::Tables(branch, tables));
                 // The first query wakes the compute.
                 let waking = self.neon.waked_for;
-                Reply { seen, ..answer(latency + TimeDelta::milliseconds(400) + waking, status, body) }
+                Reply {
+                    seen,
+                    ..answer(latency + TimeDelta::milliseconds(400) + waking, status, body)
+                }
             }
             Kind::Notice => {
                 self.receive(task, request);
                 // As Slack says that a message was taken.
                 answer(latency, 200, "ok".to_owned())
             }
-            Kind::Smoke | Kind::StoreRead | Kind::StoreWrite => answer(latency, 200, "ok".to_owned()),
+            Kind::Smoke | Kind::StoreRead | Kind::StoreWrite => {
+                answer(latency, 200, "ok".to_owned())
+            }
         }
     }
 
@@ -205,37 +249,58 @@ impl Sim {
         }))
     }
 
-    /// A query arrives that nobody waits for any more: it must not change what another restore has made.
+    /// A query arrives that nobody waits for any more: it must not change what another restore has
+    /// made.
     pub(crate) fn arrives_late(&mut self, query: &LateQuery) {
         let (now, staging) = (self.now, self.oracle.staging_id().to_owned());
         self.neon.advance(now);
         let before = self.neon.written(&staging);
-        let (status, body) = self.neon.query(&query.connection, query.is_read_only, &query.body, now);
+        let (status, body) =
+            self.neon.query(&query.connection, query.is_read_only, &query.body, now);
         let after = self.neon.written(&staging);
         self.note(|| format!("zombie query: {status} {body}"));
         let is_other = before.as_ref().map(|before| &before.data) != query.meant_for.as_ref();
         if before != after && is_other {
-            self.oracle.violations.push(format!("G3: a query that was sent to one staging has changed the next: {}", query.body));
+            self.oracle.violations.push(format!(
+                "G3: a query that was sent to one staging has changed the next: {}",
+                query.body
+            ));
         }
     }
 
     /// Lets Neon serve a request, and judges it.
-    pub(crate) fn serve(&mut self, asked: &neon_emulator::model::Request) -> neon_emulator::model::Response {
+    pub(crate) fn serve(
+        &mut self,
+        asked: &neon_emulator::model::Request,
+    ) -> neon_emulator::model::Response {
         let now = self.now;
         self.neon.advance(now);
         let is_restore = asked.path.ends_with("/restore");
-        let before = if is_restore { self.neon.model.branch(self.oracle.staging_id()).cloned() } else { None };
+        let before = if is_restore {
+            self.neon.model.branch(self.oracle.staging_id()).cloned()
+        } else {
+            None
+        };
         if self.damages && is_restore {
             let source = asked.body["source_branch_id"].as_str().unwrap_or_default();
-            let is_backup = self.neon.model.branch(source).is_some_and(|branch| branch.name.starts_with("backup-"));
+            let is_backup = self
+                .neon
+                .model
+                .branch(source)
+                .is_some_and(|branch| branch.name.starts_with("backup-"));
             self.neon.damages_next_restore = is_backup.then_some(Damage::Behind);
         }
         let response = self.neon.serve(asked, now);
         (self.neon.damages_next_restore, self.neon.damages_next_unpacking) = (None, None);
         self.oracle.applied(asked, &response, before.as_ref(), &self.neon, now);
-        if self.is_live && response.status == 201 && asked.method == "POST" && asked.path.ends_with("/branches") {
+        if self.is_live
+            && response.status == 201
+            && asked.method == "POST"
+            && asked.path.ends_with("/branches")
+        {
             // Production goes on: what is taken of its head later is not what the backup is.
-            let production = asked.body["branch"]["parent_id"].as_str().unwrap_or_default().to_owned();
+            let production =
+                asked.body["branch"]["parent_id"].as_str().unwrap_or_default().to_owned();
             self.neon.write(&production);
         }
         response
@@ -245,7 +310,10 @@ impl Sim {
     fn receive(&mut self, task: usize, request: &HttpRequest) {
         self.judge_secrets("a notice", &request.body);
         if let Some(letters) = &mut self.letters {
-            letters.push(crate::receivers::Letterbox { url: request.url.clone(), body: request.body.clone() });
+            letters.push(crate::receivers::Letterbox {
+                url: request.url.clone(),
+                body: request.body.clone(),
+            });
         }
         if !request.url.contains("webhook") {
             return;
@@ -287,7 +355,11 @@ fn is_read_only(request: &HttpRequest) -> bool {
 
 fn answer(after: TimeDelta, status: u16, body: String) -> Reply {
     let retry_after = (status == 429).then(|| Duration::from_secs(3));
-    Reply { after, result: Ok(HttpResponse { status, retry_after, body, ..HttpResponse::default() }), seen: None }
+    Reply {
+        after,
+        result: Ok(HttpResponse { status, retry_after, body, ..HttpResponse::default() }),
+        seen: None,
+    }
 }
 
 fn error_body(message: &str) -> String {
@@ -299,7 +371,10 @@ fn refusal(status: u16) -> String {
     match status {
         401 => error_body("supplied credentials do not pass authentication"),
         409 => error_body("branch already exists"),
-        423 => error_body("project already has running conflicting operations, scheduling of new ones is prohibited"),
+        423 => error_body(
+            "project already has running conflicting operations, scheduling of new ones is \
+                prohibited",
+        ),
         524 => "<html><head><title>524: A timeout occurred</title></head></html>".to_owned(),
         _ => error_body("refused by the simulation"),
     }
@@ -322,7 +397,8 @@ pub(crate) fn action_of(request: &HttpRequest) -> &'static str {
 }
 
 /// The names of what takes notices, as they begin their paths.
-const RECEIVERS: [&str; 7] = ["webhook", "slack", "discord", "teams", "pagerduty", "http", "healthcheck"];
+const RECEIVERS: [&str; 7] =
+    ["webhook", "slack", "discord", "teams", "pagerduty", "http", "healthcheck"];
 
 /// Does what [`str::contains`] does, several times as fast: bodies have kilobytes.
 fn contains(text: &str, part: &str) -> bool {
@@ -348,11 +424,16 @@ fn query_of(body: &str) -> &'static str {
 
 fn kind_of(action: &str) -> Kind {
     match action {
-        "createProjectBranch" | "restoreProjectBranch" | "createProjectEndpoint" | "createSnapshot" | "restoreSnapshot" => Kind::Writing,
+        "createProjectBranch"
+        | "restoreProjectBranch"
+        | "createProjectEndpoint"
+        | "createSnapshot"
+        | "restoreSnapshot" => Kind::Writing,
         "deleteProjectBranch" | "deleteProjectEndpoint" | "deleteSnapshot" => Kind::Deletion,
-        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows" | "keys" | "sees_all_rows" | "doors"
-        | "give_password" | "log_in" => Kind::Query,
-        "webhook" | "slack" | "discord" | "teams" | "pagerduty" | "http" | "healthcheck" | "email" => Kind::Notice,
+        "catalogue" | "content" | "probes" | "after_restore" | "items" | "parts" | "rows"
+        | "keys" | "sees_all_rows" | "doors" | "give_password" | "log_in" => Kind::Query,
+        "webhook" | "slack" | "discord" | "teams" | "pagerduty" | "http" | "healthcheck"
+        | "email" => Kind::Notice,
         "smoke" => Kind::Smoke,
         _ => Kind::Reading,
     }
@@ -361,14 +442,24 @@ fn kind_of(action: &str) -> Kind {
 /// Returns the tables that a batch of SQL digests.
 pub(crate) fn tables_in(body: &str) -> Vec<String> {
     const BEFORE: &str = "from only ";
-    let after = memchr::memmem::find_iter(body.as_bytes(), BEFORE).filter_map(|at| body.get(at + BEFORE.len()..));
-    after.map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_')).collect()).collect()
+    let after = memchr::memmem::find_iter(body.as_bytes(), BEFORE)
+        .filter_map(|at| body.get(at + BEFORE.len()..));
+    after
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'))
+                .collect()
+        })
+        .collect()
 }
 
 pub(crate) fn api_request(request: &HttpRequest) -> neon_emulator::model::Request {
     let (_, rest) = request.url.split_once("/api/v2").unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.replace("%2F", "/")));
+    let query = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.replace("%2F", "/")));
     neon_emulator::model::Request {
         method: request.method.as_str().to_owned(),
         path: path.to_owned(),

@@ -1,4 +1,5 @@
-//! Runs a scenario: the scheduler, the calendar of a simulated day, and what has to be true at its end.
+//! Runs a scenario: the scheduler, the calendar of a simulated day, and what has to be true at its
+//! end.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,13 +32,16 @@ pub(crate) const DEADLINE: &str = "2026-11-21T11:00:00Z";
 pub const TABLES: u64 = 5;
 /// Ticks within which the day's run ends after the last fault has passed.
 ///
-/// A tick that was killed keeps others away for its wall budget (1 tick), twelve attempts of a step take eight minutes (2), looking at the end
-/// and storing the result may each be tried again (2), a run that gets nowhere is given up after three more (4), and three ticks in a row may
-/// be missed: 12. A manual run that is under way is ended first, in another 6 where an invocation has the smallest budget.
+/// A tick that was killed keeps others away for its wall budget (1 tick), twelve attempts of a step
+/// take eight minutes (2), looking at the end and storing the result may each be tried again (2), a
+/// run that gets nowhere is given up after three more (4), and three ticks in a row may be missed:
+/// 12. A manual run that is under way is ended first, in another 6 where an invocation has the
+/// smallest budget.
 pub const TICKS_TO_END: u32 = 18;
 /// Polls of one scenario; a run takes a few hundred.
 const POLLS: u32 = 200_000;
-/// Ticks of a scenario; a request that lives for fifty minutes takes ten, an outage of three hours thirty-six.
+/// Ticks of a scenario; a request that lives for fifty minutes takes ten, an outage of three hours
+/// thirty-six.
 const MOST_TICKS: u32 = 60;
 /// The cron interval.
 const INTERVAL: TimeDelta = TimeDelta::minutes(5);
@@ -173,7 +177,11 @@ impl<'a> Simulation<'a> {
     }
 
     fn settings(&self) -> Rc<Config> {
-        if self.sim.borrow().is_deployed { Rc::clone(&self.scene.deployed) } else { Rc::clone(&self.config) }
+        if self.sim.borrow().is_deployed {
+            Rc::clone(&self.scene.deployed)
+        } else {
+            Rc::clone(&self.config)
+        }
     }
 
     fn task(&mut self) -> TaskWorld {
@@ -196,12 +204,14 @@ impl<'a> Simulation<'a> {
             use firstlight::port::Clock as _;
             let began_at = world.now();
             let wall = after(began_at, config.wall_budget);
-            let summary = Box::pin(Context::new(&world, &config, &secrets, wall, &|_, _| {}).tick()).await;
+            let summary =
+                Box::pin(Context::new(&world, &config, &secrets, wall, &|_, _| {}).tick()).await;
             world.ended(began_at, summary, config.subrequest_budget);
         })));
     }
 
-    /// Somebody sends a request; a run that it starts is driven for 25 seconds, as `worker/lib.rs` does.
+    /// Somebody sends a request; a run that it starts is driven for 25 seconds, as `worker/lib.rs`
+    /// does.
     fn request(&mut self, request: ApiRequest) {
         let (config, secrets) = (self.settings(), Rc::clone(&self.scene.secrets));
         let world = self.task();
@@ -213,7 +223,9 @@ impl<'a> Simulation<'a> {
             world.accepted(drive.checkpoint.run.as_str());
             let Some(pair) = config.pair(drive.pair.as_str()) else { return };
             let wall = after(world.now(), std::time::Duration::from_secs(25));
-            Context::new(&world, &config, &secrets, wall, &|_, _| {}).drive_one(pair, *drive.checkpoint).await;
+            Context::new(&world, &config, &secrets, wall, &|_, _| {})
+                .drive_one(pair, *drive.checkpoint)
+                .await;
         })));
     }
 
@@ -251,7 +263,9 @@ impl<'a> Simulation<'a> {
             Event::Zombie(request) => {
                 let mut sim = self.sim.borrow_mut();
                 let response = sim.serve(&request);
-                sim.note(|| format!("zombie {} {}: {}", request.method, request.path, response.status));
+                sim.note(|| {
+                    format!("zombie {} {}: {}", request.method, request.path, response.status)
+                });
             }
             Event::ZombieQuery(query) => self.sim().arrives_late(&query),
             Event::Emptied => {
@@ -267,13 +281,23 @@ impl<'a> Simulation<'a> {
             Event::Check(name, finish, milliseconds) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;
-                let branch = sim.neon.model.branch_named(name).map(|branch| branch.id.clone()).unwrap_or_default();
+                let branch = sim
+                    .neon
+                    .model
+                    .branch_named(name)
+                    .map(|branch| branch.id.clone())
+                    .unwrap_or_default();
                 sim.neon.model.checks(&branch, finish, milliseconds, now);
             }
             Event::Bustle(count) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;
-                let other = sim.neon.model.branch_named("inspect").map(|branch| branch.id.clone()).unwrap_or_default();
+                let other = sim
+                    .neon
+                    .model
+                    .branch_named("inspect")
+                    .map(|branch| branch.id.clone())
+                    .unwrap_or_default();
                 sim.neon.model.has_done(&other, "check_availability", count, now);
             }
             Event::Outside(fault) => {
@@ -313,7 +337,10 @@ impl<'a> Simulation<'a> {
             let mut sim = self.sim.borrow_mut();
             let now = sim.now;
             let ready: Vec<usize> = (0..sim.tasks.len())
-                .filter(|index| !sim.tasks[*index].is_killed && sim.tasks[*index].wake.is_some_and(|wake| wake <= now))
+                .filter(|index| {
+                    !sim.tasks[*index].is_killed
+                        && sim.tasks[*index].wake.is_some_and(|wake| wake <= now)
+                })
                 .collect();
             let chosen = ready[if ready.len() > 1 { sim.random.usize(..ready.len()) } else { 0 }];
             sim.tasks[chosen].wake = None;
@@ -352,13 +379,15 @@ impl<'a> Simulation<'a> {
         if sim.kv.get(&format!("result/hub/{date}")).is_none() {
             return false;
         }
-        let checkpoint: Option<Remembered> = sim.kv.get("checkpoint/hub").and_then(|text| serde_json::from_str(text).ok());
+        let checkpoint: Option<Remembered> =
+            sim.kv.get("checkpoint/hub").and_then(|text| serde_json::from_str(text).ok());
         checkpoint.is_none_or(|checkpoint| checkpoint.run != date || checkpoint.is_published)
     }
 
     fn is_settled(&self) -> bool {
         let sim = self.sim.borrow();
-        let checkpoint: Option<Remembered> = sim.kv.get("checkpoint/hub").and_then(|text| serde_json::from_str(text).ok());
+        let checkpoint: Option<Remembered> =
+            sim.kv.get("checkpoint/hub").and_then(|text| serde_json::from_str(text).ok());
         // Where the checkpoint was lost, the result alone says that the run is over.
         let is_over = checkpoint.as_ref().is_none_or(Remembered::is_over);
         let is_known = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.run == self.date());
@@ -366,10 +395,17 @@ impl<'a> Simulation<'a> {
             return false;
         }
         let is_taken = |key: &str| {
-            let outgoing: Option<Outgoing> = sim.kv.get(key).and_then(|text| serde_json::from_str(text).ok());
-            // The checkpoint of the same run knows better: a notice that it does not list was taken.
-            let is_listed = |id: &String| checkpoint.as_ref().is_some_and(|last| id.starts_with(&format!("hub/{}/", last.run)));
-            outgoing.is_some_and(|outgoing| outgoing.is_delivered() || is_listed(&outgoing.notice.id))
+            let outgoing: Option<Outgoing> =
+                sim.kv.get(key).and_then(|text| serde_json::from_str(text).ok());
+            // The checkpoint of the same run knows better: a notice that it does not list was
+            // taken.
+            let is_listed = |id: &String| {
+                checkpoint
+                    .as_ref()
+                    .is_some_and(|last| id.starts_with(&format!("hub/{}/", last.run)))
+            };
+            outgoing
+                .is_some_and(|outgoing| outgoing.is_delivered() || is_listed(&outgoing.notice.id))
         };
         sim.kv.keys(&format!("notice/hub/{}/", self.date())).all(is_taken)
     }
@@ -418,7 +454,8 @@ impl<'a> Simulation<'a> {
         let ticks = self.sim.borrow().ticks_to_end;
         let is_silent = self.sim.borrow().oracle.has_silent_run();
         if is_silent {
-            // Two people who start runs within a minute see each other's too late; the next run tells of the one that lost its place.
+            // Two people who start runs within a minute see each other's too late; the next run
+            // tells of the one that lost its place.
             self.jump(instant("2026-11-22T10:00:00Z"));
             self.sim().heal();
             self.cron();
@@ -428,10 +465,14 @@ impl<'a> Simulation<'a> {
         let mut sim = self.sim.borrow_mut();
         if !is_settled {
             let why = sim.last_wait.clone();
-            sim.oracle.violations.push(format!("liveness: the run did not end; the last tick handed over because: {why}"));
+            sim.oracle.violations.push(format!(
+                "liveness: the run did not end; the last tick handed over because: {why}"
+            ));
         }
         if ticks > TICKS_TO_END {
-            sim.oracle.violations.push(format!("liveness: the run took {ticks} ticks to end, allowed are {TICKS_TO_END}"));
+            sim.oracle.violations.push(format!(
+                "liveness: the run took {ticks} ticks to end, allowed are {TICKS_TO_END}"
+            ));
         }
         let arrived_before = self.scene.base.oracle.arrival_count();
         let today = runs.iter().find(|report| report.run.as_str() == TODAY);
@@ -450,9 +491,16 @@ impl<'a> Simulation<'a> {
                 .neon
                 .contents(sim.oracle.staging_id())
                 .map_or(0, |contents| contents.tables.values().map(|table| table.rows).sum()),
-            staging_password: sim.neon.model.branch(sim.oracle.staging_id()).and_then(|branch| branch.roles.first()?.password.clone()),
+            staging_password: sim
+                .neon
+                .model
+                .branch(sim.oracle.staging_id())
+                .and_then(|branch| branch.roles.first()?.password.clone()),
             action_count: sim.action_count,
-            runs: runs.iter().map(|report| (report.tick_count, report.status == RunStatus::Succeeded)).collect(),
+            runs: runs
+                .iter()
+                .map(|report| (report.tick_count, report.status == RunStatus::Succeeded))
+                .collect(),
             ticks_to_end: ticks,
             deeds: sim.oracle.deeds(TODAY),
         };

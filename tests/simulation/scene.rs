@@ -1,4 +1,5 @@
-//! What every scenario begins with: a project with two good mornings behind it, and the third about to begin.
+//! What every scenario begins with: a project with two good mornings behind it, and the third about
+//! to begin.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -44,13 +45,16 @@ fn config(ids: &Ids, change: &dyn Fn(&mut Value)) -> Rc<Config> {
     let mut value = json!({
         "label": "Example", "allow_insecure": true,
         "pairs": [{
-            "name": "hub", "project": ids.project, "production_branch": ids.production, "staging_branch": ids.staging,
-            "role": "neondb_owner", "timezone": "America/New_York", "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
+            "name": "hub", "project": ids.project, "production_branch": ids.production,
+            "staging_branch": ids.staging,
+            "role": "neondb_owner", "timezone": "America/New_York", "zone_label": "ET",
+            "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
             "keep_last": 2, "keep_displaced": 1, "keep_at_least": KEEP_AT_LEAST,
             "smoke_tests": [{"name": "sign-in", "url": "https://staging.example.test/health"}],
         }],
         "channels": [
-            {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL", "signing_secret": "WEBHOOK_SECRET"},
+            {"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL",
+                "signing_secret": "WEBHOOK_SECRET"},
             {"name": "team", "kind": "slack", "url_secret": "SLACK_URL"},
         ],
     });
@@ -74,32 +78,46 @@ pub fn keeps_weeks_as_snapshots(value: &mut Value) {
 }
 
 impl Scene {
-    /// Makes the scene: two mornings on which nothing went wrong, some foreign branches, an operation of somebody else's that failed, and the
-    /// third morning about to begin.
+    /// Makes the scene: two mornings on which nothing went wrong, some foreign branches, an
+    /// operation of somebody else's that failed, and the third morning about to begin.
     ///
     /// # Panics
     ///
     /// When something goes wrong on those two mornings.
-    #[expect(clippy::new_without_default, reason = "this is hours of simulated work, not a default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "this is hours of simulated work, not a default"
+    )]
     pub fn new() -> Self {
         let start = instant("2026-11-01T00:00:00Z");
         let mut model = Model::new(1, start);
         let production = model.branches[0].id.clone();
         let staging = model.add_child(&production, "staging", start).expect("production is there");
-        let production_password = model.branches[0].roles[0].password.clone().expect("a new role has one");
+        let production_password =
+            model.branches[0].roles[0].password.clone().expect("a new role has one");
         let own = |branch: &mut neon_emulator::model::Branch| {
-            branch.roles.iter_mut().for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
+            branch
+                .roles
+                .iter_mut()
+                .for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
         };
         model.branch_mut(&staging).into_iter().for_each(own);
         let foreign = model.add_child(&production, "backup-20260101", start);
         assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
-        // The proxy hears of new passwords at once, as it mostly does; days with a protected production and seeds have it later.
-        // Operations take what they mostly take; uneven days, seeds and seasons have them shorter, longer and very long.
-        // What somebody does takes place when it is done; seeds have it refused while Neon is at work.
+        // The proxy hears of new passwords at once, as it mostly does; days with a protected
+        // production and seeds have it later. Operations take what they mostly take; uneven days,
+        // seeds and seasons have them shorter, longer and very long. What somebody does takes place
+        // when it is done; seeds have it refused while Neon is at work.
         model.switches.changes_conflict = false;
-        // A compute that sleeps costs nothing more than every query does; named scenarios and seeds have it start slowly.
-        model.durations = Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() }.exact();
-        let pair = Ids { project: model.project.clone(), production: production.clone(), staging: staging.clone() };
+        // A compute that sleeps costs nothing more than every query does; named scenarios and seeds
+        // have it start slowly.
+        model.durations =
+            Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() }.exact();
+        let pair = Ids {
+            project: model.project.clone(),
+            production: production.clone(),
+            staging: staging.clone(),
+        };
         let oracle = Oracle::new(&model, &production, &staging);
         let neon = Simulated::new(model, &Contents::with_tables(TABLES));
         let plain = |change: &dyn Fn(&mut Value)| config(&pair, change);
@@ -123,8 +141,15 @@ impl Scene {
             deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
             rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
             takes_snapshots: plain(&keeps_weeks_as_snapshots),
-            secrets: Rc::new(secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()),
-            small: (22..=44).step_by(2).map(|budget| plain(&|value| small(value, budget))).collect(),
+            secrets: Rc::new(
+                secrets
+                    .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
+                    .into(),
+            ),
+            small: (22..=44)
+                .step_by(2)
+                .map(|budget| plain(&|value| small(value, budget)))
+                .collect(),
             pair,
         };
         for morning in ["2026-11-19T10:00:00Z", "2026-11-20T10:00:00Z"] {
@@ -136,7 +161,13 @@ impl Scene {
             scene.base = simulation.into_sim();
             assert!(scene.base.oracle.violations.is_empty(), "{:#?}", scene.base.oracle.violations);
         }
-        let inspected = scene.base.neon.model.branch_named("backup-20261120").map(|branch| branch.id.clone()).expect("made yesterday");
+        let inspected = scene
+            .base
+            .neon
+            .model
+            .branch_named("backup-20261120")
+            .map(|branch| branch.id.clone())
+            .expect("made yesterday");
         scene.base.neon.model.add_child(&inspected, "inspect", scene.base.now);
         let yesterday = scene.base.now;
         crate::outside::suspends_in_vain(&mut scene.base.neon, &staging, yesterday);
@@ -153,7 +184,9 @@ impl Scene {
         sim.refused_writes = 0;
 
         let config = match day {
-            Day::Plain | Day::InUse | Day::Protected | Day::Ahead | Day::Behind | Day::Uneven => &self.config,
+            Day::Plain | Day::InUse | Day::Protected | Day::Ahead | Day::Behind | Day::Uneven => {
+                &self.config
+            }
             Day::RollBack => &self.rolls_back,
             Day::Snapshot => &self.takes_snapshots,
         };
@@ -193,11 +226,21 @@ impl Scene {
 
     /// Protects production, and gives it and staging a role beside the owner.
     pub(crate) fn protects_production(&self, sim: &mut Sim) {
-        for (branch, password) in [(&self.pair.production, "npg_appofproduction"), (&self.pair.staging, "npg_appofstaging")] {
+        for (branch, password) in [
+            (&self.pair.production, "npg_appofproduction"),
+            (&self.pair.staging, "npg_appofstaging"),
+        ] {
             let Some(branch) = sim.neon.model.branch_mut(branch) else { continue };
             branch.is_protected = *branch.id == self.pair.production;
-            let (name, password, created_at) = ("app".to_owned(), Some(password.to_owned()), branch.created_at);
-            branch.roles.push(Role { name, in_data: password.clone(), at_first: password.clone(), password, created_at });
+            let (name, password, created_at) =
+                ("app".to_owned(), Some(password.to_owned()), branch.created_at);
+            branch.roles.push(Role {
+                name,
+                in_data: password.clone(),
+                at_first: password.clone(),
+                password,
+                created_at,
+            });
         }
         sim.neon.model.durations.secret_cache_ms = Durations::default().secret_cache_ms;
         sim.oracle.takes_production_as_it_is(&sim.neon.model);
@@ -215,10 +258,15 @@ impl Scene {
         sim.plan.clone_from(&script.faults);
         sim.crash = script.crash;
         sim.memory = script.memory;
-        sim.events = script.happenings.iter().map(|(seconds, what)| (start + TimeDelta::seconds(*seconds), what.event())).collect();
+        sim.events = script
+            .happenings
+            .iter()
+            .map(|(seconds, what)| (start + TimeDelta::seconds(*seconds), what.event()))
+            .collect();
         sim.trace = Some(Vec::new());
         sim.neon.model.store_passwords = !script.has_configured_password;
-        sim.neon.model.limits.branches = script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
+        sim.neon.model.limits.branches =
+            script.branch_limit.unwrap_or(sim.neon.model.limits.branches);
         sim.neon.model.switches = script.switches.clone();
         sim.neon.clock_offset = TimeDelta::seconds(script.clock_offset_s);
         (script.project)(&mut sim.neon.model);
@@ -229,7 +277,13 @@ impl Scene {
         let staging = sim.neon.model.branch_mut(&self.pair.staging);
         if let (Some(name), Some(branch)) = (script.staging_role, staging) {
             let (password, created_at) = (Some("npg_stagingsown".to_owned()), branch.created_at);
-            branch.roles.push(Role { name: name.to_owned(), in_data: password.clone(), at_first: None, password, created_at });
+            branch.roles.push(Role {
+                name: name.to_owned(),
+                in_data: password.clone(),
+                at_first: None,
+                password,
+                created_at,
+            });
         }
         if let Some(rows) = script.rows {
             sim.neon.grow(rows);

@@ -101,7 +101,8 @@ pub enum Happening {
     SuspendInVain,
     /// Neon does so many operations on branches of somebody else's.
     Bustle(usize),
-    /// Neon checks the compute of the branch of this name, and that ends like this after so many milliseconds.
+    /// Neon checks the compute of the branch of this name, and that ends like this after so many
+    /// milliseconds.
     Check(&'static str, Finish, i64),
     /// From here on another instance of the program answers, which remembers nothing.
     NewInstance,
@@ -119,10 +120,14 @@ impl Happening {
             Self::Emptied => return Event::Emptied,
             Self::SuspendInVain => return Event::SuspendInVain,
             Self::Bustle(count) => return Event::Bustle(*count),
-            Self::Check(name, finish, milliseconds) => return Event::Check(name, *finish, *milliseconds),
+            Self::Check(name, finish, milliseconds) => {
+                return Event::Check(name, *finish, *milliseconds);
+            }
             Self::Outside(fault) => return Event::Outside(*fault),
             Self::NewInstance => return Event::NewInstance,
-            Self::WritesRefused(minutes) => return Event::WritesRefused(TimeDelta::minutes(*minutes)),
+            Self::WritesRefused(minutes) => {
+                return Event::WritesRefused(TimeDelta::minutes(*minutes));
+            }
             Self::Stored(key, value) => return Event::Stored(key, value.clone()),
             Self::Start => (Method::Post, "/runs".to_owned(), ""),
             Self::Rehearse => (Method::Post, "/runs".to_owned(), r#"{"until":"verify_backup"}"#),

@@ -1,8 +1,10 @@
 //! Many mornings, one after the other, with faults: what is left of each must not add up.
 //!
-//! Every day has a scheduled run, sometimes a manual one, and on half of the days something goes wrong, as [`crate::faults`] tells it. In seasons of an odd seed weeks
-//! and months are kept as snapshots. Left out is what somebody else does to staging or to a backup, and an operation that ends badly or never: a staging that it
-//! leaves unready ends every run after it, until somebody looks.
+//! Every day has a scheduled run, sometimes a manual one, and on half of the days something goes
+//! wrong, as [`crate::faults`] tells it. In seasons of an odd seed weeks and months are kept as
+//! snapshots. Left out is what somebody else does to staging or to a backup, and an operation that
+//! ends badly or never: a staging that it leaves unready ends every run after it, until somebody
+//! looks.
 
 use chrono::{TimeDelta, TimeZone as _, Utc};
 use serde_json::json;
@@ -17,10 +19,12 @@ use crate::script::Happening;
 /// Days without a fault at the end, after which nothing may be left but what the rules give.
 const QUIET_DAYS: u32 = 5;
 
-/// Backups that the rules give at most: five days, three weeks, two months, and one more of each week and month that is also a day of another.
+/// Backups that the rules give at most: five days, three weeks, two months, and one more of each
+/// week and month that is also a day of another.
 const BY_RULES: usize = 5 + 3 + 2;
 
-/// Snapshots that the rules give at most: three weeks, two months, and one of each that is not compared yet or any more.
+/// Snapshots that the rules give at most: three weeks, two months, and one of each that is not
+/// compared yet or any more.
 const SNAPSHOTS_BY_RULES: usize = 3 + 2;
 
 /// Records of backups at most: two weeks of them, manual ones too, and those that the rules give.
@@ -64,7 +68,8 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
         }
         pair["keep_failed"] = json!(KEEP_FAILED);
         if seed % 2 == 1 {
-            (pair["keep_weekly_tier"], pair["keep_monthly_tier"]) = (json!("snapshot"), json!("snapshot"));
+            (pair["keep_weekly_tier"], pair["keep_monthly_tier"]) =
+                (json!("snapshot"), json!("snapshot"));
         }
     });
     let mut draw = fastrand::Rng::with_seed(seed);
@@ -73,7 +78,8 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
     let mut sim = scene.base();
     sim.oracle.is_strict = true;
     (sim.neon.model.durations.spread_percent, sim.neon.model.durations.tail_per_mille) = (30, 10);
-    let mut season = Season { most_beside: 0, good_days: 0, snapshots: (0, 0), violations: Vec::new() };
+    let mut season =
+        Season { most_beside: 0, good_days: 0, snapshots: (0, 0), violations: Vec::new() };
     let first = Utc.with_ymd_and_hms(2026, 11, 21, 10, 5, 0).single().expect("an instant");
     let zone = config.pairs[0].zone.clone();
     for day in 0..days {
@@ -114,9 +120,12 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
         simulation.cron();
         simulation.pass();
         sim = simulation.into_sim();
-        season.good_days += u32::from(sim.oracle.story(&name).iter().any(|kind| kind == "succeeded"));
+        season.good_days +=
+            u32::from(sim.oracle.story(&name).iter().any(|kind| kind == "succeeded"));
         judge(&sim, &name, is_quiet && day + 1 == days, &mut season);
-        season.violations.extend(sim.oracle.violations.drain(..).map(|violation| format!("{name}: {violation}")));
+        season.violations.extend(
+            sim.oracle.violations.drain(..).map(|violation| format!("{name}: {violation}")),
+        );
     }
     // Half of the days have a fault, most of which a run survives.
     if season.good_days * 5 < days * 4 {
@@ -125,8 +134,8 @@ pub fn run(scene: &Scene, days: u32, seed: u64) -> Season {
     season
 }
 
-/// Runs the morning and the evening of a day whose backup becomes a snapshot, with what goes wrong in the morning. Returns what people were told, and what must not
-/// have happened.
+/// Runs the morning and the evening of a day whose backup becomes a snapshot, with what goes wrong
+/// in the morning. Returns what people were told, and what must not have happened.
 pub fn day_with_an_evening(scene: &Scene, faults: Vec<Planned>) -> (Vec<String>, Vec<String>) {
     let config = scene.config(&crate::scene::keeps_weeks_as_snapshots);
     let mut sim = scene.base();
@@ -145,7 +154,8 @@ pub fn day_with_an_evening(scene: &Scene, faults: Vec<Planned>) -> (Vec<String>,
 /// What somebody else does between the runs of the first day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outsider {
-    /// Gives the morning's backup a read-only endpoint, an hour after it was made, and after our own was deleted.
+    /// Gives the morning's backup a read-only endpoint, an hour after it was made, and after our
+    /// own was deleted.
     AddsEndpoint,
     /// Gives staging another name.
     RenamesStaging,
@@ -161,7 +171,8 @@ pub struct Left {
     pub violations: Vec<String>,
 }
 
-/// Lives through the mornings and evenings of so many days, on the first of which somebody else does something.
+/// Lives through the mornings and evenings of so many days, on the first of which somebody else
+/// does something.
 ///
 /// # Panics
 ///
@@ -185,7 +196,9 @@ pub fn days_with_an_outsider(scene: &Scene, days: u32, outsider: Outsider) -> Le
                     let backup = sim.oracle.backup(crate::run::TODAY).expect("it was made");
                     crate::outside::adds_reader(&mut sim.neon, &backup, now);
                 }
-                Outsider::RenamesStaging => crate::outside::renames(&mut sim.neon, &staging, "preview", now),
+                Outsider::RenamesStaging => {
+                    crate::outside::renames(&mut sim.neon, &staging, "preview", now);
+                }
             }
         }
         simulation.jump(morning + TimeDelta::hours(14));
@@ -197,7 +210,9 @@ pub fn days_with_an_outsider(scene: &Scene, days: u32, outsider: Outsider) -> Le
     let readers = model.endpoints.iter().filter(|endpoint| !endpoint.is_read_write);
     Left {
         branches: model.branches.iter().map(|branch| branch.name.clone()).collect(),
-        with_readers: readers.filter_map(|endpoint| Some(model.branch(&endpoint.branch)?.name.clone())).collect(),
+        with_readers: readers
+            .filter_map(|endpoint| Some(model.branch(&endpoint.branch)?.name.clone()))
+            .collect(),
         violations: sim.oracle.violations,
     }
 }
@@ -236,10 +251,14 @@ pub(crate) fn fault(draw: &mut fastrand::Rng) -> Planned {
 fn judge(sim: &crate::world::Sim, day: &str, is_last: bool, season: &mut Season) {
     let (used, unused, others) = sim.oracle.present(&sim.neon.model, sim.now);
     let inspected = unused.iter().filter(|age| **age < TimeDelta::days(KEEP_FAILED + 1)).count();
-    let beside = (used + unused.len() + others).saturating_sub(BY_RULES + PINNED + inspected + DISPLACED);
+    let beside =
+        (used + unused.len() + others).saturating_sub(BY_RULES + PINNED + inspected + DISPLACED);
     season.most_beside = season.most_beside.max(beside);
     if beside > MORE {
-        season.violations.push(format!("{day}: {used} backups that were used, {} others, {others} branches beside", unused.len()));
+        season.violations.push(format!(
+            "{day}: {used} backups that were used, {} others, {others} branches beside",
+            unused.len()
+        ));
     }
     let (snapshots, taken) = sim.oracle.snapshots(&sim.neon.model);
     season.snapshots = (season.snapshots.0.max(snapshots), taken);

@@ -10,7 +10,10 @@ use crate::plan::Crash;
 use crate::world::{Sim, TaskWorld};
 
 impl Store for TaskWorld {
-    async fn read(&self, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+    async fn read(
+        &self,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         let travel = self.latency();
         self.pause(travel).await;
         let found = self.sim.borrow_mut().store_read(self.task, keys);
@@ -19,7 +22,12 @@ impl Store for TaskWorld {
         found
     }
 
-    async fn write(&self, key: &str, value: &str, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    async fn write(
+        &self,
+        key: &str,
+        value: &str,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure> {
         let travel = self.latency();
         self.pause(travel).await;
         let written = self.sim.borrow_mut().store_write(self.task, key, Some(value), metadata);
@@ -61,7 +69,11 @@ impl Sim {
         self.store_out_until.is_some_and(|until| self.now < until)
     }
 
-    fn store_read(&mut self, task: usize, keys: &[String]) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
+    fn store_read(
+        &mut self,
+        task: usize,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Option<String>>, StoreFailure> {
         let fault = self.begin(task, "kv:read", Kind::StoreRead);
         if self.is_doomed(task, Crash::AtOnce) {
             self.kill(task);
@@ -72,7 +84,12 @@ impl Sim {
         Ok(self.kv.read(keys, self.view, self.now, &mut self.random))
     }
 
-    fn store_list(&mut self, task: usize, prefix: &str, cursor: Option<&str>) -> Result<Page, StoreFailure> {
+    fn store_list(
+        &mut self,
+        task: usize,
+        prefix: &str,
+        cursor: Option<&str>,
+    ) -> Result<Page, StoreFailure> {
         let fault = self.begin(task, "kv:list", Kind::StoreRead);
         if self.is_doomed(task, Crash::AtOnce) {
             self.kill(task);
@@ -83,7 +100,13 @@ impl Sim {
         Ok(self.kv.list(prefix, cursor, self.view, self.now))
     }
 
-    fn store_write(&mut self, task: usize, key: &str, value: Option<&str>, metadata: Option<Metadata>) -> Result<(), StoreFailure> {
+    fn store_write(
+        &mut self,
+        task: usize,
+        key: &str,
+        value: Option<&str>,
+        metadata: Option<Metadata>,
+    ) -> Result<(), StoreFailure> {
         let action = match key.split('/').next() {
             Some("checkpoint") => "kv:checkpoint",
             Some("result") => "kv:result",
@@ -95,7 +118,9 @@ impl Sim {
         };
         let is_save = action == "kv:checkpoint";
         let fault = self.begin(task, action, Kind::StoreWrite);
-        if self.is_doomed(task, Crash::AtOnce) || (is_save && self.is_doomed(task, Crash::BeforeSave)) {
+        if self.is_doomed(task, Crash::AtOnce)
+            || (is_save && self.is_doomed(task, Crash::BeforeSave))
+        {
             self.kill(task);
             return Err(unavailable());
         }

@@ -1,7 +1,8 @@
 //! Two versions of the Worker at once: one of them writes fields that the other does not know.
 //!
-//! This version plays the older one. After every tick each record gets an addition in every object that it holds, as
-//! the next version might write it; a roll-back, and a gradual deployment, then look the same to this one.
+//! This version plays the older one. After every tick each record gets an addition in every object
+//! that it holds, as the next version might write it; a roll-back, and a gradual deployment, then
+//! look the same to this one.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +18,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use simulation::fleet::{Fleet, Trouble};
 
-/// What holds keys that are data and not fields, by the end of its path: of such an object every key is known. A new word
-/// there is a new format.
+/// What holds keys that are data and not fields, by the end of its path: of such an object every
+/// key is known. A new word there is a new format.
 const MAPS: [&str; 22] = [
     "closed",
     "closed.*",
@@ -45,7 +46,9 @@ const MAPS: [&str; 22] = [
 ];
 
 fn is_map(path: &str) -> bool {
-    MAPS.iter().any(|map| path.strip_suffix(map).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    MAPS.iter().any(|map| {
+        path.strip_suffix(map).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
 }
 
 /// Reads a record and writes it again.
@@ -54,7 +57,8 @@ fn again<T: DeserializeOwned + Serialize>(key: &str, text: &str) -> Result<Value
     serde_json::from_str(&record::encode(&read)).map_err(|error| error.to_string())
 }
 
-/// Reads a record as the key says, and writes it again; `None` for one that is never read as a whole.
+/// Reads a record as the key says, and writes it again; `None` for one that is never read as a
+/// whole.
 fn reread(key: &str, text: &str) -> Option<Result<Value, String>> {
     Some(match key.split('/').next()? {
         _ if key.ends_with("/pin") || key.ends_with("/snapshot") => return None,
@@ -73,13 +77,19 @@ fn reread(key: &str, text: &str) -> Option<Result<Value, String>> {
     })
 }
 
-/// Calls `change` with every object of a value and with the path to it, in which the keys of maps are stars.
-fn each(value: &mut Value, path: &str, change: &mut dyn FnMut(&str, &mut serde_json::Map<String, Value>)) {
+/// Calls `change` with every object of a value and with the path to it, in which the keys of maps
+/// are stars.
+fn each(
+    value: &mut Value,
+    path: &str,
+    change: &mut dyn FnMut(&str, &mut serde_json::Map<String, Value>),
+) {
     match value {
         Value::Object(object) => {
             for (name, inner) in object.iter_mut() {
                 let name = if is_map(path) { "*" } else { name.as_str() };
-                let inner_path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                let inner_path =
+                    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
                 each(inner, &inner_path, change);
             }
             change(path, object);
@@ -107,8 +117,8 @@ fn tick(fleet: &mut Fleet, step: i32) {
     fleet.tick(start + TimeDelta::minutes(5) * step);
 }
 
-/// A morning of two pairs with every kind of record: one is held, one has an incident that somebody knows of; both are
-/// handed over in the middle of their runs.
+/// A morning of two pairs with every kind of record: one is held, one has an incident that somebody
+/// knows of; both are handed over in the middle of their runs.
 fn morning(after_tick: &mut dyn FnMut(&mut Fleet)) -> Fleet {
     let mut fleet = Fleet::new(2, &|value| {
         value["subrequest_budget"] = json!(32);
@@ -141,13 +151,25 @@ fn a_record_with_additions_at_every_level_is_read_as_if_they_were_not_there() {
             let Some(plain) = reread(&key, &text) else { continue };
             let kind = key.split('/').next().unwrap_or_default().to_owned();
             let mut of_kind = BTreeSet::new();
-            let added = reread(&key, &of_next_version(&text, &mut of_kind)).expect("it is read as a whole");
+            let added =
+                reread(&key, &of_next_version(&text, &mut of_kind)).expect("it is read as a whole");
             assert_eq!(added, plain, "{key}");
             paths.extend(of_kind.into_iter().map(|path| format!("{kind}:{path}")));
             kinds.insert(kind);
         }
     });
-    let expected = ["accepted", "acknowledged", "backup", "channels", "checkpoint", "hold", "incident", "notice", "prune", "result"];
+    let expected = [
+        "accepted",
+        "acknowledged",
+        "backup",
+        "channels",
+        "checkpoint",
+        "hold",
+        "incident",
+        "notice",
+        "prune",
+        "result",
+    ];
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected, "every kind of record was there");
     for path in [
         "checkpoint:",
@@ -185,25 +207,41 @@ fn two_versions_that_take_turns_never_stop_a_pair() {
     assert_eq!(together.violations(), Vec::<String>::new());
 }
 
-/// As in case 35a: a format that is newer is another thing: the pair is left alone, and people and `/health` are told why.
+/// As in case 35a: a format that is newer is another thing: the pair is left alone, and people and
+/// `/health` are told why.
 #[test]
 fn a_checkpoint_of_a_newer_format_is_told_once_and_left_alone() {
     let mut fleet = Fleet::new(1, &|_| {});
     fleet.write("checkpoint/pair-0", Some(r#"{"format":2,"step":"dance"}"#));
     fleet.ticks("2026-11-21T10:00:00Z", "2026-11-21T11:00:00Z");
-    assert_eq!(fleet.kinds("pair-0").iter().filter(|kind| *kind == "stuck").count(), 1, "{:?}", fleet.told("pair-0"));
-    assert!(fleet.told("pair-0")[0].text.contains("has format 2, and this version knows 1"), "{:?}", fleet.told("pair-0"));
-    assert_eq!(fleet.stored("checkpoint/pair-0").as_deref(), Some(r#"{"format":2,"step":"dance"}"#));
+    assert_eq!(
+        fleet.kinds("pair-0").iter().filter(|kind| *kind == "stuck").count(),
+        1,
+        "{:?}",
+        fleet.told("pair-0")
+    );
+    assert!(
+        fleet.told("pair-0")[0].text.contains("has format 2, and this version knows 1"),
+        "{:?}",
+        fleet.told("pair-0")
+    );
+    assert_eq!(
+        fleet.stored("checkpoint/pair-0").as_deref(),
+        Some(r#"{"format":2,"step":"dance"}"#)
+    );
     let (status, health) = fleet.ask(Method::Get, "/health", "");
     assert_eq!(status, 503, "{health}");
     assert!(health.contains("written by a newer version"), "{health}");
     assert_eq!(fleet.start("pair-0").0, 503);
 }
 
-/// As in case 35a: what cannot be read at all is rebuilt from the names in Neon, as an empty store is.
+/// As in case 35a: what cannot be read at all is rebuilt from the names in Neon, as an empty store
+/// is.
 #[test]
 fn a_checkpoint_that_makes_no_sense_is_rebuilt_from_the_names_in_neon() {
-    for text in ["", "{", "null", r#"{"format":1}"#, r#"{"format":1,"pair":7}"#, r#"{"format":"one"}"#] {
+    for text in
+        ["", "{", "null", r#"{"format":1}"#, r#"{"format":1,"pair":7}"#, r#"{"format":"one"}"#]
+    {
         let mut fleet = Fleet::new(1, &|value| value["subrequest_budget"] = json!(32));
         for step in 0..8 {
             tick(&mut fleet, step);

@@ -1,7 +1,7 @@
 //! The simulated world: what it holds, and the ports of one tick in it.
 //!
-//! Every port waits at least once, so that the scheduler decides who goes on; a request is applied when it arrives, which is after it was
-//! sent and before its reply is read.
+//! Every port waits at least once, so that the scheduler decides who goes on; a request is applied
+//! when it arrives, which is after it was sent and before its reply is read.
 //!
 //! Invariants: nothing here reads a clock or draws from anything but the seed.
 
@@ -27,7 +27,10 @@ use crate::run::{Action, TickRecord};
 
 /// Everything that is simulated.
 #[derive(Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one fact of a scenario, and they are independent")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact of a scenario, and they are independent"
+)]
 pub(crate) struct Sim {
     /// The time.
     pub(crate) now: Timestamp,
@@ -130,7 +133,8 @@ pub(crate) enum Event {
     SuspendInVain,
     /// Neon does so many operations on branches of somebody else's.
     Bustle(usize),
-    /// Neon checks the compute of the branch of this name, and that ends like this after so many milliseconds.
+    /// Neon checks the compute of the branch of this name, and that ends like this after so many
+    /// milliseconds.
     Check(&'static str, Finish, i64),
     /// Somebody does something to the project.
     Outside(Fault),
@@ -224,7 +228,8 @@ impl Sim {
     pub(crate) fn begin(&mut self, task: usize, action: &'static str, kind: Kind) -> Fault {
         self.action_count += 1;
         self.tasks[task].subrequests += 1;
-        let nth = if let Some((_, count)) = self.counts.iter_mut().find(|(name, _)| *name == action) {
+        let nth = if let Some((_, count)) = self.counts.iter_mut().find(|(name, _)| *name == action)
+        {
             *count += 1;
             *count
         } else {
@@ -234,9 +239,15 @@ impl Sim {
         if let Some(actions) = &mut self.actions {
             actions.push(Action { name: action, nth, kind, step: self.tasks[task].step.clone() });
         }
-        let found = self.plan.iter().position(|planned| planned.nth == nth && planned.action == action);
+        let found =
+            self.plan.iter().position(|planned| planned.nth == nth && planned.action == action);
         let fault = found.map(|index| self.plan.remove(index).fault);
-        self.note(|| format!("[{task}] {action}#{nth}{}", fault.map(|fault| format!(" — {fault}")).unwrap_or_default()));
+        self.note(|| {
+            format!(
+                "[{task}] {action}#{nth}{}",
+                fault.map(|fault| format!(" — {fault}")).unwrap_or_default()
+            )
+        });
         if fault.is_some() {
             self.struck(task);
         }
@@ -302,7 +313,9 @@ impl TaskWorld {
         let ended_at = sim.now;
         let used = sim.tasks[self.task].subrequests;
         if used > subrequest_budget {
-            sim.oracle.violations.push(format!("budget: a tick made {used} subrequests, allowed are {subrequest_budget}"));
+            sim.oracle.violations.push(format!(
+                "budget: a tick made {used} subrequests, allowed are {subrequest_budget}"
+            ));
         }
         sim.summaries.push(TickRecord { began_at, ended_at, summary });
     }
@@ -371,15 +384,18 @@ impl Log for TaskWorld {
     fn log(&self, level: Level, event: &str, facts: &[(&str, String)]) {
         let mut sim = self.sim.borrow_mut();
         let task = self.task;
-        let fact = |name: &str| facts.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-        if let Some(step) = fact("step").filter(|_| matches!(event, "tick drives" | "step started")) {
+        let fact =
+            |name: &str| facts.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        if let Some(step) = fact("step").filter(|_| matches!(event, "tick drives" | "step started"))
+        {
             sim.tasks[task].step = step;
         }
         if event == "handed over" {
             sim.last_wait = fact("why").unwrap_or_default();
         }
         sim.note(|| {
-            let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let facts: Vec<String> =
+                facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
             format!("[{task}]   {level:?} {event}: {}", facts.join(" "))
         });
     }

@@ -16,17 +16,26 @@ const COUNT: u32 = 20;
 
 /// Ticks of the clock that `/proc` counts in a second.
 ///
-/// Source: Linux, `proc(5)`: `sysconf(_SC_CLK_TCK)`, 100 on every architecture that Linux has had for years.
+/// Source: Linux, `proc(5)`: `sysconf(_SC_CLK_TCK)`, 100 on every architecture that Linux has had
+/// for years.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A production of a hundred tables.
-const TABLES: &str = "do $$ begin for i in 1..100 loop execute format('create table public.t%s(id int primary key, v text); \
-     insert into public.t%s select g, md5(g::text) from generate_series(1, 200) g', i, i); end loop; end $$;";
+const TABLES: &str = "do $$ begin for i in 1..100 loop execute format('create table \
+    public.t%s(id int primary \
+    key, v text); \
+    insert into public.t%s select g, md5(g::text) from generate_series(1, 200) g', i, i); end \
+    loop; end $$;";
 
 /// Measures and prints.
 pub(crate) fn cost() -> Result<()> {
     say("starting a stack with a production of 100 tables and Neon's usual durations");
-    let stack = Stack::start(&Options { seed: TABLES.to_owned(), create_ms: 3_000, restore_ms: 6_100, ..Options::default() })?;
+    let stack = Stack::start(&Options {
+        seed: TABLES.to_owned(),
+        create_ms: 3_000,
+        restore_ms: 6_100,
+        ..Options::default()
+    })?;
     // Each run leaves a backup and a displaced branch, none older than a day.
     stack.emulator.control("PUT", "project", Some(r#"{"branches_limit": 1000}"#))?;
     stack.run_to_end(3)?;
@@ -43,7 +52,9 @@ pub(crate) fn cost() -> Result<()> {
     shares.sort_unstable();
     requests.sort_unstable();
     let each = runs.saturating_sub(idle) / u64::from(COUNT);
-    println!("CPU of workerd, user and system, of a run less an idle tick: {each} ms (mean of {COUNT})");
+    println!(
+        "CPU of workerd, user and system, of a run less an idle tick: {each} ms (mean of {COUNT})"
+    );
     println!("CPU of workerd of an idle tick: {} ms (mean of {COUNT})", idle / u64::from(COUNT));
     println!("subrequests of a run: {} to {}", requests[0], requests[requests.len() - 1]);
     println!(
@@ -54,7 +65,8 @@ pub(crate) fn cost() -> Result<()> {
     Ok(())
 }
 
-/// Does a manual run, and returns the share of its time that is ours, in percent, and its subrequests.
+/// Does a manual run, and returns the share of its time that is ours, in percent, and its
+/// subrequests.
 fn run(stack: &Stack) -> Result<(u64, u64)> {
     stack.emulator.control("DELETE", "journal", None)?;
     let id = stack.worker.run_now()?;
@@ -73,11 +85,19 @@ fn run(stack: &Stack) -> Result<(u64, u64)> {
     let text = |name: &str| report[name].as_str().unwrap_or_default().to_owned();
     let total = millis_between(&text("started_at"), &text("ended_at")).max(1);
     let logged = harness::wait_for(Duration::from_secs(5), || {
-        let lines: Vec<Value> =
-            stack.worker.log().into_iter().filter(|line| line["run"] == id.as_str() && !line["subrequests"].is_null()).collect();
+        let lines: Vec<Value> = stack
+            .worker
+            .log()
+            .into_iter()
+            .filter(|line| line["run"] == id.as_str() && !line["subrequests"].is_null())
+            .collect();
         (!lines.is_empty()).then_some(lines)
     });
-    let requests = logged.unwrap_or_default().iter().filter_map(|line| line["subrequests"].as_str()?.parse::<u64>().ok()).sum();
+    let requests = logged
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|line| line["subrequests"].as_str()?.parse::<u64>().ok())
+        .sum();
     Ok((total.saturating_sub(operations + sql) * 100 / total, requests))
 }
 
@@ -94,12 +114,20 @@ fn measure(stack: &Stack, mut act: impl FnMut() -> Result<()>) -> Result<u64> {
 fn cpu_ms(group: u32) -> Result<u64> {
     let mut ticks = 0;
     let mut found = false;
-    for entry in fs::read_dir("/proc").context("read /proc; this measurement works on Linux only")?.flatten() {
+    for entry in
+        fs::read_dir("/proc").context("read /proc; this measurement works on Linux only")?.flatten()
+    {
         let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((name, rest)) = text.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+        let Some((name, rest)) = text.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'))
+        else {
+            continue;
+        };
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        // Source: Linux, `proc(5)`: after the name come state, parent, process group, …; utime and stime are the 12th and 13th.
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        // Source: Linux, `proc(5)`: after the name come state, parent, process group, …; utime and
+        // stime are the 12th and 13th.
+        let number = |index: usize| {
+            fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0)
+        };
         if name == "workerd" && number(2) == u64::from(group) {
             found = true;
             ticks += number(11) + number(12);

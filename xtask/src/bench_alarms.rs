@@ -1,6 +1,7 @@
-//! `cargo xtask bench alarms`: many runs while an application with a password of its own writes to staging, none of which may
-//! fail or tell that a table is changed which nobody changes; and as many with one change that the restore brought, of a row
-//! that the application never touches, all of which must warn and name it.
+//! `cargo xtask bench alarms`: many runs while an application with a password of its own writes to
+//! staging, none of which may fail or tell that a table is changed which nobody changes; and as
+//! many with one change that the restore brought, of a row that the application never touches, all
+//! of which must warn and name it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::shell::say;
 
 /// The production: tables that the application writes to, and one that it only reads.
 const SEED: &str = "\
-create table public.events(id bigint generated always as identity primary key, at timestamptz default now(), kind text);
+create table public.events(id bigint generated always as identity primary key, at timestamptz \
+default now(), kind text);
 insert into public.events(kind) select 'seed' from generate_series(1, 2000);
 create table public.users(id int primary key, name text, score float8);
 insert into public.users select g, 'user ' || g, g / 3.0 from generate_series(1, 1000) g;
@@ -31,7 +33,8 @@ const WRITES: [&str; 3] = [
     "delete from events where id in (select id from events order by id limit 1)",
 ];
 
-/// Changes that a restore makes, of a row that the application never touches; the number of the round stands for the row.
+/// Changes that a restore makes, of a row that the application never touches; the number of the
+/// round stands for the row.
 const PLANTED: [&str; 4] = [
     "update users set score = null where id = {row}",
     "delete from users where id = {row}",
@@ -41,7 +44,8 @@ const PLANTED: [&str; 4] = [
 
 /// Does `count` runs of each kind, and prints how they went.
 pub(crate) fn alarms(count: u64) -> Result<()> {
-    let options = Options { seed: SEED.to_owned(), create_ms: 100, restore_ms: 100, ..Options::default() };
+    let options =
+        Options { seed: SEED.to_owned(), create_ms: 100, restore_ms: 100, ..Options::default() };
     let stack = Stack::start_with(&options, &|settings, _, _| {
         settings["pairs"][0]["keep_last"] = json!(2);
         settings["subrequest_budget"] = json!(1_000);
@@ -76,11 +80,14 @@ fn both(stack: &Stack, count: u64) -> Result<(u64, u64, u64)> {
             say(&format!("round {round}: a false alarm: {} {}", report["reason"], users(&report)));
         }
         let row = 1 + round % 99;
-        let sql = PLANTED[usize::try_from(round)? % PLANTED.len()].replace("{row}", &row.to_string());
+        let sql =
+            PLANTED[usize::try_from(round)? % PLANTED.len()].replace("{row}", &row.to_string());
         stack.emulator.fault("restoreProjectBranch", 1, &json!({"kind": "tamper", "sql": sql}))?;
         let report = run(stack)?;
         let found = users(&report);
-        let is_named = found["detail"].as_str().is_some_and(|detail| detail.contains(&format!("{{\"id\": {row}}}")));
+        let is_named = found["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains(&format!("{{\"id\": {row}}}")));
         if found["outcome"] != "warned" || !is_named {
             missed += 1;
             say(&format!("round {round}: missed {sql}: {} {found}", report["status"]));
@@ -95,7 +102,10 @@ fn both(stack: &Stack, count: u64) -> Result<(u64, u64, u64)> {
 /// Returns the check of the table that the application only reads.
 fn users(report: &Value) -> Value {
     let mut checks = report["checks"].as_array().into_iter().flatten();
-    checks.find(|check| check["name"] == "neondb: content of public.users").cloned().unwrap_or_default()
+    checks
+        .find(|check| check["name"] == "neondb: content of public.users")
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// Does a manual run and returns its report.

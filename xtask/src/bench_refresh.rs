@@ -1,7 +1,9 @@
-//! `cargo xtask bench refresh`: from the cron to a verified staging, beside `pg_dump` and `pg_restore` and the counts of the manual procedure.
+//! `cargo xtask bench refresh`: from the cron to a verified staging, beside `pg_dump` and
+//! `pg_restore` and the counts of the manual procedure.
 //!
-//! Both begin with the same production and end with a staging that was checked. Neon's own work is stood for by the emulator's copies of files (operations, and
-//! the computes that queries wait for), whose time is told apart.
+//! Both begin with the same production and end with a staging that was checked. Neon's own work is
+//! stood for by the emulator's copies of files (operations, and the computes that queries wait
+//! for), whose time is told apart.
 
 use std::time::Duration;
 
@@ -17,27 +19,43 @@ use crate::shell::say;
 const ROWS_PER_MEGABYTE: u64 = 4_000;
 
 /// The statement that counts every table, as the manual procedure does.
-const COUNTS: &str = "select format('select %L, count(*) from %I.%I;', relname, nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
-     where relkind = 'r' and nspname = 'public'";
+const COUNTS: &str = "select format('select %L, count(*) from %I.%I;', relname, nspname, \
+    relname) from pg_class \
+    c join pg_namespace n on n.oid = relnamespace \
+    where relkind = 'r' and nspname = 'public'";
 
 /// Measures and prints.
 pub(crate) fn refresh(megabytes: u64) -> Result<()> {
     let bin = harness::paths::postgres_on_path()?;
-    let options = Options { postgres_bin: Some(bin.clone()), create_ms: 100, restore_ms: 100, ..Options::default() };
-    let stack = Stack::start_with(&options, &|settings, _, _| settings["wall_budget_s"] = serde_json::json!(840))?;
+    let options = Options {
+        postgres_bin: Some(bin.clone()),
+        create_ms: 100,
+        restore_ms: 100,
+        ..Options::default()
+    };
+    let stack = Stack::start_with(&options, &|settings, _, _| {
+        settings["wall_budget_s"] = serde_json::json!(840);
+    })?;
     let emulator = &stack.emulator;
     say(&format!("filling production with {megabytes} MB"));
-    let create =
-        "create table public.events(id bigint primary key, at timestamptz, kind text, amount numeric(12, 2), doc jsonb, note text)";
-    emulator.sql(&emulator.production, &[create, "create table public.users(id int primary key, name text)"])?;
+    let create = "create table public.events(id bigint primary key, at timestamptz, kind text, \
+        amount \
+        numeric(12, 2), doc jsonb, note text)";
+    emulator.sql(
+        &emulator.production,
+        &[create, "create table public.users(id int primary key, name text)"],
+    )?;
     insert(
         emulator,
-        "insert into public.events select g, timestamptz '2026-01-01' + make_interval(secs => g), 'kind ' || g % 17, g * 1.01, \
-         jsonb_build_object('k', g, 'v', md5(g::text)), repeat(md5(g::text), 3)",
+        "insert into public.events select g, timestamptz '2026-01-01' + make_interval(secs \
+            => g), 'kind ' || g % 17, g * 1.01, \
+            jsonb_build_object('k', g, 'v', md5(g::text)), repeat(md5(g::text), 3)",
         megabytes * ROWS_PER_MEGABYTE,
     )?;
-    let size =
-        emulator.sql(&emulator.production, &["create index on public.events(at)", "select pg_size_pretty(pg_database_size('neondb'))"])?;
+    let size = emulator.sql(
+        &emulator.production,
+        &["create index on public.events(at)", "select pg_size_pretty(pg_database_size('neondb'))"],
+    )?;
     vacuum(emulator, "public.events, public.users")?;
     emulator.control("DELETE", "journal", None)?;
 
@@ -51,19 +69,34 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
     let requests = emulator.journal()?.len();
 
     say("pg_dump, pg_restore, counts");
-    let (production, staging) = (Copy::of(emulator, &emulator.production)?, Copy::of(emulator, &emulator.staging)?);
+    let (production, staging) =
+        (Copy::of(emulator, &emulator.production)?, Copy::of(emulator, &emulator.staging)?);
     let folder = crate::bench_verify::tempfile_in_reach()?;
     let file = folder.path().join("production.dump");
     let (dump, restore) = (bin.join("pg_dump"), bin.join("pg_restore"));
-    let dumped = shell(&format!("'{}' -Fc -N neon -f '{}' '{}'", dump.display(), file.display(), production.address))?;
-    let restored =
-        shell(&format!("'{}' --clean --if-exists --no-owner --no-acl -d '{}' '{}'", restore.display(), staging.address, file.display()))?;
-    let count = |address: &str| shell(&format!("psql '{address}' -Atc \"{COUNTS}\" | psql '{address}' -At"));
+    let dumped = shell(&format!(
+        "'{}' -Fc -N neon -f '{}' '{}'",
+        dump.display(),
+        file.display(),
+        production.address
+    ))?;
+    let restored = shell(&format!(
+        "'{}' --clean --if-exists --no-owner --no-acl -d '{}' '{}'",
+        restore.display(),
+        staging.address,
+        file.display()
+    ))?;
+    let count = |address: &str| {
+        shell(&format!("psql '{address}' -Atc \"{COUNTS}\" | psql '{address}' -At"))
+    };
     let counted = count(&production.address)? + count(&staging.address)?;
     let theirs = dumped + restored + counted;
     let copied = Duration::from_millis(operations);
     let verifying = Duration::from_millis(sql);
-    println!("production of {}", size.first().and_then(|row| row.first()?.clone()).context("its size")?);
+    println!(
+        "production of {}",
+        size.first().and_then(|row| row.first()?.clone()).context("its size")?
+    );
     println!("cron to verified staging: {}, {requests} requests to Neon", shown(ours));
     println!("  of that the file copies that stand for Neon's own work: {}", shown(copied));
     println!(
@@ -71,7 +104,13 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
         shown(verifying),
         percent(verifying, ours.saturating_sub(copied))
     );
-    println!("pg_dump {}, pg_restore {}, counts {}: {}", shown(dumped), shown(restored), shown(counted), shown(theirs));
+    println!(
+        "pg_dump {}, pg_restore {}, counts {}: {}",
+        shown(dumped),
+        shown(restored),
+        shown(counted),
+        shown(theirs)
+    );
     println!(
         "that is {} times as long; without the file copies, {} times",
         ratio(theirs, ours),

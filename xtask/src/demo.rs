@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: does the main job before your eyes, and `cargo xtask dev`: starts the same and stays.
+//! `cargo xtask demo`: does the main job before your eyes, and `cargo xtask dev`: starts the same
+//! and stays.
 //!
 //! Failure: the exit status is 0 only if everything that is reported held.
 
@@ -23,15 +24,26 @@ const DRIFT: [&str; 4] = [
     "delete from \"UserProfile\" where \"userId\" > 90000; delete from users where id > 90000",
     "update organizations set name = name || ' (test)' where id <= 10",
     "create table debris(id int); insert into debris select generate_series(1, 100)",
-    "insert into events(at, organization_id, kind, payload) select now(), 1, 'test', '{}' from generate_series(1, 500)",
+    "insert into events(at, organization_id, kind, payload) select now(), 1, 'test', '{}' \
+        from generate_series(1, 500)",
 ];
 
 /// Digests a table in another way than the Worker does: every row as text, in order.
-const INDEPENDENT: &str = "select count(*)::text || ' ' || coalesce(md5(string_agg(md5(t::text), '' order by md5(t::text))), '') from ";
+const INDEPENDENT: &str = "select count(*)::text || ' ' || \
+    coalesce(md5(string_agg(md5(t::text), '' order by \
+    md5(t::text))), '') from ";
 
 /// The tables that are compared independently at the end.
-const COMPARED: [&str; 8] =
-    ["organizations", "users", "projects", "secrets", "\"Company\"", "\"UserProfile\"", "\"Invitation\"", "events_2026_10"];
+const COMPARED: [&str; 8] = [
+    "organizations",
+    "users",
+    "projects",
+    "secrets",
+    "\"Company\"",
+    "\"UserProfile\"",
+    "\"Invitation\"",
+    "events_2026_10",
+];
 
 /// How the demonstration is shown.
 #[derive(Clone, Copy)]
@@ -45,9 +57,15 @@ pub(crate) struct Shown {
 /// Starts emulator, Worker and receiver with the large production.
 fn start() -> Result<Stack> {
     say("starting the Neon emulator with a production of about 200 MB");
-    let options = Options { seed: PRODUCTION.to_owned(), create_ms: 3_000, restore_ms: 6_100, ..Options::default() };
+    let options = Options {
+        seed: PRODUCTION.to_owned(),
+        create_ms: 3_000,
+        restore_ms: 6_100,
+        ..Options::default()
+    };
     Stack::start_with(&options, &|settings, _, sink| {
-        settings["pairs"][0]["smoke_tests"] = json!([{"name": "sign-in page", "url": format!("{}/app/login", sink.url)}]);
+        settings["pairs"][0]["smoke_tests"] =
+            json!([{"name": "sign-in page", "url": format!("{}/app/login", sink.url)}]);
     })
 }
 
@@ -84,7 +102,10 @@ pub(crate) fn demo(shown: Shown) -> Result<()> {
         print_report(&report);
     }
     if shown.keep {
-        say(&format!("everything stays up: Worker {}, emulator {}; press Enter to end it", stack.worker.url, emulator.url));
+        say(&format!(
+            "everything stays up: Worker {}, emulator {}; press Enter to end it",
+            stack.worker.url, emulator.url
+        ));
         let mut line = String::new();
         std::io::stdin().read_line(&mut line)?;
     }
@@ -102,14 +123,19 @@ pub(crate) fn dev() -> Result<()> {
     emulator.sql(&emulator.staging, &["select 1"])?;
     let described = json!({
         "worker": {"url": stack.worker.url, "admin_token": ADMIN_TOKEN, "read_token": READ_TOKEN},
-        "neon": {"api_base": emulator.api(), "api_key": API_KEY, "sql_url": format!("{}/sql", emulator.url), "project": emulator.project,
+        "neon": {"api_base": emulator.api(), "api_key": API_KEY,
+            "sql_url": format!("{}/sql", emulator.url), "project": emulator.project,
                  "production_branch": emulator.production, "staging_branch": emulator.staging},
         "endpoints": described_endpoints(&emulator.control("GET", "endpoints", None)?),
         "receiver": stack.sink.url,
     });
     let file = paths::root().join("target/dev.json");
-    std::fs::write(&file, format!("{described:#}\n")).with_context(|| format!("write {}", file.display()))?;
-    say(&format!("Worker {}, emulator {}; details in target/dev.json; press Enter to end it", stack.worker.url, emulator.url));
+    std::fs::write(&file, format!("{described:#}\n"))
+        .with_context(|| format!("write {}", file.display()))?;
+    say(&format!(
+        "Worker {}, emulator {}; details in target/dev.json; press Enter to end it",
+        stack.worker.url, emulator.url
+    ));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(())
@@ -122,8 +148,10 @@ fn described_endpoints(listed: &Value) -> Vec<Value> {
         for database in endpoint["databases"].as_array().into_iter().flatten() {
             for role in endpoint["roles"].as_array().into_iter().flatten() {
                 described.push(json!({
-                    "id": endpoint["id"], "host": endpoint["host"], "branch": endpoint["branch_name"], "address": endpoint["address"],
-                    "port": endpoint["port"], "database": database, "role": role["name"], "password": role["password"],
+                    "id": endpoint["id"], "host": endpoint["host"],
+                    "branch": endpoint["branch_name"], "address": endpoint["address"],
+                    "port": endpoint["port"], "database": database, "role": role["name"],
+                    "password": role["password"],
                 }));
             }
         }
@@ -133,7 +161,8 @@ fn described_endpoints(listed: &Value) -> Vec<Value> {
 
 /// Inserts into production until it is told to stop.
 fn keep_writing(emulator: &Emulator, stop: &AtomicBool, written: &AtomicU64) {
-    let insert = "insert into events(at, organization_id, kind, payload) values (now(), 1, 'live', '{\"live\": true}')";
+    let insert = "insert into events(at, organization_id, kind, payload) values (now(), 1, 'live', \
+        '{\"live\": true}')";
     // Bounded: ten minutes at twenty a second.
     for _ in 0..12_000 {
         if stop.load(Ordering::SeqCst) {
@@ -175,7 +204,12 @@ fn show(line: &Value, elapsed: Duration) {
         "step started" => text("step").to_owned(),
         "call accepted" => format!("  Neon accepted: {}", text("call")),
         "run ended" => format!("{}: {}", text("status"), text("text")),
-        "tick ended" => format!("tick ended after {} subrequests ({} http, {} KV)", text("subrequests"), text("http"), text("kv")),
+        "tick ended" => format!(
+            "tick ended after {} subrequests ({} http, {} KV)",
+            text("subrequests"),
+            text("http"),
+            text("kv")
+        ),
         "handed over" => format!("handed over to the next tick: {}", text("why")),
         "call failed" | "query failed" => format!("  {}", text("error")),
         _ => return,
@@ -187,8 +221,12 @@ fn show(line: &Value, elapsed: Duration) {
 fn summary(emulator: &Emulator, branch: &str) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for table in COMPARED {
-        let rows = emulator.sql(branch, &["set local row_security = off", &format!("{INDEPENDENT}{table} t")])?;
-        found.insert(table.to_owned(), rows.into_iter().flatten().flatten().next().unwrap_or_default());
+        let rows = emulator
+            .sql(branch, &["set local row_security = off", &format!("{INDEPENDENT}{table} t")])?;
+        found.insert(
+            table.to_owned(),
+            rows.into_iter().flatten().flatten().next().unwrap_or_default(),
+        );
     }
     Ok(found)
 }
@@ -210,64 +248,97 @@ fn report(
             objections.push(text);
         }
     };
-    demand(result["status"] == "succeeded", format!("the run ended {}: {}", result["status"], result["reason"]));
+    demand(
+        result["status"] == "succeeded",
+        format!("the run ended {}: {}", result["status"], result["reason"]),
+    );
     let after = summary(emulator, &emulator.staging)?;
     let production = summary(emulator, &emulator.production)?;
     // Nobody writes to these tables of production, so that staging must equal it in them.
-    demand(after == production, format!("staging differs from production by another digest: {after:?}, {production:?}"));
+    demand(
+        after == production,
+        format!("staging differs from production by another digest: {after:?}, {production:?}"),
+    );
     demand(before != &after, "staging did not change".to_owned());
     let notices = stack.sink.taken("/webhook");
     let notice = notices.last().context("find the notice")?;
-    demand(notices.len() == 1 && notice.is_signed == Some(true), format!("{} notices, signed: {:?}", notices.len(), notice.is_signed));
+    demand(
+        notices.len() == 1 && notice.is_signed == Some(true),
+        format!("{} notices, signed: {:?}", notices.len(), notice.is_signed),
+    );
     demand(written > 0, "nothing was written to production meanwhile".to_owned());
     let login = emulator.control("GET", "endpoints", None)?;
-    let kept = password(&login, &emulator.staging, "app") == Some("staging_application_secret".to_owned());
+    let kept =
+        password(&login, &emulator.staging, "app") == Some("staging_application_secret".to_owned());
     demand(kept, "the application's password on staging was not kept".to_owned());
     let started = result["started_at"].as_str().unwrap_or_default();
     let run_ms = millis_between(started, result["ended_at"].as_str().unwrap_or_default());
     let ours = run_ms.saturating_sub(operations + sql);
-    let steps: Vec<Value> = result["steps"].as_array().into_iter().flatten().map(|step| {
-        let ended = step["ended_at"].as_str().unwrap_or_default();
-        json!({"step": step["step"], "ms": millis_between(step["started_at"].as_str().unwrap_or_default(), ended), "attempts": step["attempts"]})
-    }).collect();
+    let steps: Vec<Value> = result["steps"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|step| {
+            let ended = step["ended_at"].as_str().unwrap_or_default();
+            json!({"step": step["step"],
+                "ms": millis_between(step["started_at"].as_str().unwrap_or_default(), ended),
+                "attempts": step["attempts"]})
+        })
+        .collect();
     Ok(json!({
-        "status": if objections.is_empty() { "succeeded" } else { "failed" }, "run": run, "backup": result["backup"]["name"],
-        "compared": result["compared"], "steps": steps, "run_ms": run_ms, "operations_ms": operations, "sql_ms": sql, "ours_ms": ours,
-        "ours_percent": ours * 100 / run_ms.max(1), "wall_ms": u64::try_from(elapsed.as_millis())?, "written_to_production": written,
-        "notice": {"subject": notice.body["data"]["subject"], "text": notice.body["data"]["text"], "is_signed": notice.is_signed},
+        "status": if objections.is_empty() { "succeeded" } else { "failed" }, "run": run,
+        "backup": result["backup"]["name"],
+        "compared": result["compared"], "steps": steps, "run_ms": run_ms,
+        "operations_ms": operations, "sql_ms": sql, "ours_ms": ours,
+        "ours_percent": ours * 100 / run_ms.max(1), "wall_ms": u64::try_from(elapsed.as_millis())?,
+        "written_to_production": written,
+        "notice": {"subject": notice.body["data"]["subject"], "text": notice.body["data"]["text"],
+            "is_signed": notice.is_signed},
         "staging_before": before, "staging_after": after, "objections": objections,
     }))
 }
 
 fn password(endpoints: &Value, branch: &str, role: &str) -> Option<String> {
-    let endpoint = endpoints["endpoints"].as_array()?.iter().find(|endpoint| endpoint["branch_id"] == branch)?;
+    let endpoint = endpoints["endpoints"]
+        .as_array()?
+        .iter()
+        .find(|endpoint| endpoint["branch_id"] == branch)?;
     let found = endpoint["roles"].as_array()?.iter().find(|found| found["name"] == role)?;
     found["password"].as_str().map(str::to_owned)
 }
 
-/// Returns how long Neon's own work (operations, and starting the computes that queries waited for) and the queries of the run took, in milliseconds, as
-/// the emulator has them.
+/// Returns how long Neon's own work (operations, and starting the computes that queries waited for)
+/// and the queries of the run took, in milliseconds, as the emulator has them.
 pub(crate) fn neon_time(emulator: &Emulator) -> Result<(u64, u64)> {
     let project = emulator.control("GET", "project", None)?;
     let journal = emulator.journal()?;
     let named = |route: &str| {
         let entries = journal.iter().filter(move |entry| entry["route"] == route);
-        entries.flat_map(|entry| entry["operations"].as_array().cloned().unwrap_or_default()).collect::<Vec<Value>>()
+        entries
+            .flat_map(|entry| entry["operations"].as_array().cloned().unwrap_or_default())
+            .collect::<Vec<Value>>()
     };
     let groups = [named("createProjectBranch"), named("restoreProjectBranch")];
     let mut works = Vec::new();
     for group in groups.iter().filter(|group| !group.is_empty()) {
-        let of_group: Vec<&Value> =
-            project["operations"].as_array().into_iter().flatten().filter(|operation| group.contains(&operation["id"])).collect();
+        let of_group: Vec<&Value> = project["operations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|operation| group.contains(&operation["id"]))
+            .collect();
         let number = |operation: &&Value, name: &str| operation[name].as_i64().unwrap_or(0);
-        let begin = of_group.iter().map(|operation| number(operation, "created_at_ms")).min().unwrap_or(0);
-        let end = of_group.iter().map(|operation| number(operation, "ended_at_ms")).max().unwrap_or(0);
+        let begin =
+            of_group.iter().map(|operation| number(operation, "created_at_ms")).min().unwrap_or(0);
+        let end =
+            of_group.iter().map(|operation| number(operation, "ended_at_ms")).max().unwrap_or(0);
         works.push((begin, end));
     }
     let live = emulator.writer(&emulator.production)?["id"].clone();
     let mut queries = Vec::new();
     // The writer's own queries are not the run's.
-    for entry in journal.iter().filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live) {
+    for entry in journal.iter().filter(|entry| entry["kind"] == "sql" && entry["endpoint"] != live)
+    {
         let at = entry["at"].as_str().and_then(|at| at.parse::<firstlight::time::Timestamp>().ok());
         let (Some(at), Some(took)) = (at, entry["duration_ms"].as_i64()) else { continue };
         let began = at.timestamp_millis();
@@ -291,7 +362,11 @@ fn covered(mut spans: Vec<(i64, i64)>) -> u64 {
 
 /// Returns the milliseconds between two instants in RFC 3339.
 pub(crate) fn millis_between(start: &str, end: &str) -> u64 {
-    let at = |text: &str| text.parse::<firstlight::time::Timestamp>().map(|at| at.timestamp_millis()).unwrap_or_default();
+    let at = |text: &str| {
+        text.parse::<firstlight::time::Timestamp>()
+            .map(|at| at.timestamp_millis())
+            .unwrap_or_default()
+    };
     u64::try_from(at(end) - at(start)).unwrap_or(0)
 }
 
@@ -305,18 +380,33 @@ fn print_report(report: &Value) {
     println!("backup      {}", text(&report["backup"]));
     let compared = &report["compared"];
     let megabytes = compared["bytes"].as_u64().unwrap_or(0) / (1 << 20);
-    println!("compared    {} tables, {} rows, {megabytes} MB, on both sides", compared["tables"], compared["rows"]);
-    println!("production  {} rows were written while the run was under way", report["written_to_production"]);
-    println!("notice      received, signature {}", if report["notice"]["is_signed"] == true { "right" } else { "WRONG" });
+    println!(
+        "compared    {} tables, {} rows, {megabytes} MB, on both sides",
+        compared["tables"], compared["rows"]
+    );
+    println!(
+        "production  {} rows were written while the run was under way",
+        report["written_to_production"]
+    );
+    println!(
+        "notice      received, signature {}",
+        if report["notice"]["is_signed"] == true { "right" } else { "WRONG" }
+    );
     println!(
         "time        {} ms: {} Neon's operations, {} SQL, {} ours ({} %)",
-        report["run_ms"], report["operations_ms"], report["sql_ms"], report["ours_ms"], report["ours_percent"]
+        report["run_ms"],
+        report["operations_ms"],
+        report["sql_ms"],
+        report["ours_ms"],
+        report["ours_percent"]
     );
     for step in report["steps"].as_array().into_iter().flatten() {
         println!("              {:<16} {:>6} ms", text(&step["step"]), step["ms"]);
     }
     println!("staging       before                after");
-    let count = |side: &Value| side.as_str().and_then(|text| text.split(' ').next()).unwrap_or("-").to_owned();
+    let count = |side: &Value| {
+        side.as_str().and_then(|text| text.split(' ').next()).unwrap_or("-").to_owned()
+    };
     for (table, after) in report["staging_after"].as_object().into_iter().flatten() {
         let before = &report["staging_before"][table];
         let changed = if before == after { "" } else { "  changed" };

@@ -1,6 +1,7 @@
 //! The repository's own commands.
 //!
-//! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | gallery | check | check-config`. Each sets up what it misses.
+//! `cargo xtask demo | test | sim | mutants | bench | dev | setup | build | gallery | check |
+//! check-config`. Each sets up what it misses.
 
 mod bench;
 mod bench_alarms;
@@ -18,23 +19,28 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 const USAGE: &str = "\
-cargo xtask demo [--keep] [--json]   do the main job before your eyes
-cargo xtask test                     run every test
-cargo xtask dev                      start the same as the demo and stay; details in target/dev.json
+cargo xtask demo [--keep] [--json]  do the main job before your eyes
+cargo xtask test                    run every test
+cargo xtask dev                     start the same as the demo and stay; details in target/dev.json
 cargo xtask sim [--seconds N] [--seed S] | --pairs | --replay PLAN | --table | --exhaustive
-                                     run the simulation; see tests/simulation/lib.rs
-cargo xtask mutants [ARGUMENTS]       change one thing at a time and see whether a test notices (an hour and more)
-cargo xtask bench cost                CPU, requests and time of 20 runs and 20 idle ticks
-cargo xtask bench verify [MB]         our comparison beside those of other tools, on a table of so many megabytes (2048)
-cargo xtask bench refresh [MB]        cron to verified staging beside pg_dump and pg_restore, with so many megabytes (100)
-cargo xtask bench alarms [COUNT]      so many runs of a staging in use, and as many with a planted change (100)
+                                    run the simulation; see tests/simulation/lib.rs
+cargo xtask mutants [ARGUMENTS]     change one thing at a time and see whether a test notices
+                                    (an hour and more)
+cargo xtask bench cost              CPU, requests and time of 20 runs and 20 idle ticks
+cargo xtask bench verify [MB]       our comparison beside those of other tools, on a table of so
+                                    many megabytes (2048)
+cargo xtask bench refresh [MB]      cron to verified staging beside pg_dump and pg_restore, with so
+                                    many megabytes (100)
+cargo xtask bench alarms [COUNT]    so many runs of a staging in use, and as many with a planted
+                                    change (100)
 cargo xtask check-config [FILE] [--secrets FILE]
-                                     every fault of a wrangler.toml, or the schedule of the next seven days; with --secrets
-                                     of a .dev.vars too, of which nothing is printed
-cargo xtask gallery                  write runbooks/notices.md, the page of every notice, anew
-cargo xtask check                    formatting, clippy and documentation
-cargo xtask setup                    install what is missing
-cargo xtask build                    build the Worker";
+                                    every fault of a wrangler.toml, or the schedule of the next
+                                    seven days; with --secrets of a .dev.vars too, of which nothing
+                                    is printed
+cargo xtask gallery                 write runbooks/notices.md, the page of every notice, anew
+cargo xtask check                   formatting, clippy and documentation
+cargo xtask setup                   install what is missing
+cargo xtask build                   build the Worker";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,7 +57,10 @@ fn run(arguments: &[String]) -> Result<()> {
         Some("demo") => {
             only(&flags, &["--keep", "--json"])?;
             prepare()?;
-            demo::demo(demo::Shown { keep: flags.contains(&"--keep"), json: flags.contains(&"--json") })
+            demo::demo(demo::Shown {
+                keep: flags.contains(&"--keep"),
+                json: flags.contains(&"--json"),
+            })
         }
         Some("bench") if words.get(1) == Some(&"cost") => {
             prepare()?;
@@ -87,10 +96,17 @@ fn run(arguments: &[String]) -> Result<()> {
         Some("check-config") => {
             only(&flags, &["--secrets"])?;
             let place = words.iter().position(|word| *word == "--secrets");
-            let secrets = place.map(|place| words.get(place + 1).context("name the file after --secrets")).transpose()?;
-            let is_file = |(index, _): &(usize, &&str)| *index > 0 && place.is_none_or(|place| *index != place && *index != place + 1);
-            let file =
-                words.iter().enumerate().find(is_file).map_or_else(|| PathBuf::from("wrangler.toml"), |(_, word)| PathBuf::from(word));
+            let secrets = place
+                .map(|place| words.get(place + 1).context("name the file after --secrets"))
+                .transpose()?;
+            let is_file = |(index, _): &(usize, &&str)| {
+                *index > 0 && place.is_none_or(|place| *index != place && *index != place + 1)
+            };
+            let file = words
+                .iter()
+                .enumerate()
+                .find(is_file)
+                .map_or_else(|| PathBuf::from("wrangler.toml"), |(_, word)| PathBuf::from(word));
             check_config::check(&file, secrets.map(Path::new), now())
         }
         Some("setup") => setup::all(),
@@ -103,7 +119,11 @@ fn run(arguments: &[String]) -> Result<()> {
 fn prepare() -> Result<()> {
     setup::all()?;
     setup::build_worker()?;
-    shell::quietly(std::process::Command::new("cargo").args(["build", "--package", "neon-emulator"]).current_dir(harness::paths::root()))
+    shell::quietly(
+        std::process::Command::new("cargo")
+            .args(["build", "--package", "neon-emulator"])
+            .current_dir(harness::paths::root()),
+    )
 }
 
 /// Reads a number of megabytes.

@@ -10,7 +10,8 @@ create table public.organizations (
   created_at timestamptz not null default now()
 );
 insert into public.organizations (name, plan, settings)
-select 'Organization ' || g, (array['free', 'team', 'enterprise'])[1 + g % 3]::public.plan, jsonb_build_object('seats', g % 50)
+select 'Organization ' || g, (array['free', 'team', 'enterprise'])[1 + g % 3]::public.plan,
+  jsonb_build_object('seats', g % 50)
 from generate_series(1, 200) g;
 
 create table public.users (
@@ -51,17 +52,22 @@ alter table public.secrets force row level security;
 create policy own_secrets on public.secrets
   using (organization_id = nullif(current_setting('app.organization', true), '')::bigint);
 
-create table public."Company" ("Id" uuid primary key default gen_random_uuid(), "legalName" text not null, "foundedOn" date);
+create table public."Company" ("Id" uuid primary key default gen_random_uuid(),
+  "legalName" text not null, "foundedOn" date);
 insert into public."Company" ("legalName", "foundedOn")
 select 'Company ' || g, date '1990-01-01' + g % 10000 from generate_series(1, 10000) g;
 
-create table public."UserProfile" ("userId" bigint primary key references public.users, "displayName" text, "preferences" json, "home" point);
+create table public."UserProfile" ("userId" bigint primary key references public.users,
+  "displayName" text, "preferences" json, "home" point);
 insert into public."UserProfile"
-select id, 'User ' || id, json_build_object('theme', id % 3, 'language', 'en'), point(id % 180, id % 90) from public.users;
+select id, 'User ' || id, json_build_object('theme', id % 3, 'language', 'en'), point(id % 180,
+  id % 90) from public.users;
 
-create table public."Invitation" ("Id" bigint generated always as identity primary key, "email" text, "validFor" interval, "usedAt" timestamptz);
+create table public."Invitation" ("Id" bigint generated always as identity primary key,
+  "email" text, "validFor" interval, "usedAt" timestamptz);
 insert into public."Invitation" ("email", "validFor", "usedAt")
-select 'guest' || g || '@example.com', make_interval(days => g % 30), case when g % 2 = 0 then now() end from generate_series(1, 20000) g;
+select 'guest' || g || '@example.com', make_interval(days => g % 30),
+  case when g % 2 = 0 then now() end from generate_series(1, 20000) g;
 
 create table public.events (
   id bigint generated always as identity,
@@ -71,16 +77,20 @@ create table public.events (
   payload jsonb not null,
   primary key (id, at)
 ) partition by range (at);
-create table public.events_2026_10 partition of public.events for values from ('2026-10-01') to ('2026-11-01');
-create table public.events_2026_11 partition of public.events for values from ('2026-11-01') to ('2026-12-01');
+create table public.events_2026_10 partition of public.events for values
+  from ('2026-10-01') to ('2026-11-01');
+create table public.events_2026_11 partition of public.events for values
+  from ('2026-11-01') to ('2026-12-01');
 create table public.events_later partition of public.events default;
 insert into public.events (at, organization_id, kind, payload)
-select timestamptz '2026-10-01' + make_interval(secs => g * 4), 1 + g % 200, (array['view', 'click', 'save'])[1 + g % 3],
+select timestamptz '2026-10-01' + make_interval(secs => g * 4), 1 + g % 200, (array['view', 'click',
+  'save'])[1 + g % 3],
        jsonb_build_object('page', '/p/' || g % 1000, 'note', md5(g::text))
 from generate_series(1, 1000000) g;
 create index events_by_organization on public.events (organization_id, at);
 
-create table public.audit (id bigint generated always as identity primary key, at timestamptz not null default now(), what text not null);
+create table public.audit (id bigint generated always as identity primary key,
+  at timestamptz not null default now(), what text not null);
 create function public.note_change() returns trigger language plpgsql as $$
 begin
   insert into public.audit (what) values (tg_op || ' ' || tg_table_name);
@@ -89,7 +99,8 @@ end $$;
 create trigger organizations_changed after insert or update or delete on public.organizations
   for each statement execute function public.note_change();
 
-create view public.active_users as select * from public.users where last_seen_at > now() - interval '7 days';
+create view public.active_users as select * from public.users
+  where last_seen_at > now() - interval '7 days';
 create materialized view public.users_by_organization as
   select organization_id, count(*) as users from public.users group by organization_id;
 create materialized view public.never_filled as select 1 as one with no data;

@@ -1,10 +1,11 @@
 //! Brings a machine to the point where the Worker can be built and tested.
 //!
-//! In: the locked versions in `Cargo.lock`, `package-lock.json` and the constants below. Out: tools under `target/tools`,
-//! packages under `node_modules`, the `wasm32-unknown-unknown` standard library in the active toolchain.
+//! In: the locked versions in `Cargo.lock`, `package-lock.json` and the constants below. Out: tools
+//! under `target/tools`, packages under `node_modules`, the `wasm32-unknown-unknown` standard
+//! library in the active toolchain.
 //!
-//! Invariants: every part looks first whether it is already done, so that a second run starts at once; nothing
-//! outside the project and the Rust toolchain is changed; no root is needed.
+//! Invariants: every part looks first whether it is already done, so that a second run starts at
+//! once; nothing outside the project and the Rust toolchain is changed; no root is needed.
 //!
 //! Failure: a missing tool is named together with the command that installs it.
 
@@ -34,15 +35,21 @@ pub(crate) fn all() -> Result<()> {
 /// Installs the npm packages of `package-lock.json`, once for each of its contents.
 fn npm_packages() -> Result<()> {
     let root = paths::root();
-    let lock = fs::read_to_string(root.join("package-lock.json")).context("read package-lock.json")?;
+    let lock =
+        fs::read_to_string(root.join("package-lock.json")).context("read package-lock.json")?;
     let stamp = root.join("node_modules/.firstlight-lock");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    require("npm", "--version", "install Node.js 20 or newer: https://nodejs.org, or `apt-get install nodejs npm`")?;
+    require(
+        "npm",
+        "--version",
+        "install Node.js 20 or newer: https://nodejs.org, or `apt-get install nodejs npm`",
+    )?;
     say("installing npm packages (wrangler, node 24, esbuild, binaryen, PostgreSQL 18)");
     quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&root))?;
-    // npm may have been told to run no install scripts; this one only makes the symbolic links of shared libraries.
+    // npm may have been told to run no install scripts; this one only makes the symbolic links of
+    // shared libraries.
     let postgres = paths::embedded_postgres()?;
     let hydrate = postgres.join("scripts/hydrate-symlinks.js");
     if hydrate.exists() {
@@ -53,7 +60,8 @@ fn npm_packages() -> Result<()> {
 
 /// Installs a cargo tool of an exact version under `target/tools`.
 ///
-/// `locked` follows the tool's own lock file; `wasm-bindgen-cli` 0.2.130 does not build with its own.
+/// `locked` follows the tool's own lock file; `wasm-bindgen-cli` 0.2.130 does not build with its
+/// own.
 fn cargo_tool(name: &str, version: &str, locked: bool) -> Result<()> {
     let tools = paths::tools();
     let installed = fs::read_to_string(tools.join(".crates.toml")).unwrap_or_default();
@@ -80,7 +88,9 @@ fn locked_version(name: &str) -> Result<String> {
     while let Some(line) = lines.next() {
         if line == format!("name = \"{name}\"") {
             let version = lines.next().and_then(|line| line.split('"').nth(1));
-            return version.map(str::to_owned).with_context(|| format!("find the version of {name} in Cargo.lock"));
+            return version
+                .map(str::to_owned)
+                .with_context(|| format!("find the version of {name} in Cargo.lock"));
         }
     }
     bail!("find {name} in Cargo.lock")
@@ -99,7 +109,9 @@ pub(crate) fn build_worker() -> Result<()> {
     let root = paths::root();
     let inputs = inputs(&root)?;
     let stamp = root.join("build/.firstlight-inputs");
-    if root.join("build/index_bg.wasm").exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == inputs) {
+    if root.join("build/index_bg.wasm").exists()
+        && fs::read_to_string(&stamp).is_ok_and(|built| built == inputs)
+    {
         return Ok(());
     }
     say("building the Worker");
@@ -119,7 +131,8 @@ pub(crate) fn build_worker() -> Result<()> {
 
 /// Returns a text that changes when a source of the Worker changes.
 fn inputs(root: &Path) -> Result<String> {
-    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("src/worker/Cargo.toml")];
+    let mut files =
+        vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("src/worker/Cargo.toml")];
     let mut folders = vec![root.join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
@@ -136,7 +149,12 @@ fn inputs(root: &Path) -> Result<String> {
     for file in files {
         let mut hasher = DefaultHasher::new();
         fs::read(&file).with_context(|| format!("read {}", file.display()))?.hash(&mut hasher);
-        let _ = writeln!(text, "{} {:016x}", file.strip_prefix(root).unwrap_or(&file).display(), hasher.finish());
+        let _ = writeln!(
+            text,
+            "{} {:016x}",
+            file.strip_prefix(root).unwrap_or(&file).display(),
+            hasher.finish()
+        );
     }
     Ok(text)
 }

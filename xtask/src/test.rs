@@ -8,12 +8,17 @@ use harness::paths;
 use crate::setup::require;
 use crate::shell::{loudly, say};
 
-/// Tests that run at the same time: each waits for processes most of the time, and has a Postgres and a workerd.
+/// Tests that run at the same time: each waits for processes most of the time, and has a Postgres
+/// and a workerd.
 const TESTS_AT_ONCE: &str = "4";
 
 /// Runs every test.
 pub(crate) fn all() -> Result<()> {
-    require("psql", "--version", "install PostgreSQL's client: `apt-get install postgresql-client`, or `brew install libpq`")?;
+    require(
+        "psql",
+        "--version",
+        "install PostgreSQL's client: `apt-get install postgresql-client`, or `brew install libpq`",
+    )?;
     say("running every test");
     loudly(
         Command::new("cargo")
@@ -29,24 +34,55 @@ pub(crate) fn all() -> Result<()> {
 pub(crate) fn gallery() -> Result<()> {
     say("writing runbooks/notices.md");
     let mut command = Command::new("cargo");
-    loudly(command.args(["test", "--quiet", "--test", "gallery"]).current_dir(paths::root()).env("FIRSTLIGHT_WRITE_GALLERY", "1"))
+    loudly(
+        command
+            .args(["test", "--quiet", "--test", "gallery"])
+            .current_dir(paths::root())
+            .env("FIRSTLIGHT_WRITE_GALLERY", "1"),
+    )
 }
 
 /// Runs the simulation, optimised: it runs thousands of mornings a second.
 pub(crate) fn simulate(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--profile", "sim", "--package", "simulation", "--bin", "sim", "--"]);
+    command.args([
+        "run",
+        "--quiet",
+        "--profile",
+        "sim",
+        "--package",
+        "simulation",
+        "--bin",
+        "sim",
+        "--",
+    ]);
     loudly(command.args(arguments).current_dir(paths::root()))
 }
 
-/// Runs `cargo mutants` over the machine and the tick; `.cargo/mutants.toml` says which tests are asked.
+/// Runs `cargo mutants` over the machine and the tick; `.cargo/mutants.toml` says which tests are
+/// asked.
 pub(crate) fn mutants(arguments: &[&str]) -> Result<()> {
-    if !Command::new("cargo").args(["mutants", "--version"]).output().is_ok_and(|output| output.status.success()) {
+    if !Command::new("cargo")
+        .args(["mutants", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
         bail!("`cargo mutants` is needed. To get it: cargo install --locked cargo-mutants");
     }
     let mut command = Command::new("cargo");
-    // The tests of another package are asked, so there is no baseline of this package's own; `cargo xtask test` is the baseline.
-    command.args(["mutants", "--baseline", "skip", "--timeout", "60", "--test-package", "firstlight", "--test-package", "simulation"]);
+    // The tests of another package are asked, so there is no baseline of this package's own;
+    // `cargo xtask test` is the baseline.
+    command.args([
+        "mutants",
+        "--baseline",
+        "skip",
+        "--timeout",
+        "60",
+        "--test-package",
+        "firstlight",
+        "--test-package",
+        "simulation",
+    ]);
     loudly(command.args(arguments).current_dir(paths::root()))
 }
 
@@ -61,6 +97,18 @@ pub(crate) fn check() -> Result<()> {
     };
     cargo(&["fmt", "--all", "--check"], &[])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
-    cargo(&["clippy", "--package", "firstlight-worker", "--target", "wasm32-unknown-unknown", "--", "-D", "warnings"], &[])?;
+    cargo(
+        &[
+            "clippy",
+            "--package",
+            "firstlight-worker",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
     cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
 }

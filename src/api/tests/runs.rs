@@ -14,7 +14,8 @@ fn of_two_starts_at_the_same_instant_one_is_accepted() {
     let (memory, config, secrets) = (Memory::default(), config(), secrets());
     memory.gives_way.set(true);
     let request = request(Method::Post, "/runs", Some("admin"), "");
-    let mut asked: Vec<_> = (0..5).map(|_| Some(Box::pin(answer(&memory, Ok(&config), &secrets, &request)))).collect();
+    let mut asked: Vec<_> =
+        (0..5).map(|_| Some(Box::pin(answer(&memory, Ok(&config), &secrets, &request)))).collect();
     let mut answers = Vec::new();
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // All of them wait for the store before the first is answered.
@@ -47,9 +48,11 @@ fn a_start_is_refused_although_the_store_does_not_show_the_one_before() {
 #[test]
 fn what_a_start_accepts_is_in_the_run_that_it_begins() {
     let memory = Memory::default();
-    let (status, ..) = ask(&memory, &request(Method::Post, "/runs", Some("admin"), r#"{"accept_row_loss":true}"#));
+    let (status, ..) =
+        ask(&memory, &request(Method::Post, "/runs", Some("admin"), r#"{"accept_row_loss":true}"#));
     assert_eq!(status, 202);
-    let stored: Value = serde_json::from_str(&memory.values.borrow()["checkpoint/hub"]).expect("a checkpoint");
+    let stored: Value =
+        serde_json::from_str(&memory.values.borrow()["checkpoint/hub"]).expect("a checkpoint");
     assert_eq!(stored["accepts_row_loss"], true);
 }
 
@@ -72,25 +75,45 @@ fn what_was_accepted_can_be_read_and_cancelled_at_once() {
     assert_eq!(post(&memory).0, 202);
     let shown = || ask(&memory, &request(Method::Get, &format!("/runs/{RUN}"), Some("reader"), ""));
     let (status, body, _) = shown();
-    assert_eq!((status, &body["status"], &body["run"]), (200, &json!("accepted"), &json!(RUN)), "the store shows nothing yet");
+    assert_eq!(
+        (status, &body["status"], &body["run"]),
+        (200, &json!("accepted"), &json!(RUN)),
+        "the store shows nothing yet"
+    );
     // Another instance, and another run in its place: what was promised is on record.
     *memory.notes.borrow_mut() = crate::port::Notes::default();
     memory.is_stale.set(false);
     memory.values.borrow_mut().remove("checkpoint/hub");
     let (status, body, _) = shown();
-    assert_eq!((status, &body["status"], &body["started_at"]), (200, &json!("accepted"), &json!("2026-11-21T14:30:00.000Z")));
-    assert_eq!(ask(&memory, &request(Method::Post, &format!("/runs/{RUN}/cancel"), Some("admin"), "")).0, 202);
+    assert_eq!(
+        (status, &body["status"], &body["started_at"]),
+        (200, &json!("accepted"), &json!("2026-11-21T14:30:00.000Z"))
+    );
+    assert_eq!(
+        ask(&memory, &request(Method::Post, &format!("/runs/{RUN}/cancel"), Some("admin"), "")).0,
+        202
+    );
     assert!(memory.values.borrow().contains_key(&format!("cancel/hub/{RUN}")));
-    assert_eq!(ask(&memory, &request(Method::Get, "/runs/20261121T143001Z", Some("reader"), "")).0, 404);
+    assert_eq!(
+        ask(&memory, &request(Method::Get, "/runs/20261121T143001Z", Some("reader"), "")).0,
+        404
+    );
 }
 
-/// As in case 35a: a checkpoint that makes no sense is as good as lost, and one of a newer version is not.
+/// As in case 35a: a checkpoint that makes no sense is as good as lost, and one of a newer version
+/// is not.
 #[test]
 fn a_checkpoint_that_makes_no_sense_keeps_nobody_from_a_run() {
-    for (text, expected) in [("{", 202), (r#"{"format":1,"step":"dance"}"#, 202), (r#"{"format":2}"#, 503)] {
+    for (text, expected) in
+        [("{", 202), (r#"{"format":1,"step":"dance"}"#, 202), (r#"{"format":2}"#, 503)]
+    {
         let memory = Memory::default();
         memory.values.borrow_mut().insert("checkpoint/hub".to_owned(), text.to_owned());
-        assert_eq!(ask(&memory, &request(Method::Get, "/runs", Some("reader"), "")).0, if expected == 202 { 200 } else { 503 }, "{text}");
+        assert_eq!(
+            ask(&memory, &request(Method::Get, "/runs", Some("reader"), "")).0,
+            if expected == 202 { 200 } else { 503 },
+            "{text}"
+        );
         assert_eq!(post(&memory).0, expected, "{text}");
     }
 }
@@ -100,9 +123,12 @@ fn at_snapshot() -> Checkpoint {
     use crate::sync::checkpoint::{RunStatus, Verdict, tests::started};
     let at: Timestamp = "2026-11-21T10:04:00Z".parse().expect("an instant");
     let snapshot = json!({
-        "name": "backup-20261121", "slug": null, "lsn": "0/1DE2850", "made_at": "2026-11-21T10:00:10.000Z", "begun_at": "2026-11-21T10:04:10.000Z",
-        "is_noted": true, "id": "snap-damp-dew-a1b2c3d4", "operations": [], "is_taken": true, "outcome": null, "is_told": false,
-        "test": {"name": "restore-test-backup-20261121", "id": null, "operations": [], "is_ready": false, "is_gone": false},
+        "name": "backup-20261121", "slug": null, "lsn": "0/1DE2850",
+        "made_at": "2026-11-21T10:00:10.000Z", "begun_at": "2026-11-21T10:04:10.000Z",
+        "is_noted": true, "id": "snap-damp-dew-a1b2c3d4", "operations": [], "is_taken": true,
+        "outcome": null, "is_told": false,
+        "test": {"name": "restore-test-backup-20261121", "id": null, "operations": [],
+            "is_ready": false, "is_gone": false},
     });
     let verdict = Verdict {
         status: RunStatus::Succeeded,
@@ -128,13 +154,19 @@ fn a_run_is_started_while_a_snapshot_is_being_tested() {
     let driven_until = Some("2026-11-21T14:33:00Z".parse().expect("an instant"));
     keep(&Checkpoint { driven_until, ..at_snapshot() });
     let (status, body, _) = post(&memory);
-    let expected =
-        "the snapshot of run 20261121 is being taken or compared, by a tick that lasts until 2026-11-21T14:33:00.000Z; try again then";
+    let expected = "the snapshot of run 20261121 is being taken or compared, by a tick that \
+        lasts until \
+        2026-11-21T14:33:00.000Z; try again then";
     assert_eq!((status, body["detail"].as_str()), (409, Some(expected)));
     keep(&at_snapshot());
     let (status, body, drives) = post(&memory);
     assert_eq!((status, body["run"].as_str(), drives), (202, Some(RUN), true));
-    let told = memory.values.borrow().get("notice/hub/20261121/snapshot_failed").cloned().expect("it is told");
+    let told = memory
+        .values
+        .borrow()
+        .get("notice/hub/20261121/snapshot_failed")
+        .cloned()
+        .expect("it is told");
     assert!(told.contains("somebody started a run before it was compared"), "{told}");
 }
 

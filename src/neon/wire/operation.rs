@@ -129,7 +129,9 @@ impl Operation {
     pub fn progress(&self) -> Progress {
         match (&self.status, self.retry_at) {
             (OperationStatus::Finished | OperationStatus::Skipped, _) => Progress::EndedWell,
-            (OperationStatus::Failed, Some(_)) | (OperationStatus::UnderWay(_), _) => Progress::UnderWay,
+            (OperationStatus::Failed, Some(_)) | (OperationStatus::UnderWay(_), _) => {
+                Progress::UnderWay
+            }
             (OperationStatus::Failed, None) => Progress::MayBeRetried,
             (OperationStatus::Error | OperationStatus::Cancelled, _) => Progress::EndedBadly,
         }
@@ -161,8 +163,9 @@ mod tests {
     #[test]
     fn every_status_says_whether_it_is_waited_for() {
         let read = |status: &str, retry_at: &str| {
-            let text =
-                format!(r#"{{"id":"o","action":"create_branch","status":"{status}","created_at":"2026-11-21T10:00:00Z"{retry_at}}}"#);
+            let text = format!(
+                r#"{{"id":"o","action":"create_branch","status":"{status}","created_at":"2026-11-21T10:00:00Z"{retry_at}}}"#
+            );
             serde_json::from_str::<Operation>(&text).expect("an operation").progress()
         };
         let retried = r#","retry_at":"2026-11-21T10:00:30Z""#;

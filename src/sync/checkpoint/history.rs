@@ -1,6 +1,8 @@
-//! What a run remembers of those before it: how long they took, when one last succeeded, what they have made that no name in Neon tells.
+//! What a run remembers of those before it: how long they took, when one last succeeded, what they
+//! have made that no name in Neon tells.
 //!
-//! Invariants: it travels from checkpoint to checkpoint, so that it costs no read of its own; lost with a checkpoint, it begins again.
+//! Invariants: it travels from checkpoint to checkpoint, so that it costs no read of its own; lost
+//! with a checkpoint, it begins again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,7 +30,8 @@ const ENOUGH: usize = 3;
 /// What is remembered of earlier runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// How long the runs took that restored staging and succeeded, the oldest first; at most thirty.
+    /// How long the runs took that restored staging and succeeded, the oldest first; at most
+    /// thirty.
     pub paces: Vec<Pace>,
     /// When a run last succeeded; missing when none is remembered.
     #[serde(default, with = "millis::option")]
@@ -36,7 +39,8 @@ pub struct History {
     /// When that run was started; missing in what earlier versions have written.
     #[serde(default, with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub last_success_started_at: Option<Timestamp>,
-    /// The endpoints that runs have made on their backups; nothing of a run whose replies were lost.
+    /// The endpoints that runs have made on their backups; nothing of a run whose replies were
+    /// lost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<RunId, BTreeSet<EndpointId>>,
     /// The names that staging had, the newest last: what it held before is named after them.
@@ -63,18 +67,31 @@ impl History {
         let Some(last) = last else { return Self::default() };
         let mut history = last.history.clone();
         history.remember_what_was_made(last);
-        let Some(verdict) = last.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded) else { return history };
+        let Some(verdict) =
+            last.verdict.as_ref().filter(|verdict| verdict.status == RunStatus::Succeeded)
+        else {
+            return history;
+        };
         if last.goal == Goal::Staging {
             history.last_success_at = history.last_success_at.max(Some(verdict.at));
-            history.last_success_started_at = history.last_success_started_at.max(Some(last.started_at));
+            history.last_success_started_at =
+                history.last_success_started_at.max(Some(last.started_at));
         }
         if last.restore.is_some() && !history.paces.iter().any(|pace| pace.run == last.run) {
             let seconds = |step: Step| {
                 let of = last.steps.iter().filter(|record| record.step == step);
-                of.map(|record| between(record.started_at, record.ended_at.unwrap_or(verdict.at)).as_secs()).sum()
+                of.map(|record| {
+                    between(record.started_at, record.ended_at.unwrap_or(verdict.at)).as_secs()
+                })
+                .sum()
             };
-            let steps = Step::ALL.into_iter().filter(|step| *step != Step::Prune).map(seconds).collect();
-            history.paces.push(Pace { run: last.run.clone(), seconds: between(last.started_at, verdict.at).as_secs(), steps });
+            let steps =
+                Step::ALL.into_iter().filter(|step| *step != Step::Prune).map(seconds).collect();
+            history.paces.push(Pace {
+                run: last.run.clone(),
+                seconds: between(last.started_at, verdict.at).as_secs(),
+                steps,
+            });
             let surplus = history.paces.len().saturating_sub(RUNS);
             history.paces.drain(..surplus);
         }
@@ -97,7 +114,8 @@ impl History {
         }
     }
 
-    /// Returns whether a run has succeeded that was started at `since` or later: one that only ended after that has copied what was there before it.
+    /// Returns whether a run has succeeded that was started at `since` or later: one that only
+    /// ended after that has copied what was there before it.
     pub fn has_succeeded(&self, since: Timestamp) -> bool {
         self.last_success_started_at.or(self.last_success_at).is_some_and(|at| at >= since)
     }
@@ -107,14 +125,19 @@ impl History {
         percentile(self.paces.iter().map(|pace| pace.seconds), 95)
     }
 
-    /// Returns how long a run usually still takes that is at `step` for `elapsed`; `None` while too few are known.
+    /// Returns how long a run usually still takes that is at `step` for `elapsed`; `None` while too
+    /// few are known.
     ///
-    /// A step that already takes longer than usual is expected to end at once: the expected end then moves on with the clock.
+    /// A step that already takes longer than usual is expected to end at once: the expected end
+    /// then moves on with the clock.
     pub fn remaining(&self, step: Step, elapsed: Duration) -> Option<Duration> {
-        let usual = |index: usize| percentile(self.paces.iter().filter_map(|pace| pace.steps.get(index).copied()), 50);
+        let usual = |index: usize| {
+            percentile(self.paces.iter().filter_map(|pace| pace.steps.get(index).copied()), 50)
+        };
         let at = Step::ALL.iter().position(|other| *other == step)?;
         let last = Step::ALL.len() - 1;
-        let mut remaining = if at < last { usual(at)?.saturating_sub(elapsed) } else { Duration::ZERO };
+        let mut remaining =
+            if at < last { usual(at)?.saturating_sub(elapsed) } else { Duration::ZERO };
         for index in at + 1..last {
             remaining += usual(index)?;
         }
@@ -153,7 +176,12 @@ mod tests {
     }
 
     fn succeeded() -> Checkpoint {
-        let step = |step, from: &str, to: &str| StepRecord { step, started_at: at(from), ended_at: Some(at(to)), attempts: 1 };
+        let step = |step, from: &str, to: &str| StepRecord {
+            step,
+            started_at: at(from),
+            ended_at: Some(at(to)),
+            attempts: 1,
+        };
         Checkpoint {
             steps: vec![
                 step(Step::Preflight, "2026-11-21T10:00:00Z", "2026-11-21T10:00:01Z"),
@@ -184,11 +212,17 @@ mod tests {
         let history = History::after(Some(&succeeded()));
         assert_eq!(history.last_success_at, Some(at("2026-11-21T10:04:12Z")));
         let started_at = succeeded().started_at;
-        assert!(history.has_succeeded(started_at) && !history.has_succeeded(at("2026-11-21T10:04:12Z")), "it counts from its start");
+        assert!(
+            history.has_succeeded(started_at) && !history.has_succeeded(at("2026-11-21T10:04:12Z")),
+            "it counts from its start"
+        );
         let of_an_earlier_version = History { last_success_started_at: None, ..history.clone() };
         assert!(of_an_earlier_version.has_succeeded(at("2026-11-21T10:04:12Z")));
         assert!(!History::default().has_succeeded(started_at));
-        assert_eq!(history.paces, [Pace { run: started().run, seconds: 252, steps: vec![1, 4, 0, 0, 0, 0] }]);
+        assert_eq!(
+            history.paces,
+            [Pace { run: started().run, seconds: 252, steps: vec![1, 4, 0, 0, 0, 0] }]
+        );
         let again = Checkpoint { history: history.clone(), ..succeeded() };
         assert_eq!(History::after(Some(&again)), history);
     }
@@ -199,23 +233,46 @@ mod tests {
             let (id, name) = ("br-a-b-c".into(), format!("backup-202611{day:02}").as_str().into());
             let endpoints = endpoints.map(|id| [id.into()].into());
             let made_at = started().started_at;
-            let backup = Backup { id, name, lsn: None, made_at, operations: Vec::new(), is_ready: false, is_verified: false, endpoints };
+            let backup = Backup {
+                id,
+                name,
+                lsn: None,
+                made_at,
+                operations: Vec::new(),
+                is_ready: false,
+                is_verified: false,
+                endpoints,
+            };
             let (project, production, branch) = ("p".into(), "br-p".into(), "br-s".into());
-            let pins = Some(Pins { project, production, staging: branch, staging_name: staging.into() });
+            let pins =
+                Some(Pins { project, production, staging: branch, staging_name: staging.into() });
             let run = RunId::decode(&format!("202611{day:02}")).expect("a date");
-            History::after(Some(&Checkpoint { run, backup: Some(backup), pins, history, ..started() }))
+            History::after(Some(&Checkpoint {
+                run,
+                backup: Some(backup),
+                pins,
+                history,
+                ..started()
+            }))
         };
         let mut history = of(1, Some("ep-1"), "staging", History::default());
         history = of(2, None, "preview", history);
         history = of(3, Some("ep-3"), "staging", history);
-        let made: Vec<&str> = history.endpoints.values().flatten().map(EndpointId::as_str).collect();
+        let made: Vec<&str> =
+            history.endpoints.values().flatten().map(EndpointId::as_str).collect();
         assert_eq!(made, ["ep-1", "ep-3"], "of the second the reply was lost");
         assert_eq!(history.staging_names, ["preview".into(), "staging".into()]);
         for day in 4..=30 {
             history = of(day, Some("ep-x"), &format!("staging-{day}"), history);
         }
-        assert_eq!((history.endpoints.len(), history.staging_names.len()), (RUNS_WITH_ENDPOINTS, NAMES));
-        assert!(history.endpoints.contains_key(&RunId::decode("20261130").expect("a date")), "the newest are remembered");
+        assert_eq!(
+            (history.endpoints.len(), history.staging_names.len()),
+            (RUNS_WITH_ENDPOINTS, NAMES)
+        );
+        assert!(
+            history.endpoints.contains_key(&RunId::decode("20261130").expect("a date")),
+            "the newest are remembered"
+        );
     }
 
     #[test]
@@ -225,7 +282,11 @@ mod tests {
         assert_eq!(History::after(Some(&failed)), failed.history);
         let held = History::after(Some(&Checkpoint { restore: None, ..succeeded() }));
         assert!(held.paces.is_empty() && held.last_success_at.is_some());
-        let rehearsed = History::after(Some(&Checkpoint { goal: Goal::VerifyBackup, restore: None, ..succeeded() }));
+        let rehearsed = History::after(Some(&Checkpoint {
+            goal: Goal::VerifyBackup,
+            restore: None,
+            ..succeeded()
+        }));
         assert_eq!(rehearsed, History::default());
         assert_eq!(History::after(None), History::default());
     }
@@ -233,7 +294,10 @@ mod tests {
     #[test]
     fn thirty_runs_are_remembered() {
         let history = History::after(Some(&Checkpoint { history: paces(100..130), ..succeeded() }));
-        assert_eq!((history.paces.len(), history.paces[0].seconds, history.paces[29].seconds), (30, 101, 252));
+        assert_eq!(
+            (history.paces.len(), history.paces[0].seconds, history.paces[29].seconds),
+            (30, 101, 252)
+        );
     }
 
     #[test]
@@ -246,7 +310,12 @@ mod tests {
     #[test]
     fn what_is_left_of_a_run_is_what_its_steps_usually_take() {
         let history = paces([100, 100, 100]);
-        let left = |step, elapsed| history.remaining(step, Duration::from_secs(elapsed)).expect("enough are known").as_secs();
+        let left = |step, elapsed| {
+            history
+                .remaining(step, Duration::from_secs(elapsed))
+                .expect("enough are known")
+                .as_secs()
+        };
         assert_eq!(left(Step::Preflight, 0), 100);
         assert_eq!(left(Step::VerifyBackup, 40), 55);
         assert_eq!(left(Step::VerifyBackup, 4_000), 10, "it is expected to end at once");

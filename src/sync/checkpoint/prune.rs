@@ -8,8 +8,8 @@ use super::{SnapshotOutcome, SnapshotWork};
 use crate::id::EndpointId;
 use crate::time::{Timestamp, between, millis};
 
-/// How long after its end a run prunes once more: what Neon refused then, what a killed tick left, and what has become old enough meanwhile goes half a
-/// day before the next run needs the room.
+/// How long after its end a run prunes once more: what Neon refused then, what a killed tick left,
+/// and what has become old enough meanwhile goes half a day before the next run needs the room.
 const SWEEP_AFTER: Duration = Duration::from_hours(12);
 
 /// What was pruned.
@@ -30,7 +30,8 @@ pub struct Prune {
     pub skipped: Vec<(String, String)>,
     /// What is kept, with the reason.
     pub kept: Vec<(String, String)>,
-    /// What took the places that the run did not find, and what to do about it; empty where it found them.
+    /// What took the places that the run did not find, and what to do about it; empty where it
+    /// found them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub shortage: String,
     /// When it was looked again; missing until then.
@@ -55,7 +56,10 @@ impl Prune {
     /// Gives the snapshot up.
     pub fn leave_snapshot(&mut self, reason: &str) {
         let outcome = || SnapshotOutcome::Failed { reason: reason.to_owned(), is_final: false };
-        self.snapshot.iter_mut().filter(|work| work.outcome.is_none()).for_each(|work| work.outcome = Some(outcome()));
+        self.snapshot
+            .iter_mut()
+            .filter(|work| work.outcome.is_none())
+            .for_each(|work| work.outcome = Some(outcome()));
     }
 
     /// Begins again: what was skipped is tried once more.

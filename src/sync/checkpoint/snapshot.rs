@@ -5,11 +5,16 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BranchId, BranchName, Lsn, OperationId, SnapshotId};
 use crate::time::{Timestamp, millis};
 
-/// The snapshot of a backup: taken of production at the backup's position, restored to a branch of its own, and compared.
+/// The snapshot of a backup: taken of production at the backup's position, restored to a branch of
+/// its own, and compared.
 ///
-/// Shape: `{"name":"backup-20261121","lsn":"0/1DE2850","id":"snap-…","is_taken":true,"test":{…},"outcome":{"status":"verified"},…}`.
+/// Shape:
+/// `{"name":"backup-20261121","lsn":"0/1DE2850","id":"snap-…","is_taken":true,"test":{…},"outcome":{"status":"verified"},…}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that is persisted under its name")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that is persisted under its name"
+)]
 pub struct SnapshotWork {
     /// Its name: that of the backup.
     pub name: BranchName,

@@ -1,6 +1,7 @@
 //! What the machine asks for.
 //!
-//! Invariants: an action is plain data; `tick::act` does it, and [`apply`](super::apply()) takes what came of it.
+//! Invariants: an action is plain data; `tick::act` does it, and [`apply`](super::apply()) takes
+//! what came of it.
 
 use crate::id::{BranchId, DatabaseName, RoleName, RunId};
 use crate::neon::Call;
@@ -17,7 +18,8 @@ pub enum Action {
     Query(Box<Query>),
     /// Batches that read content, at the same time.
     Read(Vec<Query>),
-    /// Read whether somebody has cancelled the run or holds staging, and what the first of these runs counted that is on record.
+    /// Read whether somebody has cancelled the run or holds staging, and what the first of these
+    /// runs counted that is on record.
     ReadOrders(Vec<RunId>),
     /// Read what is on record of backups, and which manual runs never ended.
     ReadLedger,
@@ -31,7 +33,8 @@ pub enum Action {
     Publish,
     /// Remove what is on record of the backups of these runs, which are gone.
     Forget(Vec<RunId>),
-    /// Write down what is known of the snapshot of the backup, and tell people when it is not what it should be.
+    /// Write down what is known of the snapshot of the backup, and tell people when it is not what
+    /// it should be.
     NoteSnapshot,
 }
 

@@ -20,8 +20,8 @@ use crate::time::{Timestamp, after};
 
 /// Looks at the end of a run, or at pruning, that may fail before they are given up.
 ///
-/// The verdict waits for them: 2 + 4 + 8 = 14 s at most, and a notice that is late is worse than one that says "could not be
-/// observed".
+/// The verdict waits for them: 2 + 4 + 8 = 14 s at most, and a notice that is late is worse than
+/// one that says "could not be observed".
 const LOOKS_AT_THE_END: u32 = 4;
 
 /// An outcome does not belong to its action: our own assumption is false.
@@ -34,7 +34,13 @@ pub struct IllegalTransition;
 /// # Errors
 ///
 /// [`IllegalTransition`] when the outcome is not one of that action's.
-pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now: Timestamp) -> Result<(), IllegalTransition> {
+pub fn apply(
+    run: &mut Run,
+    action: &Action,
+    outcome: Outcome,
+    pair: &Pair,
+    now: Timestamp,
+) -> Result<(), IllegalTransition> {
     match (action, outcome) {
         (Action::Call(call), Outcome::Replied(reply)) => replied(run, call, *reply, pair, now),
         (Action::Call(call), Outcome::Failed(error)) => {
@@ -43,7 +49,12 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         (Action::Query(query), Outcome::Queried(rows)) => {
             if queried(run, query, &rows, pair, now).is_none() {
-                retry(run, &format!("query {}: the answer makes no sense", query.database), None, now);
+                retry(
+                    run,
+                    &format!("query {}: the answer makes no sense", query.database),
+                    None,
+                    now,
+                );
             }
             Ok(())
         }
@@ -57,7 +68,12 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         (Action::ReadOrders(_), Outcome::Orders(orders)) => {
             if orders.is_none() {
-                retry(run, "read whether the run was cancelled: the store did not answer", None, now);
+                retry(
+                    run,
+                    "read whether the run was cancelled: the store did not answer",
+                    None,
+                    now,
+                );
             }
             run.seen.orders = orders;
             Ok(())
@@ -72,7 +88,10 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
         }
         (Action::Close(closed), Outcome::Closed(waiting)) => {
             run.checkpoint.outbox.extend(waiting);
-            run.seen.ledger.iter_mut().for_each(|ledger| ledger.unfinished.retain(|run| run != closed));
+            run.seen
+                .ledger
+                .iter_mut()
+                .for_each(|ledger| ledger.unfinished.retain(|run| run != closed));
             Ok(())
         }
         (Action::Smoke(index), Outcome::Smoked(check, captured)) => {
@@ -106,8 +125,8 @@ pub fn apply(run: &mut Run, action: &Action, outcome: Outcome, pair: &Pair, now:
     }
 }
 
-/// Takes up how runs ended of whose backups nothing else is on record. Without an answer they stay unknown, and are kept as long as they may be
-/// verified.
+/// Takes up how runs ended of whose backups nothing else is on record. Without an answer they stay
+/// unknown, and are kept as long as they may be verified.
 fn endings(run: &mut Run, known: Option<BTreeMap<RunId, Known>>) {
     if let Some(ledger) = &mut run.seen.ledger {
         ledger.records.known.extend(known.unwrap_or_default());
@@ -121,28 +140,43 @@ fn ledger(run: &mut Run, found: Option<Ledger>, now: Timestamp) {
         return retry(run, "read which backups are verified: the store did not answer", None, now);
     }
     if found.is_none() {
-        run.checkpoint.warn("pruning: the store did not say which backups are verified; nothing was deleted".to_owned());
+        run.checkpoint.warn(
+            "pruning: the store did not say which backups are verified; nothing was deleted"
+                .to_owned(),
+        );
         run.seen.is_blind = true;
     }
     run.seen.ledger = Some(found.unwrap_or_default());
 }
 
-/// Takes up a smoke test; one that went wrong is tried again, because the application may not be back yet.
+/// Takes up a smoke test; one that went wrong is tried again, because the application may not be
+/// back yet.
 fn smoked(run: &mut Run, test: Option<&SmokeTest>, check: Check, now: Timestamp) {
-    if check.outcome != CheckOutcome::Passed && run.checkpoint.attempt < test.map_or(0, |test| test.attempts) {
+    if check.outcome != CheckOutcome::Passed
+        && run.checkpoint.attempt < test.map_or(0, |test| test.attempts)
+    {
         run.checkpoint.not_before = Some(after(now, wait_after(run.checkpoint.attempt, None)));
         run.checkpoint.attempt += 1;
         return;
     }
     run.checkpoint.attempt = 1;
     run.checkpoint.idle_tick_count = 0;
-    // A test is called again where another one needs what it captures and this tick has not seen it.
-    run.checkpoint.checks.retain(|other| other.kind != CheckKind::SmokeTest || other.object != check.object);
+    // A test is called again where another one needs what it captures and this tick has not seen
+    // it.
+    run.checkpoint
+        .checks
+        .retain(|other| other.kind != CheckKind::SmokeTest || other.object != check.object);
     run.checkpoint.checks.push(check);
 }
 
 /// Takes up a reply of Neon's.
-fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp) -> Result<(), IllegalTransition> {
+fn replied(
+    run: &mut Run,
+    call: &Call,
+    reply: Reply,
+    pair: &Pair,
+    now: Timestamp,
+) -> Result<(), IllegalTransition> {
     match reply {
         Reply::Project(project) => run.seen.project = Some(project),
         Reply::Branches(branches) => {
@@ -158,8 +192,14 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
             run.seen.passwords.insert((branch, role), Some(password));
         }
         Reply::Permissions(permissions) => {
-            let before = run.seen.orders.as_ref().and_then(|orders| orders.baseline.as_ref()).and_then(|baseline| baseline.people.as_ref());
-            let (check, people) = posture::judge_people(&permissions, before, pair.verification.people);
+            let before = run
+                .seen
+                .orders
+                .as_ref()
+                .and_then(|orders| orders.baseline.as_ref())
+                .and_then(|baseline| baseline.people.as_ref());
+            let (check, people) =
+                posture::judge_people(&permissions, before, pair.verification.people);
             run.checkpoint.checks.push(check);
             run.checkpoint.people = Some(people);
         }
@@ -168,16 +208,21 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
             let Call::ListOperations(from) = call else { return Err(IllegalTransition) };
             run.seen.operations.listed(operations, from.is_some(), next);
         }
-        Reply::Created(branch, endpoints, operations) => created(run, &branch, endpoints, &operations, now),
+        Reply::Created(branch, endpoints, operations) => {
+            created(run, &branch, endpoints, &operations, now);
+        }
         Reply::EndpointCreated(endpoint) => {
-            if let Some(backup) = run.checkpoint.backup.as_mut().filter(|backup| backup.id == endpoint.branch_id) {
+            if let Some(backup) =
+                run.checkpoint.backup.as_mut().filter(|backup| backup.id == endpoint.branch_id)
+            {
                 backup.endpoints.get_or_insert_default().insert(endpoint.id.clone());
             }
             run.seen.endpoints.get_or_insert_default().push(endpoint);
         }
         Reply::Restored(_, operations) => {
             let Call::RestoreBranch(call) = call else { return Err(IllegalTransition) };
-            let before = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&call.branch));
+            let before =
+                run.seen.branches.as_ref().and_then(|branches| branches.by_id(&call.branch));
             let restore = Restore {
                 before: before.and_then(Origin::of),
                 displaced_name: call.displaced_name.clone(),
@@ -199,9 +244,13 @@ fn replied(run: &mut Run, call: &Call, reply: Reply, pair: &Pair, now: Timestamp
                 deleted(run, now);
             }
         }
-        Reply::Snapshots(snapshots) => (run.seen.snapshots, run.seen.snapshots_unseen) = (Some(snapshots), None),
+        Reply::Snapshots(snapshots) => {
+            (run.seen.snapshots, run.seen.snapshots_unseen) = (Some(snapshots), None);
+        }
         Reply::Schedule(schedule) => run.seen.schedule = Some(schedule),
-        Reply::SnapshotCreated(taken, operations) => snapshot::accepted(run, taken, ids(&operations), now),
+        Reply::SnapshotCreated(taken, operations) => {
+            snapshot::accepted(run, taken, ids(&operations), now);
+        }
         Reply::SnapshotRestored(branch, endpoints, operations) => {
             run.seen.endpoints.iter_mut().for_each(|known| known.extend(endpoints.iter().cloned()));
             snapshot::restored(run, branch.id, ids(&operations), now);
@@ -215,43 +264,69 @@ fn ids(operations: &[Operation]) -> Vec<OperationId> {
 }
 
 /// The backup was made.
-fn created(run: &mut Run, branch: &Branch, endpoints: Vec<Endpoint>, operations: &[Operation], now: Timestamp) {
+fn created(
+    run: &mut Run,
+    branch: &Branch,
+    endpoints: Vec<Endpoint>,
+    operations: &[Operation],
+    now: Timestamp,
+) {
     let operations = ids(operations);
     let made = endpoints.iter().map(|endpoint| endpoint.id.clone()).into_set();
     run.seen.forget_all_but_endpoints();
     if let Some(known) = run.seen.endpoints.as_mut() {
         known.extend(endpoints);
     }
-    run.checkpoint.backup = Some(Backup { endpoints: Some(made), ..new_backup(branch, operations) });
+    run.checkpoint.backup =
+        Some(Backup { endpoints: Some(made), ..new_backup(branch, operations) });
     run.seen.look_at = Some(after(now, FIRST_LOOK_CREATE));
 }
 
 /// Returns the record of a backup that is being made.
 pub(super) fn new_backup(branch: &Branch, operations: Vec<OperationId>) -> Backup {
     let (id, name, made_at) = (branch.id.clone(), branch.name.clone(), branch.created_at);
-    Backup { id, name, lsn: None, made_at, operations, is_ready: false, is_verified: false, endpoints: None }
+    Backup {
+        id,
+        name,
+        lsn: None,
+        made_at,
+        operations,
+        is_ready: false,
+        is_verified: false,
+        endpoints: None,
+    }
 }
 
-/// A call failed: what that means is decided by `sync::retry`, except for the few calls whose refusal is an answer.
+/// A call failed: what that means is decided by `sync::retry`, except for the few calls whose
+/// refusal is an answer.
 fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: Timestamp) {
     let meaning = disposition(error, call);
     if is_told_and_no_more(run, call, error, meaning) {
         return;
     }
     let policy = pair.verification.people;
-    if *call == Call::ListPermissions && (policy != Policy::Fail || matches!(meaning, Disposition::Fail(_))) {
+    if *call == Call::ListPermissions
+        && (policy != Policy::Fail || matches!(meaning, Disposition::Fail(_)))
+    {
         // A key of one project may not be told; that stops nothing.
         run.checkpoint.checks.push(posture::unknown_people(&error.to_string(), policy));
         return;
     }
-    if let (Call::RevealPassword(branch, role), NeonError::Status { status: 404 | 412, .. }) = (call, error) {
+    if let (Call::RevealPassword(branch, role), NeonError::Status { status: 404 | 412, .. }) =
+        (call, error)
+    {
         run.seen.passwords.insert((branch.clone(), role.clone()), None);
         return;
     }
     if let (Call::ListRoles(branch), NeonError::Status { status: 404, .. }) = (call, error)
-        && let Some(restore) = run.checkpoint.restore.as_mut().filter(|restore| restore.displaced_id.as_ref() == Some(branch))
+        && let Some(restore) = run
+            .checkpoint
+            .restore
+            .as_mut()
+            .filter(|restore| restore.displaced_id.as_ref() == Some(branch))
     {
-        // Somebody has deleted it since it was listed; where the next listing shows none, that is said.
+        // Somebody has deleted it since it was listed; where the next listing shows none, that is
+        // said.
         restore.displaced_id = None;
         run.seen.forget();
         retry(run, &error.to_string(), Some(error), now);
@@ -262,10 +337,13 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
         return;
     }
     if asks_for_a_reader(call) && may_be_about_the_reader(error, meaning) {
-        // Unverified: Neon may not give a branch a read-only endpoint alone, and nobody knows in which words it
-        // would say so. A read-write one is read just as well; what was meant otherwise is refused again.
+        // Unverified: Neon may not give a branch a read-only endpoint alone, and nobody knows in
+        // which words it would say so. A read-write one is read just as well; what was meant
+        // otherwise is refused again.
         run.checkpoint.reads_by_writer = true;
-        run.checkpoint.warn(format!("a read-write endpoint is asked for instead of a read-only one: {error}"));
+        run.checkpoint.warn(format!(
+            "a read-write endpoint is asked for instead of a read-only one: {error}"
+        ));
         run.seen.forget_all_but_endpoints();
         return;
     }
@@ -277,15 +355,21 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
         return;
     }
     if let Some(ending) = &run.checkpoint.ending {
-        // Nothing can fail any more; what cannot be seen is said to be unseen. A success is worth waiting for until it is late.
+        // Nothing can fail any more; what cannot be seen is said to be unseen. A success is worth
+        // waiting for until it is late.
         let is_good = ending.status == RunStatus::Succeeded && run.checkpoint.verdict.is_none();
-        let is_enough = run.checkpoint.attempt >= LOOKS_AT_THE_END && !(is_good && run.checkpoint.may_try_again(now));
+        let is_enough = run.checkpoint.attempt >= LOOKS_AT_THE_END
+            && !(is_good && run.checkpoint.may_try_again(now));
         run.seen.is_blind = !matches!(meaning, Disposition::Retry) || is_enough;
-        run.checkpoint.not_before = (!run.seen.is_blind).then(|| after(now, wait_after(run.checkpoint.attempt, Some(error))));
+        run.checkpoint.not_before = (!run.seen.is_blind)
+            .then(|| after(now, wait_after(run.checkpoint.attempt, Some(error))));
         run.checkpoint.attempt += 1;
         return;
     }
-    if matches!(call, Call::RestoreBranch(_)) && is_refusal(error) && !run.checkpoint.is_restore_in_doubt {
+    if matches!(call, Call::RestoreBranch(_))
+        && is_refusal(error)
+        && !run.checkpoint.is_restore_in_doubt
+    {
         run.checkpoint.intended_name = None;
     }
     match meaning {
@@ -307,9 +391,16 @@ fn call_failed(run: &mut Run, call: &Call, error: &NeonError, pair: &Pair, now: 
     }
 }
 
-/// Takes up that snapshots or their schedule could not be read, which stops nothing. Returns whether that is so.
-fn is_told_and_no_more(run: &mut Run, call: &Call, error: &NeonError, meaning: Disposition) -> bool {
-    let is_last = matches!(meaning, Disposition::Fail(_)) || run.checkpoint.attempt >= LOOKS_AT_THE_END;
+/// Takes up that snapshots or their schedule could not be read, which stops nothing. Returns
+/// whether that is so.
+fn is_told_and_no_more(
+    run: &mut Run,
+    call: &Call,
+    error: &NeonError,
+    meaning: Disposition,
+) -> bool {
+    let is_last =
+        matches!(meaning, Disposition::Fail(_)) || run.checkpoint.attempt >= LOOKS_AT_THE_END;
     if !is_last {
         return false;
     }
@@ -329,7 +420,9 @@ fn is_told_and_no_more(run: &mut Run, call: &Call, error: &NeonError, meaning: D
 /// Returns whether Neon certainly did not do what it was asked.
 fn is_refusal(error: &NeonError) -> bool {
     match error {
-        NeonError::Status { status, .. } => (*status != 408 && (400..500).contains(status)) || *status == 503,
+        NeonError::Status { status, .. } => {
+            (*status != 408 && (400..500).contains(status)) || *status == 503
+        }
         NeonError::NoReply { .. } | NeonError::Undecodable { .. } => false,
     }
 }
@@ -342,16 +435,20 @@ fn asks_for_a_reader(call: &Call) -> bool {
 
 /// Returns whether a refusal may mean that there is no read-only endpoint without a read-write one.
 ///
-/// It is told by what it cannot mean, and not by its words: a key, a project that is gone, a name that
-/// is taken, a limit and a lock are refused in other ways that are known.
+/// It is told by what it cannot mean, and not by its words: a key, a project that is gone, a name
+/// that is taken, a limit and a lock are refused in other ways that are known.
 fn may_be_about_the_reader(error: &NeonError, meaning: Disposition) -> bool {
     match error {
         NeonError::Status { status: 401..=404 | 408, .. } => false,
         NeonError::Status { status: 409, code, .. } => code != "BRANCH_ALREADY_EXISTS",
         NeonError::Status { status: 400..=499, code, message, .. } => {
-            matches!(meaning, Disposition::Fail(_)) && !code.contains("EXCEEDED") && !is_quota(message)
+            matches!(meaning, Disposition::Fail(_))
+                && !code.contains("EXCEEDED")
+                && !is_quota(message)
         }
-        NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. } => false,
+        NeonError::Status { .. } | NeonError::NoReply { .. } | NeonError::Undecodable { .. } => {
+            false
+        }
     }
 }
 
@@ -373,7 +470,8 @@ pub(super) fn retry(run: &mut Run, text: &str, error: Option<&NeonError>, now: T
 pub(super) fn end(run: &mut Run, status: RunStatus, reason: String, runbook: &str) {
     let ending = Ending { status, reason, runbook: runbook.to_owned() };
     run.checkpoint.ending = Some(ending);
-    // Whatever was seen before is not what staging holds at the end; the endpoints are those that are pruned.
+    // Whatever was seen before is not what staging holds at the end; the endpoints are those that
+    // are pruned.
     run.seen.forget_all_but_endpoints();
     if status != RunStatus::Succeeded {
         run.seen.endpoints = None;
@@ -393,7 +491,9 @@ fn deleted(run: &mut Run, now: Timestamp) {
         Deletion::Endpoint(id) => run.checkpoint.prune.deleted_endpoints.push(id),
         Deletion::Branch(_, name, held) => {
             if let Some(held) = held {
-                run.checkpoint.warn(format!("{name} was deleted to make room for this run; it was kept because of: {held}"));
+                run.checkpoint.warn(format!(
+                    "{name} was deleted to make room for this run; it was kept because of: {held}"
+                ));
             }
             run.checkpoint.prune.deleted.push(name);
         }
@@ -402,11 +502,13 @@ fn deleted(run: &mut Run, now: Timestamp) {
     run.checkpoint.attempt = 1;
 }
 
-/// A deletion was refused: it is tried a few times while the project is locked, then left for the next run. Before the backup it is tried for longer, because what
-/// goes instead is worth more.
+/// A deletion was refused: it is tried a few times while the project is locked, then left for the
+/// next run. Before the backup it is tried for longer, because what goes instead is worth more.
 fn delete_failed(run: &mut Run, error: &NeonError, meaning: Disposition, now: Timestamp) {
     let most = if run.checkpoint.verdict.is_some() { LOOKS_AT_THE_END } else { ATTEMPTS_PER_STEP };
-    if meaning != Disposition::Retry && meaning != Disposition::Observe || run.checkpoint.attempt >= most {
+    if meaning != Disposition::Retry && meaning != Disposition::Observe
+        || run.checkpoint.attempt >= most
+    {
         let skipped = run.seen.prune_plan.as_mut().and_then(|plan| plan.left.pop());
         let name = match skipped {
             Some(Deletion::Endpoint(id)) => id.to_string(),
@@ -422,36 +524,4 @@ fn delete_failed(run: &mut Run, error: &NeonError, meaning: Disposition, now: Ti
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::port::HttpFailure;
-    use crate::sync::retry::tests::status;
-
-    #[test]
-    fn only_a_refusal_says_that_certainly_nothing_was_done() {
-        for (code, expected) in [(399, false), (400, true), (408, false), (423, true), (499, true), (500, false), (502, false), (503, true)]
-        {
-            assert_eq!(is_refusal(&status(code, "", "")), expected, "{code}");
-        }
-        assert!(!is_refusal(&NeonError::NoReply { call: "x".into(), failure: HttpFailure::Disconnected }));
-        assert!(!is_refusal(&NeonError::Undecodable { call: "x".into(), problem: "Eof".into() }));
-    }
-
-    #[test]
-    fn a_refused_reader_is_told_by_what_the_refusal_cannot_mean_and_not_by_its_words() {
-        let call = Call::CreateEndpoint("br-a".into(), EndpointKind::ReadOnly, 25);
-        let about = |code: u16, word: &str, message: &str| {
-            let error = status(code, word, message);
-            may_be_about_the_reader(&error, disposition(&error, &call))
-        };
-        for code in [400, 405, 409, 412, 422] {
-            assert_eq!(about(code, "", "no compute without a primary"), code != 405, "{code}: 405 says nothing about what was done");
-        }
-        assert!(!about(422, "ENDPOINTS_LIMIT_EXCEEDED", "endpoint limit exceeded"));
-        assert!(!about(422, "", "your project has exceeded the compute time quota"));
-        assert!(!about(422, "", "branch not ready yet"));
-        assert!(!about(409, "BRANCH_ALREADY_EXISTS", "branch already exists"));
-        assert!([401, 402, 403, 404, 408, 423, 429, 500, 503].iter().all(|code| !about(*code, "", "a read-only endpoint")));
-        assert!(asks_for_a_reader(&call) && !asks_for_a_reader(&Call::CreateEndpoint("br-a".into(), EndpointKind::ReadWrite, 25)));
-    }
-}
+mod tests;

@@ -11,9 +11,11 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     if backup.is_ready {
         return Decision::Conclude(Conclusion::StepDone);
     }
-    // When to look first was decided when Neon accepted it; a tick that did not see that looks at once.
+    // When to look first was decided when Neon accepted it; a tick that did not see that looks at
+    // once.
     let Backup { id: branch, operations: named, made_at: since, .. } = backup;
-    let awaited = Awaited { branch, named, since: *since, first_look: view.now, why: "create the backup" };
+    let awaited =
+        Awaited { branch, named, since: *since, first_look: view.now, why: "create the backup" };
     need!(view.await_last(&awaited));
     // A lost reply leaves no operation to ask for; the branch itself says whether it can be used.
     let branches = need!(view.branches());
@@ -23,7 +25,9 @@ pub(super) fn next(view: &View<'_>) -> Decision {
             need!(view.await_all(&awaited));
             Decision::Conclude(Conclusion::LookAgain)
         }
-        None => fail(format!("backup {} ({}) was made by this run and is gone", backup.name, backup.id)),
+        None => {
+            fail(format!("backup {} ({}) was made by this run and is gone", backup.name, backup.id))
+        }
     }
 }
 
@@ -34,10 +38,16 @@ fn create(view: &View<'_>) -> Decision {
         if is_our_backup(view.pair, branches, found) {
             return Decision::Conclude(Conclusion::BackupFound(Box::new(found.clone())));
         }
-        return fail(format!("branch {name} ({}) exists and was not made by this pair, expected the name to be free", found.id));
+        return fail(format!(
+            "branch {name} ({}) exists and was not made by this pair, expected the name to be free",
+            found.id
+        ));
     }
     if let Some(renamed) = renamed_backup(view.pair, branches, &view.checkpoint.run) {
-        return fail(format!("backup {name} was made by this run and somebody renamed it to {} ({})", renamed.name, renamed.id));
+        return fail(format!(
+            "backup {name} was made by this run and somebody renamed it to {} ({})",
+            renamed.name, renamed.id
+        ));
     }
     if let Some(cancelled) = &need!(view.orders()).cancelled {
         return end(RunStatus::Cancelled, cancelled.told("before the backup was made"));
@@ -48,7 +58,10 @@ fn create(view: &View<'_>) -> Decision {
         name,
         endpoint: view.endpoint_kind(),
         endpoint_cu_hundredths: view.pair.endpoint_cu_hundredths,
-        annotation: vec![("firstlight", view.pair.name.to_string()), ("run", view.checkpoint.run.to_string())],
+        annotation: vec![
+            ("firstlight", view.pair.name.to_string()),
+            ("run", view.checkpoint.run.to_string()),
+        ],
     }))
 }
 
@@ -68,8 +81,16 @@ mod tests {
         let made = branch("br-a-b-c", "backup-20261121", &pair.production_branch);
         let decision = |state: &str| {
             let (id, name) = (made.id.clone(), made.name.clone());
-            let backup =
-                Backup { id, name, lsn: None, made_at: now, operations: Vec::new(), is_ready: false, is_verified: false, endpoints: None };
+            let backup = Backup {
+                id,
+                name,
+                lsn: None,
+                made_at: now,
+                operations: Vec::new(),
+                is_ready: false,
+                is_verified: false,
+                endpoints: None,
+            };
             let checkpoint = Checkpoint { backup: Some(backup), ..started() };
             let branches = vec![Branch { current_state: state.to_owned(), ..made.clone() }];
             let branches = Some(BranchList { branches, ..BranchList::default() });

@@ -1,13 +1,16 @@
 //! Databases that let nobody in, or whose catalogue cannot be read.
 //!
-//! In: an error that PostgreSQL answered for a database. Out: whether it is asked again, or left out with the reason.
+//! In: an error that PostgreSQL answered for a database. Out: whether it is asked again, or left
+//! out with the reason.
 //!
-//! Invariants: an error of a class that may pass is not tried until the deadline where it is about one database: that lets
-//! somebody in within two minutes, or somebody has closed it. What is left out is *not checked* by name, on each side. What is
-//! about the server or the network closes no database.
+//! Invariants: an error of a class that may pass is not tried until the deadline where it is about
+//! one database: that lets somebody in within two minutes, or somebody has closed it. What is left
+//! out is *not checked* by name, on each side. What is about the server or the network closes no
+//! database.
 //!
-//! Source: PostgreSQL, appendix A. 55000 "database … is not currently accepting connections", and "cannot connect to invalid
-//! database"; 53300 "too many connections for database …"; 3D000 `invalid_catalog_name`; 42501 "permission denied for database".
+//! Source: PostgreSQL, appendix A. 55000 "database … is not currently accepting connections", and
+//! "cannot connect to invalid database"; 53300 "too many connections for database …"; 3D000
+//! `invalid_catalog_name`; 42501 "permission denied for database".
 
 use super::{Decision, Query, Run, View, fail};
 use crate::config::Pair;
@@ -16,7 +19,8 @@ use crate::neon::sql::SqlError;
 use crate::sync::checkpoint::{Checkpoint, Side};
 use crate::sync::verify::{DatabasePrint, backup_probes, end_probes};
 
-/// How often a database is asked that refuses with an error that may pass: with the waits between two attempts, for two minutes.
+/// How often a database is asked that refuses with an error that may pass: with the waits between
+/// two attempts, for two minutes.
 const TRIES: u32 = 6;
 
 /// Returns whether an error is about one database, or about what was asked of its catalogue.
@@ -30,13 +34,21 @@ fn is_about_a_database(error: &SqlError) -> bool {
     }
 }
 
-/// Takes up that a database was refused. Returns whether it is asked again; `None` when the error is not about it.
-pub(super) fn refused(run: &mut Run, side: Side, query: &Query, error: &SqlError, pair: &Pair) -> Option<bool> {
+/// Takes up that a database was refused. Returns whether it is asked again; `None` when the error
+/// is not about it.
+pub(super) fn refused(
+    run: &mut Run,
+    side: Side,
+    query: &Query,
+    error: &SqlError,
+    pair: &Pair,
+) -> Option<bool> {
     if !is_about_a_database(error) {
         return None;
     }
     let database = &query.database;
-    let closed = run.checkpoint.closed.entry(side).or_default().entry(database.clone()).or_default();
+    let closed =
+        run.checkpoint.closed.entry(side).or_default().entry(database.clone()).or_default();
     closed.tries += 1;
     if error.is_passing() && closed.tries < TRIES {
         return Some(true);
@@ -51,8 +63,15 @@ pub(super) fn refused(run: &mut Run, side: Side, query: &Query, error: &SqlError
     Some(false)
 }
 
-/// A database of a side is not read. What was configured for it is answered by the reason, not left away.
-fn leave_out(checkpoint: &mut Checkpoint, side: Side, database: &DatabaseName, reason: &str, pair: &Pair) {
+/// A database of a side is not read. What was configured for it is answered by the reason, not left
+/// away.
+fn leave_out(
+    checkpoint: &mut Checkpoint,
+    side: Side,
+    database: &DatabaseName,
+    reason: &str,
+    pair: &Pair,
+) {
     let print = DatabasePrint::closed(reason);
     checkpoint.prints.entry(side).or_default().databases.insert(database.clone(), print);
     if side == Side::Backup {
@@ -64,14 +83,21 @@ fn leave_out(checkpoint: &mut Checkpoint, side: Side, database: &DatabaseName, r
 }
 
 /// Returns why a database of a side is left out.
-pub(super) fn reason<'a>(checkpoint: &'a Checkpoint, side: Side, database: &DatabaseName) -> Option<&'a str> {
+pub(super) fn reason<'a>(
+    checkpoint: &'a Checkpoint,
+    side: Side,
+    database: &DatabaseName,
+) -> Option<&'a str> {
     checkpoint.closed.get(&side)?.get(database)?.reason.as_deref()
 }
 
 /// Returns the first database that is compared and was not left out.
 pub(super) fn first_open<'a>(view: &View<'a>) -> Option<&'a DatabaseName> {
-    let is_open =
-        |database: &&DatabaseName| [Side::Backup, Side::Staging].iter().all(|side| reason(view.checkpoint, *side, database).is_none());
+    let is_open = |database: &&DatabaseName| {
+        [Side::Backup, Side::Staging]
+            .iter()
+            .all(|side| reason(view.checkpoint, *side, database).is_none())
+    };
     view.checkpoint.databases.iter().find(is_open)
 }
 
@@ -87,7 +113,11 @@ pub(super) fn first_of_production<'a>(
             Some(reason) => reasons.push(reason.to_owned()),
         }
     }
-    Err(fail(format!("ask production as {}: no database lets it in: {}", view.pair.role, super::shortened(&reasons))))
+    Err(fail(format!(
+        "ask production as {}: no database lets it in: {}",
+        view.pair.role,
+        super::shortened(&reasons)
+    )))
 }
 
 #[cfg(test)]
@@ -112,7 +142,12 @@ mod tests {
     }
 
     fn answered(sqlstate: &str, message: &str) -> SqlError {
-        SqlError::Answered { database: "shop".into(), status: 500, sqlstate: sqlstate.to_owned(), message: message.to_owned() }
+        SqlError::Answered {
+            database: "shop".into(),
+            status: 500,
+            sqlstate: sqlstate.to_owned(),
+            message: message.to_owned(),
+        }
     }
 
     /// Returns how often a database is asked that always refuses so.
@@ -125,10 +160,14 @@ mod tests {
 
     /// As in case 09, and what else PostgreSQL says of one database.
     #[test]
-    fn a_database_that_refuses_is_left_out_after_some_attempts_and_at_once_where_that_cannot_pass() {
+    fn a_database_that_refuses_is_left_out_after_some_attempts_and_at_once_where_that_cannot_pass()
+    {
         let closed = "database \"shop\" is not currently accepting connections";
         assert_eq!(asked(&answered("55000", closed)), Some(6));
-        assert_eq!(asked(&answered("53300", "too many connections for database \"shop\"")), Some(6));
+        assert_eq!(
+            asked(&answered("53300", "too many connections for database \"shop\"")),
+            Some(6)
+        );
         assert_eq!(asked(&answered("58P01", "could not access file \"$libdir/gone\"")), Some(6));
         assert_eq!(asked(&answered("3D000", "database \"shop\" does not exist")), Some(1));
         assert_eq!(asked(&answered("42501", "permission denied for database \"shop\"")), Some(1));
@@ -136,7 +175,8 @@ mod tests {
 
     #[test]
     fn what_is_about_the_server_the_role_or_the_network_closes_no_database() {
-        let lost = SqlError::NoReply { database: "shop".into(), failure: HttpFailure::Disconnected };
+        let lost =
+            SqlError::NoReply { database: "shop".into(), failure: HttpFailure::Disconnected };
         let others = [
             answered("53300", "sorry, too many clients already"),
             answered("57P03", "the database system is starting up"),
@@ -170,7 +210,13 @@ mod tests {
         assert_eq!(refused(&mut run, Side::Backup, &query(), &gone, &pair), Some(false));
         let probes = &run.checkpoint.probes[&Side::Backup][&DatabaseName::from("shop")];
         let checks = judge_backup(&"shop".into(), probes, &pair);
-        let told = checks.iter().find(|check| check.name.contains("no negative totals")).expect("it is in the report");
-        assert!(told.outcome == CheckOutcome::NotChecked && told.detail.contains("does not exist"), "{told}");
+        let told = checks
+            .iter()
+            .find(|check| check.name.contains("no negative totals"))
+            .expect("it is in the report");
+        assert!(
+            told.outcome == CheckOutcome::NotChecked && told.detail.contains("does not exist"),
+            "{told}"
+        );
     }
 }

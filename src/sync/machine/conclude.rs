@@ -1,13 +1,18 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{Conclusion, Run, contents, is_our_backup, posture, prepare, probing, run_of_backup, run_of_slug, shortened, snapshot};
+use super::{
+    Conclusion, Run, contents, is_our_backup, posture, prepare, probing, run_of_backup,
+    run_of_slug, shortened, snapshot,
+};
 use crate::config::Pair;
 use crate::id::{OperationId, RoleName};
 use crate::neon::wire::{Owner, Snapshot};
 use crate::ordered::IntoOrdered as _;
 use crate::sync::checkpoint::{Ending, Failing, Pins, Restore, RunStatus, Side, Verdict};
-use crate::sync::retention::{Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans};
+use crate::sync::retention::{
+    Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans,
+};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{LOOKS_UNTIL_RARE, Step, look_gap};
 use crate::sync::verify::Check;
@@ -17,7 +22,9 @@ use crate::time::{Timestamp, after};
 pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timestamp) {
     match conclusion {
         Conclusion::Cleared => cleared(run, pair, now),
-        Conclusion::BackupFound(branch) => run.checkpoint.backup = Some(new_backup(&branch, Vec::new())),
+        Conclusion::BackupFound(branch) => {
+            run.checkpoint.backup = Some(new_backup(&branch, Vec::new()));
+        }
         Conclusion::BackupReady => backup_ready(run, now),
         Conclusion::BackupRead(print) => {
             run.checkpoint.fingerprint = Some(print);
@@ -25,7 +32,8 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             if let Some(backup) = run.checkpoint.backup.as_mut() {
                 backup.is_verified = true;
             }
-            // Not worth a save by itself: the intent to restore is saved next, and a run that leaves staging ends.
+            // Not worth a save by itself: the intent to restore is saved next, and a run that
+            // leaves staging ends.
         }
         Conclusion::LookedAt(checks) => prepare::looked_at(run, checks),
         Conclusion::Probed(side, checks) => probing::probed(&mut run.checkpoint, side, checks),
@@ -38,7 +46,9 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
             end(run, RunStatus::Succeeded, String::new(), "");
         }
         Conclusion::RestoreFound => restore_found(run),
-        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => restore_progress(run, conclusion, now),
+        Conclusion::RestoreDone | Conclusion::DisplacedFound(_) => {
+            restore_progress(run, conclusion, now);
+        }
         Conclusion::PasswordSettled(role, result) => {
             run.checkpoint.idle_tick_count = 0;
             let passwords = &mut run.checkpoint.passwords;
@@ -47,7 +57,9 @@ pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timesta
                 Err(reason) => passwords.not_kept.push((role, reason)),
             }
         }
-        Conclusion::LockedOut(role, reason) => run.checkpoint.passwords.locked_out.push((role, reason)),
+        Conclusion::LockedOut(role, reason) => {
+            run.checkpoint.passwords.locked_out.push((role, reason));
+        }
         Conclusion::PasswordsDone => passwords_done(run, pair),
         Conclusion::Compared(checks) => compared(run, checks, pair),
         Conclusion::RollBackDone(reason) => rolled_back(run, reason),
@@ -116,7 +128,8 @@ fn compared(run: &mut Run, checks: Vec<Check>, pair: &Pair) {
     run.checkpoint.is_compared = true;
     probing::prepare_staging(&mut run.checkpoint, pair);
     run.checkpoint.prints.clear();
-    // It is asked through the endpoint that was just used; where that is gone, the query fails and it is looked for.
+    // It is asked through the endpoint that was just used; where that is gone, the query fails and
+    // it is looked for.
     run.seen.forget_all_but_endpoints();
     // What people have asked for is read again before staging is written to.
     run.seen.orders = None;
@@ -135,14 +148,17 @@ fn restore_progress(run: &mut Run, conclusion: Conclusion, now: Timestamp) {
 }
 
 fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
-    let staging = run.seen.branches.as_ref().and_then(|branches| branches.by_id(&pair.staging_branch));
+    let staging =
+        run.seen.branches.as_ref().and_then(|branches| branches.by_id(&pair.staging_branch));
     run.checkpoint.pins = staging.map(|staging| Pins {
         project: pair.project.clone(),
         production: pair.production_branch.clone(),
         staging: staging.id.clone(),
         staging_name: staging.name.clone(),
     });
-    if let (Some(project), Some(branches), Some(endpoints)) = (&run.seen.project, &run.seen.branches, &run.seen.endpoints) {
+    if let (Some(project), Some(branches), Some(endpoints)) =
+        (&run.seen.project, &run.seen.branches, &run.seen.endpoints)
+    {
         run.checkpoint.checks.extend(posture::judge(project, branches, endpoints, pair));
     }
     look_ahead(run, pair, now);
@@ -151,31 +167,53 @@ fn cleared(run: &mut Run, pair: &Pair, now: Timestamp) {
     run.checkpoint.advance(now);
 }
 
-/// Warns before the day on which there will be no room for a backup, and of rules that the plan cannot hold.
+/// Warns before the day on which there will be no room for a backup, and of rules that the plan
+/// cannot hold.
 fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
     let owner = run.seen.project.as_ref().and_then(|project| project.owner.as_ref());
-    let (limit, snapshot_limit) = (owner.and_then(Owner::limit), owner.and_then(Owner::snapshot_limit));
+    let (limit, snapshot_limit) =
+        (owner.and_then(Owner::limit), owner.and_then(Owner::snapshot_limit));
     let (Some(project), Some(branches)) = (&run.seen.project, &run.seen.branches) else { return };
-    let warned = limits(&pair.keep, project, branches, run.seen.schedule.as_deref().unwrap_or_default());
+    let warned =
+        limits(&pair.keep, project, branches, run.seen.schedule.as_deref().unwrap_or_default());
     let room = Room { branches: limit.unwrap_or(usize::MAX), snapshots: snapshot_limit };
     let mut ahead = Vec::new();
     if pair.keep.has_snapshots() || limit.is_some_and(|limit| !always_has_room(branches, limit)) {
-        // Which backups are verified is not asked for this: those that are not take a place for a few days only.
+        // Which backups are verified is not asked for this: those that are not take a place for a
+        // few days only.
         let ours = branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch));
-        let known = ours.filter_map(|branch| run_of_backup(pair, &branch.name)).map(|run| (run, Known::Verified)).into_map();
+        let known = ours
+            .filter_map(|branch| run_of_backup(pair, &branch.name))
+            .map(|run| (run, Known::Verified))
+            .into_map();
         let snapshots = run.seen.snapshots.as_deref().unwrap_or_default();
         let taken = |snapshot: &Snapshot| {
-            let run = snapshot.slug.as_deref().and_then(|slug| run_of_slug(pair, slug)).or_else(|| run_of_backup(pair, &snapshot.name))?;
+            let run = snapshot
+                .slug
+                .as_deref()
+                .and_then(|slug| run_of_slug(pair, slug))
+                .or_else(|| run_of_backup(pair, &snapshot.name))?;
             let (id, made_at) = (Some(snapshot.id.clone()), snapshot.created_at);
             Some((run, SnapshotRecord { id, lsn: snapshot.lsn, made_at, known: Known::Verified }))
         };
-        let records = Records { known, snapshots: snapshots.iter().filter_map(taken).into_map(), ..Records::default() };
+        let records = Records {
+            known,
+            snapshots: snapshots.iter().filter_map(taken).into_map(),
+            ..Records::default()
+        };
         let inventory = Inventory { branches, endpoints: &[], snapshots, records: &records };
-        ahead = forecast(&inventory, pair, &pair.keep, room, Some(&run.checkpoint.run), now).warnings();
+        ahead =
+            forecast(&inventory, pair, &pair.keep, room, Some(&run.checkpoint.run), now).warnings();
     }
-    let left: Vec<String> = orphans(pair, branches).map(|(branch, of)| format!("{} ({of})", branch.name)).collect();
-    let left = (!left.is_empty())
-        .then(|| format!("branches of pairs that are not configured any more are left: {}; GET /backups lists them", shortened(&left)));
+    let left: Vec<String> =
+        orphans(pair, branches).map(|(branch, of)| format!("{} ({of})", branch.name)).collect();
+    let left = (!left.is_empty()).then(|| {
+        format!(
+            "branches of pairs that are not configured any more are left: {}; GET /backups lists \
+                them",
+            shortened(&left)
+        )
+    });
     warned.into_iter().chain(left).chain(ahead).for_each(|warning| run.checkpoint.warn(warning));
 }
 
@@ -193,47 +231,80 @@ fn backup_ready(run: &mut Run, now: Timestamp) {
 
 /// The restore of this run was done although this checkpoint did not see it being accepted.
 fn restore_found(run: &mut Run) {
-    let staging_name = run.checkpoint.pins.as_ref().map(|pins| pins.staging_name.to_string()).unwrap_or_default();
+    let staging_name =
+        run.checkpoint.pins.as_ref().map(|pins| pins.staging_name.to_string()).unwrap_or_default();
     let made_at = run.checkpoint.backup.as_ref().map(|backup| backup.made_at);
-    let mut candidates = run.seen.branches.iter().flat_map(|list| &list.branches).filter(|branch| {
-        branch.name.as_str().starts_with(&format!("{staging_name}-of-")) && made_at.is_some_and(|at| branch.created_at >= at)
-    });
+    let mut candidates =
+        run.seen.branches.iter().flat_map(|list| &list.branches).filter(|branch| {
+            branch.name.as_str().starts_with(&format!("{staging_name}-of-"))
+                && made_at.is_some_and(|at| branch.created_at >= at)
+        });
     let only = candidates.next().filter(|_| candidates.next().is_none());
-    let name = run.checkpoint.intended_name.clone().or_else(|| only.map(|branch| branch.name.clone()));
+    let name =
+        run.checkpoint.intended_name.clone().or_else(|| only.map(|branch| branch.name.clone()));
     let displaced_name = name.unwrap_or_else(|| "(unknown)".into());
-    run.checkpoint.restore =
-        Some(Restore { displaced_name, displaced_id: None, accepted_at: None, operations: Vec::new(), is_done: false, before: None });
+    run.checkpoint.restore = Some(Restore {
+        displaced_name,
+        displaced_id: None,
+        accepted_at: None,
+        operations: Vec::new(),
+        is_done: false,
+        before: None,
+    });
     run.wants_save = true;
 }
 
 /// Writes down what became of each role.
 fn passwords_done(run: &mut Run, pair: &Pair) {
     run.checkpoint.passwords.is_done = true;
-    let displaced = run.checkpoint.restore.as_ref().and_then(|restore| restore.displaced_id.clone());
+    let displaced =
+        run.checkpoint.restore.as_ref().and_then(|restore| restore.displaced_id.clone());
     if displaced.is_none() && pair.keep_passwords {
-        run.checkpoint.warn("the displaced branch was not found; the passwords of staging's roles were not looked at".to_owned());
+        run.checkpoint.warn(
+            "the displaced branch was not found; the passwords of staging's roles were not \
+                looked at"
+                .to_owned(),
+        );
     }
     let Some(displaced) = displaced.filter(|_| pair.keep_passwords) else { return };
     let staging = &pair.staging_branch;
     let (before, present) = (run.seen.roles.get(&displaced), run.seen.roles.get(staging));
     let (Some(before), Some(present)) = (before, present) else { return };
-    let gone: Vec<RoleName> =
-        before.iter().filter(|role| !present.iter().any(|other| other.name == role.name)).map(|role| role.name.clone()).collect();
-    let list = |roles: &[RoleName]| roles.iter().map(RoleName::as_str).collect::<Vec<_>>().join(", ");
+    let gone: Vec<RoleName> = before
+        .iter()
+        .filter(|role| !present.iter().any(|other| other.name == role.name))
+        .map(|role| role.name.clone())
+        .collect();
+    let list =
+        |roles: &[RoleName]| roles.iter().map(RoleName::as_str).collect::<Vec<_>>().join(", ");
     if !gone.is_empty() {
-        run.checkpoint.warn(format!("roles that staging had and production does not have are gone: {}", list(&gone)));
+        run.checkpoint.warn(format!(
+            "roles that staging had and production does not have are gone: {}",
+            list(&gone)
+        ));
     }
     let locked_out = &run.checkpoint.passwords.locked_out;
     let is_locked_out = |role: &RoleName| locked_out.iter().any(|(other, _)| other == role);
-    let not_kept: Vec<RoleName> =
-        run.checkpoint.passwords.not_kept.iter().map(|(name, _)| name.clone()).filter(|role| !is_locked_out(role)).collect();
+    let not_kept: Vec<RoleName> = run
+        .checkpoint
+        .passwords
+        .not_kept
+        .iter()
+        .map(|(name, _)| name.clone())
+        .filter(|role| !is_locked_out(role))
+        .collect();
     if !locked_out.is_empty() {
-        let told: Vec<String> = locked_out.iter().map(|(role, reason)| format!("{role} ({reason})")).collect();
-        let text = format!("roles of staging that may not log in, which were left as production has them: {}", shortened(&told));
+        let told: Vec<String> =
+            locked_out.iter().map(|(role, reason)| format!("{role} ({reason})")).collect();
+        let text = format!(
+            "roles of staging that may not log in, which were left as production has them: {}",
+            shortened(&told)
+        );
         run.checkpoint.warn(text);
     }
     if !not_kept.is_empty() {
-        run.checkpoint.warn(format!("roles of staging without their old password: {}", list(&not_kept)));
+        run.checkpoint
+            .warn(format!("roles of staging without their old password: {}", list(&not_kept)));
     }
     run.checkpoint.passwords.gone = gone;
 }
@@ -291,7 +362,9 @@ fn pruned(run: &mut Run, now: Timestamp) {
     }
     run.checkpoint.prune.is_done = true;
     run.wants_save = true;
-    if let Some(last) = run.checkpoint.steps.last_mut().filter(|_| run.checkpoint.prune.swept_at.is_none()) {
+    if let Some(last) =
+        run.checkpoint.steps.last_mut().filter(|_| run.checkpoint.prune.swept_at.is_none())
+    {
         last.ended_at = Some(now);
     }
 }
@@ -323,9 +396,16 @@ mod tests {
                 staging: pair.staging_branch.clone(),
                 staging_name: "staging".into(),
             };
-            let checkpoint = Checkpoint { backup: Some(new_backup(&backup, Vec::new())), pins: Some(pins), ..started() };
+            let checkpoint = Checkpoint {
+                backup: Some(new_backup(&backup, Vec::new())),
+                pins: Some(pins),
+                ..started()
+            };
             let mut run = Run::new(checkpoint, None);
-            run.seen.branches = Some(BranchList { branches: vec![backup, displaced, yesterdays], ..BranchList::default() });
+            run.seen.branches = Some(BranchList {
+                branches: vec![backup, displaced, yesterdays],
+                ..BranchList::default()
+            });
             conclude(&mut run, Conclusion::RestoreFound, &pair, started().started_at - ahead);
             let name = run.checkpoint.restore.map(|restore| restore.displaced_name);
             assert_eq!(name, Some("staging-of-20261120".into()), "{ahead}");

@@ -1,16 +1,21 @@
-//! Reads what one side holds, database by database. Step 3 uses it for the backup, step 5 for staging.
+//! Reads what one side holds, database by database. Step 3 uses it for the backup, step 5 for
+//! staging.
 
 use std::time::Duration;
 
 use super::login::{self, Way};
-use super::{Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, end, fail, need, probing, shortened};
+use super::{
+    Action, Answer, Conclusion, Decision, Purpose, Query, Run, View, end, fail, need, probing,
+    shortened,
+};
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
 use crate::sync::verify::{
-    Check, CheckKind, CheckOutcome, DatabasePrint, Fingerprint, Pages, Piece, Refused, Unread, backup_probes, catalogue_batch,
-    decode_catalogue, integrity_probes, is_read, looks_for_defects, pieces, production_probes,
+    Check, CheckKind, CheckOutcome, DatabasePrint, Fingerprint, Pages, Piece, Refused, Unread,
+    backup_probes, catalogue_batch, decode_catalogue, integrity_probes, is_read, looks_for_defects,
+    pieces, production_probes,
 };
 
 /// Decides the next action of step 3.
@@ -29,8 +34,9 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     let not_checked: Vec<String> = print.unread().map(|unread| unread.to_string()).collect();
     if !not_checked.is_empty() && view.pair.verification.is_not_checked_fatal {
         return fail(format!(
-            "read every table of {}: not checked: {}; leave one out with databases or verification.exclude, or set \
-             verification.on_not_checked to \"warn\"",
+            "read every table of {}: not checked: {}; leave one out with databases or \
+                verification.exclude, or set \
+                verification.on_not_checked to \"warn\"",
             backup.name,
             shortened(&not_checked)
         ));
@@ -44,27 +50,37 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     Decision::Conclude(Conclusion::BackupRead(print))
 }
 
-/// The run has failed before staging was compared: what could not be read of the backup is a check with its own reason all the same.
+/// The run has failed before staging was compared: what could not be read of the backup is a check
+/// with its own reason all the same.
 pub(super) fn tell_not_checked(checkpoint: &mut Checkpoint) {
     if checkpoint.is_compared {
         return;
     }
     let print = checkpoint.fingerprint.as_ref().or_else(|| checkpoint.prints.get(&Side::Backup));
     let check = |unread: Unread<'_>| {
-        let (kind, object) = unread.table.map_or((CheckKind::Database, ""), |table| (CheckKind::Content, table.as_str()));
+        let (kind, object) = unread
+            .table
+            .map_or((CheckKind::Database, ""), |table| (CheckKind::Content, table.as_str()));
         Check::of(kind, unread.database, object, CheckOutcome::NotChecked, unread.reason.as_str())
     };
-    let mut checks: Vec<Check> = print.into_iter().flat_map(Fingerprint::unread).map(check).collect();
+    let mut checks: Vec<Check> =
+        print.into_iter().flat_map(Fingerprint::unread).map(check).collect();
     let known = &checkpoint.checks;
     checks.retain(|check| !known.iter().any(|other| other.name == check.name));
     checkpoint.checks.extend(checks);
 }
 
 /// Reads all databases of a side, or decides how to go on reading.
-pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fingerprint, Decision> {
+pub(super) fn read(
+    view: &View<'_>,
+    side: Side,
+    branch: &BranchId,
+) -> Result<Fingerprint, Decision> {
     for database in &view.checkpoint.databases {
-        let print = view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
-        let is_left_out = guide(view.checkpoint.fingerprint.as_ref(), side, database).is_some_and(|print| print.closed.is_some());
+        let print =
+            view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
+        let is_left_out = guide(view.checkpoint.fingerprint.as_ref(), side, database)
+            .is_some_and(|print| print.closed.is_some());
         if !is_left_out && !print.is_some_and(DatabasePrint::is_read) {
             return Err(read_database(view, side, branch, database));
         }
@@ -72,25 +88,50 @@ pub(super) fn read(view: &View<'_>, side: Side, branch: &BranchId) -> Result<Fin
     Ok(view.checkpoint.prints.get(&side).cloned().unwrap_or_default())
 }
 
-fn read_database(view: &View<'_>, side: Side, branch: &BranchId, database: &DatabaseName) -> Decision {
+fn read_database(
+    view: &View<'_>,
+    side: Side,
+    branch: &BranchId,
+    database: &DatabaseName,
+) -> Decision {
     let catalogue = view.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side));
     let print = view.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database));
-    let (Some(catalogue), Some(print)) = (catalogue, print.filter(|print| print.is_current())) else {
-        return query(view, branch, database, Purpose::Catalogue(side), asks_for(view, side, database));
+    let (Some(catalogue), Some(print)) = (catalogue, print.filter(|print| print.is_current()))
+    else {
+        return query(
+            view,
+            branch,
+            database,
+            Purpose::Catalogue(side),
+            asks_for(view, side, database),
+        );
     };
     let guide = guide(view.checkpoint.fingerprint.as_ref(), side, database);
     let mut queries = Vec::new();
     for (piece, batch) in pieces(catalogue, print, guide) {
-        queries.push(need!(question(view, &view.pair.role, branch, database, Purpose::Content(side, piece), batch)));
+        queries.push(need!(question(
+            view,
+            &view.pair.role,
+            branch,
+            database,
+            Purpose::Content(side, piece),
+            batch
+        )));
     }
     Decision::Act(Action::Read(queries))
 }
 
-/// Returns the batch that reads the next page of a catalogue; the backup alone is asked what may be wrong with it, and once.
+/// Returns the batch that reads the next page of a catalogue; the backup alone is asked what may be
+/// wrong with it, and once.
 fn asks_for(view: &View<'_>, side: Side, database: &DatabaseName) -> Batch {
     let settings = &view.pair.verification;
-    let is_asked = view.checkpoint.probes.get(&side).is_some_and(|asked| asked.contains_key(database));
-    catalogue_batch(&settings.exclude, side == Side::Backup && !is_asked && looks_for_defects(settings), page(view, side, database))
+    let is_asked =
+        view.checkpoint.probes.get(&side).is_some_and(|asked| asked.contains_key(database));
+    catalogue_batch(
+        &settings.exclude,
+        side == Side::Backup && !is_asked && looks_for_defects(settings),
+        page(view, side, database),
+    )
 }
 
 /// Returns the page of a catalogue that is asked next.
@@ -99,12 +140,23 @@ pub(super) fn page(view: &View<'_>, side: Side, database: &DatabaseName) -> u32 
 }
 
 /// Returns the print of the backup, which guides the reading of the other sides.
-fn guide<'a>(backup: Option<&'a Fingerprint>, side: Side, database: &DatabaseName) -> Option<&'a DatabasePrint> {
+fn guide<'a>(
+    backup: Option<&'a Fingerprint>,
+    side: Side,
+    database: &DatabaseName,
+) -> Option<&'a DatabasePrint> {
     backup.and_then(|print| print.databases.get(database)).filter(|_| side != Side::Backup)
 }
 
-/// Takes up a page of the catalogue of a database; with the last, what was read of it before goes on. `None` when it makes no sense.
-pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName, rows: &[Rows], pair: &Pair) -> Option<()> {
+/// Takes up a page of the catalogue of a database; with the last, what was read of it before goes
+/// on. `None` when it makes no sense.
+pub(super) fn take_catalogue(
+    run: &mut Run,
+    side: Side,
+    database: &DatabaseName,
+    rows: &[Rows],
+    pair: &Pair,
+) -> Option<()> {
     let looked = run.seen.looked.entry(database.clone()).or_default();
     if !looked.pages.entry(side).or_default().take(rows)? {
         return Some(());
@@ -115,8 +167,18 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
     looked.catalogues.insert(side, catalogue);
     let catalogue = &looked.catalogues[&side];
     // A look at what differs needs the catalogue of a side that was read before.
-    let is_done = run.checkpoint.prints.get(&side).and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
-    let is_known = run.checkpoint.fingerprint.as_ref().and_then(|print| print.databases.get(database)).is_some_and(DatabasePrint::is_read);
+    let is_done = run
+        .checkpoint
+        .prints
+        .get(&side)
+        .and_then(|print| print.databases.get(database))
+        .is_some_and(DatabasePrint::is_read);
+    let is_known = run
+        .checkpoint
+        .fingerprint
+        .as_ref()
+        .and_then(|print| print.databases.get(database))
+        .is_some_and(DatabasePrint::is_read);
     if is_done || side == Side::Backup && is_known {
         return Some(());
     }
@@ -125,7 +187,9 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
     }
     let prints = &mut run.checkpoint.prints.entry(side).or_default().databases;
     let print = match prints.remove(database) {
-        Some(earlier) if earlier.is_current() && !earlier.is_complete => print.going_on(earlier, catalogue),
+        Some(earlier) if earlier.is_current() && !earlier.is_complete => {
+            print.going_on(earlier, catalogue)
+        }
         Some(_) | None => print,
     };
     prints.insert(database.clone(), print);
@@ -134,20 +198,27 @@ pub(super) fn take_catalogue(run: &mut Run, side: Side, database: &DatabaseName,
 }
 
 /// Prepares what is asked of a database of the backup beside its content.
-fn prepare_probes(checkpoint: &mut Checkpoint, database: &DatabaseName, rows: &[Rows], pair: &Pair) -> Option<()> {
+fn prepare_probes(
+    checkpoint: &mut Checkpoint,
+    database: &DatabaseName,
+    rows: &[Rows],
+    pair: &Pair,
+) -> Option<()> {
     let settings = &pair.verification;
     let is_first = checkpoint.databases.first().is_none_or(|first| first == database);
     let asked = checkpoint.probes.entry(Side::Backup).or_default();
     if asked.contains_key(database) {
         return Some(());
     }
-    let mut probes = if looks_for_defects(settings) { integrity_probes(rows, settings)? } else { Vec::new() };
+    let mut probes =
+        if looks_for_defects(settings) { integrity_probes(rows, settings)? } else { Vec::new() };
     probes.extend(backup_probes(database, is_first, settings));
     asked.insert(database.clone(), probes);
     Some(())
 }
 
-/// Takes up what was read of a database, piece by piece. Returns the first error that is not about a piece.
+/// Takes up what was read of a database, piece by piece. Returns the first error that is not about
+/// a piece.
 pub(super) fn take_pieces(
     run: &mut Run,
     side: Side,
@@ -155,7 +226,8 @@ pub(super) fn take_pieces(
     answers: Vec<(&Piece, Answer)>,
     pair: &Pair,
 ) -> Option<SqlError> {
-    let print = run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database))?;
+    let print =
+        run.checkpoint.prints.get_mut(&side).and_then(|print| print.databases.get_mut(database))?;
     let settled = print.settled();
     let (mut first, mut is_listed_again) = (None, false);
     let (mut longest, mut too_slow) = (Duration::ZERO, None);
@@ -201,12 +273,19 @@ pub(super) fn take_pieces(
     first
 }
 
-/// Takes up tables that were refused alone. Returns whether staging is to be listed again, and the first error that is waited for.
-fn take_refused(print: &mut DatabasePrint, side: Side, database: &DatabaseName, refused: &[Refused]) -> (bool, Option<SqlError>) {
+/// Takes up tables that were refused alone. Returns whether staging is to be listed again, and the
+/// first error that is waited for.
+fn take_refused(
+    print: &mut DatabasePrint,
+    side: Side,
+    database: &DatabaseName,
+    refused: &[Refused],
+) -> (bool, Option<SqlError>) {
     let (mut is_listed_again, mut first) = (false, None);
     for refused in refused {
         let error = refused.error(database);
-        // A table of staging may have been altered or dropped while it was read: what is listed again may be read.
+        // A table of staging may have been altered or dropped while it was read: what is listed
+        // again may be read.
         if side == Side::Staging && error.is_about_what_is_there() && print.pace.relist() {
             is_listed_again = true;
         } else if print.refused_alone(refused, &error) {
@@ -218,7 +297,11 @@ fn take_refused(print: &mut DatabasePrint, side: Side, database: &DatabaseName, 
 
 /// Closes a print that has everything there is to read, or for which there is no more time.
 fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
-    let Some(catalogue) = run.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side)) else { return };
+    let Some(catalogue) =
+        run.seen.looked.get(database).and_then(|looked| looked.catalogues.get(&side))
+    else {
+        return;
+    };
     let Checkpoint { prints, fingerprint, probes, idle_tick_count, .. } = &mut run.checkpoint;
     let guide = guide(fingerprint.as_ref(), side, database);
     let Some(of_side) = prints.get_mut(&side) else { return };
@@ -238,8 +321,21 @@ fn settle(run: &mut Run, side: Side, database: &DatabaseName, pair: &Pair) {
 }
 
 /// Asks a branch, as the verifying role.
-pub(super) fn query(view: &View<'_>, branch: &BranchId, database: &DatabaseName, purpose: Purpose, batch: Batch) -> Decision {
-    Decision::Act(Action::Query(Box::new(need!(question(view, &view.pair.role, branch, database, purpose, batch)))))
+pub(super) fn query(
+    view: &View<'_>,
+    branch: &BranchId,
+    database: &DatabaseName,
+    purpose: Purpose,
+    batch: Batch,
+) -> Decision {
+    Decision::Act(Action::Query(Box::new(need!(question(
+        view,
+        &view.pair.role,
+        branch,
+        database,
+        purpose,
+        batch
+    )))))
 }
 
 /// Returns the question to a branch, as a role, or what has to be done before it can be asked.
@@ -252,192 +348,10 @@ pub(super) fn question(
     batch: Batch,
 ) -> Result<Query, Decision> {
     let Way { password_of, endpoint } = login::way(view, role, branch)?;
-    let (branch, host, database, role) = (branch.clone(), endpoint.host.clone(), database.clone(), role.clone());
+    let (branch, host, database, role) =
+        (branch.clone(), endpoint.host.clone(), database.clone(), role.clone());
     Ok(Query { purpose, branch, password_of, host, database, role, batch })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::neon::Call;
-    use crate::sync::checkpoint::tests::started;
-    use crate::sync::schedule::tests::pair;
-
-    fn row(values: &[&str]) -> Vec<Option<String>> {
-        values.iter().map(|value| Some((*value).to_owned()).filter(|value| value != "-")).collect()
-    }
-
-    fn database() -> DatabaseName {
-        DatabaseName::from("neondb")
-    }
-
-    /// Answers the question for the catalogue: two tables of so many bytes each.
-    fn two_tables(bytes: u64) -> [Rows; 4] {
-        let (size, blocks) = (bytes.to_string(), (bytes / 8192).to_string());
-        let tables = ["public.a", "public.b"].map(|name| row(&["r", name, "ROW(id)", &size, "", "-", &blocks, "-"])).to_vec();
-        let schema = [["server", "1", "7"], ["schemas", "1", "8"]].map(|digest| row(&digest)).to_vec();
-        let last = row(&["pages", "1", "0"]);
-        let tables = tables.into_iter().chain([last.clone()]).collect();
-        [Rows::default(), Rows { rows: tables }, Rows { rows: schema }, Rows { rows: vec![last] }]
-    }
-
-    fn with_two_tables(side: Side, bytes: u64, pair: &Pair) -> Run {
-        let mut run = Run::new(started(), None);
-        take_catalogue(&mut run, side, &database(), &two_tables(bytes), pair).expect("a catalogue");
-        run
-    }
-
-    /// Returns what is to be asked.
-    fn asked(run: &Run, side: Side) -> Vec<(Piece, Batch)> {
-        let catalogue = &run.seen.looked[&database()].catalogues[&side];
-        let guide = guide(run.checkpoint.fingerprint.as_ref(), side, &database());
-        pieces(catalogue, &run.checkpoint.prints[&side].databases[&database()], guide)
-    }
-
-    fn is_complete(run: &Run, side: Side) -> bool {
-        run.checkpoint.prints[&side].databases[&database()].is_complete
-    }
-
-    fn answer(count: usize) -> Vec<Rows> {
-        vec![Rows::default(), Rows { rows: (0..count).map(|index| row(&[&index.to_string(), "3", "77"])).collect() }]
-    }
-
-    fn error(sqlstate: &str) -> SqlError {
-        SqlError::Answered { database: database(), status: 400, sqlstate: sqlstate.to_owned(), message: "no".to_owned() }
-    }
-
-    #[test]
-    fn an_answer_that_leaves_out_a_table_is_no_reading() {
-        let side = Side::Staging;
-        let mut run = with_two_tables(side, 8192, &pair());
-        let (piece, _) = asked(&run, side).remove(0);
-        let first = take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::ZERO))], &pair());
-        assert_eq!((first, is_complete(&run, side)), (Some(SqlError::Undecodable { database: database() }), false));
-        let first = take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(2)), Duration::ZERO))], &pair());
-        assert_eq!((first, is_complete(&run, side)), (None, true));
-        assert_eq!(run.checkpoint.prints[&side].table_count(), 2);
-    }
-
-    #[test]
-    fn the_next_tick_goes_on_with_what_was_not_read() {
-        let side = Side::Backup;
-        let mut run = with_two_tables(side, 1 << 30, &pair());
-        let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::from_secs(1)))], &pair()), None);
-        let mut next = Run::new(run.checkpoint, None);
-        take_catalogue(&mut next, side, &database(), &two_tables(1 << 30), &pair()).expect("a catalogue");
-        assert!(!asked(&next, side).iter().any(|(other, _)| other.parts == piece.parts), "it was read before");
-    }
-
-    /// Answers parts that are read each in a block of its own: the second is refused.
-    fn second_refused(sqlstate: &str) -> Vec<Rows> {
-        let found = serde_json::json!([{"rows": ["(0,3,77)"]}, {"error": sqlstate, "message": "no"}]).to_string();
-        vec![Rows::default(), Rows::default(), Rows::default(), Rows { rows: vec![row(&[&found])] }]
-    }
-
-    fn asked_first(run: &Run, side: Side) -> Piece {
-        asked(run, side).remove(0).0
-    }
-
-    fn take_one(run: &mut Run, side: Side, piece: &Piece, answer: Result<Vec<Rows>, SqlError>) -> Option<SqlError> {
-        take_pieces(run, side, &database(), vec![(piece, (answer, Duration::ZERO))], &pair())
-    }
-
-    #[test]
-    fn an_error_about_one_table_leaves_the_others_and_one_about_the_login_all() {
-        let side = Side::Backup;
-        let mut run = with_two_tables(side, 8192, &pair());
-        let piece = asked_first(&run, side);
-        assert_eq!(take_one(&mut run, side, &piece, Err(error("XX001"))), None, "who is to blame is asked next");
-        let piece = asked_first(&run, side);
-        assert_eq!((piece.is_one_by_one(), take_one(&mut run, side, &piece, Ok(second_refused("XX001")))), (true, None));
-        assert!(is_complete(&run, side));
-        let print = &run.checkpoint.prints[&side].databases[&database()];
-        assert_eq!((print.tables.len(), print.not_checked["public.b"].as_str()), (1, "query neondb: answered 400 XX001: public.b: no"));
-        let mut run = with_two_tables(side, 8192, &pair());
-        let piece = asked_first(&run, side);
-        assert_eq!(take_one(&mut run, side, &piece, Err(error("28P01"))), Some(error("28P01")));
-    }
-
-    /// As in case 08: what may pass is waited for some times, with the name of the table, and then left out with its reason.
-    #[test]
-    fn a_table_that_is_refused_alone_is_told_by_name_and_given_up_after_some_attempts() {
-        let side = Side::Backup;
-        let mut run = with_two_tables(side, 8192, &pair());
-        let piece = asked_first(&run, side);
-        assert_eq!(take_one(&mut run, side, &piece, Err(error("58P01"))), None);
-        let piece = asked_first(&run, side);
-        run.checkpoint.idle_tick_count = 2;
-        let first = take_one(&mut run, side, &piece, Ok(second_refused("58P01"))).expect("it is waited for");
-        assert!(first.to_string().contains("58P01: public.b: no"), "{first}");
-        assert_eq!(run.checkpoint.idle_tick_count, 0, "a table was read");
-        for _ in 0..10 {
-            let Some((piece, _)) = asked(&run, side).pop() else { break };
-            let found = serde_json::json!([{"error": "58P01", "message": "no"}]).to_string();
-            let rows = vec![Rows::default(), Rows::default(), Rows::default(), Rows { rows: vec![row(&[&found])] }];
-            let _ = take_one(&mut run, side, &piece, Ok(rows));
-        }
-        assert!(is_complete(&run, side));
-        let print = &run.checkpoint.prints[&side].databases[&database()];
-        assert_eq!((print.tables.len(), print.not_checked.len()), (1, 1));
-    }
-
-    #[test]
-    fn staging_is_listed_again_when_a_table_of_it_is_not_as_it_was() {
-        let side = Side::Staging;
-        let mut run = with_two_tables(side, 8192, &pair());
-        let piece = asked_first(&run, side);
-        assert_eq!(take_one(&mut run, side, &piece, Err(error("42P01"))), None);
-        let piece = asked_first(&run, side);
-        assert_eq!(take_one(&mut run, side, &piece, Ok(second_refused("42P01"))), None);
-        assert!(!run.seen.looked[&database()].catalogues.contains_key(&side));
-    }
-
-    #[test]
-    fn an_endpoint_is_made_on_the_backup_and_never_on_production_or_staging() {
-        use crate::id::Secret;
-        use crate::sync::checkpoint::Backup;
-        use crate::sync::machine::Seen;
-
-        let (pair, checkpoint) = (pair(), started());
-        let configured_password = Some(Secret::new("x".to_owned()));
-        let backup = Backup {
-            id: "br-back-up-1".into(),
-            name: "backup-20261121".into(),
-            lsn: None,
-            made_at: checkpoint.started_at,
-            operations: Vec::new(),
-            is_ready: true,
-            is_verified: false,
-            endpoints: None,
-        };
-        let checkpoint = Checkpoint { backup: Some(backup), ..checkpoint };
-        let seen = Seen { endpoints: Some(Vec::new()), configured_password, ..Seen::default() };
-        let view = View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: checkpoint.started_at };
-        let asked = |branch: &BranchId| query(&view, branch, &database(), Purpose::Catalogue(Side::Backup), catalogue_batch(&[], false, 0));
-        assert!(matches!(asked(&"br-back-up-1".into()), Decision::Act(Action::Call(Call::CreateEndpoint(..)))));
-        for branch in [&pair.production_branch, &pair.staging_branch] {
-            assert!(matches!(asked(branch), Decision::Conclude(Conclusion::End(_))), "{branch}");
-        }
-    }
-
-    #[test]
-    fn the_time_budget_is_for_all_databases_of_a_side() {
-        let side = Side::Backup;
-        let mut pair = pair();
-        pair.verification.time_budget = Some(Duration::from_mins(1));
-        let mut run = with_two_tables(side, 1 << 30, &pair);
-        let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::from_secs(59)))], &pair), None);
-        assert!(!is_complete(&run, side));
-        let other = DatabaseName::from("other");
-        take_catalogue(&mut run, side, &other, &two_tables(8192), &pair).expect("a catalogue");
-        let print = run.checkpoint.prints[&side].databases[&other].clone();
-        let (piece, _) = pieces(&run.seen.looked[&other].catalogues[&side], &print, None).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &other, vec![(&piece, (Ok(answer(2)), Duration::from_secs(1)))], &pair), None);
-        let (piece, _) = asked(&run, side).remove(0);
-        assert_eq!(take_pieces(&mut run, side, &database(), vec![(&piece, (Ok(answer(1)), Duration::ZERO))], &pair), None);
-        assert!(is_complete(&run, side));
-        assert_eq!(run.checkpoint.prints[&side].databases[&database()].not_checked.len(), 2);
-    }
-}
+mod tests;

@@ -1,12 +1,13 @@
-//! Looks into what differs between the backup and staging as people get it: which objects, and how many rows are gone,
-//! changed and added.
+//! Looks into what differs between the backup and staging as people get it: which objects, and how
+//! many rows are gone, changed and added.
 //!
-//! Both sides are read where they are. A branch of staging at the position where its restore ended would prove nothing: on
-//! Neon it has the pages of the backup itself, because nothing that staging has of its own lies at or below that position.
-//! It could show a wrong source or a wrong position alone, which the listing shows (`parent_id`, `parent_lsn`).
+//! Both sides are read where they are. A branch of staging at the position where its restore ended
+//! would prove nothing: on Neon it has the pages of the backup itself, because nothing that staging
+//! has of its own lies at or below that position. It could show a wrong source or a wrong position
+//! alone, which the listing shows (`parent_id`, `parent_lsn`).
 //!
-//! Invariants: a look never decides whether something differs, only what. Where one fails, the counts are lower bounds, and
-//! the report says why.
+//! Invariants: a look never decides whether something differs, only what. Where one fails, the
+//! counts are lower bounds, and the report says why.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +17,17 @@ use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows};
 use crate::sync::checkpoint::Side;
 use crate::sync::verify::{
-    Blocks, Catalogue, Check, CheckKind, CheckOutcome, Chosen, Drift, Fingerprint, GROUPS, Groups, ITEMS_AT_ONCE, Item, Pages, Parts,
-    RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts, RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, TOLD, Wanted,
-    catalogue_batch, compare_rows, decode_groups, decode_items, decode_keys, decode_parts, decode_rows, differences, differing_parts,
-    differing_ranges, groups_batch, is_small, items_batch, keys_batch, parts_batch, rows_batch,
+    Blocks, Catalogue, Check, CheckKind, CheckOutcome, Chosen, Drift, Fingerprint, GROUPS, Groups,
+    ITEMS_AT_ONCE, Item, Pages, Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts,
+    RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, TOLD, Wanted, catalogue_batch, compare_rows,
+    decode_groups, decode_items, decode_keys, decode_parts, decode_rows, differences,
+    differing_parts, differing_ranges, groups_batch, is_small, items_batch, keys_batch,
+    parts_batch, rows_batch,
 };
 
 /// Why it is not known which rows of a table were changed.
-const OTHER_COLUMNS: &str = "its columns are not those of the backup: whether rows were changed cannot be told";
+const OTHER_COLUMNS: &str =
+    "its columns are not those of the backup: whether rows were changed cannot be told";
 
 /// What was found out about a database.
 #[derive(Default)]
@@ -99,9 +103,12 @@ impl Looked {
         of(Side::Backup).zip(of(Side::Staging))
     }
 
-    /// Returns how the rows of a table are told apart; `None` where that cannot be done alike on both sides.
+    /// Returns how the rows of a table are told apart; `None` where that cannot be done alike on
+    /// both sides.
     fn shape(&self, table: &str) -> Option<Shape> {
-        self.catalogues.get(&Side::Backup)?.shape_beside(self.catalogues.get(&Side::Staging)?, table)
+        self.catalogues
+            .get(&Side::Backup)?
+            .shape_beside(self.catalogues.get(&Side::Staging)?, table)
     }
 
     /// Compares the rows of a table; `None` where they were not fetched.
@@ -123,13 +130,20 @@ impl Different<'_> {
         open.into_iter().try_for_each(|(database, checks)| self.look_into(view, database, &checks))
     }
 
-    fn look_into(&self, view: &View<'_>, database: &DatabaseName, checks: &[&Check]) -> Result<(), Decision> {
+    fn look_into(
+        &self,
+        view: &View<'_>,
+        database: &DatabaseName,
+        checks: &[&Check],
+    ) -> Result<(), Decision> {
         let nothing = Looked::default();
         let looked = view.seen.looked.get(database).unwrap_or(&nothing);
         if looked.failure.is_some() {
             return Ok(());
         }
-        let of = |kind: CheckKind| checks.iter().filter(move |check| check.kind == kind).map(|check| check.object.as_str());
+        let of = |kind: CheckKind| {
+            checks.iter().filter(move |check| check.kind == kind).map(|check| check.object.as_str())
+        };
         let kinds: Vec<&str> = of(CheckKind::Schema).collect();
         if !kinds.is_empty() {
             let chosen = self.groups(view, database, looked, &kinds)?;
@@ -142,14 +156,24 @@ impl Different<'_> {
         }
         let ask = |side: Side| {
             let page = contents::page(view, side, database);
-            (Purpose::Catalogue(side), catalogue_batch(&view.pair.verification.exclude, false, page))
+            (
+                Purpose::Catalogue(side),
+                catalogue_batch(&view.pair.verification.exclude, false, page),
+            )
         };
         ask_both(view, database, |side| looked.catalogues.contains_key(&side), ask)?;
         self.look_into_tables(view, database, looked, &tables)
     }
 
-    /// Returns the groups whose items are fetched, where there are too many to fetch all; `None` where there are few.
-    fn groups(&self, view: &View<'_>, database: &DatabaseName, looked: &Looked, kinds: &[&str]) -> Result<Option<Chosen>, Decision> {
+    /// Returns the groups whose items are fetched, where there are too many to fetch all; `None`
+    /// where there are few.
+    fn groups(
+        &self,
+        view: &View<'_>,
+        database: &DatabaseName,
+        looked: &Looked,
+        kinds: &[&str],
+    ) -> Result<Option<Chosen>, Decision> {
         let of = |print: &Fingerprint| -> u64 {
             let found = print.databases.get(database);
             kinds.iter().filter_map(|kind| Some(found?.schema.get(*kind)?.count)).sum()
@@ -164,13 +188,17 @@ impl Different<'_> {
 
     /// Returns the ranges of a table that differ.
     fn ranges(&self, database: &DatabaseName, table: &str) -> Vec<Blocks> {
-        let of = |print: &'_ Fingerprint| print.databases.get(database).and_then(|print| print.ranges.get(table)).cloned();
+        let of = |print: &'_ Fingerprint| {
+            print.databases.get(database).and_then(|print| print.ranges.get(table)).cloned()
+        };
         differing_ranges(of(self.expected).as_ref(), of(self.seen).as_ref())
     }
 
     /// Returns the rows of a table on both sides.
     fn counts(&self, database: &DatabaseName, table: &str) -> (u64, u64) {
-        let of = |print: &Fingerprint| print.table(database.as_str(), table).map_or(0, |digest| digest.count);
+        let of = |print: &Fingerprint| {
+            print.table(database.as_str(), table).map_or(0, |digest| digest.count)
+        };
         (of(self.expected), of(self.seen))
     }
 
@@ -183,35 +211,60 @@ impl Different<'_> {
     }
 
     /// Counts rows: of large tables in the parts that differ alone. Then names a few.
-    fn look_into_tables(&self, view: &View<'_>, database: &DatabaseName, looked: &Looked, tables: &[&str]) -> Result<(), Decision> {
-        let all: Vec<Wanted> = tables.iter().filter_map(|table| self.whole(database, looked, table)).collect();
-        let (small, large): (Vec<Wanted>, Vec<Wanted>) = all.into_iter().partition(|wanted| is_small(wanted.rows));
+    fn look_into_tables(
+        &self,
+        view: &View<'_>,
+        database: &DatabaseName,
+        looked: &Looked,
+        tables: &[&str],
+    ) -> Result<(), Decision> {
+        let all: Vec<Wanted> =
+            tables.iter().filter_map(|table| self.whole(database, looked, table)).collect();
+        let (small, large): (Vec<Wanted>, Vec<Wanted>) =
+            all.into_iter().partition(|wanted| is_small(wanted.rows));
         let large: Vec<Wanted> = large.into_iter().take(TABLES_IN_PARTS).collect();
         let nothing = Catalogue::default();
         let catalogue = |side: Side| looked.catalogues.get(&side).unwrap_or(&nothing);
         if !large.is_empty() {
-            let is_known = |side: Side| large.iter().all(|wanted| looked.parts.contains_key(&(side, wanted.table.clone())));
-            let ask = |side: Side| (Purpose::Parts(side, names(&large)), parts_batch(catalogue(side), &large));
+            let is_known = |side: Side| {
+                large.iter().all(|wanted| looked.parts.contains_key(&(side, wanted.table.clone())))
+            };
+            let ask = |side: Side| {
+                (Purpose::Parts(side, names(&large)), parts_batch(catalogue(side), &large))
+            };
             ask_both(view, database, is_known, ask)?;
         }
         let fetched = fetched(looked, small, large);
         for at_once in &fetched {
-            let is_known = |side: Side| at_once.iter().all(|wanted| looked.rows.contains_key(&(side, wanted.table.clone())));
-            let ask = |side: Side| (Purpose::Rows(side, names(at_once)), rows_batch(catalogue(side), at_once));
+            let is_known = |side: Side| {
+                at_once.iter().all(|wanted| looked.rows.contains_key(&(side, wanted.table.clone())))
+            };
+            let ask = |side: Side| {
+                (Purpose::Rows(side, names(at_once)), rows_batch(catalogue(side), at_once))
+            };
             ask_both(view, database, is_known, ask)?;
         }
         let keyed = |wanted: &&Wanted| wanted.shape != Shape::Keyless;
-        let with_keys: Vec<Wanted> = fetched.iter().flatten().filter(keyed).take(TABLES_IN_PARTS).cloned().collect();
+        let with_keys: Vec<Wanted> =
+            fetched.iter().flatten().filter(keyed).take(TABLES_IN_PARTS).cloned().collect();
         for (side, branch) in sides(view) {
             let named: Vec<(Wanted, Vec<String>)> = with_keys
                 .iter()
                 .filter_map(|wanted| Some((wanted.clone(), hashes(side, &looked.found(wanted)?))))
-                .filter(|(wanted, hashes)| !hashes.is_empty() && !looked.keys.contains_key(&(side, wanted.table.clone())))
+                .filter(|(wanted, hashes)| {
+                    !hashes.is_empty() && !looked.keys.contains_key(&(side, wanted.table.clone()))
+                })
                 .collect();
             if !named.is_empty() {
                 let (wanted, hashes): (Vec<Wanted>, Vec<Vec<String>>) = named.into_iter().unzip();
                 let batch = keys_batch(catalogue(side), &wanted, &hashes);
-                return Err(contents::query(view, branch, database, Purpose::Keys(side, names(&wanted)), batch));
+                return Err(contents::query(
+                    view,
+                    branch,
+                    database,
+                    Purpose::Keys(side, names(&wanted)),
+                    batch,
+                ));
             }
         }
         Ok(())
@@ -234,7 +287,9 @@ impl Different<'_> {
         };
         let told = format!("drift: {}", judged.detail);
         let outcome = match (judged.drift, view.pair.verification.on_drift) {
-            (None | Some(Drift::Added), _) | (Some(Drift::Lost), OnDrift::Note) => CheckOutcome::Passed,
+            (None | Some(Drift::Added), _) | (Some(Drift::Lost), OnDrift::Note) => {
+                CheckOutcome::Passed
+            }
             (Some(Drift::Lost), OnDrift::Warn) => CheckOutcome::Warned,
             (Some(Drift::Lost), OnDrift::Fail) => CheckOutcome::Failed,
         };
@@ -243,8 +298,10 @@ impl Different<'_> {
 
     /// Judges a table by its rows.
     fn judge_content(&self, looked: &Looked, check: &Check, database: &DatabaseName) -> Check {
-        let rows = check.rows.clone().unwrap_or_else(|| self.count(looked, &check.object, database));
-        // Neither side is empty where rows were counted; a table that is gone altogether may have had none.
+        let rows =
+            check.rows.clone().unwrap_or_else(|| self.count(looked, &check.object, database));
+        // Neither side is empty where rows were counted; a table that is gone altogether may have
+        // had none.
         let is_lost = rows.has_losses() || check.rows.is_some() && check.drift == Some(Drift::Lost);
         let drift = Some(if is_lost { Drift::Lost } else { Drift::Added });
         let detail = format!("{}; {rows}", check.detail);
@@ -254,23 +311,35 @@ impl Different<'_> {
     /// Counts the rows of a table that differ, exactly where they were fetched.
     fn count(&self, looked: &Looked, table: &str, database: &DatabaseName) -> RowDifferences {
         let (backup, staging) = self.counts(database, table);
-        let bound = |limits: String| RowDifferences { limits, ..RowDifferences::counted(RowCounts::at_least(backup, staging)) };
+        let bound = |limits: String| RowDifferences {
+            limits,
+            ..RowDifferences::counted(RowCounts::at_least(backup, staging))
+        };
         let ranges = self.ranges(database, table).len();
         if ranges > RANGES_LOOKED_INTO {
             return bound(format!(
-                "the rows were not looked into: {ranges} ranges of blocks differ, {RANGES_LOOKED_INTO} at most are read again"
+                "the rows were not looked into: {ranges} ranges of blocks differ, \
+                    {RANGES_LOOKED_INTO} at most are read again"
             ));
         }
         let Some(shape) = looked.shape(table) else {
-            let why = looked.failure.as_deref().unwrap_or("its columns or its key are not those of the backup");
+            let why = looked
+                .failure
+                .as_deref()
+                .unwrap_or("its columns or its key are not those of the backup");
             return bound(format!("the rows were not looked into: {why}"));
         };
         let rows = |side: Side| looked.rows.get(&(side, table.to_owned()));
         let Some((of_backup, of_staging)) = rows(Side::Backup).zip(rows(Side::Staging)) else {
-            let counts = looked.parts(table).map(|(backup, staging)| RowCounts::of_parts(backup, staging, &[]));
+            let counts = looked
+                .parts(table)
+                .map(|(backup, staging)| RowCounts::of_parts(backup, staging, &[]));
             let why = looked.failure.as_deref().unwrap_or("too many rows differ");
             let counts = counts.unwrap_or_else(|| RowCounts::at_least(backup, staging));
-            return RowDifferences { limits: format!("the rows were not looked into: {why}"), ..RowDifferences::counted(counts) };
+            return RowDifferences {
+                limits: format!("the rows were not looked into: {why}"),
+                ..RowDifferences::counted(counts)
+            };
         };
         let found = compare_rows(shape, of_backup, of_staging);
         let keys = |side: Side, hashes: &[String]| -> Vec<String> {
@@ -278,12 +347,19 @@ impl Different<'_> {
             hashes.iter().filter_map(|hash| known?.get(hash).cloned()).collect()
         };
         let (gone, changed) = (keys(Side::Backup, &found.gone), keys(Side::Backup, &found.changed));
-        let mut rows = RowDifferences { gone, changed, added: keys(Side::Staging, &found.added), ..RowDifferences::counted(found.counts) };
+        let mut rows = RowDifferences {
+            gone,
+            changed,
+            added: keys(Side::Staging, &found.added),
+            ..RowDifferences::counted(found.counts)
+        };
         if let Some((backup, staging)) = looked.parts(table) {
-            let (fetched, all) = (fetched_parts(backup, staging), differing_parts(backup, staging).len());
+            let (fetched, all) =
+                (fetched_parts(backup, staging), differing_parts(backup, staging).len());
             if fetched.len() < all {
                 rows.counts = rows.counts.and(RowCounts::of_parts(backup, staging, &fetched));
-                rows.limits = format!("{} of {all} parts that differ were looked into", fetched.len());
+                rows.limits =
+                    format!("{} of {all} parts that differ were looked into", fetched.len());
             }
         }
         if shape == Shape::KeyAlone {
@@ -293,7 +369,8 @@ impl Different<'_> {
     }
 }
 
-/// Returns the tables whose rows are fetched, in groups that fit a reply: the small ones, and of the large ones the parts that differ.
+/// Returns the tables whose rows are fetched, in groups that fit a reply: the small ones, and of
+/// the large ones the parts that differ.
 fn fetched(looked: &Looked, small: Vec<Wanted>, large: Vec<Wanted>) -> Vec<Vec<Wanted>> {
     let of_parts = |wanted: Wanted| {
         let (backup, staging) = looked.parts(&wanted.table)?;
@@ -320,7 +397,8 @@ fn fetched(looked: &Looked, small: Vec<Wanted>, large: Vec<Wanted>) -> Vec<Vec<W
     groups
 }
 
-/// Returns the parts of a table that are looked into: the first that differ, as many as fit a reply.
+/// Returns the parts of a table that are looked into: the first that differ, as many as fit a
+/// reply.
 fn fetched_parts(backup: &Parts, staging: &Parts) -> Vec<u32> {
     let mut sum = 0;
     let fits = |(_, rows): &(u32, u64)| {
@@ -334,9 +412,14 @@ fn names(wanted: &[Wanted]) -> Vec<String> {
     wanted.iter().map(|wanted| wanted.table.clone()).collect()
 }
 
-/// Returns the hashes of keys that a side is asked for: the backup knows what is gone and changed, staging what was added.
+/// Returns the hashes of keys that a side is asked for: the backup knows what is gone and changed,
+/// staging what was added.
 fn hashes(side: Side, found: &RowsFound) -> Vec<String> {
-    if side == Side::Staging { found.added.clone() } else { [found.gone.clone(), found.changed.clone()].concat() }
+    if side == Side::Staging {
+        found.added.clone()
+    } else {
+        [found.gone.clone(), found.changed.clone()].concat()
+    }
 }
 
 fn sides<'a>(view: &View<'a>) -> impl Iterator<Item = (Side, &'a BranchId)> {
@@ -351,7 +434,9 @@ fn ask_both(
     is_known: impl Fn(Side) -> bool,
     question: impl Fn(Side) -> (Purpose, Batch),
 ) -> Result<(), Decision> {
-    let Some((side, branch)) = sides(view).find(|(side, _)| !is_known(*side)) else { return Ok(()) };
+    let Some((side, branch)) = sides(view).find(|(side, _)| !is_known(*side)) else {
+        return Ok(());
+    };
     let (purpose, batch) = question(side);
     Err(contents::query(view, branch, database, purpose, batch))
 }
@@ -361,7 +446,10 @@ fn judge_schema(looked: &Looked, check: &Check) -> Check {
     let items = |side: Side| looked.items.get(&side);
     let Some((backup, staging)) = items(Side::Backup).zip(items(Side::Staging)) else {
         let failure = looked.failure.as_deref().unwrap_or("the run ended before");
-        return Check { detail: format!("{}; the objects were not looked into: {failure}", check.detail), ..check.clone() };
+        return Check {
+            detail: format!("{}; the objects were not looked into: {failure}", check.detail),
+            ..check.clone()
+        };
     };
     let (named, count, lost) = differences(&check.object, backup, staging);
     let left = looked.chosen().map_or(0, |chosen| chosen.left(&check.object));
@@ -370,11 +458,15 @@ fn judge_schema(looked: &Looked, check: &Check) -> Check {
         return Check { drift: Some(Drift::Added), detail, ..check.clone() };
     }
     let told = named.iter().take(TOLD).map(ToString::to_string);
-    let mut more = vec![format!("{lost} of the backup gone or changed"), format!("{} added", count - lost)];
+    let mut more =
+        vec![format!("{lost} of the backup gone or changed"), format!("{} added", count - lost)];
     if left > 0 {
         more.push(format!("{left} of {GROUPS} groups of them differ and were not looked into"));
     }
-    let detail = std::iter::once(format!("{}; {}", check.detail, more.join(", "))).chain(told).collect::<Vec<_>>().join("; ");
+    let detail = std::iter::once(format!("{}; {}", check.detail, more.join(", ")))
+        .chain(told)
+        .collect::<Vec<_>>()
+        .join("; ");
     let drift = Some(if lost > 0 || left > 0 { Drift::Lost } else { Drift::Added });
     Check { drift, detail, differences: named, ..check.clone() }
 }
@@ -397,13 +489,18 @@ mod tests {
 
     #[test]
     fn of_a_large_table_the_parts_are_fetched_that_fit_a_reply() {
-        let parts = |digest: &str| -> Parts { (0..1024).map(|part| (part, (1_000, digest.to_owned()))).collect() };
+        let parts = |digest: &str| -> Parts {
+            (0..1024).map(|part| (part, (1_000, digest.to_owned()))).collect()
+        };
         assert_eq!(fetched_parts(&parts("a"), &parts("b")).len(), 100);
         assert_eq!(fetched_parts(&parts("a"), &parts("a")), Vec::<u32>::new());
         let mut looked = Looked::default();
         looked.parts.insert((Side::Backup, "t".to_owned()), parts("a"));
         looked.parts.insert((Side::Staging, "t".to_owned()), parts("b"));
         let groups = fetched(&looked, Vec::new(), vec![wanted("t", 1_024_000)]);
-        assert_eq!((groups[0][0].rows, groups[0][0].parts.as_ref().map(Vec::len)), (100_000, Some(100)));
+        assert_eq!(
+            (groups[0][0].rows, groups[0][0].parts.as_ref().map(Vec::len)),
+            (100_000, Some(100))
+        );
     }
 }

@@ -1,15 +1,15 @@
 //! How a helper branch lets us in: whose password, and at which endpoint.
 //!
-//! In: a branch that we made, and how often it has refused us. Out: the branch whose password is used
-//! and the endpoint that is asked.
+//! In: a branch that we made, and how often it has refused us. Out: the branch whose password is
+//! used and the endpoint that is asked.
 //!
 //! Invariants: a helper branch is never given up at the first refusal. It is asked with its own
 //! password, then with production's, from which its data came; last through a read-write endpoint,
 //! which is made for it, because a read-only compute cannot take a password that its data does not
 //! hold. Production and staging have their own password only, and nothing is made on them.
 //!
-//! Failure: a refusal on staging shortly after its restore, or after a role got its password back, is
-//! no verdict: Neon's proxy may still have the password from before.
+//! Failure: a refusal on staging shortly after its restore, or after a role got its password back,
+//! is no verdict: Neon's proxy may still have the password from before.
 //!
 //! Source: Neon guides, protected branches: "branches created from a protected branch get new
 //! passwords". neondatabase/neon `proxy/src/config.rs`, read 2026-11-21: the cache of secrets has
@@ -26,7 +26,8 @@ use crate::neon::{Call, EndpointKind};
 use crate::sync::checkpoint::Checkpoint;
 use crate::time::{Timestamp, after};
 
-/// How long a wrong password on staging may be one that the proxy remembers: its 4 minutes, and one more.
+/// How long a wrong password on staging may be one that the proxy remembers: its 4 minutes, and one
+/// more.
 const REMEMBERED_FOR: Duration = Duration::from_mins(5);
 
 /// How a branch is entered.
@@ -38,7 +39,11 @@ pub(super) struct Way<'a> {
 }
 
 /// Returns the branch that the data of a helper branch came from; `None` for every other branch.
-fn source<'a>(checkpoint: &'a Checkpoint, pair: &'a Pair, branch: &BranchId) -> Option<&'a BranchId> {
+fn source<'a>(
+    checkpoint: &'a Checkpoint,
+    pair: &'a Pair,
+    branch: &BranchId,
+) -> Option<&'a BranchId> {
     let backup = checkpoint.backup.as_ref().map(|backup| &backup.id);
     if backup == Some(branch) {
         return Some(&pair.production_branch);
@@ -53,11 +58,18 @@ fn line<'a>(checkpoint: &'a Checkpoint, pair: &'a Pair, branch: &'a BranchId) ->
 }
 
 fn refusals(checkpoint: &Checkpoint, branch: &BranchId) -> usize {
-    checkpoint.refused_logins.get(branch).map_or(0, |count| usize::try_from(*count).unwrap_or(usize::MAX))
+    checkpoint
+        .refused_logins
+        .get(branch)
+        .map_or(0, |count| usize::try_from(*count).unwrap_or(usize::MAX))
 }
 
 /// Returns the way into a branch for a role, or what has to be done before it can be gone.
-pub(super) fn way<'a>(view: &View<'a>, role: &RoleName, branch: &BranchId) -> Result<Way<'a>, Decision> {
+pub(super) fn way<'a>(
+    view: &View<'a>,
+    role: &RoleName,
+    branch: &BranchId,
+) -> Result<Way<'a>, Decision> {
     let is_helper = source(view.checkpoint, view.pair, branch).is_some();
     let line = line(view.checkpoint, view.pair, branch);
     let at = refusals(view.checkpoint, branch);
@@ -68,26 +80,33 @@ pub(super) fn way<'a>(view: &View<'a>, role: &RoleName, branch: &BranchId) -> Re
         if at > 0 {
             return last_way(view, role, branch);
         }
-        return Err(fail(format!("log in to {branch} as {role}: Neon has no password to tell and none is configured")));
+        return Err(fail(format!(
+            "log in to {branch} as {role}: Neon has no password to tell and none is configured"
+        )));
     }
     let endpoints = view.endpoints()?;
     let is_staging = *branch == view.pair.staging_branch;
     match if is_staging { writer(endpoints, branch) } else { reader(endpoints, branch) } {
         Some(endpoint) => Ok(Way { password_of: (*password_of).clone(), endpoint }),
-        None if is_staging => Err(fail(format!("query staging {branch}: it has no enabled read-write endpoint, expected one"))),
+        None if is_staging => Err(fail(format!(
+            "query staging {branch}: it has no enabled read-write endpoint, expected one"
+        ))),
         // Nothing is made on production, whatever is asked of it.
-        None if *branch == view.pair.production_branch => {
-            Err(fail(format!("query production {branch}: it has no enabled endpoint, expected one")))
-        }
+        None if *branch == view.pair.production_branch => Err(fail(format!(
+            "query production {branch}: it has no enabled endpoint, expected one"
+        ))),
         None => Err(make_endpoint(view, branch, view.endpoint_kind())),
     }
 }
 
-/// Returns the way through a read-write endpoint: it takes the password that Neon tells of the branch.
+/// Returns the way through a read-write endpoint: it takes the password that Neon tells of the
+/// branch.
 fn last_way<'a>(view: &View<'a>, role: &RoleName, branch: &BranchId) -> Result<Way<'a>, Decision> {
     view.tells_password(branch, role)?;
     if !view.has_password(branch, role)? {
-        return Err(fail(format!("log in to {branch} as {role}: Neon has no password to tell and none is configured")));
+        return Err(fail(format!(
+            "log in to {branch} as {role}: Neon has no password to tell and none is configured"
+        )));
     }
     match writer(view.endpoints()?, branch) {
         Some(endpoint) => Ok(Way { password_of: branch.clone(), endpoint }),
@@ -104,7 +123,8 @@ pub(super) fn is_refused(run: &mut Run, query: &Query, error: &SqlError, pair: &
     if !error.is_wrong_password() || source(&run.checkpoint, pair, &query.branch).is_none() {
         return false;
     }
-    let line: Vec<BranchId> = line(&run.checkpoint, pair, &query.branch).into_iter().cloned().collect();
+    let line: Vec<BranchId> =
+        line(&run.checkpoint, pair, &query.branch).into_iter().cloned().collect();
     let at = refusals(&run.checkpoint, &query.branch);
     if at >= line.len() {
         return false;
@@ -115,15 +135,24 @@ pub(super) fn is_refused(run: &mut Run, query: &Query, error: &SqlError, pair: &
     }
     // A password that was refused is not tried again under another branch's name.
     let told = |branch: &BranchId| run.seen.password(branch, &query.role, &pair.role);
-    let is_tried = |password: &Secret| line[..=at].iter().filter_map(told).any(|tried| tried.matches(password.reveal()));
-    let next = (at + 1..line.len()).find(|index| told(&line[*index]).is_none_or(|next| !is_tried(&next)));
+    let is_tried = |password: &Secret| {
+        line[..=at].iter().filter_map(told).any(|tried| tried.matches(password.reveal()))
+    };
+    let next =
+        (at + 1..line.len()).find(|index| told(&line[*index]).is_none_or(|next| !is_tried(&next)));
     let count = u32::try_from(next.unwrap_or(line.len())).unwrap_or(u32::MAX);
     run.checkpoint.refused_logins.insert(query.branch.clone(), count);
     true
 }
 
 /// Returns whether staging refuses a password that it may accept in a moment.
-pub(super) fn may_be_remembered(run: &Run, query: &Query, error: &SqlError, pair: &Pair, now: Timestamp) -> bool {
+pub(super) fn may_be_remembered(
+    run: &Run,
+    query: &Query,
+    error: &SqlError,
+    pair: &Pair,
+    now: Timestamp,
+) -> bool {
     let changed_at = run.checkpoint.passwords.changed_at;
     let is_recent = changed_at.is_some_and(|at| now < after(at, REMEMBERED_FOR));
     error.is_wrong_password() && query.branch == pair.staging_branch && is_recent
@@ -180,10 +209,19 @@ mod tests {
         let (pair, branch) = (pair(), BranchId::from(branch));
         let mut told = Vec::new();
         for _ in 0..6 {
-            let view = View { checkpoint: &run.checkpoint, seen: &run.seen, pair: &pair, now: run.checkpoint.started_at };
+            let view = View {
+                checkpoint: &run.checkpoint,
+                seen: &run.seen,
+                pair: &pair,
+                now: run.checkpoint.started_at,
+            };
             let (password_of, host) = match way(&view, &pair.role, &branch) {
                 Ok(way) => (way.password_of, way.endpoint.host.clone()),
-                Err(Decision::Act(Action::Call(Call::CreateEndpoint(branch, EndpointKind::ReadWrite, _)))) => {
+                Err(Decision::Act(Action::Call(Call::CreateEndpoint(
+                    branch,
+                    EndpointKind::ReadWrite,
+                    _,
+                )))) => {
                     told.push("make a writer".to_owned());
                     let writer = endpoint("ep-w", &branch, "read_write");
                     run.seen.endpoints.get_or_insert_default().push(writer);
@@ -194,7 +232,15 @@ mod tests {
             told.push(format!("{password_of} at {host}"));
             let batch = Batch { statements: Vec::new(), is_read_only: true };
             let (database, role) = ("neondb".into(), pair.role.clone());
-            let query = Query { purpose: Purpose::LogIn, branch: branch.clone(), password_of, host, database, role, batch };
+            let query = Query {
+                purpose: Purpose::LogIn,
+                branch: branch.clone(),
+                password_of,
+                host,
+                database,
+                role,
+                batch,
+            };
             let wrong = SqlError::Answered {
                 database: "neondb".into(),
                 status: 400,
@@ -225,7 +271,8 @@ mod tests {
     fn a_password_that_was_refused_is_not_tried_again_in_productions_name() {
         let production = pair().production_branch.to_string();
         let mut run = run(&[("br-backup-1", "same"), (&production, "same")]);
-        let expected = ["br-backup-1 at ep-b.neon.test", "make a writer", "br-backup-1 at ep-w.neon.test"];
+        let expected =
+            ["br-backup-1 at ep-b.neon.test", "make a writer", "br-backup-1 at ep-w.neon.test"];
         assert_eq!(ways(&mut run, "br-backup-1"), expected);
     }
 

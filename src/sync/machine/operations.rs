@@ -108,26 +108,44 @@ impl<'a> View<'a> {
     /// that it can be used, [`View::await_all`] finds the one that has failed.
     pub(super) fn await_last(&self, awaited: &Awaited<'_>) -> Result<(), Decision> {
         let Some(last) = awaited.named.last() else { return self.await_unnamed(awaited) };
-        if let Some(failing) = self.checkpoint.failing.as_ref().filter(|failing| awaited.named.contains(&failing.operation)) {
+        if let Some(failing) = self
+            .checkpoint
+            .failing
+            .as_ref()
+            .filter(|failing| awaited.named.contains(&failing.operation))
+        {
             // It holds up those after it: nothing else is asked for until it is done.
             self.await_named(awaited, std::slice::from_ref(&failing.operation))?;
         }
         let told = self.seen.operations.by_id.get(last).and_then(Option::as_ref);
-        let is_bad = told.is_some_and(|told| matches!(told.progress(), Progress::MayBeRetried | Progress::EndedBadly));
-        // What follows one that has failed is cancelled: the first that ended badly is the one to tell, and may be tried again.
+        let is_bad = told.is_some_and(|told| {
+            matches!(told.progress(), Progress::MayBeRetried | Progress::EndedBadly)
+        });
+        // What follows one that has failed is cancelled: the first that ended badly is the one to
+        // tell, and may be tried again.
         self.await_named(awaited, if is_bad { awaited.named } else { std::slice::from_ref(last) })
     }
 
     /// Waits until every operation of a call is done.
     pub(super) fn await_all(&self, awaited: &Awaited<'_>) -> Result<(), Decision> {
-        if awaited.named.is_empty() { self.await_unnamed(awaited) } else { self.await_named(awaited, awaited.named) }
+        if awaited.named.is_empty() {
+            self.await_unnamed(awaited)
+        } else {
+            self.await_named(awaited, awaited.named)
+        }
     }
 
     fn await_named(&self, awaited: &Awaited<'_>, ids: &[OperationId]) -> Result<(), Decision> {
         let seen = &self.seen.operations;
         for id in ids.iter().filter(|id| !seen.done.contains(*id)) {
             match seen.by_id.get(id) {
-                None => return Err(self.look(Call::GetOperation(id.clone()), awaited.first_look, awaited.why)),
+                None => {
+                    return Err(self.look(
+                        Call::GetOperation(id.clone()),
+                        awaited.first_look,
+                        awaited.why,
+                    ));
+                }
                 Some(Some(operation)) => self.judge(operation, awaited)?,
                 Some(None) => self.await_unnamed(awaited)?,
             }
@@ -138,7 +156,12 @@ impl<'a> View<'a> {
     /// Waits for what works on the data of the branch since the call, whoever began it; of what has
     /// ended, the newest that made data decides.
     fn await_unnamed(&self, awaited: &Awaited<'_>) -> Result<(), Decision> {
-        let found = self.listed_of(awaited.branch, awaited.since - WHOLE_SECONDS, awaited.first_look, awaited.why)?;
+        let found = self.listed_of(
+            awaited.branch,
+            awaited.since - WHOLE_SECONDS,
+            awaited.first_look,
+            awaited.why,
+        )?;
         if found.iter().any(|operation| operation.progress() == Progress::UnderWay) {
             return Err(Decision::Conclude(Conclusion::LookAgain));
         }
@@ -160,11 +183,19 @@ impl<'a> View<'a> {
             return Err(self.look(Call::ListOperations(None), first_look, why));
         };
         let reaches_back = newest.operations.last().is_none_or(|oldest| oldest.created_at < since);
-        if let Some(cursor) = newest.next.as_ref().filter(|_| !reaches_back && newest.pages < PAGES) {
+        if let Some(cursor) = newest.next.as_ref().filter(|_| !reaches_back && newest.pages < PAGES)
+        {
             return Err(act(Call::ListOperations(Some(cursor.clone()))));
         }
-        let is_one = |operation: &&Operation| operation.branch_id.as_ref() == Some(branch) && operation.created_at >= since;
-        Ok(newest.operations.iter().filter(is_one).filter(|operation| !operation.is_of_a_compute()).collect())
+        let is_one = |operation: &&Operation| {
+            operation.branch_id.as_ref() == Some(branch) && operation.created_at >= since
+        };
+        Ok(newest
+            .operations
+            .iter()
+            .filter(is_one)
+            .filter(|operation| !operation.is_of_a_compute())
+            .collect())
     }
 
     /// Looks, at once or when it is time.
@@ -181,7 +212,10 @@ impl<'a> View<'a> {
             Progress::EndedBadly => {}
         }
         let (why, id, status) = (awaited.why, &operation.id, operation.status_text());
-        Err(fail(format!("{why}: operation {id} on {} ended {status:?}, expected \"finished\"", awaited.branch)))
+        Err(fail(format!(
+            "{why}: operation {id} on {} ended {status:?}, expected \"finished\"",
+            awaited.branch
+        )))
     }
 
     /// As [`View::await_retry`], of an operation that may have failed long before this run looked.
@@ -195,7 +229,8 @@ impl<'a> View<'a> {
         if operation.progress() != Progress::MayBeRetried {
             return Ok(());
         }
-        let failing = self.checkpoint.failing.as_ref().filter(|failing| failing.operation == operation.id);
+        let failing =
+            self.checkpoint.failing.as_ref().filter(|failing| failing.operation == operation.id);
         match failing.map(|failing| between(failing.seen_at, self.now)) {
             Some(time) if time >= FAILED_FOR_GOOD => Ok(()),
             Some(_) => Err(Decision::Conclude(Conclusion::LookAgain)),

@@ -1,35 +1,50 @@
-//! What is done with staging once it was compared: it is asked what is configured, disarmed or seeded, and looked at as the application sees it.
+//! What is done with staging once it was compared: it is asked what is configured, disarmed or
+//! seeded, and looked at as the application sees it.
 //!
-//! Invariants: the configured SQL is run once in a run, and only while staging is a child of this run's backup; a marker in the same
-//! transaction says that it was, also to a tick that has forgotten it. Where it arrives late, `compute` keeps it from another run's staging. The marker is an empty schema that is called after the id of the
-//! backup, which Neon chose after the backup's content stood: nothing that production holds can be taken for it.
+//! Invariants: the configured SQL is run once in a run, and only while staging is a child of this
+//! run's backup; a marker in the same transaction says that it was, also to a tick that has
+//! forgotten it. Where it arrives late, `compute` keeps it from another run's staging. The marker
+//! is an empty schema that is called after the id of the backup, which Neon chose after the
+//! backup's content stood: nothing that production holds can be taken for it.
 
 use super::restore::DEFAULT_BY_NOW;
-use super::{Action, Conclusion, Decision, Purpose, Query, Run, View, compute, contents, end, fail, need, probing};
+use super::{
+    Action, Conclusion, Decision, Purpose, Query, Run, View, compute, contents, end, fail, need,
+    probing,
+};
 use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{RunStatus, Side};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, Probe, ProbeKind, judge_tenants, tenants_batch};
+use crate::sync::verify::{
+    Check, CheckKind, CheckOutcome, Probe, ProbeKind, judge_tenants, tenants_batch,
+};
 
-/// Attempts to run what is configured where somebody else's marker was in the way, or to look as the application does.
+/// Attempts to run what is configured where somebody else's marker was in the way, or to look as
+/// the application does.
 const ATTEMPTS: u32 = 3;
 
 /// Runs the statements of the setting `firstlight.sql`, unless this run has done so.
 ///
-/// The marker is made first: a second tick waits for it, instead of running everything beside the first. The configured statements see the path of
-/// the database from the first to the last; nothing of ours is resolved after that.
-const RUN_ONCE: &str = "do $firstlight$ declare marker text := current_setting('firstlight.marker'); statements text[]; number int := 0; begin \
-    if exists (select from pg_namespace where nspname = marker and nspowner = (select oid from pg_roles where rolname = current_user)) \
+/// The marker is made first: a second tick waits for it, instead of running everything beside the
+/// first. The configured statements see the path of the database from the first to the last;
+/// nothing of ours is resolved after that.
+const RUN_ONCE: &str = "do $firstlight$ declare marker text := \
+    current_setting('firstlight.marker'); statements \
+    text[]; number int := 0; begin \
+    if exists (select from pg_namespace where nspname = marker and nspowner = (select oid from \
+    pg_roles where rolname = current_user)) \
     then return; end if; \
     execute format('create schema %I', marker); \
-    statements := array(select value from json_array_elements_text(current_setting('firstlight.sql')::json)); \
+    statements := array(select value from \
+    json_array_elements_text(current_setting('firstlight.sql')::json)); \
     begin \
     perform set_config('search_path', null, true); \
     while number operator(pg_catalog.<) pg_catalog.cardinality(statements) loop \
     number := number operator(pg_catalog.+) 1; execute statements[number]; end loop; \
     exception when query_canceled or others then \
-    raise exception using errcode = sqlstate, message = format('statement %s of %s: %s', number, cardinality(statements), sqlerrm); \
+    raise exception using errcode = sqlstate, message = format('statement %s of %s: %s', \
+    number, cardinality(statements), sqlerrm); \
     end; end $firstlight$";
 
 /// Decides the next action, or returns `Ok` when everything was done.
@@ -41,31 +56,47 @@ pub(super) fn next(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
 }
 
 /// Returns the database that a setting names, or the first.
-fn database<'a>(view: &'a View<'_>, configured: Option<&'a DatabaseName>) -> Result<&'a DatabaseName, Decision> {
+fn database<'a>(
+    view: &'a View<'_>,
+    configured: Option<&'a DatabaseName>,
+) -> Result<&'a DatabaseName, Decision> {
     let known = &view.checkpoint.databases;
-    let found = configured.map_or_else(|| known.first(), |wanted| known.iter().find(|database| *database == wanted));
+    let found = configured
+        .map_or_else(|| known.first(), |wanted| known.iter().find(|database| *database == wanted));
     found.ok_or_else(|| {
         let wanted = configured.map(DatabaseName::as_str).unwrap_or_default();
-        fail(format!("verification: database {wanted:?} is configured and not one of those that are compared"))
+        fail(format!(
+            "verification: database {wanted:?} is configured and not one of those that are compared"
+        ))
     })
 }
 
 /// Runs the configured SQL on staging.
 fn run_once(view: &View<'_>, backup: &BranchId) -> Result<(), Decision> {
-    let Some(settings) = view.pair.verification.after_restore.as_ref().filter(|_| !view.checkpoint.is_prepared) else { return Ok(()) };
+    let Some(settings) =
+        view.pair.verification.after_restore.as_ref().filter(|_| !view.checkpoint.is_prepared)
+    else {
+        return Ok(());
+    };
     let staging = &view.pair.staging_branch;
     let database = database(view, settings.database.as_ref())?.clone();
     let compute = compute::of_staging(view, &database)?;
     let branches = view.branches()?;
     let branch = branches.by_id(staging);
     if branch.and_then(|branch| branch.parent_id.as_ref()) != Some(backup) {
-        return Err(end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()));
+        return Err(end(
+            RunStatus::Superseded,
+            "staging was restored from another backup meanwhile".to_owned(),
+        ));
     }
     if branch.is_some_and(|branch| branch.default) {
         return Err(fail(format!("after_restore was not run on staging: {DEFAULT_BY_NOW}")));
     }
     if let Some(cancelled) = &view.orders()?.cancelled {
-        return Err(end(RunStatus::Cancelled, cancelled.told("before after_restore was run on staging")));
+        return Err(end(
+            RunStatus::Cancelled,
+            cancelled.told("before after_restore was run on staging"),
+        ));
     }
     let batch = compute::bind(compute, after_restore_batch(settings, backup));
     Err(contents::query(view, staging, &database, Purpose::AfterRestore, batch))
@@ -77,13 +108,16 @@ pub fn after_restore_batch(settings: &AfterRestore, backup: &BranchId) -> Batch 
     let statements = vec![
         (
             format!(
-                "select set_config('lock_timeout', '10s', true), set_config('statement_timeout', '{}s', true)",
+                "select set_config('lock_timeout', '10s', true), \
+                    set_config('statement_timeout', '{}s', true)",
                 settings.timeout.as_secs()
             ),
             Vec::new(),
         ),
         (
-            "select length(set_config('firstlight.sql', $1, true) || set_config('firstlight.marker', $2, true)) > 0".to_owned(),
+            "select length(set_config('firstlight.sql', $1, true) || \
+                set_config('firstlight.marker', $2, true)) > 0"
+                .to_owned(),
             vec![sql, marker(backup)],
         ),
         (RUN_ONCE.to_owned(), Vec::new()),
@@ -101,11 +135,20 @@ fn marker(backup: &BranchId) -> String {
 
 /// Counts what each tenant sees, logged in as the application.
 fn look_as_the_application(view: &View<'_>) -> Result<(), Decision> {
-    let Some(tenants) = view.pair.verification.tenants.as_ref().filter(|_| !view.checkpoint.is_looked_at) else { return Ok(()) };
+    let Some(tenants) =
+        view.pair.verification.tenants.as_ref().filter(|_| !view.checkpoint.is_looked_at)
+    else {
+        return Ok(());
+    };
     let database = database(view, tenants.database.as_ref())?;
-    let conclude = |checks: Option<Vec<Check>>| Err(Decision::Conclude(Conclusion::LookedAt(checks.unwrap_or_default())));
+    let conclude = |checks: Option<Vec<Check>>| {
+        Err(Decision::Conclude(Conclusion::LookedAt(checks.unwrap_or_default())))
+    };
     let nobody = Probe::new(ProbeKind::Guarded, "", String::new());
-    let probe = guarded(view.checkpoint.probes.get(&Side::Prepared).and_then(|probes| probes.get(database))).unwrap_or(&nobody);
+    let probe = guarded(
+        view.checkpoint.probes.get(&Side::Prepared).and_then(|probes| probes.get(database)),
+    )
+    .unwrap_or(&nobody);
     let Some(batch) = tenants_batch(probe, tenants) else {
         return conclude(judge_tenants(database, probe, tenants, Err("nothing to count")));
     };
@@ -114,7 +157,8 @@ fn look_as_the_application(view: &View<'_>) -> Result<(), Decision> {
         let reason = format!("Neon does not tell the password of role {}", tenants.role);
         return conclude(judge_tenants(database, probe, tenants, Err(&reason)));
     }
-    let question = contents::question(view, &tenants.role, staging, database, Purpose::Tenants, batch)?;
+    let question =
+        contents::question(view, &tenants.role, staging, database, Purpose::Tenants, batch)?;
     Err(Decision::Act(Action::Query(Box::new(question))))
 }
 
@@ -123,8 +167,14 @@ fn guarded(probes: Option<&Vec<Probe>>) -> Option<&Probe> {
 }
 
 /// Takes up what the tenants see; `None` when it makes no sense.
-pub(super) fn take_tenants(run: &mut Run, query: &Query, answer: Result<&[Rows], &str>, tenants: Option<&Tenants>) -> Option<()> {
-    let probes = run.checkpoint.probes.get(&Side::Prepared).and_then(|probes| probes.get(&query.database));
+pub(super) fn take_tenants(
+    run: &mut Run,
+    query: &Query,
+    answer: Result<&[Rows], &str>,
+    tenants: Option<&Tenants>,
+) -> Option<()> {
+    let probes =
+        run.checkpoint.probes.get(&Side::Prepared).and_then(|probes| probes.get(&query.database));
     let checks = judge_tenants(&query.database, guarded(probes)?, tenants?, answer)?;
     looked_at(run, checks);
     Some(())
@@ -141,7 +191,13 @@ pub(super) fn looked_at(run: &mut Run, checks: Vec<Check>) {
 /// The configured SQL was run, by this tick or by one before it.
 pub(super) fn was_run(run: &mut Run, database: &DatabaseName, settings: Option<&AfterRestore>) {
     let count = settings.map_or(0, |settings| settings.sql.len());
-    let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Passed, format!("{count} statements were run"));
+    let check = Check::of(
+        CheckKind::AfterRestore,
+        database,
+        "",
+        CheckOutcome::Passed,
+        format!("{count} statements were run"),
+    );
     run.checkpoint.checks.push(check);
     run.checkpoint.is_prepared = true;
     run.checkpoint.refusals = 0;
@@ -158,14 +214,20 @@ pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlErr
     let took_too_long = error.is_timeout() && matches!(error, SqlError::Answered { .. });
     let is_limited = is_overtaken || error.is_timeout() || error.may_be_about_an_object();
     run.checkpoint.refusals += 1;
-    if !took_too_long && (error.is_passing() || is_overtaken) && !(is_limited && run.checkpoint.refusals >= ATTEMPTS) {
-        // Staging may be another run's by the next attempt, and somebody may have cancelled this one.
+    if !took_too_long
+        && (error.is_passing() || is_overtaken)
+        && !(is_limited && run.checkpoint.refusals >= ATTEMPTS)
+    {
+        // Staging may be another run's by the next attempt, and somebody may have cancelled this
+        // one.
         run.seen.forget();
         run.seen.orders = None;
         return true;
     }
     // Whoever opens staging now has to know: masks were not put on.
-    let detail = format!("{error}; nothing of it was done, so that staging holds production's data as it is");
+    let detail = format!(
+        "{error}; nothing of it was done, so that staging holds production's data as it is"
+    );
     let check = Check::of(CheckKind::AfterRestore, database, "", CheckOutcome::Failed, detail);
     run.checkpoint.checks.push(check);
     run.checkpoint.is_prepared = true;
@@ -173,7 +235,12 @@ pub(super) fn was_refused(run: &mut Run, database: &DatabaseName, error: &SqlErr
 }
 
 /// The application's role could not look. Returns whether that is worth another attempt.
-pub(super) fn could_not_look(run: &mut Run, query: &Query, error: &SqlError, tenants: Option<&Tenants>) -> bool {
+pub(super) fn could_not_look(
+    run: &mut Run,
+    query: &Query,
+    error: &SqlError,
+    tenants: Option<&Tenants>,
+) -> bool {
     run.checkpoint.refusals += 1;
     if error.is_passing() && run.checkpoint.refusals < ATTEMPTS {
         return true;
@@ -185,7 +252,8 @@ pub(super) fn could_not_look(run: &mut Run, query: &Query, error: &SqlError, ten
     false
 }
 
-/// Returns what is decided when everything that was asked of staging is known: on with the run, or its end.
+/// Returns what is decided when everything that was asked of staging is known: on with the run, or
+/// its end.
 pub(super) fn conclude(view: &View<'_>, backup: &BranchId) -> Decision {
     need!(next(view, backup));
     match view.objections() {

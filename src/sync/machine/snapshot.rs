@@ -1,10 +1,16 @@
-//! The snapshot of a backup that only a rule of the snapshot tier keeps: taken, restored to a branch of its own, compared, and that branch deleted.
+//! The snapshot of a backup that only a rule of the snapshot tier keeps: taken, restored to a
+//! branch of its own, compared, and that branch deleted.
 //!
-//! Invariants: production is only read, and nothing takes anything's place: a restore is never finalized. What is to be taken is on record before it is asked
-//! for. It counts as verified only after it was restored and was equal to what the backup held. What goes wrong here ends nothing: it is told, and tried again.
+//! Invariants: production is only read, and nothing takes anything's place: a restore is never
+//! finalized. What is to be taken is on record before it is asked for. It counts as verified only
+//! after it was restored and was equal to what the backup held. What goes wrong here ends nothing:
+//! it is told, and tried again.
 
 use super::operations::Awaited;
-use super::{Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened, snapshot_slug};
+use super::{
+    Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened,
+    snapshot_slug,
+};
 use crate::config::Pair;
 use crate::id::{BranchId, OperationId, SnapshotId};
 use crate::neon::sql::SqlError;
@@ -23,7 +29,8 @@ use crate::time::{Timestamp, after, before, between, render_duration};
 /// Reading a terabyte takes about two hours; what takes longer would run into the next morning.
 const WITHIN: std::time::Duration = std::time::Duration::from_hours(6);
 
-/// How long Neon may take to take a snapshot and to make a branch of it: both are made of what is there, in seconds whatever the size, as branches are.
+/// How long Neon may take to take a snapshot and to make a branch of it: both are made of what is
+/// there, in seconds whatever the size, as branches are.
 const OPERATIONS_WITHIN: std::time::Duration = std::time::Duration::from_mins(30);
 
 /// How the snapshot has come further.
@@ -48,16 +55,26 @@ pub enum SnapshotProgress {
 /// Decides the next action for the snapshot; `Ok` when there is nothing to do, or nothing any more.
 pub(super) fn next(view: &View<'_>, wants_snapshot: bool) -> Result<(), Decision> {
     let Some(work) = &view.checkpoint.prune.snapshot else {
-        let has_position = view.checkpoint.backup.as_ref().is_some_and(|backup| backup.lsn.is_some());
-        return if wants_snapshot && has_position { Err(progress(SnapshotProgress::Needed)) } else { Ok(()) };
+        let has_position =
+            view.checkpoint.backup.as_ref().is_some_and(|backup| backup.lsn.is_some());
+        return if wants_snapshot && has_position {
+            Err(progress(SnapshotProgress::Needed))
+        } else {
+            Ok(())
+        };
     };
     if work.is_told {
         return Ok(());
     }
     let decision = step(view, work);
-    // What would end a run ends this alone. A snapshot whose operation failed is there all the same, and will not become one.
+    // What would end a run ends this alone. A snapshot whose operation failed is there all the
+    // same, and will not become one.
     let is_final = !work.operations.is_empty() && work.id.is_some() && !work.is_taken;
-    Err(if let Decision::Conclude(Conclusion::End(ending)) = decision { give_up(ending.reason, is_final) } else { decision })
+    Err(if let Decision::Conclude(Conclusion::End(ending)) = decision {
+        give_up(ending.reason, is_final)
+    } else {
+        decision
+    })
 }
 
 fn progress(progress: SnapshotProgress) -> Decision {
@@ -68,7 +85,8 @@ fn give_up(reason: String, is_final: bool) -> Decision {
     progress(SnapshotProgress::Judged(SnapshotOutcome::Failed { reason, is_final }))
 }
 
-/// Returns an instant of Neon's before which nothing of this snapshot was begun, whichever clock is ahead.
+/// Returns an instant of Neon's before which nothing of this snapshot was begun, whichever clock is
+/// ahead.
 fn begun_before(work: &SnapshotWork) -> Timestamp {
     before(work.begun_at, CLOCKS_APART)
 }
@@ -79,7 +97,13 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     }
     let took = between(work.begun_at, view.now);
     if !work.test.is_ready && took > OPERATIONS_WITHIN {
-        return give_up(format!("Neon did not take and restore it within {}", render_duration(OPERATIONS_WITHIN)), false);
+        return give_up(
+            format!(
+                "Neon did not take and restore it within {}",
+                render_duration(OPERATIONS_WITHIN)
+            ),
+            false,
+        );
     }
     if took > WITHIN {
         return give_up(format!("it was not compared within {}", render_duration(WITHIN)), false);
@@ -87,42 +111,62 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     let Some(id) = &work.id else { return take(view, work) };
     if !work.is_taken {
         let (branch, named) = (&view.pair.production_branch, &work.operations);
-        need!(view.await_all(&Awaited { branch, named, since: begun_before(work), first_look: view.now, why: "take the snapshot" }));
+        need!(view.await_all(&Awaited {
+            branch,
+            named,
+            since: begun_before(work),
+            first_look: view.now,
+            why: "take the snapshot"
+        }));
         return progress(SnapshotProgress::Taken);
     }
     let Some(test) = &work.test.id else { return restore(view, work, id) };
     if !work.test.is_ready {
         let (named, why) = (&work.test.operations, "make a branch of the snapshot");
-        let awaited = Awaited { branch: test, named, since: begun_before(work), first_look: view.now, why };
+        let awaited =
+            Awaited { branch: test, named, since: begun_before(work), first_look: view.now, why };
         need!(view.await_last(&awaited));
         return match need!(view.branches()).by_id(test) {
-            Some(branch) if !is_test(view, work, branch) => fail(format!("branch {} ({test}) was not made from the snapshot", branch.name)),
+            Some(branch) if !is_test(view, work, branch) => {
+                fail(format!("branch {} ({test}) was not made from the snapshot", branch.name))
+            }
             Some(branch) if branch.is_at_rest() => progress(SnapshotProgress::RestoreTestReady),
             Some(_) => {
                 need!(view.await_all(&awaited));
                 Decision::Conclude(Conclusion::LookAgain)
             }
-            None => fail(format!("branch {} was made to compare the snapshot and is gone", work.test.name)),
+            None => fail(format!(
+                "branch {} was made to compare the snapshot and is gone",
+                work.test.name
+            )),
         };
     }
-    let Some(expected) = view.checkpoint.fingerprint.as_ref().filter(|expected| expected.is_current()) else {
+    let Some(expected) =
+        view.checkpoint.fingerprint.as_ref().filter(|expected| expected.is_current())
+    else {
         return fail("another version of Firstlight has read the backup".to_owned());
     };
     let seen = need!(contents::read(view, Side::Snapshot, test));
     let checks = compare(expected, &seen, !view.pair.verification.is_not_checked_fatal);
     let unread = unread(expected, &seen);
     if !unread.is_empty() {
-        return give_up(format!("restored, it could not be compared: {}", shortened(&unread)), false);
+        return give_up(
+            format!("restored, it could not be compared: {}", shortened(&unread)),
+            false,
+        );
     }
-    let objections: Vec<String> = checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
+    let objections: Vec<String> =
+        checks.iter().filter(|check| check.is_objection()).map(ToString::to_string).collect();
     if objections.is_empty() {
-        let outcome = SnapshotOutcome::Verified { tables: seen.table_count(), rows: seen.row_count() };
+        let outcome =
+            SnapshotOutcome::Verified { tables: seen.table_count(), rows: seen.row_count() };
         return progress(SnapshotProgress::Judged(outcome));
     }
     give_up(format!("restored, it differs from the backup: {}", shortened(&objections)), true)
 }
 
-/// Returns what was read of the backup and could not be read of its snapshot: that is not equal, whatever is to become of a run for it.
+/// Returns what was read of the backup and could not be read of its snapshot: that is not equal,
+/// whatever is to become of a run for it.
 fn unread(expected: &Fingerprint, seen: &Fingerprint) -> Vec<String> {
     let was_read = |unread: &Unread<'_>| {
         expected.databases.get(unread.database).is_none_or(|print| match unread.table {
@@ -142,17 +186,33 @@ fn take(view: &View<'_>, work: &SnapshotWork) -> Decision {
     let branches = need!(view.branches());
     let records = prune::records(view);
     let run = &view.checkpoint.run;
-    let mut ours: Vec<&Snapshot> =
-        snapshots.iter().filter(|snapshot| is_our_snapshot(view.pair, branches, &records, snapshot, run)).collect();
-    ordered::sort_by(&mut ours, |left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
+    let mut ours: Vec<&Snapshot> = snapshots
+        .iter()
+        .filter(|snapshot| is_our_snapshot(view.pair, branches, &records, snapshot, run))
+        .collect();
+    ordered::sort_by(&mut ours, |left, right| {
+        (left.created_at, &left.id).cmp(&(right.created_at, &right.id))
+    });
     if let Some(found) = ours.first() {
         return progress(SnapshotProgress::Found(found.id.clone()));
     }
     let Some(project) = &view.seen.project else { return act(Call::GetProject) };
-    let history = project.history_retention_seconds.map(|seconds| std::time::Duration::from_secs(seconds.into()));
+    let history = project
+        .history_retention_seconds
+        .map(|seconds| std::time::Duration::from_secs(seconds.into()));
     if let Some(history) = history.filter(|history| between(work.made_at, view.now) >= *history) {
-        let text = format!("its position {} is outside the history of production, which goes back {}", work.lsn, render_duration(history));
-        return give_up(format!("{text}; a snapshot can be taken only of what is inside (history_retention_seconds of the project)"), true);
+        let text = format!(
+            "its position {} is outside the history of production, which goes back {}",
+            work.lsn,
+            render_duration(history)
+        );
+        return give_up(
+            format!(
+                "{text}; a snapshot can be taken only of what is inside \
+                    (history_retention_seconds of the project)"
+            ),
+            true,
+        );
     }
     if !work.is_noted {
         return Decision::Act(Action::NoteSnapshot);
@@ -173,15 +233,23 @@ fn restore(view: &View<'_>, work: &SnapshotWork, id: &SnapshotId) -> Decision {
             return progress(SnapshotProgress::RestoreTestFound(found.id.clone()));
         }
         return fail(format!(
-            "branch {} ({}) exists and was not made from snapshot {id}, expected the name to be free",
+            "branch {} ({}) exists and was not made from snapshot {id}, expected the name to \
+                be free",
             found.name, found.id
         ));
     }
-    // Its place would be taken by who finalized it by hand: a backup's, never production's or staging's.
-    let Some(backup) = view.checkpoint.backup.as_ref().filter(|backup| branches.by_id(&backup.id).is_some()) else {
+    // Its place would be taken by who finalized it by hand: a backup's, never production's or
+    // staging's.
+    let Some(backup) =
+        view.checkpoint.backup.as_ref().filter(|backup| branches.by_id(&backup.id).is_some())
+    else {
         return fail(format!("backup {} is gone", work.name));
     };
-    let restore = RestoreSnapshot { snapshot: id.clone(), name: work.test.name.clone(), target: backup.id.clone() };
+    let restore = RestoreSnapshot {
+        snapshot: id.clone(),
+        name: work.test.name.clone(),
+        target: backup.id.clone(),
+    };
     act(Call::RestoreSnapshot(restore))
 }
 
@@ -192,22 +260,37 @@ fn clean_up(view: &View<'_>, work: &SnapshotWork) -> Decision {
     }
     if let Some(test) = &work.test.id {
         // What somebody has renamed or finalized meanwhile is not ours to delete.
-        let is_there = need!(view.branches()).by_id(test).is_some_and(|branch| is_test(view, work, branch));
-        return if is_there { act(Call::DeleteBranch(test.clone())) } else { progress(SnapshotProgress::RestoreTestGone) };
+        let is_there =
+            need!(view.branches()).by_id(test).is_some_and(|branch| is_test(view, work, branch));
+        return if is_there {
+            act(Call::DeleteBranch(test.clone()))
+        } else {
+            progress(SnapshotProgress::RestoreTestGone)
+        };
     }
-    let found = need!(view.branches()).by_name(&work.test.name).filter(|found| is_test(view, work, found));
-    progress(found.map_or(SnapshotProgress::RestoreTestGone, |found| SnapshotProgress::RestoreTestFound(found.id.clone())))
+    let found =
+        need!(view.branches()).by_name(&work.test.name).filter(|found| is_test(view, work, found));
+    progress(found.map_or(SnapshotProgress::RestoreTestGone, |found| {
+        SnapshotProgress::RestoreTestFound(found.id.clone())
+    }))
 }
 
 /// Returns whether a branch is the one that was made from the snapshot, whatever a reply said.
 fn is_test(view: &View<'_>, work: &SnapshotWork, branch: &Branch) -> bool {
-    let is_other = branch.id == view.pair.production_branch || branch.id == view.pair.staging_branch;
-    !is_other && branch.name == work.test.name && branch.restored_from.is_some() && branch.restored_from == work.id
+    let is_other =
+        branch.id == view.pair.production_branch || branch.id == view.pair.staging_branch;
+    !is_other
+        && branch.name == work.test.name
+        && branch.restored_from.is_some()
+        && branch.restored_from == work.id
 }
 
 /// Begins with the snapshot of a run's backup.
 fn begin(checkpoint: &mut Checkpoint, pair: &Pair, now: Timestamp) {
-    let Some((name, lsn, made_at)) = checkpoint.backup.as_ref().and_then(|backup| Some((backup.name.clone(), backup.lsn?, backup.made_at)))
+    let Some((name, lsn, made_at)) = checkpoint
+        .backup
+        .as_ref()
+        .and_then(|backup| Some((backup.name.clone(), backup.lsn?, backup.made_at)))
     else {
         return;
     };
@@ -263,18 +346,30 @@ fn went_on(run: &mut Run) {
 /// Returns whether the snapshot is what the run is at.
 pub(super) fn is_under_way(run: &Run) -> bool {
     let is_pruned = run.seen.prune_plan.as_ref().is_some_and(|plan| plan.left.is_empty());
-    (is_pruned || run.seen.is_blind) && run.checkpoint.verdict.is_some() && run.checkpoint.prune.is_at_snapshot()
+    (is_pruned || run.seen.is_blind)
+        && run.checkpoint.verdict.is_some()
+        && run.checkpoint.prune.is_at_snapshot()
 }
 
 /// Neon takes the snapshot.
-pub(super) fn accepted(run: &mut Run, snapshot: Snapshot, operations: Vec<OperationId>, now: Timestamp) {
+pub(super) fn accepted(
+    run: &mut Run,
+    snapshot: Snapshot,
+    operations: Vec<OperationId>,
+    now: Timestamp,
+) {
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     (work.id, work.operations) = (Some(snapshot.id), operations);
     await_first_look(run, now);
 }
 
 /// Neon makes a branch of the snapshot.
-pub(super) fn restored(run: &mut Run, branch: BranchId, operations: Vec<OperationId>, now: Timestamp) {
+pub(super) fn restored(
+    run: &mut Run,
+    branch: BranchId,
+    operations: Vec<OperationId>,
+    now: Timestamp,
+) {
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     (work.test.id, work.test.operations) = (Some(branch), operations);
     await_first_look(run, now);
@@ -291,7 +386,8 @@ fn await_first_look(run: &mut Run, now: Timestamp) {
 pub(super) fn deleted(run: &mut Run, call: &Call) -> bool {
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return false };
     let is_open = work.outcome.is_some() && !work.test.is_gone;
-    let is_test = matches!(call, Call::DeleteBranch(id) if work.test.id.as_ref() == Some(id)) && is_open;
+    let is_test =
+        matches!(call, Call::DeleteBranch(id) if work.test.id.as_ref() == Some(id)) && is_open;
     if is_test {
         work.test.is_gone = true;
         went_on(run);
@@ -303,7 +399,12 @@ pub(super) fn deleted(run: &mut Run, call: &Call) -> bool {
 pub(super) fn noted(run: &mut Run, is_stored: bool, waiting: Vec<String>, now: Timestamp) {
     run.checkpoint.outbox.extend(waiting);
     if !is_stored {
-        return try_again(run, "write down what is known of the snapshot: the store did not answer", None, now);
+        return try_again(
+            run,
+            "write down what is known of the snapshot: the store did not answer",
+            None,
+            now,
+        );
     }
     let Some(work) = run.checkpoint.prune.snapshot.as_mut() else { return };
     if work.outcome.is_some() {
@@ -317,7 +418,13 @@ pub(super) fn noted(run: &mut Run, is_stored: bool, waiting: Vec<String>, now: T
 }
 
 /// A call failed.
-pub(super) fn call_failed(run: &mut Run, call: &Call, error: &NeonError, meaning: Disposition, now: Timestamp) {
+pub(super) fn call_failed(
+    run: &mut Run,
+    call: &Call,
+    error: &NeonError,
+    meaning: Disposition,
+    now: Timestamp,
+) {
     match meaning {
         Disposition::Retry | Disposition::Observe => {
             if call.is_write() || meaning == Disposition::Observe {

@@ -1,7 +1,10 @@
 //! Steps 5 and 6: compares staging with the backup, then calls the staging application.
 
 use super::differences::Different;
-use super::{Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, need, passwords, prepare, restore, writer};
+use super::{
+    Action, Conclusion, Decision, Purpose, Query, View, act, contents, end, fail, need, passwords,
+    prepare, restore, writer,
+};
 use crate::config::OnMismatch;
 use crate::id::{DatabaseName, RoleName};
 use crate::neon::sql::Batch;
@@ -15,7 +18,8 @@ use crate::time::between;
 
 /// Decides the next action of step 5.
 pub(super) fn next(view: &View<'_>) -> Decision {
-    let (Some(backup), Some(expected)) = (&view.checkpoint.backup, &view.checkpoint.fingerprint) else {
+    let (Some(backup), Some(expected)) = (&view.checkpoint.backup, &view.checkpoint.fingerprint)
+    else {
         return fail("verify staging: this run has not read its backup".to_owned());
     };
     if view.checkpoint.is_compared {
@@ -24,7 +28,12 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     let branches = need!(view.branches());
     let staging = match branches.by_id(&view.pair.staging_branch) {
         Some(staging) if staging.parent_id.as_ref() == Some(&backup.id) => staging,
-        Some(_) => return end(RunStatus::Superseded, "staging was restored from another backup meanwhile".to_owned()),
+        Some(_) => {
+            return end(
+                RunStatus::Superseded,
+                "staging was restored from another backup meanwhile".to_owned(),
+            );
+        }
         None => return fail("verify staging: staging is gone".to_owned()),
     };
     if let Some(decision) = log_in(view) {
@@ -43,30 +52,41 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     Decision::Conclude(Conclusion::Compared(checks))
 }
 
-/// Judges from where staging was restored: what the listing tells of its parent and of the position in it.
+/// Judges from where staging was restored: what the listing tells of its parent and of the position
+/// in it.
 ///
-/// The backup begins at `backup.lsn` of production, and is never written to; what was restored from its head is at or after that.
+/// The backup begins at `backup.lsn` of production, and is never written to; what was restored from
+/// its head is at or after that.
 fn judge_source(staging: &Branch, backup: &Backup) -> Check {
     let Backup { name, id, lsn, .. } = backup;
     let (outcome, detail) = match (staging.parent_lsn, lsn) {
-        (Some(at), Some(begins)) if at < *begins => {
-            (CheckOutcome::Failed, format!("was restored at {at}, before {begins}, where {name} begins"))
-        }
+        (Some(at), Some(begins)) if at < *begins => (
+            CheckOutcome::Failed,
+            format!("was restored at {at}, before {begins}, where {name} begins"),
+        ),
         (Some(at), Some(_)) => (CheckOutcome::Passed, format!("a child of {name} ({id}) at {at}")),
-        (None, _) | (_, None) => (CheckOutcome::NotChecked, format!("a child of {name} ({id}); Neon tells no position")),
+        (None, _) | (_, None) => {
+            (CheckOutcome::NotChecked, format!("a child of {name} ({id}); Neon tells no position"))
+        }
     };
     let is_optional = outcome == CheckOutcome::NotChecked;
     Check { is_optional, ..Check::of_pair(CheckKind::Source, "", outcome, detail) }
 }
 
 fn staging_name(view: &View<'_>) -> String {
-    view.checkpoint.pins.as_ref().map_or_else(|| "staging".to_owned(), |pins| pins.staging_name.to_string())
+    view.checkpoint
+        .pins
+        .as_ref()
+        .map_or_else(|| "staging".to_owned(), |pins| pins.staging_name.to_string())
 }
 
 /// Logs in to staging as each role that kept its password.
 fn log_in(view: &View<'_>) -> Option<Decision> {
     let passwords = &view.checkpoint.passwords;
-    let is_left = |role: &&RoleName| !passwords.logged_in.contains(role) && !passwords.locked_out.iter().any(|(other, _)| other == *role);
+    let is_left = |role: &&RoleName| {
+        !passwords.logged_in.contains(role)
+            && !passwords.locked_out.iter().any(|(other, _)| other == *role)
+    };
     let left = || passwords.kept.iter().filter(is_left);
     let role = left().find(|role| !view.seen.refused.contains(*role)).or_else(|| left().next())?;
     let staging = &view.pair.staging_branch;
@@ -86,7 +106,9 @@ fn log_in_as(view: &View<'_>, role: &RoleName, database: DatabaseName) -> Decisi
     let endpoints = need!(view.endpoints());
     let staging = &view.pair.staging_branch;
     let Some(endpoint) = writer(endpoints, staging) else {
-        return fail(format!("log in to staging {staging}: it has no enabled read-write endpoint, expected one"));
+        return fail(format!(
+            "log in to staging {staging}: it has no enabled read-write endpoint, expected one"
+        ));
     };
     Decision::Act(Action::Query(Box::new(Query {
         purpose: Purpose::LogIn,
@@ -114,13 +136,14 @@ fn after_comparison(view: &View<'_>, backup: &Backup) -> Decision {
     roll_back(view, backup, reason)
 }
 
-/// Returns whether a check shows that staging is no copy of its backup. What differs may be the work of those who use
-/// staging, and what was not checked shows nothing.
+/// Returns whether a check shows that staging is no copy of its backup. What differs may be the
+/// work of those who use staging, and what was not checked shows nothing.
 fn is_mismatch(check: &Check) -> bool {
     check.outcome == CheckOutcome::Failed && check.drift.is_none()
 }
 
-/// Rolls staging back to the state that this run displaced, if this checkpoint itself saw the restore being accepted just now.
+/// Rolls staging back to the state that this run displaced, if this checkpoint itself saw the
+/// restore being accepted just now.
 fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
     if let Some(roll_back) = &view.checkpoint.roll_back {
         if !roll_back.is_done {
@@ -129,9 +152,16 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
         return Decision::Conclude(Conclusion::RollBackDone(reason));
     }
     let restored = view.checkpoint.restore.as_ref();
-    let is_recent = restored.and_then(|restore| restore.accepted_at).is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
-    let Some(displaced) = restored.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent) else {
-        return fail(format!("{reason}; not rolled back, because this run did not itself see its restore accepted within 30 minutes"));
+    let is_recent = restored
+        .and_then(|restore| restore.accepted_at)
+        .is_some_and(|at| between(at, view.now) < ROLL_BACK_WITHIN);
+    let Some(displaced) =
+        restored.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent)
+    else {
+        return fail(format!(
+            "{reason}; not rolled back, because this run did not itself see its restore \
+                accepted within 30 minutes"
+        ));
     };
     let branches = need!(view.branches());
     let staging = branches.by_id(&view.pair.staging_branch);
@@ -147,7 +177,9 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
         return fail(format!("{reason}; not rolled back, because {why}"));
     }
     if parent != Some(&backup.id) {
-        return fail(format!("{reason}; not rolled back, because staging is no child of this run's backup any more"));
+        return fail(format!(
+            "{reason}; not rolled back, because staging is no child of this run's backup any more"
+        ));
     }
     if branches.by_id(&displaced).is_none() {
         return fail(format!("{reason}; not rolled back, because the displaced branch is gone"));
@@ -168,12 +200,20 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
         let tests = &view.pair.smoke_tests;
         let first = smoke::needed_first(tests, &tests[index], &view.seen.captured);
         // What captures a value and failed is no help: the test that needs it fails without it.
-        let first =
-            first.filter(|first| smoked.clone().all(|check| check.object != tests[*first].name || check.outcome == CheckOutcome::Passed));
+        let first = first.filter(|first| {
+            smoked.clone().all(|check| {
+                check.object != tests[*first].name || check.outcome == CheckOutcome::Passed
+            })
+        });
         return Decision::Act(Action::Smoke(first.unwrap_or(index)));
     }
-    let failed: Vec<String> = smoked.filter(|check| check.is_objection()).map(ToString::to_string).collect();
-    if failed.is_empty() { Decision::Conclude(Conclusion::StepDone) } else { fail(failed.join("; ")) }
+    let failed: Vec<String> =
+        smoked.filter(|check| check.is_objection()).map(ToString::to_string).collect();
+    if failed.is_empty() {
+        Decision::Conclude(Conclusion::StepDone)
+    } else {
+        fail(failed.join("; "))
+    }
 }
 
 #[cfg(test)]
@@ -215,17 +255,38 @@ mod tests {
         let asked = |print: &str| {
             let print: DatabasePrint = serde_json::from_str(print).expect("a print");
             let fingerprint = Some(Fingerprint { databases: [("neondb".into(), print)].into() });
-            let checkpoint = Checkpoint { backup: Some(backup.clone()), fingerprint, databases: vec!["neondb".into()], ..started() };
-            let branches = Some(BranchList { branches: vec![staging.clone()], ..BranchList::default() });
+            let checkpoint = Checkpoint {
+                backup: Some(backup.clone()),
+                fingerprint,
+                databases: vec!["neondb".into()],
+                ..started()
+            };
+            let branches =
+                Some(BranchList { branches: vec![staging.clone()], ..BranchList::default() });
             let configured_password = Some(Secret::new("x".to_owned()));
-            let seen = Seen { branches, endpoints: Some(vec![reader.clone()]), configured_password, ..Seen::default() };
-            let decision = next(&View { checkpoint: &checkpoint, seen: &seen, pair: &pair, now: staging.created_at });
+            let seen = Seen {
+                branches,
+                endpoints: Some(vec![reader.clone()]),
+                configured_password,
+                ..Seen::default()
+            };
+            let decision = next(&View {
+                checkpoint: &checkpoint,
+                seen: &seen,
+                pair: &pair,
+                now: staging.created_at,
+            });
             let Decision::Act(Action::Query(query)) = decision else { return None };
             Some((query.purpose, query.branch))
         };
-        let rest = r#""schema":{},"tables":{},"sequences":{},"skipped":{},"not_checked":{},"bytes":0}"#;
-        assert_eq!(asked(&format!("{{{rest}")), Some((Purpose::Catalogue(Side::Backup), backup.id.clone())));
-        // Staging is read at once, which has no endpoint here, when the backup was read by these rules.
+        let rest =
+            r#""schema":{},"tables":{},"sequences":{},"skipped":{},"not_checked":{},"bytes":0}"#;
+        assert_eq!(
+            asked(&format!("{{{rest}")),
+            Some((Purpose::Catalogue(Side::Backup), backup.id.clone()))
+        );
+        // Staging is read at once, which has no endpoint here, when the backup was read by these
+        // rules.
         assert_eq!(asked(&format!("{{\"rules\":8,\"is_complete\":true,{rest}")), None);
     }
 
@@ -251,7 +312,10 @@ mod tests {
         let good = (CheckOutcome::Passed, false, false, false);
         assert_eq!(judged(Some("0/2000"), Some("0/2000")), good);
         assert_eq!(judged(Some("1/0"), Some("0/2000")), good, "positions are compared as numbers");
-        assert_eq!(judged(Some("0/1FFF"), Some("0/2000")), (CheckOutcome::Failed, true, true, true));
+        assert_eq!(
+            judged(Some("0/1FFF"), Some("0/2000")),
+            (CheckOutcome::Failed, true, true, true)
+        );
         assert_eq!(judged(None, Some("0/2000")), (CheckOutcome::NotChecked, false, false, false));
     }
 }

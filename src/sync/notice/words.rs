@@ -2,7 +2,8 @@
 //!
 //! In: a run, a pair. Out: a [`Notice`].
 //!
-//! Invariants: the subject is one line, and says alone whether somebody has to act; the text names the runbook where there is something to do.
+//! Invariants: the subject is one line, and says alone whether somebody has to act; the text names
+//! the runbook where there is something to do.
 
 use super::{Notice, drift};
 use crate::config::{NoticeKind, Pair};
@@ -32,14 +33,21 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
             format!("[{label}] Daily sync completed — {date}"),
             drift::told_with(
                 checkpoint,
-                &format!("Production → staging sync completed successfully at {time}{}.", margin_text(checkpoint, pair, verdict.at)),
+                &format!(
+                    "Production → staging sync completed successfully at {time}{}.",
+                    margin_text(checkpoint, pair, verdict.at)
+                ),
                 &warned_text(checkpoint),
             ),
         ),
         RunStatus::Succeeded => (
             NoticeKind::Succeeded,
             format!("[{label}] Backup verified — {date}"),
-            format!("The backup of production was made and verified at {time}{} {}", warned_text(checkpoint), kept_text(checkpoint, pair)),
+            format!(
+                "The backup of production was made and verified at {time}{} {}",
+                warned_text(checkpoint),
+                kept_text(checkpoint, pair)
+            ),
         ),
         RunStatus::Cancelled => (
             NoticeKind::Cancelled,
@@ -49,14 +57,17 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
         RunStatus::Superseded => (
             NoticeKind::Superseded,
             format!("[{label}] Daily sync superseded — {date}"),
-            format!("Production → staging sync {} ended at {place}: {reason}. {staging}", checkpoint.run),
+            format!(
+                "Production → staging sync {} ended at {place}: {reason}. {staging}",
+                checkpoint.run
+            ),
         ),
         RunStatus::Failed | RunStatus::Running | RunStatus::Missed => (
             NoticeKind::Failed,
             format!("[URGENT] [{label}] Daily sync FAILED — {date}"),
             format!(
                 "Production → staging sync failed at {place}. Error: {reason}. {staging} \
-                 Runbook: runbooks/{page}"
+                    Runbook: runbooks/{page}"
             ),
         ),
     };
@@ -64,9 +75,11 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
     Some(Notice { warnings: warnings(checkpoint), runbook: verdict.runbook.clone(), ..notice })
 }
 
-/// Returns what people should know although it stopped nothing, and what did not hold, of which the reason tells only the first.
+/// Returns what people should know although it stopped nothing, and what did not hold, of which the
+/// reason tells only the first.
 fn warnings(checkpoint: &Checkpoint) -> Vec<String> {
-    let mut checks: Vec<_> = checkpoint.checks.iter().filter(|check| check.is_worth_telling()).collect();
+    let mut checks: Vec<_> =
+        checkpoint.checks.iter().filter(|check| check.is_worth_telling()).collect();
     // What staging has lost comes before what else is to be known of it.
     ordered::sort_by_key(&mut checks, |check| (check.outcome, check.drift.is_none()));
     let more = checks.len().saturating_sub(WARNINGS);
@@ -106,11 +119,15 @@ fn checkpoint_date(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> chron
 pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
     let subject = format!("[URGENT] [{label}] Daily sync MISSED — {}", run.date());
     let text = format!(
-        "Production → staging sync was not started between {} and {} {}. Staging is untouched, and will be until somebody starts a run. \
-         Runbook: runbooks/run-failed.md",
+        "Production → staging sync was not started between {} and {} {}. Staging is \
+            untouched, and will be until somebody starts a run. \
+            Runbook: runbooks/run-failed.md",
         pair.times.start_at, pair.times.catch_up_until, pair.zone_label
     );
-    Notice { runbook: Some("run-failed.md".to_owned()), ..notice(NoticeKind::Missed, &pair.name, run, now, subject, text) }
+    Notice {
+        runbook: Some("run-failed.md".to_owned()),
+        ..notice(NoticeKind::Missed, &pair.name, run, now, subject, text)
+    }
 }
 
 /// Pairs that are named in a sentence; the others are counted.
@@ -124,62 +141,109 @@ pub fn crowded_out(pair: &Pair, others: &[PairName]) -> String {
         count => format!(" and {count} more"),
     };
     let (from, until, zone) = (pair.times.start_at, pair.times.catch_up_until, &pair.zone_label);
-    format!("the invocations between {from} and {until} {zone} drove the runs of {}{more} and had no room for this one", named.join(", "))
+    format!(
+        "the invocations between {from} and {until} {zone} drove the runs of {}{more} and \
+            had no room for this one",
+        named.join(", ")
+    )
 }
 
 /// Writes the notice of a day on which no run was started because those of other pairs were driven.
-pub fn of_crowded_out_day(pair: &Pair, run: &RunId, others: &[PairName], label: &str, now: Timestamp) -> Notice {
+pub fn of_crowded_out_day(
+    pair: &Pair,
+    run: &RunId,
+    others: &[PairName],
+    label: &str,
+    now: Timestamp,
+) -> Notice {
     let text = format!(
-        "Production → staging sync was not started: {}. Staging is untouched, and will be until somebody starts a run. \
-         `cargo xtask check-config` says how the windows of one day fit. Runbook: runbooks/run-failed.md",
+        "Production → staging sync was not started: {}. Staging is untouched, and will be \
+            until somebody starts a run. \
+            `cargo xtask check-config` says how the windows of one day fit. Runbook: \
+            runbooks/run-failed.md",
         crowded_out(pair, others)
     );
     Notice { text, ..of_missed_day(pair, run, label, now) }
 }
 
-/// Writes the notice of a store that cannot be read since an instant. Its id is that of the day on which
-/// that began, however often it is told.
-pub fn of_silent_store(pair: &Pair, error: &str, since: Timestamp, label: &str, now: Timestamp) -> Notice {
+/// Writes the notice of a store that cannot be read since an instant. Its id is that of the day on
+/// which that began, however often it is told.
+pub fn of_silent_store(
+    pair: &Pair,
+    error: &str,
+    since: Timestamp,
+    label: &str,
+    now: Timestamp,
+) -> Notice {
     let run = RunId::scheduled(pair.zone.date(since));
     let text = format!(
-        "No run of any pair is started or goes on, and no notice is sent but this one: Workers KV cannot be read since {} {}: {error}. Staging stays as \
-         it is. The first tick that can read goes on by itself. An answer of 429 for hours means that the plan's reads of the day are used \
-         up. Runbook: runbooks/run-failed.md",
+        "No run of any pair is started or goes on, and no notice is sent but this one: \
+            Workers KV cannot be read since {} {}: {error}. Staging stays as \
+            it is. The first tick that can read goes on by itself. An answer of 429 for hours \
+            means that the plan's reads of the day are used \
+            up. Runbook: runbooks/run-failed.md",
         pair.zone.date_time(since),
         pair.zone_label,
     );
     let subject = format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date());
     let told = notice(NoticeKind::Stuck, &pair.name, &run, now, subject, text);
-    Notice { id: format!("{}/{run}/store-silent", pair.name), runbook: Some("run-failed.md".to_owned()), ..told }
+    Notice {
+        id: format!("{}/{run}/store-silent", pair.name),
+        runbook: Some("run-failed.md".to_owned()),
+        ..told
+    }
 }
 
 /// Writes the notice of a run that is under way when its deadline passes.
 pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
-        "Production → staging sync is at {} and has passed its deadline of {} {}. It goes on; the outcome will be told. Runbook: runbooks/late.md",
+        "Production → staging sync is at {} and has passed its deadline of {} {}. It goes \
+            on; the outcome will be told. Runbook: runbooks/late.md",
         place(checkpoint.step),
         pair.times.deadline,
         pair.zone_label
     );
-    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, &checkpoint.pair, &checkpoint.run, now)
+    of_lateness(
+        NoticeKind::Late,
+        &format!("[URGENT] [{label}] Daily sync LATE"),
+        text,
+        &checkpoint.pair,
+        &checkpoint.run,
+        now,
+    )
 }
 
 /// Writes the notice of a deadline that passes after the day's run has ended without success.
 pub fn of_missed_deadline(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
     let text = format!(
-        "The deadline of {} {} has passed, and staging is no verified copy: the day's run has ended without success, and no other has succeeded since. \
-         Runbook: runbooks/late.md",
+        "The deadline of {} {} has passed, and staging is no verified copy: the day's run \
+            has ended without success, and no other has succeeded since. \
+            Runbook: runbooks/late.md",
         pair.times.deadline, pair.zone_label
     );
-    of_lateness(NoticeKind::Late, &format!("[URGENT] [{label}] Daily sync LATE"), text, &pair.name, run, now)
+    of_lateness(
+        NoticeKind::Late,
+        &format!("[URGENT] [{label}] Daily sync LATE"),
+        text,
+        &pair.name,
+        run,
+        now,
+    )
 }
 
 /// Writes the notice of a run that is not expected to be done by its deadline.
-pub fn of_at_risk(checkpoint: &Checkpoint, pair: &Pair, label: &str, expected_at: Timestamp, now: Timestamp) -> Notice {
+pub fn of_at_risk(
+    checkpoint: &Checkpoint,
+    pair: &Pair,
+    label: &str,
+    expected_at: Timestamp,
+    now: Timestamp,
+) -> Notice {
     let deadline = schedule::deadline(pair, &checkpoint.run);
     let text = format!(
-        "Production → staging sync is at {} and is expected to be done at {} {}, {} after its deadline of {} {}. It goes on; the outcome will be told. \
-         Runbook: runbooks/late.md",
+        "Production → staging sync is at {} and is expected to be done at {} {}, {} after \
+            its deadline of {} {}. It goes on; the outcome will be told. \
+            Runbook: runbooks/late.md",
         place(checkpoint.step),
         pair.zone.clock_time(expected_at),
         pair.zone_label,
@@ -187,23 +251,45 @@ pub fn of_at_risk(checkpoint: &Checkpoint, pair: &Pair, label: &str, expected_at
         pair.times.deadline,
         pair.zone_label
     );
-    of_lateness(NoticeKind::AtRisk, &format!("[{label}] Daily sync may be late"), text, &checkpoint.pair, &checkpoint.run, now)
+    of_lateness(
+        NoticeKind::AtRisk,
+        &format!("[{label}] Daily sync may be late"),
+        text,
+        &checkpoint.pair,
+        &checkpoint.run,
+        now,
+    )
 }
 
 /// Writes the notice of a run that starts later than it should.
 pub fn of_late_start(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
-        "Production → staging sync was to start by {} {label_of_zone} and starts at {} {label_of_zone}. It is to be done by {} {label_of_zone}; \
-         the outcome will be told. Runbook: runbooks/late.md",
+        "Production → staging sync was to start by {} {label_of_zone} and starts at {} \
+            {label_of_zone}. It is to be done by {} {label_of_zone}; \
+            the outcome will be told. Runbook: runbooks/late.md",
         pair.times.latest_start,
         pair.zone.clock_time(now),
         pair.times.deadline,
         label_of_zone = pair.zone_label,
     );
-    of_lateness(NoticeKind::LateStart, &format!("[{label}] Daily sync starts late"), text, &checkpoint.pair, &checkpoint.run, now)
+    of_lateness(
+        NoticeKind::LateStart,
+        &format!("[{label}] Daily sync starts late"),
+        text,
+        &checkpoint.pair,
+        &checkpoint.run,
+        now,
+    )
 }
 
-fn of_lateness(kind: NoticeKind, subject: &str, text: String, pair: &PairName, run: &RunId, now: Timestamp) -> Notice {
+fn of_lateness(
+    kind: NoticeKind,
+    subject: &str,
+    text: String,
+    pair: &PairName,
+    run: &RunId,
+    now: Timestamp,
+) -> Notice {
     let subject = format!("{subject} — {}", run.date());
     let notice = notice(kind, pair, run, now, subject, text);
     Notice { runbook: Some("late.md".to_owned()), ..notice }
@@ -230,25 +316,52 @@ fn margin_text(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> String {
 }
 
 /// Returns a notice without warnings, runbook and incident.
-pub(super) fn notice(kind: NoticeKind, pair: &PairName, run: &RunId, at: Timestamp, subject: String, text: String) -> Notice {
+pub(super) fn notice(
+    kind: NoticeKind,
+    pair: &PairName,
+    run: &RunId,
+    at: Timestamp,
+    subject: String,
+    text: String,
+) -> Notice {
     let id = format!("{pair}/{run}/{}", kind.as_str());
-    Notice { id, kind, pair: pair.clone(), run: run.clone(), at, subject, text, warnings: Vec::new(), runbook: None, incident: None }
+    Notice {
+        id,
+        kind,
+        pair: pair.clone(),
+        run: run.clone(),
+        at,
+        subject,
+        text,
+        warnings: Vec::new(),
+        runbook: None,
+        incident: None,
+    }
 }
 
 /// Writes the notice of a pair for which nothing is done, because a record of it cannot be read.
 pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Timestamp) -> Notice {
     let subject = format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date());
     let text = format!(
-        "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is made, until that is mended. \
-         Runbook: runbooks/run-failed.md",
+        "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is \
+            made, until that is mended. \
+            Runbook: runbooks/run-failed.md",
         pair.name
     );
-    Notice { runbook: Some("run-failed.md".to_owned()), ..notice(NoticeKind::Stuck, &pair.name, run, now, subject, text) }
+    Notice {
+        runbook: Some("run-failed.md".to_owned()),
+        ..notice(NoticeKind::Stuck, &pair.name, run, now, subject, text)
+    }
 }
 
-/// Writes the notice of a backup that is not kept by a snapshot although a rule wants one, or that is, after that was told; `None` where there is nothing
-/// new to tell.
-pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
+/// Writes the notice of a backup that is not kept by a snapshot although a rule wants one, or that
+/// is, after that was told; `None` where there is nothing new to tell.
+pub fn of_snapshot(
+    checkpoint: &Checkpoint,
+    pair: &Pair,
+    label: &str,
+    now: Timestamp,
+) -> Option<Notice> {
     let work = checkpoint.prune.snapshot.as_ref()?;
     let date = checkpoint_date(checkpoint, pair, now);
     let (kind, subject, text) = match work.outcome.as_ref()? {
@@ -256,8 +369,9 @@ pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
             NoticeKind::SnapshotFailed,
             format!("[{label}] Backup has no verified snapshot — {date}"),
             format!(
-                "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as there is room, and the next run takes a snapshot of its \
-                 own backup. Runbook: runbooks/snapshots.md",
+                "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long \
+                    as there is room, and the next run takes a snapshot of its \
+                    own backup. Runbook: runbooks/snapshots.md",
                 work.name,
                 reason.trim_end_matches('.')
             ),
@@ -265,7 +379,11 @@ pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
         SnapshotOutcome::Verified { tables, rows } if work.has_failed => (
             NoticeKind::SnapshotVerified,
             format!("[{label}] Backup has a verified snapshot — {date}"),
-            format!("{} is kept by a snapshot after all: restored, {tables} tables with {rows} rows are equal.", work.name),
+            format!(
+                "{} is kept by a snapshot after all: restored, {tables} tables with {rows} \
+                    rows are equal.",
+                work.name
+            ),
         ),
         SnapshotOutcome::Failed { .. } | SnapshotOutcome::Verified { .. } => return None,
     };
@@ -287,26 +405,44 @@ pub fn of_snapshot(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
     })
 }
 
-/// Writes the notice of a manual run that was accepted and whose place another run took before it ended.
-pub fn of_overtaken_run(pair: &Pair, run: &RunId, by: &RunId, label: &str, now: Timestamp) -> Notice {
+/// Writes the notice of a manual run that was accepted and whose place another run took before it
+/// ended.
+pub fn of_overtaken_run(
+    pair: &Pair,
+    run: &RunId,
+    by: &RunId,
+    label: &str,
+    now: Timestamp,
+) -> Notice {
     let subject = format!("[{label}] Daily sync superseded — {}", pair.zone.date(now));
     let text = format!(
-        "Production → staging sync {run} was accepted, and run {by} took its place before it ended. What staging holds is told by that run."
+        "Production → staging sync {run} was accepted, and run {by} took its place before it \
+            ended. What staging holds is told by that run."
     );
     notice(NoticeKind::Superseded, &pair.name, run, now, subject, text)
 }
 
-/// Writes the notice of a run whose end cannot be recorded: the next tick takes it up again, and what comes of it may differ.
-pub fn of_unrecorded_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Option<Notice> {
+/// Writes the notice of a run whose end cannot be recorded: the next tick takes it up again, and
+/// what comes of it may differ.
+pub fn of_unrecorded_run(
+    checkpoint: &Checkpoint,
+    pair: &Pair,
+    label: &str,
+    now: Timestamp,
+) -> Option<Notice> {
     let told = of_run(checkpoint, pair, label)?;
     Some(Notice {
         id: stuck_id(checkpoint),
         kind: NoticeKind::Stuck,
         at: now,
-        subject: format!("[URGENT] [{label}] Daily sync STUCK — {}", checkpoint_date(checkpoint, pair, now)),
+        subject: format!(
+            "[URGENT] [{label}] Daily sync STUCK — {}",
+            checkpoint_date(checkpoint, pair, now)
+        ),
         text: format!(
-            "The end of run {} could not be recorded, because the store does not answer; the next tick takes the run up again and tells how it \
-             ended. As far as is known: {}",
+            "The end of run {} could not be recorded, because the store does not answer; \
+                the next tick takes the run up again and tells how it \
+                ended. As far as is known: {}",
             checkpoint.run, told.text
         ),
         runbook: Some("run-failed.md".to_owned()),
@@ -319,180 +455,22 @@ pub fn stuck_id(checkpoint: &Checkpoint) -> String {
     format!("{}/{}/{}", checkpoint.pair, checkpoint.run, NoticeKind::Stuck.as_str())
 }
 
-/// Writes the notice that takes back what was told beside a success, by a tick that did not know of it.
+/// Writes the notice that takes back what was told beside a success, by a tick that did not know of
+/// it.
 pub fn of_contradiction(success: &Notice, others: &[NoticeKind], now: Timestamp) -> Notice {
     let others = others.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" and ");
     Notice {
         id: format!("{}/{}/corrected", success.pair, success.run),
         kind: NoticeKind::Corrected,
         at: now,
-        text: format!("This run was told as {others} as well, by a tick that did not know of its success. What holds: {}", success.text),
+        text: format!(
+            "This run was told as {others} as well, by a tick that did not know of its \
+                success. What holds: {}",
+            success.text
+        ),
         ..success.clone()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sync::checkpoint::tests::started;
-    use crate::sync::checkpoint::{Hold, Restore, Verdict};
-    use crate::sync::schedule::tests::pair;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().expect("an instant")
-    }
-
-    fn ended(status: RunStatus, step: Step, reason: Option<&str>) -> Checkpoint {
-        let mut checkpoint = started();
-        checkpoint.verdict = Some(Verdict {
-            status,
-            at: at("2026-11-21T10:02:31Z"),
-            step,
-            reason: reason.map(str::to_owned),
-            runbook: reason.map(|_| "run-failed.md".to_owned()),
-            staging: "Staging holds backup-20261121, not verified.".to_owned(),
-        });
-        checkpoint
-    }
-
-    fn restored(mut checkpoint: Checkpoint) -> Checkpoint {
-        checkpoint.restore = Some(Restore {
-            displaced_name: "staging-of-20261120".into(),
-            displaced_id: None,
-            accepted_at: None,
-            before: None,
-            operations: Vec::new(),
-            is_done: true,
-        });
-        checkpoint
-    }
-
-    #[test]
-    fn a_success_is_told_in_these_words() {
-        let notice = of_run(&restored(ended(RunStatus::Succeeded, Step::Prune, None)), &pair(), "CAIO Hub").expect("a verdict");
-        assert_eq!(notice.subject, "[CAIO Hub] Daily sync completed — 2026-11-21");
-        assert_eq!(notice.text, "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes early. Staging data verified.");
-    }
-
-    #[test]
-    fn a_staging_that_is_not_what_was_restored_is_told_first() {
-        use crate::sync::verify::{Check, CheckKind, CheckOutcome, Drift, RowCounts, RowDifferences};
-
-        let content = |object: &str, outcome, drift, counts| {
-            let check = Check::of(CheckKind::Content, &"neondb".into(), object, outcome, "drift: differs");
-            Check { drift: Some(drift), ..check }.with(RowDifferences::counted(counts))
-        };
-        let nobody = RowCounts::default();
-        let lost = content("public.t", CheckOutcome::Warned, Drift::Lost, RowCounts { gone: 5_000, ..nobody });
-        let changed = content("public.u", CheckOutcome::Warned, Drift::Lost, RowCounts { changed: 5_000, ..nobody });
-        let added = content("public.made_here", CheckOutcome::Passed, Drift::Added, RowCounts { added: 3, ..nobody });
-        let told = |checks: Vec<Check>| {
-            let checkpoint = Checkpoint { checks, ..restored(ended(RunStatus::Succeeded, Step::Prune, None)) };
-            of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict").text
-        };
-        let done = "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes early.";
-        assert_eq!(
-            told(vec![added.clone(), lost.clone(), changed]),
-            format!(
-                "Staging is not what was restored any more: public.t: 5,000 rows of the backup are gone; public.u: 5,000 rows are changed. \
-                 {done} All else of staging data verified; public.made_here: 3 rows were added since. There are 2 warnings."
-            )
-        );
-        assert_eq!(told(vec![added]), format!("{done} Staging data verified; public.made_here: 3 rows were added since."));
-        // A note warns nobody, and is told all the same.
-        let noted = told(vec![Check { outcome: CheckOutcome::Passed, ..lost }]);
-        assert!(
-            noted.starts_with("Staging is not what was restored any more: public.t: 5,000") && noted.ends_with(" verified."),
-            "{noted}"
-        );
-    }
-
-    #[test]
-    fn a_failure_is_told_in_these_words() {
-        let checkpoint = restored(ended(RunStatus::Failed, Step::Restore, Some("operation op-1 ended \"failed\"")));
-        let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
-        assert_eq!(notice.subject, "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21");
-        assert_eq!(
-            notice.text,
-            "Production → staging sync failed at step 4 of 7 (restore staging). Error: operation op-1 ended \"failed\". \
-             Staging holds backup-20261121, not verified. Runbook: runbooks/run-failed.md"
-        );
-    }
-
-    #[test]
-    fn a_late_start_a_missed_day_and_a_stuck_pair_are_told() {
-        let checkpoint = ended(RunStatus::Succeeded, Step::Prune, None);
-        let late = of_late_start(&checkpoint, &pair(), "CAIO Hub", at("2026-11-21T10:42:00Z"));
-        assert_eq!(late.subject, "[CAIO Hub] Daily sync starts late — 2026-11-21");
-        assert_eq!(
-            late.text,
-            "Production → staging sync was to start by 05:30 ET and starts at 5:42 AM ET. It is to be done by 06:00 ET; \
-             the outcome will be told. Runbook: runbooks/late.md"
-        );
-        let stuck = of_stuck_pair(&pair(), &checkpoint.run, "read hold/hub: Syntax", "CAIO Hub", at("2026-11-21T10:05:00Z"));
-        assert_eq!(
-            stuck.text,
-            "Nothing is done for pair hub: read hold/hub: Syntax. Staging stays as it is, and no backup is made, until that is mended. \
-             Runbook: runbooks/run-failed.md"
-        );
-        let missed = of_missed_day(&pair(), &checkpoint.run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
-        assert_eq!(missed.subject, "[URGENT] [CAIO Hub] Daily sync MISSED — 2026-11-21");
-        assert!(missed.text.starts_with("Production → staging sync was not started between 05:00 and 06:00 ET. Staging is untouched"));
-    }
-
-    #[test]
-    fn a_silent_store_is_told_under_one_id_however_long_it_lasts() {
-        let told = |now: &str| of_silent_store(&pair(), "no answer", at("2026-11-21T09:05:00Z"), "CAIO Hub", at(now));
-        assert_eq!(told("2026-11-21T10:05:00Z").id, "hub/20261121/store-silent");
-        assert_eq!(told("2026-11-22T10:05:00Z").id, "hub/20261121/store-silent");
-        let known = [of_stuck_pair(&pair(), &started().run, "x", "CAIO Hub", at("2026-11-21T10:05:00Z")).id, stuck_id(&started())];
-        assert!(!known.contains(&told("2026-11-21T10:05:00Z").id), "a receiver must not take it for another");
-        assert!(told("2026-11-21T10:05:00Z").text.contains("cannot be read since 2026-11-21 04:05 ET: no answer."));
-    }
-
-    #[test]
-    fn a_day_that_others_took_names_five_of_them() {
-        let others: Vec<PairName> = (1..=7).map(|number| PairName::from(format!("pair-{number}"))).collect();
-        let told = |count: usize| of_crowded_out_day(&pair(), &started().run, &others[..count], "CAIO Hub", at("2026-11-21T11:05:00Z"));
-        let text =
-            "was not started: the invocations between 05:00 and 06:00 ET drove the runs of pair-1 and had no room for this one. Staging";
-        assert!(told(1).text.contains(text), "{}", told(1).text);
-        assert!(told(7).text.contains("of pair-1, pair-2, pair-3, pair-4, pair-5 and 2 more and had no room"), "{}", told(7).text);
-        assert_eq!(told(7).id, of_missed_day(&pair(), &started().run, "CAIO Hub", at("2026-11-21T11:05:00Z")).id);
-    }
-
-    #[test]
-    fn a_held_staging_is_told() {
-        let mut checkpoint = ended(RunStatus::Succeeded, Step::VerifyBackup, None);
-        checkpoint.hold = Some(Hold { reason: "customer demo".into(), until: Some(at("2026-11-22T17:00:00Z")) });
-        let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
-        assert_eq!(
-            notice.text,
-            "The backup of production was made and verified at 5:02 AM ET. Staging is held as it is until 2026-11-22 12:00 ET: \
-             customer demo."
-        );
-    }
-
-    #[test]
-    fn what_is_late_is_told_with_its_deadline() {
-        let now = at("2026-11-21T10:58:00Z");
-        let risk = of_at_risk(&started(), &pair(), "CAIO Hub", at("2026-11-21T11:12:30Z"), now);
-        assert_eq!(risk.subject, "[CAIO Hub] Daily sync may be late — 2026-11-21");
-        assert_eq!(
-            risk.text,
-            "Production → staging sync is at step 1 of 7 (preflight) and is expected to be done at 6:12 AM ET, 12 minutes after its deadline of \
-             06:00 ET. It goes on; the outcome will be told. Runbook: runbooks/late.md"
-        );
-        assert_eq!(
-            of_missed_deadline(&pair(), &started().run, "CAIO Hub", at("2026-11-21T11:05:00Z")).text,
-            "The deadline of 06:00 ET has passed, and staging is no verified copy: the day's run has ended without success, and no other has \
-             succeeded since. Runbook: runbooks/late.md"
-        );
-        let late = Checkpoint { is_manual: false, ..restored(ended(RunStatus::Succeeded, Step::Prune, None)) };
-        let mut late_run = late.clone();
-        late_run.verdict.as_mut().expect("a verdict").at = at("2026-11-21T12:01:00Z");
-        assert!(of_run(&late_run, &pair(), "CAIO Hub").expect("a verdict").text.contains("at 7:01 AM ET, 1 hour 1 minute late. Staging"));
-        let manual = Checkpoint { is_manual: true, ..late };
-        assert!(of_run(&manual, &pair(), "CAIO Hub").expect("a verdict").text.contains("at 5:02 AM ET. Staging"));
-    }
-}
+mod tests;

@@ -1,18 +1,25 @@
-//! Whether the next thirty mornings find room: each is lived through with the keep rules as they are.
+//! Whether the next thirty mornings find room: each is lived through with the keep rules as they
+//! are.
 //!
-//! In: what there is, the rules, how many branches the project may have, the run that asks. Out: the most that there will be, the first day on which something that a
-//! rule keeps gives way, and the first day on which nothing more may, each with what to change.
+//! In: what there is, the rules, how many branches the project may have, the run that asks. Out:
+//! the most that there will be, the first day on which something that a rule keeps gives way, and
+//! the first day on which nothing more may, each with what to change.
 //!
-//! Invariants: a morning adds a backup and a displaced branch, which are verified and used; branches of other people stay as they are. What mornings like these leave is
-//! not all that there can be: the first mornings are lived through twice more, once with a first run that fails after its backup is made, and once with a run that people
-//! start five hours after it. A plan that is full by its rules has room for that only because something gives way, which is shown, and is no warning.
+//! Invariants: a morning adds a backup and a displaced branch, which are verified and used;
+//! branches of other people stay as they are. What mornings like these leave is not all that there
+//! can be: the first mornings are lived through twice more, once with a first run that fails after
+//! its backup is made, and once with a run that people start five hours after it. A plan that is
+//! full by its rules has room for that only because something gives way, which is shown, and is no
+//! warning.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::NaiveDate;
 
-use super::{Entry, Hold, Inventory, Kind, Known, PrunePlan, Records, SnapshotRecord, plan, shortage};
+use super::{
+    Entry, Hold, Inventory, Kind, Known, PrunePlan, Records, SnapshotRecord, plan, shortage,
+};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, RunId, SnapshotId};
 use crate::neon::wire::{Annotation, Branch, BranchList, Snapshot};
@@ -22,7 +29,8 @@ use crate::time::{Timestamp, after};
 /// Mornings that are looked ahead.
 const MORNINGS: usize = 30;
 
-/// Mornings that are looked ahead after a run that fails or is started by people: what it leaves is there, or has given way, on the second.
+/// Mornings that are looked ahead after a run that fails or is started by people: what it leaves is
+/// there, or has given way, on the second.
 const MORNINGS_AFTER: usize = 3;
 
 /// When people start a run, after the morning's.
@@ -137,24 +145,39 @@ impl Forecast {
     /// Tells people what to do; nothing where there is room.
     pub fn warnings(&self) -> Vec<String> {
         let limit = self.limit;
-        let after = self.after.iter().filter_map(|after| Some((after.first.told(), after.blocked.as_ref()?)));
-        let blocked = self.blocked.iter().map(|blocked| (First::Succeeds.told(), blocked)).chain(after);
+        let after = self
+            .after
+            .iter()
+            .filter_map(|after| Some((after.first.told(), after.blocked.as_ref()?)));
+        let blocked =
+            self.blocked.iter().map(|blocked| (First::Succeeds.told(), blocked)).chain(after);
         let blocked = blocked.map(|(after, Blocked { on, why })| {
-            format!("on {on} there will be no room for a backup{after}: the project may have {limit} branches; {why} (runbooks/retention-blocked.md)")
+            format!(
+                "on {on} there will be no room for a backup{after}: the project may have {limit} \
+                    branches; {why} (runbooks/retention-blocked.md)"
+            )
         });
         let short = self.short.iter().map(|Short { on, gives_way, rule }| {
-            let remedy = rule.as_ref().map_or_else(|| "delete branches that nobody needs".to_owned(), |rule| format!("lower {rule}"));
+            let remedy = rule.as_ref().map_or_else(
+                || "delete branches that nobody needs".to_owned(),
+                |rule| format!("lower {rule}"),
+            );
             format!(
-                "on {on} there will be no room for all that the rules keep: the project may have {limit} branches, and {gives_way} will give way to that \
-                 day's backup; {remedy} (runbooks/retention-blocked.md)"
+                "on {on} there will be no room for all that the rules keep: the project may \
+                    have {limit} branches, and {gives_way} will give way to that \
+                    day's backup; {remedy} (runbooks/retention-blocked.md)"
             )
         });
         let snapshots = self.snapshots.as_ref().and_then(|stock| {
             let (day, limit) = stock.blocked_on.zip(stock.limit)?;
-            let rule = stock.rule.as_ref().map_or_else(|| "delete snapshots that nobody needs".to_owned(), |rule| format!("lower {rule}"));
+            let rule = stock.rule.as_ref().map_or_else(
+                || "delete snapshots that nobody needs".to_owned(),
+                |rule| format!("lower {rule}"),
+            );
             Some(format!(
-                "on {day} there will be no room for a snapshot: the plan has {limit} that people may ask for; {rule}, or let it keep branches \
-                 (runbooks/retention-blocked.md)"
+                "on {day} there will be no room for a snapshot: the plan has {limit} that \
+                    people may ask for; {rule}, or let it keep branches \
+                    (runbooks/retention-blocked.md)"
             ))
         });
         short.chain(blocked).chain(snapshots).collect()
@@ -170,13 +193,21 @@ pub struct Room {
     pub snapshots: Option<usize>,
 }
 
-/// Returns whether there is room for what the next mornings make, and for today's run, even if none of it went.
+/// Returns whether there is room for what the next mornings make, and for today's run, even if none
+/// of it went.
 pub fn always_has_room(branches: &BranchList, limit: usize) -> bool {
     branches.branches.len() + (MORNINGS + 1) * BRANCHES_OF_A_RUN <= limit
 }
 
 /// Lives through the next mornings. `run` is the run that asks, which has not made its backup.
-pub fn forecast(inventory: &Inventory<'_>, pair: &Pair, rules: &KeepRules, room: Room, run: Option<&RunId>, now: Timestamp) -> Forecast {
+pub fn forecast(
+    inventory: &Inventory<'_>,
+    pair: &Pair,
+    rules: &KeepRules,
+    room: Room,
+    run: Option<&RunId>,
+    now: Timestamp,
+) -> Forecast {
     let look = Look { pair, rules, room, run, now };
     let mut forecast = look.ahead(inventory, MORNINGS, First::Succeeds);
     if forecast.blocked.is_none() {
@@ -211,16 +242,27 @@ impl Look<'_> {
         let Self { pair, now, .. } = self;
         let is_to_come = |run: &RunId| branches.by_name(&backup_name(pair, run)).is_none();
         let asking = self.run.into_iter().map(|run| (*now, run.clone()));
-        let dates = pair.zone.date(*now).iter_days().take(mornings).filter(|date| pair.times.has_run(*date));
-        let scheduled = dates.map(|date| (pair.zone.instant(date, pair.times.start_at), RunId::scheduled(date)));
+        let dates = pair
+            .zone
+            .date(*now)
+            .iter_days()
+            .take(mornings)
+            .filter(|date| pair.times.has_run(*date));
+        let scheduled = dates
+            .map(|date| (pair.zone.instant(date, pair.times.start_at), RunId::scheduled(date)));
         let scheduled = scheduled.filter(|(at, run)| *at >= *now && self.run != Some(run));
         let all = asking.chain(scheduled).filter(|(_, run)| is_to_come(run));
-        let mut coming: Vec<Coming> = all.map(|(at, run)| Coming { at, run, succeeds: true }).collect();
+        let mut coming: Vec<Coming> =
+            all.map(|(at, run)| Coming { at, run, succeeds: true }).collect();
         if let Some(at) = coming.first_mut().map(|coming| {
             coming.succeeds = first != First::Fails;
             after(coming.at, MANUAL_AFTER)
         }) {
-            let followed = (first == First::IsFollowed).then(|| Coming { at, run: RunId::manual(at), succeeds: true });
+            let followed = (first == First::IsFollowed).then(|| Coming {
+                at,
+                run: RunId::manual(at),
+                succeeds: true,
+            });
             coming.splice(1..1, followed);
         }
         coming
@@ -231,7 +273,11 @@ impl Look<'_> {
         let (branches, snapshots) = (inventory.branches.clone(), inventory.snapshots.to_vec());
         let mut project = Project { branches, snapshots, records: inventory.records.clone() };
         let limit = room.branches;
-        let stock = SnapshotForecast { limit: room.snapshots, most: project.asked_for(), ..SnapshotForecast::default() };
+        let stock = SnapshotForecast {
+            limit: room.snapshots,
+            most: project.asked_for(),
+            ..SnapshotForecast::default()
+        };
         let mut forecast = Forecast {
             limit,
             most: project.branches.branches.len(),
@@ -247,7 +293,13 @@ impl Look<'_> {
             let on = pair.zone.date(at);
             match project.make_room(pair, rules, at, limit) {
                 Ok(short) => forecast.short = forecast.short.or(short),
-                Err(why) => return Forecast { blocked: Some(Blocked { on, why }), kept: limit, ..forecast },
+                Err(why) => {
+                    return Forecast {
+                        blocked: Some(Blocked { on, why }),
+                        kept: limit,
+                        ..forecast
+                    };
+                }
             }
             let used = project.branches.branches.len() + BRANCHES_OF_A_RUN;
             if used > forecast.most {
@@ -262,7 +314,12 @@ impl Look<'_> {
             }
         }
         let left = project.plan(pair, rules, None, last).entries;
-        forecast.kept = left.iter().filter(|entry| entry.is_kept && matches!(entry.kind, Kind::Backup(_) | Kind::Displaced)).count();
+        forecast.kept = left
+            .iter()
+            .filter(|entry| {
+                entry.is_kept && matches!(entry.kind, Kind::Backup(_) | Kind::Displaced)
+            })
+            .count();
         forecast
     }
 }
@@ -275,8 +332,15 @@ struct Project {
 }
 
 impl Project {
-    /// Lets give way what has to, where a run finds no room. Returns the first that a rule keeps, or why there is no room.
-    fn make_room(&mut self, pair: &Pair, rules: &KeepRules, at: Timestamp, limit: usize) -> Result<Option<Short>, String> {
+    /// Lets give way what has to, where a run finds no room. Returns the first that a rule keeps,
+    /// or why there is no room.
+    fn make_room(
+        &mut self,
+        pair: &Pair,
+        rules: &KeepRules,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<Option<Short>, String> {
         let wanted = (self.branches.branches.len() + BRANCHES_OF_A_RUN).saturating_sub(limit);
         if wanted == 0 {
             return Ok(None);
@@ -288,7 +352,11 @@ impl Project {
         }
         let first = going.iter().find(|(_, hold)| *hold >= Hold::Rule);
         let rule = || heaviest(&plan, |kind| matches!(kind, Kind::Backup(_)));
-        let short = first.map(|(entry, _)| Short { on: pair.zone.date(at), gives_way: entry.name.clone(), rule: rule() });
+        let short = first.map(|(entry, _)| Short {
+            on: pair.zone.date(at),
+            gives_way: entry.name.clone(),
+            rule: rule(),
+        });
         let gone: Vec<&str> = going.iter().map(|(entry, _)| entry.id.as_str()).collect();
         self.branches.branches.retain(|branch| !gone.contains(&branch.id.as_str()));
         Ok(short)
@@ -297,49 +365,79 @@ impl Project {
     /// A run makes a backup, and restores staging from it where it succeeds.
     fn live(&mut self, pair: &Pair, run: &RunId, at: Timestamp, succeeds: bool) {
         let backup = BranchId::from(format!("br-forecast-{run}").as_str());
-        let branch = |id: BranchId, name: &str, parent: Option<BranchId>, created_at: Timestamp| Branch {
-            id,
-            name: name.into(),
-            parent_id: parent,
-            parent_lsn: None,
-            current_state: "ready".into(),
-            default: false,
-            protected: false,
-            created_at,
-            expires_at: None,
-            restored_from: None,
-            restored_as: None,
-            restore_status: None,
-            logical_size: None,
-        };
+        let branch =
+            |id: BranchId, name: &str, parent: Option<BranchId>, created_at: Timestamp| Branch {
+                id,
+                name: name.into(),
+                parent_id: parent,
+                parent_lsn: None,
+                current_state: "ready".into(),
+                default: false,
+                protected: false,
+                created_at,
+                expires_at: None,
+                restored_from: None,
+                restored_as: None,
+                restore_status: None,
+                logical_size: None,
+            };
         let staging = self.branches.by_id(&pair.staging_branch).cloned().filter(|_| succeeds);
         if let Some(staging) = staging {
             let restored_at = after(at, RESTORED_AFTER);
             let parent = staging.parent_id.as_ref().and_then(|id| self.branches.by_id(id));
-            let of =
-                parent.filter(|parent| is_our_backup(pair, &self.branches, parent)).and_then(|parent| run_of_backup(pair, &parent.name));
-            let rest = of.map_or_else(|| format!("{}-0", staging.parent_id.as_ref().map_or("root", BranchId::tail)), |of| of.to_string());
+            let of = parent
+                .filter(|parent| is_our_backup(pair, &self.branches, parent))
+                .and_then(|parent| run_of_backup(pair, &parent.name));
+            let rest = of.map_or_else(
+                || format!("{}-0", staging.parent_id.as_ref().map_or("root", BranchId::tail)),
+                |of| of.to_string(),
+            );
             let displaced = BranchId::from(format!("br-displaced-{run}").as_str());
-            self.branches.branches.push(branch(displaced, &format!("{}-of-{rest}", staging.name), staging.parent_id.clone(), restored_at));
+            self.branches.branches.push(branch(
+                displaced,
+                &format!("{}-of-{rest}", staging.name),
+                staging.parent_id.clone(),
+                restored_at,
+            ));
         }
         let name = backup_name(pair, run);
-        self.branches.branches.push(branch(backup.clone(), name.as_str(), Some(pair.production_branch.clone()), at));
-        let value = [("firstlight".to_owned(), pair.name.to_string()), ("run".to_owned(), run.to_string())].into();
+        self.branches.branches.push(branch(
+            backup.clone(),
+            name.as_str(),
+            Some(pair.production_branch.clone()),
+            at,
+        ));
+        let value =
+            [("firstlight".to_owned(), pair.name.to_string()), ("run".to_owned(), run.to_string())]
+                .into();
         self.branches.annotations.insert(backup.clone(), Annotation { value });
-        self.branches.branches.iter_mut().filter(|branch| succeeds && branch.id == pair.staging_branch).for_each(|staging| {
-            staging.parent_id = Some(backup.clone());
-        });
-        self.records.known.insert(run.clone(), if succeeds { Known::Verified } else { Known::Unverified });
+        self.branches
+            .branches
+            .iter_mut()
+            .filter(|branch| succeeds && branch.id == pair.staging_branch)
+            .for_each(|staging| {
+                staging.parent_id = Some(backup.clone());
+            });
+        self.records
+            .known
+            .insert(run.clone(), if succeeds { Known::Verified } else { Known::Unverified });
     }
 
-    fn plan(&self, pair: &Pair, rules: &KeepRules, run: Option<&RunId>, at: Timestamp) -> PrunePlan {
+    fn plan(
+        &self,
+        pair: &Pair,
+        rules: &KeepRules,
+        run: Option<&RunId>,
+        at: Timestamp,
+    ) -> PrunePlan {
         let Self { branches, snapshots, records } = self;
         plan(&Inventory { branches, endpoints: &[], snapshots, records }, pair, rules, run, at)
     }
 
     fn prune(&mut self, pair: &Pair, rules: &KeepRules, run: &RunId, at: Timestamp) {
         let plan = self.plan(pair, rules, Some(run), at);
-        let gone: Vec<&str> = plan.branches().chain(plan.snapshots()).map(|entry| entry.id.as_str()).collect();
+        let gone: Vec<&str> =
+            plan.branches().chain(plan.snapshots()).map(|entry| entry.id.as_str()).collect();
         self.branches.branches.retain(|branch| !gone.contains(&branch.id.as_str()));
         self.snapshots.retain(|snapshot| !gone.contains(&snapshot.id.as_str()));
     }
@@ -350,7 +448,14 @@ impl Project {
     }
 
     /// A run takes a snapshot of its backup, where a rule wants one.
-    fn take_snapshot(&mut self, pair: &Pair, rules: &KeepRules, run: &RunId, at: Timestamp, stock: &mut SnapshotForecast) {
+    fn take_snapshot(
+        &mut self,
+        pair: &Pair,
+        rules: &KeepRules,
+        run: &RunId,
+        at: Timestamp,
+        stock: &mut SnapshotForecast,
+    ) {
         let plan = self.plan(pair, rules, Some(run), at);
         if !plan.wants_snapshot || stock.blocked_on.is_some() {
             return;
@@ -371,7 +476,10 @@ impl Project {
             manual: Some(true),
             full_size: None,
         });
-        self.records.snapshots.insert(run.clone(), SnapshotRecord { id: Some(id), lsn: None, made_at: at, known: Known::Verified });
+        self.records.snapshots.insert(
+            run.clone(),
+            SnapshotRecord { id: Some(id), lsn: None, made_at: at, known: Known::Verified },
+        );
         stock.most = stock.most.max(self.asked_for());
     }
 }

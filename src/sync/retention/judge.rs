@@ -1,4 +1,5 @@
-//! Judges everything of ours, one kind after the other: why it stays, and what holds it where a run finds no room.
+//! Judges everything of ours, one kind after the other: why it stays, and what holds it where a run
+//! finds no room.
 
 use crate::ordered::{self, IntoOrdered as _};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,32 +86,44 @@ impl<'a> Judge<'a> {
         self.judged.push(Judged { branch, place, kind, reasons, hold, otherwise });
     }
 
-    /// Returns whether something was made after `now`, by more than clocks may be apart: a clock was wrong.
+    /// Returns whether something was made after `now`, by more than clocks may be apart: a clock
+    /// was wrong.
     pub(super) fn is_of_the_future(&self, made_at: Timestamp) -> bool {
         made_at > after(self.now, CLOCKS_APART)
     }
 
-    /// Returns why a branch does not even give way to a run that finds no room: somebody may still be at work on it.
+    /// Returns why a branch does not even give way to a run that finds no room: somebody may still
+    /// be at work on it.
     pub(super) fn unsettled(&self, branch: &Branch) -> Option<Firm> {
         if between(branch.created_at, self.now) < room::SETTLED {
             return Some(Firm::Hour);
         }
         let others = self.inventory.records.unfinished.iter().filter(|run| self.run != Some(run));
-        let mut begun = others.filter_map(RunId::started_at).filter(|at| between(*at, self.now) < room::UNFINISHED);
+        let mut begun = others
+            .filter_map(RunId::started_at)
+            .filter(|at| between(*at, self.now) < room::UNFINISHED);
         begun.any(|at| after(branch.created_at, CLOCKS_APART) >= at).then_some(Firm::Unfinished)
     }
 
     /// Returns the names that staging has or had.
     pub(super) fn staging_names(&self) -> BTreeSet<&'a str> {
-        let staging = self.inventory.branches.by_id(&self.pair.staging_branch).map(|staging| &staging.name);
-        staging.into_iter().chain(&self.inventory.records.staging_names).map(BranchName::as_str).into_set()
+        let staging =
+            self.inventory.branches.by_id(&self.pair.staging_branch).map(|staging| &staging.name);
+        staging
+            .into_iter()
+            .chain(&self.inventory.records.staging_names)
+            .map(BranchName::as_str)
+            .into_set()
     }
 
     /// Displaced branches, newest first: those that are named after a name that staging has or had.
     pub(super) fn displaced(&mut self) {
         let branches = self.inventory.branches;
-        let stems: Vec<String> = self.staging_names().into_iter().map(|name| format!("{name}-of-")).collect();
-        let is_named = |branch: &Branch| stems.iter().any(|stem| branch.name.as_str().starts_with(stem.as_str()));
+        let stems: Vec<String> =
+            self.staging_names().into_iter().map(|name| format!("{name}-of-")).collect();
+        let is_named = |branch: &Branch| {
+            stems.iter().any(|stem| branch.name.as_str().starts_with(stem.as_str()))
+        };
         let (mut ours, mut foreign) = (Vec::new(), Vec::new());
         for placed in branches.branches.iter().enumerate() {
             let (_, branch) = placed;
@@ -119,15 +132,28 @@ impl<'a> Judge<'a> {
             } else if is_named(branch) {
                 foreign.push((placed, "foreign: has a displaced branch's name but not its place"));
             } else if is_displaced_of_another(branches, self.pair, branch) {
-                foreign.push((placed, "foreign: has a displaced branch's place, after a name that staging had not, as far as is known"));
+                foreign.push((
+                    placed,
+                    "foreign: has a displaced branch's place, after a name that staging had not, \
+                        as far as is known",
+                ));
             }
         }
-        ordered::sort_by(&mut ours, |(_, left), (_, right)| (right.created_at, &right.name).cmp(&(left.created_at, &left.name)));
+        ordered::sort_by(&mut ours, |(_, left), (_, right)| {
+            (right.created_at, &right.name).cmp(&(left.created_at, &left.name))
+        });
         for (rank, branch) in ours.into_iter().enumerate() {
             let most = self.rules.displaced;
-            let reason = (rank < most as usize).then(|| format!("keep_displaced: number {} of {most}", rank + 1));
+            let reason = (rank < most as usize)
+                .then(|| format!("keep_displaced: number {} of {most}", rank + 1));
             let reasons = reason.into_iter().collect();
-            self.judge(branch, Kind::Displaced, reasons, Err(Firm::Displaced), "displaced longer ago than keep_displaced");
+            self.judge(
+                branch,
+                Kind::Displaced,
+                reasons,
+                Err(Firm::Displaced),
+                "displaced longer ago than keep_displaced",
+            );
         }
         for (branch, reason) in foreign {
             self.judge(branch, Kind::Displaced, vec![reason.to_owned()], Err(Firm::Foreign), "");
@@ -141,36 +167,59 @@ impl<'a> Judge<'a> {
         for (place, branch) in branches.branches.iter().enumerate() {
             let Some((name, of)) = branch.name.as_str().rsplit_once("-check-") else { continue };
             let Some(of) = RunId::decode(of).filter(|_| names.contains(name)) else { continue };
-            let is_ours = branches.annotation(&branch.id, "firstlight") == Some(self.pair.name.as_str())
+            let is_ours = branches.annotation(&branch.id, "firstlight")
+                == Some(self.pair.name.as_str())
                 && branches.annotation(&branch.id, "run") == Some(of.as_str());
             if !is_ours {
                 self.judge(
                     (place, branch),
                     Kind::Check,
-                    vec!["foreign: has a check branch's name but was not made by this pair".to_owned()],
+                    vec![
+                        "foreign: has a check branch's name but was not made by this pair"
+                            .to_owned(),
+                    ],
                     Err(Firm::Foreign),
                     "",
                 );
             } else if self.run == Some(&of) {
-                let (kind, hold, otherwise) = (Kind::Check, Ok(Hold::Nothing), "check branch of this run");
-                self.judged.push(Judged { branch, place, kind, reasons: Vec::new(), hold, otherwise });
+                let (kind, hold, otherwise) =
+                    (Kind::Check, Ok(Hold::Nothing), "check branch of this run");
+                self.judged.push(Judged {
+                    branch,
+                    place,
+                    kind,
+                    reasons: Vec::new(),
+                    hold,
+                    otherwise,
+                });
             } else {
-                self.judge((place, branch), Kind::Check, Vec::new(), Ok(Hold::Nothing), "check branch of a run that is over");
+                self.judge(
+                    (place, branch),
+                    Kind::Check,
+                    Vec::new(),
+                    Ok(Hold::Nothing),
+                    "check branch of a run that is over",
+                );
             }
         }
     }
 
-    /// Branches that were made from a snapshot to compare it, which the run that made them deletes itself.
+    /// Branches that were made from a snapshot to compare it, which the run that made them deletes
+    /// itself.
     pub(super) fn restore_tests(&mut self) {
         let branches = self.inventory.branches;
         for (place, branch) in branches.branches.iter().enumerate() {
             let Some(of) = run_of_test(self.pair, &branch.name) else { continue };
             let from = branch.restored_from.as_ref();
-            let snapshot = self.inventory.snapshots.iter().find(|snapshot| Some(&snapshot.id) == from);
-            let on_record = self.inventory.records.snapshots.get(&of).and_then(|record| record.id.as_ref());
-            let is_ours = snapshot.is_some_and(|snapshot| is_our_snapshot(self.pair, branches, self.inventory.records, snapshot, &of))
-                || from.is_some() && from == on_record;
-            let foreign = "foreign: has a restore test's name but was not made from a snapshot of ours";
+            let snapshot =
+                self.inventory.snapshots.iter().find(|snapshot| Some(&snapshot.id) == from);
+            let on_record =
+                self.inventory.records.snapshots.get(&of).and_then(|record| record.id.as_ref());
+            let is_ours = snapshot.is_some_and(|snapshot| {
+                is_our_snapshot(self.pair, branches, self.inventory.records, snapshot, &of)
+            }) || from.is_some() && from == on_record;
+            let foreign =
+                "foreign: has a restore test's name but was not made from a snapshot of ours";
             let of_run = self.run == Some(&of);
             let reasons: Vec<String> = if is_ours {
                 of_run.then(|| "restore test of this run".to_owned()).into_iter().collect()
@@ -184,7 +233,14 @@ impl<'a> Judge<'a> {
             };
             let otherwise = "restore test of a run that is over";
             // Not as young as a day: where a run has left it, the next one needs its place.
-            self.judged.push(Judged { branch, place, kind: Kind::RestoreTest, reasons, hold, otherwise });
+            self.judged.push(Judged {
+                branch,
+                place,
+                kind: Kind::RestoreTest,
+                reasons,
+                hold,
+                otherwise,
+            });
         }
     }
 
@@ -192,19 +248,34 @@ impl<'a> Judge<'a> {
     pub(super) fn keep_what_others_need(&mut self) {
         for judged in &mut self.judged {
             if judged.branch.protected || judged.branch.default {
-                let reason = if judged.branch.protected { "protected in Neon" } else { "the project's default branch" };
+                let reason = if judged.branch.protected {
+                    "protected in Neon"
+                } else {
+                    "the project's default branch"
+                };
                 judged.reasons.push(reason.to_owned());
                 judged.hold = Err(Firm::Protected);
             }
-            let made = self.backups.get(&judged.branch.id).and_then(|(_, of)| self.inventory.records.endpoints.get(of));
+            let made = self
+                .backups
+                .get(&judged.branch.id)
+                .and_then(|(_, of)| self.inventory.records.endpoints.get(of));
             let is_ours = |endpoint: &&&Endpoint| match judged.kind {
                 Kind::Backup(_) => is_our_endpoint(judged.branch, endpoint, made),
                 Kind::Displaced | Kind::Snapshot(_) => false,
                 Kind::Check | Kind::RestoreTest | Kind::Endpoint | Kind::Orphan => true,
             };
-            let foreign = self.endpoints.get(&judged.branch.id).into_iter().flatten().find(|endpoint| !is_ours(endpoint));
+            let foreign = self
+                .endpoints
+                .get(&judged.branch.id)
+                .into_iter()
+                .flatten()
+                .find(|endpoint| !is_ours(endpoint));
             if let Some(endpoint) = foreign {
-                judged.reasons.push(format!("has the endpoint {}, which Firstlight did not make", endpoint.id));
+                judged.reasons.push(format!(
+                    "has the endpoint {}, which Firstlight did not make",
+                    endpoint.id
+                ));
                 judged.hold = Err(Firm::Endpoint);
             }
         }
@@ -225,7 +296,14 @@ impl<'a> Judge<'a> {
                 };
                 let (id, name) = (endpoint.id.to_string(), endpoint.id.to_string());
                 let reasons = vec![format!("{reason}; of {}", branch.name)];
-                entries.push(Entry { kind: Kind::Endpoint, id, name, created_at: endpoint.created_at, is_kept, reasons });
+                entries.push(Entry {
+                    kind: Kind::Endpoint,
+                    id,
+                    name,
+                    created_at: endpoint.created_at,
+                    is_kept,
+                    reasons,
+                });
             }
         }
         entries

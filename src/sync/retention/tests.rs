@@ -35,23 +35,31 @@ pub(super) fn branch(id: &str, name: &str, parent: Option<&str>, days_old: i64) 
     }
 }
 
-/// Production, staging as a child of today's backup, and a verified backup for each of the last days.
+/// Production, staging as a child of today's backup, and a verified backup for each of the last
+/// days.
 pub(super) fn world(days: i64) -> World {
     let pair = pair();
     let production = pair.production_branch.as_str();
-    let mut branches =
-        vec![branch(production, "production", None, 400), branch(pair.staging_branch.as_str(), "staging", Some("br-backup-0"), 300)];
+    let mut branches = vec![
+        branch(production, "production", None, 400),
+        branch(pair.staging_branch.as_str(), "staging", Some("br-backup-0"), 300),
+    ];
     let mut annotations = BTreeMap::new();
     for day in 0..days {
         let date = pair.zone.date(now() - TimeDelta::days(day));
         let run = RunId::scheduled(date);
         let id = format!("br-backup-{day}");
         branches.push(branch(&id, &format!("backup-{run}"), Some(production), day));
-        let value = [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_string())].into();
+        let value =
+            [("firstlight".to_owned(), "hub".to_owned()), ("run".to_owned(), run.to_string())]
+                .into();
         annotations.insert(BranchId::from(id.as_str()), Annotation { value });
     }
-    let known = annotations.values().filter_map(|annotation: &Annotation| RunId::decode(annotation.value.get("run")?));
-    let records = Records { known: known.map(|run| (run, Known::Verified)).collect(), ..Records::default() };
+    let known = annotations
+        .values()
+        .filter_map(|annotation: &Annotation| RunId::decode(annotation.value.get("run")?));
+    let records =
+        Records { known: known.map(|run| (run, Known::Verified)).collect(), ..Records::default() };
     World { branches: BranchList { branches, annotations }, records }
 }
 
@@ -60,7 +68,12 @@ fn planned(world: &World) -> PrunePlan {
 }
 
 fn planned_by(world: &World, rules: &KeepRules) -> PrunePlan {
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records };
+    let inventory = Inventory {
+        branches: &world.branches,
+        endpoints: &[],
+        snapshots: &[],
+        records: &world.records,
+    };
     plan(&inventory, &pair(), rules, Some(&run(0)), now())
 }
 
@@ -90,7 +103,12 @@ fn a_backup_without_our_annotation_is_foreign() {
     let mut world = world(4);
     world.branches.annotations.remove(&BranchId::from("br-backup-3"));
     assert_eq!(deleted(&world), ["backup-20261119"]);
-    assert!(planned(&world).kept().iter().any(|(name, why)| name == "backup-20261118" && why.starts_with("foreign")));
+    assert!(
+        planned(&world)
+            .kept()
+            .iter()
+            .any(|(name, why)| name == "backup-20261118" && why.starts_with("foreign"))
+    );
 }
 
 #[test]
@@ -106,8 +124,18 @@ fn a_backup_with_a_child_that_stays_is_kept_and_the_child_named() {
 #[test]
 fn a_displaced_branch_goes_before_the_backup_it_pins() {
     let mut world = world(4);
-    world.branches.branches.push(branch("br-displaced-2", "staging-of-20261119", Some("br-backup-2"), 2));
-    world.branches.branches.push(branch("br-displaced-1", "staging-of-20261120", Some("br-backup-1"), 1));
+    world.branches.branches.push(branch(
+        "br-displaced-2",
+        "staging-of-20261119",
+        Some("br-backup-2"),
+        2,
+    ));
+    world.branches.branches.push(branch(
+        "br-displaced-1",
+        "staging-of-20261120",
+        Some("br-backup-1"),
+        1,
+    ));
     assert_eq!(deleted(&world), ["staging-of-20261119", "backup-20261119", "backup-20261118"]);
 }
 
@@ -117,13 +145,23 @@ fn a_branch_with_a_displaced_name_in_another_place_is_foreign() {
     world.branches.branches.push(branch("br-other", "staging-of-20261119", Some("br-backup-1"), 9));
     world.branches.branches.push(branch("br-newer", "staging-of-20261120", Some("br-backup-1"), 8));
     assert!(deleted(&world).is_empty());
-    assert!(planned(&world).kept().iter().any(|(name, why)| name == "staging-of-20261119" && why.starts_with("foreign")));
+    assert!(
+        planned(&world)
+            .kept()
+            .iter()
+            .any(|(name, why)| name == "staging-of-20261119" && why.starts_with("foreign"))
+    );
 }
 
 #[test]
 fn a_protected_backup_stays() {
     let mut world = world(4);
-    world.branches.branches.iter_mut().filter(|branch| branch.id.as_str() == "br-backup-3").for_each(|branch| branch.protected = true);
+    world
+        .branches
+        .branches
+        .iter_mut()
+        .filter(|branch| branch.id.as_str() == "br-backup-3")
+        .for_each(|branch| branch.protected = true);
     assert_eq!(deleted(&world), ["backup-20261119"]);
 }
 
@@ -145,7 +183,8 @@ fn rules_add_up_and_each_backup_is_told_which_of_them_keep_it() {
     assert_lines(
         &kept,
         "\
-backup-20261121: backup of this run; keep_last: number 1 of 2; keep_daily: 2026-11-21; keep_weekly: 2026-W47; keep_monthly: 2026-11; keep_yearly: 2026
+backup-20261121: backup of this run; keep_last: number 1 of 2; keep_daily: 2026-11-21; \
+keep_weekly: 2026-W47; keep_monthly: 2026-11; keep_yearly: 2026
 backup-20261120: keep_last: number 2 of 2; keep_daily: 2026-11-20
 backup-20261119: keep_daily: 2026-11-19
 backup-20261115: keep_weekly: 2026-W46
@@ -162,9 +201,13 @@ fn assert_lines(kept: &[(String, String)], expected: &str) {
 #[test]
 fn a_span_is_counted_from_the_newest_backup_and_not_from_now() {
     let mut world = world(30);
-    world.branches.branches.retain(|branch| !branch.name.as_str().starts_with("backup-") || branch.created_at < now() - TimeDelta::days(9));
+    world.branches.branches.retain(|branch| {
+        !branch.name.as_str().starts_with("backup-")
+            || branch.created_at < now() - TimeDelta::days(9)
+    });
     let rules = KeepRules { within: "3d".parse().ok(), ..rules() };
-    let names: Vec<String> = planned_by(&world, &rules).kept().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> =
+        planned_by(&world, &rules).kept().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["backup-20261111", "backup-20261110", "backup-20261109", "backup-20261108"]);
 }
 
@@ -176,7 +219,10 @@ fn an_unverified_backup_is_kept_for_inspection_and_then_goes() {
     let rules = KeepRules { daily: 20, ..rules() };
     let reason = "not verified: kept for 7 days by keep_failed, until 2026-11-22";
     assert_eq!(why(&world, &rules, "backup-20261115"), (true, reason.to_owned()));
-    assert_eq!(why(&world, &rules, "backup-20261113"), (false, "not verified, and older than keep_failed".to_owned()));
+    assert_eq!(
+        why(&world, &rules, "backup-20261113"),
+        (false, "not verified, and older than keep_failed".to_owned())
+    );
     let endless = KeepRules { failed_days: None, ..rules };
     assert!(why(&world, &endless, "backup-20261113").1.contains("keep_failed is not set"));
 }
@@ -188,11 +234,23 @@ fn backups_whose_records_are_lost_are_kept_where_they_may_be_the_ones_that_count
     world.records.known.retain(|of, _| *of >= run(2));
     let rules = KeepRules { last: 3, weekly: 2, at_least: 5, failed_days: Some(1), ..rules() };
     let lost = "its record is lost, it may be verified";
-    assert_eq!(why(&world, &rules, "backup-20261115"), (true, format!("{lost}: keep_weekly: 2026-W46")));
-    assert_eq!(why(&world, &rules, "backup-20261114").1, format!("keep_at_least: {lost}, and too few newer ones are"));
+    assert_eq!(
+        why(&world, &rules, "backup-20261115"),
+        (true, format!("{lost}: keep_weekly: 2026-W46"))
+    );
+    assert_eq!(
+        why(&world, &rules, "backup-20261114").1,
+        format!("keep_at_least: {lost}, and too few newer ones are")
+    );
     let floor_of_three = KeepRules { at_least: 3, ..rules };
-    assert_eq!(why(&world, &floor_of_three, "backup-20261114"), (false, "not verified, and older than keep_failed".to_owned()));
-    assert!(why(&world, &floor_of_three, "backup-20261119").0, "three newer ones are known to be verified");
+    assert_eq!(
+        why(&world, &floor_of_three, "backup-20261114"),
+        (false, "not verified, and older than keep_failed".to_owned())
+    );
+    assert!(
+        why(&world, &floor_of_three, "backup-20261119").0,
+        "three newer ones are known to be verified"
+    );
 }
 
 #[test]
@@ -200,14 +258,28 @@ fn a_backup_that_is_ahead_by_what_clocks_differ_counts_as_any_other() {
     let mut world = world(9);
     let made_at = |world: &mut World, ahead: TimeDelta| {
         let is_it = |branch: &&mut Branch| branch.name.as_str() == "backup-20261120";
-        world.branches.branches.iter_mut().filter(is_it).for_each(|branch| branch.created_at = now() + ahead);
+        world
+            .branches
+            .branches
+            .iter_mut()
+            .filter(is_it)
+            .for_each(|branch| branch.created_at = now() + ahead);
     };
     let rules = KeepRules { last: 2, at_least: 1, ..rules() };
     made_at(&mut world, TimeDelta::minutes(10));
-    assert_eq!(why(&world, &rules, "backup-20261120"), (true, "keep_last: number 1 of 2".to_owned()));
+    assert_eq!(
+        why(&world, &rules, "backup-20261120"),
+        (true, "keep_last: number 1 of 2".to_owned())
+    );
     made_at(&mut world, TimeDelta::minutes(11));
-    assert_eq!(why(&world, &rules, "backup-20261120"), (true, "made in the future, at 2026-11-21T10:21:00.000Z".to_owned()));
-    assert_eq!(why(&world, &rules, "backup-20261119"), (true, "keep_last: number 2 of 2".to_owned()));
+    assert_eq!(
+        why(&world, &rules, "backup-20261120"),
+        (true, "made in the future, at 2026-11-21T10:21:00.000Z".to_owned())
+    );
+    assert_eq!(
+        why(&world, &rules, "backup-20261119"),
+        (true, "keep_last: number 2 of 2".to_owned())
+    );
 }
 
 #[test]
@@ -217,28 +289,61 @@ fn a_pin_holds_until_its_end_and_a_backup_of_the_future_holds_no_place() {
     world.records.pins.insert(run(7), pin(None));
     world.records.pins.insert(run(6), pin(Some(now() + TimeDelta::hours(1))));
     world.records.pins.insert(run(5), pin(Some(now())));
-    world.branches.branches.iter_mut().filter(|branch| branch.name.as_str() == "backup-20261118").for_each(|branch| {
-        branch.created_at = now() + TimeDelta::days(400);
-    });
+    world
+        .branches
+        .branches
+        .iter_mut()
+        .filter(|branch| branch.name.as_str() == "backup-20261118")
+        .for_each(|branch| {
+            branch.created_at = now() + TimeDelta::days(400);
+        });
     let rules = KeepRules { last: 3, ..rules() };
     assert_eq!(why(&world, &rules, "backup-20261114"), (true, "pinned: audit 2026".to_owned()));
-    assert_eq!(why(&world, &rules, "backup-20261115"), (true, "pinned until 2026-11-21T11:10:00.000Z: audit 2026".to_owned()));
+    assert_eq!(
+        why(&world, &rules, "backup-20261115"),
+        (true, "pinned until 2026-11-21T11:10:00.000Z: audit 2026".to_owned())
+    );
     assert!(!why(&world, &rules, "backup-20261116").0, "its pin has ended");
-    assert_eq!(why(&world, &rules, "backup-20261118"), (true, "made in the future, at 2027-12-26T10:10:00.000Z".to_owned()));
+    assert_eq!(
+        why(&world, &rules, "backup-20261118"),
+        (true, "made in the future, at 2027-12-26T10:10:00.000Z".to_owned())
+    );
     assert_eq!(why(&world, &rules, "backup-20261119").1, "keep_last: number 3 of 3");
 }
 
 #[test]
 fn what_somebody_has_renamed_or_misnamed_is_kept_and_told() {
     let mut world = world(9);
-    let renamed = world.branches.branches.iter_mut().find(|branch| branch.name.as_str() == "backup-20261114").expect("it is there");
+    let renamed = world
+        .branches
+        .branches
+        .iter_mut()
+        .find(|branch| branch.name.as_str() == "backup-20261114")
+        .expect("it is there");
     renamed.name = "before-the-migration".into();
-    world.branches.branches.push(branch("br-odd", "backup-2026113x", Some(pair().production_branch.as_str()), 9));
-    world.branches.branches.push(branch("br-mine", "backups", Some(pair().production_branch.as_str()), 9));
-    assert_eq!(why(&world, &rules(), "before-the-migration"), (true, "renamed: was the backup of run 20261114".to_owned()));
-    let unreadable = "unreadable: \"2026113x\" is no run; a backup is named by its date or its start";
+    world.branches.branches.push(branch(
+        "br-odd",
+        "backup-2026113x",
+        Some(pair().production_branch.as_str()),
+        9,
+    ));
+    world.branches.branches.push(branch(
+        "br-mine",
+        "backups",
+        Some(pair().production_branch.as_str()),
+        9,
+    ));
+    assert_eq!(
+        why(&world, &rules(), "before-the-migration"),
+        (true, "renamed: was the backup of run 20261114".to_owned())
+    );
+    let unreadable =
+        "unreadable: \"2026113x\" is no run; a backup is named by its date or its start";
     assert_eq!(why(&world, &rules(), "backup-2026113x"), (true, unreadable.to_owned()));
-    assert!(planned_by(&world, &rules()).entries.iter().all(|entry| entry.name != "backups"), "that is not our business");
+    assert!(
+        planned_by(&world, &rules()).entries.iter().all(|entry| entry.name != "backups"),
+        "that is not our business"
+    );
 }
 
 #[test]
@@ -253,9 +358,17 @@ fn a_backup_that_somebody_has_given_an_endpoint_stays_and_ours_goes() {
         passwordless_access: false,
         created_at: now() - TimeDelta::days(days_old),
     };
-    let endpoints =
-        [endpoint("ep-theirs", "br-backup-3", 1), endpoint("ep-ours", "br-backup-2", 2), endpoint("ep-of-run", "br-backup-0", 0)];
-    let inventory = Inventory { branches: &world.branches, endpoints: &endpoints, snapshots: &[], records: &world.records };
+    let endpoints = [
+        endpoint("ep-theirs", "br-backup-3", 1),
+        endpoint("ep-ours", "br-backup-2", 2),
+        endpoint("ep-of-run", "br-backup-0", 0),
+    ];
+    let inventory = Inventory {
+        branches: &world.branches,
+        endpoints: &endpoints,
+        snapshots: &[],
+        records: &world.records,
+    };
     let plan = plan(&inventory, &pair(), &rules(), Some(&run(0)), now());
     let deleted: Vec<&str> = plan.branches().map(|entry| entry.name.as_str()).collect();
     assert_eq!(deleted, ["backup-20261120", "backup-20261119"]);
@@ -270,10 +383,20 @@ fn a_branch_that_is_a_backup_and_a_check_branch_by_its_name_goes_only_where_both
     let mut world = world(4);
     let mut pair = pair();
     pair.backup_prefix = "staging-check".to_owned();
-    world.branches.branches.iter_mut().filter(|branch| branch.name.as_str().starts_with("backup-")).for_each(|branch| {
-        branch.name = branch.name.as_str().replace("backup-", "staging-check-").as_str().into();
-    });
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records };
+    world
+        .branches
+        .branches
+        .iter_mut()
+        .filter(|branch| branch.name.as_str().starts_with("backup-"))
+        .for_each(|branch| {
+            branch.name = branch.name.as_str().replace("backup-", "staging-check-").as_str().into();
+        });
+    let inventory = Inventory {
+        branches: &world.branches,
+        endpoints: &[],
+        snapshots: &[],
+        records: &world.records,
+    };
     let rules = KeepRules { last: 9, ..rules() };
     assert_eq!(plan(&inventory, &pair, &rules, Some(&run(0)), now()).branches().count(), 0);
 }
@@ -294,14 +417,21 @@ fn snapshot(days_old: i64) -> Snapshot {
 
 /// Plans by rules of which some keep snapshots, and returns what goes: branches, then snapshots.
 fn gone(world: &World, snapshots: &[Snapshot], rules: &KeepRules) -> Vec<String> {
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records };
+    let inventory =
+        Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records };
     let plan = plan(&inventory, &pair(), rules, Some(&run(0)), now());
-    plan.branches().map(|entry| entry.name.clone()).chain(plan.snapshots().map(|entry| format!("{} (snapshot)", entry.name))).collect()
+    plan.branches()
+        .map(|entry| entry.name.clone())
+        .chain(plan.snapshots().map(|entry| format!("{} (snapshot)", entry.name)))
+        .collect()
 }
 
 fn record(days_old: i64, known: Known) -> (RunId, SnapshotRecord) {
     let id = Some(format!("snap-{days_old}").as_str().into());
-    (run(days_old), SnapshotRecord { id, lsn: None, made_at: now() - TimeDelta::days(days_old), known })
+    (
+        run(days_old),
+        SnapshotRecord { id, lsn: None, made_at: now() - TimeDelta::days(days_old), known },
+    )
 }
 
 /// Days as snapshots, and the last two as branches.
@@ -322,14 +452,23 @@ fn a_backup_with_a_verified_snapshot_needs_no_branch_and_one_without_stays_until
     let mut world = world(5);
     world.records.snapshots = [record(2, Known::Verified), record(4, Known::Verified)].into();
     let snapshots = [snapshot(2), snapshot(4)];
-    assert_eq!(gone(&world, &snapshots, &tiered()), ["backup-20261119", "backup-20261117", "backup-20261117 (snapshot)"]);
-    let expected = ["backup-20261119: Nothing", "backup-20261117: Nothing", "backup-20261118: Snapshot", "backup-20261120: Rule"];
+    assert_eq!(
+        gone(&world, &snapshots, &tiered()),
+        ["backup-20261119", "backup-20261117", "backup-20261117 (snapshot)"]
+    );
+    let expected = [
+        "backup-20261119: Nothing",
+        "backup-20261117: Nothing",
+        "backup-20261118: Snapshot",
+        "backup-20261120: Rule",
+    ];
     assert_eq!(gives_way(&world, &snapshots, &tiered()), expected);
 }
 
 /// Returns what gives way to a run that finds no room, the first first, each with what holds it.
 fn gives_way(world: &World, snapshots: &[Snapshot], rules: &KeepRules) -> Vec<String> {
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records };
+    let inventory =
+        Inventory { branches: &world.branches, endpoints: &[], snapshots, records: &world.records };
     // The run of tomorrow asks, at five.
     let asks = (run(-1), now() + TimeDelta::hours(24) - TimeDelta::minutes(10));
     let plan = plan(&inventory, &pair(), rules, Some(&asks.0), asks.1);
@@ -340,7 +479,11 @@ fn gives_way(world: &World, snapshots: &[Snapshot], rules: &KeepRules) -> Vec<St
 fn a_snapshot_that_was_not_compared_neither_counts_nor_lets_the_branch_go() {
     let mut world = world(4);
     world.records.snapshots = [record(2, Known::Unverified), record(3, Known::Unverified)].into();
-    assert_eq!(gone(&world, &[snapshot(2), snapshot(3)], &tiered()), ["backup-20261118 (snapshot)"], "after keep_failed days");
+    assert_eq!(
+        gone(&world, &[snapshot(2), snapshot(3)], &tiered()),
+        ["backup-20261118 (snapshot)"],
+        "after keep_failed days"
+    );
 }
 
 #[test]
@@ -350,7 +493,11 @@ fn of_a_branch_and_a_snapshot_whose_records_are_lost_neither_goes_where_the_floo
     let rules = KeepRules { last: 1, daily: 0, at_least: 4, as_snapshots: [].into(), ..tiered() };
     assert_eq!(gone(&world, &[snapshot(3)], &rules), Vec::<String>::new());
     world.records.snapshots = [record(3, Known::Verified)].into();
-    assert_eq!(gone(&world, &[snapshot(3)], &rules), ["backup-20261118"], "it is known now which is verified");
+    assert_eq!(
+        gone(&world, &[snapshot(3)], &rules),
+        ["backup-20261118"],
+        "it is known now which is verified"
+    );
 }
 
 #[test]
@@ -363,7 +510,8 @@ fn a_snapshot_of_somebody_else_stays_and_so_does_one_that_a_branch_was_made_from
     let all = [snapshot(30), foreign, scheduled, of_staging];
     let rules = KeepRules { daily: 1, as_snapshots: [].into(), ..tiered() };
     assert_eq!(gone(&world, &all, &rules), ["backup-20261022 (snapshot)"]);
-    let made = Branch { restored_from: Some("snap-30".into()), ..branch("br-look", "look", None, 0) };
+    let made =
+        Branch { restored_from: Some("snap-30".into()), ..branch("br-look", "look", None, 0) };
     world.branches.branches.push(made);
     assert_eq!(gone(&world, &all, &rules), Vec::<String>::new());
 }
@@ -374,9 +522,17 @@ fn a_snapshot_that_was_taken_twice_goes_once() {
     world.records.snapshots = [record(2, Known::Verified)].into();
     let second = Snapshot { id: "snap-second".into(), ..snapshot(2) };
     for snapshots in [[snapshot(2), second.clone()], [second, snapshot(2)]] {
-        let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records };
+        let inventory = Inventory {
+            branches: &world.branches,
+            endpoints: &[],
+            snapshots: &snapshots,
+            records: &world.records,
+        };
         let plan = plan(&inventory, &pair(), &tiered(), Some(&run(0)), now());
-        assert_eq!(plan.snapshots().map(|entry| entry.id.clone()).collect::<Vec<_>>(), ["snap-second"]);
+        assert_eq!(
+            plan.snapshots().map(|entry| entry.id.clone()).collect::<Vec<_>>(),
+            ["snap-second"]
+        );
     }
 }
 
@@ -388,8 +544,12 @@ fn a_restore_test_that_a_run_has_left_goes_and_one_of_another_snapshot_stays() {
         restored_from: Some(from.into()),
         ..branch("br-test", &format!("restore-test-backup-{}", run(2)), None, days)
     };
-    let goes = |world: &World| gone(world, &[snapshot(2)], &tiered()).contains(&"restore-test-backup-20261119".to_owned());
-    for (test, expected) in [(left("snap-2", 2), true), (left("snap-2", 0), true), (left("snap-other", 2), false)] {
+    let goes = |world: &World| {
+        gone(world, &[snapshot(2)], &tiered()).contains(&"restore-test-backup-20261119".to_owned())
+    };
+    for (test, expected) in
+        [(left("snap-2", 2), true), (left("snap-2", 0), true), (left("snap-other", 2), false)]
+    {
         world.branches.branches.push(test);
         assert_eq!(goes(&world), expected);
         world.branches.branches.pop();
@@ -404,14 +564,26 @@ fn what_is_on_record_of_backups_that_are_gone_is_forgotten_after_a_week() {
     world.records.known.insert(run(5), Known::Verified);
     world.records.snapshots = [record(31, Known::Verified), record(40, Known::Verified)].into();
     let snapshots = [snapshot(31)];
-    let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &snapshots, records: &world.records };
-    assert_eq!(forgotten(&inventory, &pair(), now()), [run(40), run(30), run(9)], "the snapshot of 31 days ago is there");
+    let inventory = Inventory {
+        branches: &world.branches,
+        endpoints: &[],
+        snapshots: &snapshots,
+        records: &world.records,
+    };
+    assert_eq!(
+        forgotten(&inventory, &pair(), now()),
+        [run(40), run(30), run(9)],
+        "the snapshot of 31 days ago is there"
+    );
 }
 
 #[test]
 fn what_a_pair_that_is_not_configured_any_more_has_left_stays_and_is_told() {
     let mut world = world(2);
-    let test = Branch { restored_from: Some("snap-old".into()), ..branch("br-test", "restore-test-old-20260101", None, 300) };
+    let test = Branch {
+        restored_from: Some("snap-old".into()),
+        ..branch("br-test", "restore-test-old-20260101", None, 300)
+    };
     let others = [
         branch("br-old", "old-20260101", Some("br-other"), 300),
         branch("br-of", "staging2-of-20260101", Some("br-old"), 300),
@@ -420,18 +592,31 @@ fn what_a_pair_that_is_not_configured_any_more_has_left_stays_and_is_told() {
         test,
     ];
     world.branches.branches.extend(others);
-    let value = [("firstlight".to_owned(), "old".to_owned()), ("run".to_owned(), "20260101".to_owned())].into();
+    let value =
+        [("firstlight".to_owned(), "old".to_owned()), ("run".to_owned(), "20260101".to_owned())]
+            .into();
     world.branches.annotations.insert("br-old".into(), Annotation { value });
-    let left = |pair: &Pair| orphans(pair, &world.branches).map(|(branch, of)| format!("{}: {of}", branch.name)).collect::<Vec<_>>();
+    let left = |pair: &Pair| {
+        orphans(pair, &world.branches)
+            .map(|(branch, of)| format!("{}: {of}", branch.name))
+            .collect::<Vec<_>>()
+    };
     let expected = [
         "old-20260101: of pair old",
         "staging2-of-20260101: what staging of pair old held before run 20260101 was displaced",
         "restore-test-old-20260101: made to compare a snapshot",
     ];
     assert_eq!(left(&pair()), expected);
-    let told: Vec<Entry> = planned(&world).entries.into_iter().filter(|entry| entry.kind == Kind::Orphan).collect();
+    let told: Vec<Entry> =
+        planned(&world).entries.into_iter().filter(|entry| entry.kind == Kind::Orphan).collect();
     assert!(told.len() == 3 && told.iter().all(|entry| entry.is_kept), "{told:?}");
-    assert!(told[0].reasons[0].starts_with("of pair old; its pair is not configured any more: delete it by hand"), "{told:?}");
-    let both = [("hub", "backup"), ("old", "old")].map(|(name, prefix)| (PairName::from(name), prefix.to_owned())).into();
+    assert!(
+        told[0].reasons[0]
+            .starts_with("of pair old; its pair is not configured any more: delete it by hand"),
+        "{told:?}"
+    );
+    let both = [("hub", "backup"), ("old", "old")]
+        .map(|(name, prefix)| (PairName::from(name), prefix.to_owned()))
+        .into();
     assert_eq!(left(&Pair { configured: both, ..pair() }), Vec::<String>::new());
 }

@@ -9,7 +9,8 @@ use crate::id::DatabaseName;
 
 /// One check of the report.
 ///
-/// Shape: `{"name":"neondb: content of public.users","kind":"content","database":"neondb","object":"public.users","outcome":"passed",
+/// Shape: `{"name":"neondb: content of
+/// public.users","kind":"content","database":"neondb","object":"public.users","outcome":"passed",
 /// "detail":"12 rows equal"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
@@ -47,8 +48,9 @@ pub struct Check {
 
 /// How staging, as people get it, differs from the backup that it was restored from.
 ///
-/// Both sides are read while staging may be in use, and nothing in a database says who has written: a difference is therefore
-/// told as what it is to those who use staging, and never as the proof of a bad copy.
+/// Both sides are read while staging may be in use, and nothing in a database says who has written:
+/// a difference is therefore told as what it is to those who use staging, and never as the proof of
+/// a bad copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Drift {
@@ -154,13 +156,28 @@ pub enum CheckOutcome {
 
 impl Check {
     /// Returns a check of something in a database.
-    pub fn of(kind: CheckKind, database: &DatabaseName, object: &str, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
+    pub fn of(
+        kind: CheckKind,
+        database: &DatabaseName,
+        object: &str,
+        outcome: CheckOutcome,
+        detail: impl Into<String>,
+    ) -> Self {
         let name = format!("{database}: {}", kind.render(object));
-        Self { name, database: Some(database.clone()), ..Self::of_pair(kind, object, outcome, detail) }
+        Self {
+            name,
+            database: Some(database.clone()),
+            ..Self::of_pair(kind, object, outcome, detail)
+        }
     }
 
     /// Returns a check of something that is in no database.
-    pub fn of_pair(kind: CheckKind, object: &str, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
+    pub fn of_pair(
+        kind: CheckKind,
+        object: &str,
+        outcome: CheckOutcome,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             name: kind.render(object),
             kind,
@@ -179,7 +196,15 @@ impl Check {
     /// Returns the same check with another outcome.
     #[must_use]
     pub fn again(&self, outcome: CheckOutcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), differences: Vec::new(), findings: Vec::new(), drift: None, rows: None, ..self.clone() }
+        Self {
+            outcome,
+            detail: detail.into(),
+            differences: Vec::new(),
+            findings: Vec::new(),
+            drift: None,
+            rows: None,
+            ..self.clone()
+        }
     }
 
     /// Returns the same check with the rows that differ.
@@ -188,13 +213,17 @@ impl Check {
         Self { rows: Some(rows), ..self }
     }
 
-    /// Returns whether people are told of it in a notice. That a database has no `amcheck`, or a first run no run before it, is told in the report
-    /// alone, where it does not come back every morning.
+    /// Returns whether people are told of it in a notice. That a database has no `amcheck`, or a
+    /// first run no run before it, is told in the report alone, where it does not come back every
+    /// morning.
     pub fn is_worth_telling(&self) -> bool {
         match self.outcome {
             CheckOutcome::Failed | CheckOutcome::Warned => true,
             CheckOutcome::NotChecked => {
-                !matches!(self.kind, CheckKind::IndexStructure | CheckKind::RowLoss | CheckKind::Source) || !self.is_optional
+                !matches!(
+                    self.kind,
+                    CheckKind::IndexStructure | CheckKind::RowLoss | CheckKind::Source
+                ) || !self.is_optional
             }
             CheckOutcome::Passed | CheckOutcome::Skipped => false,
         }
@@ -202,7 +231,8 @@ impl Check {
 
     /// Returns whether it stands in the way of a success.
     pub fn is_objection(&self) -> bool {
-        self.outcome == CheckOutcome::Failed || self.outcome == CheckOutcome::NotChecked && !self.is_optional
+        self.outcome == CheckOutcome::Failed
+            || self.outcome == CheckOutcome::NotChecked && !self.is_optional
     }
 }
 

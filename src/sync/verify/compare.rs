@@ -5,22 +5,28 @@ use std::collections::BTreeSet;
 
 use crate::id::DatabaseName;
 use crate::ordered::IntoOrdered as _;
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Drift, Fingerprint, Position, RowCounts, RowDifferences};
+use crate::sync::verify::{
+    Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Drift, Fingerprint, Position, RowCounts,
+    RowDifferences,
+};
 
 /// Why a materialized view without rows is not read, as `relations.sql` says it.
 const NOT_POPULATED: &str = "not populated";
 
-/// Compares staging with the backup it was made from. `is_optional` says that a run goes on where something could not be checked.
+/// Compares staging with the backup it was made from. `is_optional` says that a run goes on where
+/// something could not be checked.
 ///
-/// Whatever differs is a *failed* check with its [`Drift`]; the caller knows whether the other side may be in use, and what
-/// follows then. A table that only one side has is a difference, never an omission; one that could not be read on staging is
-/// *not checked*, because it is not known to differ. A sequence behind the backup's is a failure without drift: it would give
-/// out values again.
+/// Whatever differs is a *failed* check with its [`Drift`]; the caller knows whether the other side
+/// may be in use, and what follows then. A table that only one side has is a difference, never an
+/// omission; one that could not be read on staging is *not checked*, because it is not known to
+/// differ. A sequence behind the backup's is a failure without drift: it would give out values
+/// again.
 pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     for (database, expected) in &backup.databases {
         let closed = |detail: String| {
-            let check = Check::of(CheckKind::Database, database, "", CheckOutcome::NotChecked, detail);
+            let check =
+                Check::of(CheckKind::Database, database, "", CheckOutcome::NotChecked, detail);
             Check { is_optional, ..check }
         };
         let seen = staging.databases.get(database);
@@ -29,7 +35,8 @@ pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -
         } else if let Some(reason) = seen.and_then(|seen| seen.closed.as_ref()) {
             checks.push(closed(format!("could not be read on staging: {reason}")));
         } else if let Some(seen) = seen {
-            Comparison { database, backup: expected, staging: seen, is_optional }.compare(&mut checks);
+            Comparison { database, backup: expected, staging: seen, is_optional }
+                .compare(&mut checks);
         } else {
             let detail = "is in the backup and was not read on staging";
             checks.push(Check::of(CheckKind::Database, database, "", CheckOutcome::Failed, detail));
@@ -54,14 +61,24 @@ impl Comparison<'_> {
             let is_optional = *is_optional && check.outcome == CheckOutcome::NotChecked;
             checks.push(Check { is_optional, ..check });
         };
-        let of =
-            |kind: CheckKind, object: &String, outcome: CheckOutcome, detail: String| Check::of(kind, database, object, outcome, detail);
+        let of = |kind: CheckKind, object: &String, outcome: CheckOutcome, detail: String| {
+            Check::of(kind, database, object, outcome, detail)
+        };
         for (table, expected) in &backup.tables {
             content(self.compare_table(table, expected));
         }
         for (extra, seen) in staging.tables.iter().filter(|(name, _)| !self.is_known(name)) {
-            let rows = RowDifferences::counted(RowCounts { added: seen.count, ..RowCounts::default() });
-            content(self.drift(CheckKind::Content, extra, "is on staging and not in the backup", Drift::Added).with(rows));
+            let rows =
+                RowDifferences::counted(RowCounts { added: seen.count, ..RowCounts::default() });
+            content(
+                self.drift(
+                    CheckKind::Content,
+                    extra,
+                    "is on staging and not in the backup",
+                    Drift::Added,
+                )
+                .with(rows),
+            );
         }
         for (table, reason) in &backup.skipped {
             content(self.beside_skipped(table, reason));
@@ -83,11 +100,17 @@ impl Comparison<'_> {
             });
         }
         for extra in staging.sequences.keys().filter(|name| !self.is_known(name)) {
-            content(self.drift(CheckKind::Sequence, extra, "is on staging and not in the backup", Drift::Added));
+            content(self.drift(
+                CheckKind::Sequence,
+                extra,
+                "is on staging and not in the backup",
+                Drift::Added,
+            ));
         }
     }
 
-    /// Compares what both sides hold of a table. Which rows differ is counted later, where neither side is empty.
+    /// Compares what both sides hold of a table. Which rows differ is counted later, where neither
+    /// side is empty.
     fn compare_table(&self, table: &String, expected: &Digest) -> Check {
         let (backup, nobody) = (expected.count, RowCounts::default());
         let Some(seen) = self.staging.tables.get(table) else {
@@ -96,7 +119,13 @@ impl Comparison<'_> {
             return if check.drift.is_some() { check.with(rows) } else { check };
         };
         if seen == expected {
-            return Check::of(CheckKind::Content, self.database, table, CheckOutcome::Passed, self.equal(table, expected));
+            return Check::of(
+                CheckKind::Content,
+                self.database,
+                table,
+                CheckOutcome::Passed,
+                self.equal(table, expected),
+            );
         }
         let detail = if seen.count == backup {
             format!("{backup} rows on both sides, content differs")
@@ -105,27 +134,44 @@ impl Comparison<'_> {
         };
         let differs = |drift: Drift| self.drift(CheckKind::Content, table, &detail, drift);
         match (backup, seen.count) {
-            (0, added) => differs(Drift::Added).with(RowDifferences::counted(RowCounts { added, ..nobody })),
-            (gone, 0) => differs(Drift::Lost).with(RowDifferences::counted(RowCounts { gone, ..nobody })),
+            (0, added) => {
+                differs(Drift::Added).with(RowDifferences::counted(RowCounts { added, ..nobody }))
+            }
+            (gone, 0) => {
+                differs(Drift::Lost).with(RowDifferences::counted(RowCounts { gone, ..nobody }))
+            }
             _ => differs(Drift::Lost),
         }
     }
 
-    /// Judges a table that the backup does not hold: a materialized view may have been filled on staging.
+    /// Judges a table that the backup does not hold: a materialized view may have been filled on
+    /// staging.
     fn beside_skipped(&self, table: &String, reason: &str) -> Check {
         let Some(seen) = self.staging.tables.get(table) else {
-            return Check::of(CheckKind::Content, self.database, table, CheckOutcome::Skipped, reason);
+            return Check::of(
+                CheckKind::Content,
+                self.database,
+                table,
+                CheckOutcome::Skipped,
+                reason,
+            );
         };
         let rows = RowDifferences::counted(RowCounts { added: seen.count, ..RowCounts::default() });
         let detail = format!("{reason} in the backup, read on staging");
         self.drift(CheckKind::Content, table, &detail, Drift::Added).with(rows)
     }
 
-    /// Judges what the backup has and staging does not show. What could not be read there is not known to be gone.
+    /// Judges what the backup has and staging does not show. What could not be read there is not
+    /// known to be gone.
     fn absent(&self, kind: CheckKind, name: &String) -> Check {
         let skipped = self.staging.skipped.get(name);
         if skipped.is_some_and(|reason| reason == NOT_POPULATED) {
-            return self.drift(kind, name, "is in the backup, and is not populated on staging", Drift::Lost);
+            return self.drift(
+                kind,
+                name,
+                "is in the backup, and is not populated on staging",
+                Drift::Lost,
+            );
         }
         match self.staging.not_checked.get(name).or(skipped) {
             Some(reason) => {
@@ -136,9 +182,13 @@ impl Comparison<'_> {
         }
     }
 
-    /// Returns the check of what is not the same on both sides. The caller says what follows from it.
+    /// Returns the check of what is not the same on both sides. The caller says what follows from
+    /// it.
     fn drift(&self, kind: CheckKind, object: &str, detail: &str, drift: Drift) -> Check {
-        Check { drift: Some(drift), ..Check::of(kind, self.database, object, CheckOutcome::Failed, detail) }
+        Check {
+            drift: Some(drift),
+            ..Check::of(kind, self.database, object, CheckOutcome::Failed, detail)
+        }
     }
 
     fn is_known(&self, name: &str) -> bool {
@@ -151,29 +201,40 @@ impl Comparison<'_> {
 
     fn equal(&self, table: &str, digest: &Digest) -> String {
         match self.backup.left_out.get(table) {
-            Some(columns) => format!("{} rows equal; left out as configured: {columns}", digest.count),
+            Some(columns) => {
+                format!("{} rows equal; left out as configured: {columns}", digest.count)
+            }
             None => format!("{} rows equal", digest.count),
         }
     }
 
-    /// Compares the number and the definitions of each kind of object; a kind that a side has nothing of counts as none.
+    /// Compares the number and the definitions of each kind of object; a kind that a side has
+    /// nothing of counts as none.
     fn compare_schema(&self, checks: &mut Vec<Check>) {
         let none = Digest::none();
-        let kinds: BTreeSet<&String> = self.backup.schema.keys().chain(self.staging.schema.keys()).into_set();
+        let kinds: BTreeSet<&String> =
+            self.backup.schema.keys().chain(self.staging.schema.keys()).into_set();
         for kind in kinds {
-            let (expected, seen) = (self.backup.schema.get(kind).unwrap_or(&none), self.staging.schema.get(kind).unwrap_or(&none));
+            let (expected, seen) = (
+                self.backup.schema.get(kind).unwrap_or(&none),
+                self.staging.schema.get(kind).unwrap_or(&none),
+            );
             checks.push(if expected == seen {
                 let detail = format!("{} equal", expected.count);
                 Check::of(CheckKind::Schema, self.database, kind, CheckOutcome::Passed, detail)
             } else {
-                let detail = format!("backup has {}, staging {}; definitions differ", expected.count, seen.count);
+                let detail = format!(
+                    "backup has {}, staging {}; definitions differ",
+                    expected.count, seen.count
+                );
                 self.drift(CheckKind::Schema, kind, &detail, Drift::Lost)
             });
         }
     }
 }
 
-/// A sequence at or ahead of the backup's has only been used; one behind would give out values again.
+/// A sequence at or ahead of the backup's has only been used; one behind would give out values
+/// again.
 pub fn compare_positions(backup: Position, staging: Position) -> (CheckOutcome, String) {
     let key = |position: Position| {
         let value = i128::from(position.last_value);
@@ -182,8 +243,12 @@ pub fn compare_positions(backup: Position, staging: Position) -> (CheckOutcome, 
     let (at, seen) = (backup.last_value, staging.last_value);
     match key(staging).cmp(&key(backup)) {
         Ordering::Equal => (CheckOutcome::Passed, format!("at {at}")),
-        Ordering::Greater => (CheckOutcome::Passed, format!("drift: backup at {at}, staging ahead at {seen}")),
-        Ordering::Less => (CheckOutcome::Failed, format!("backup at {at}, staging behind at {seen}")),
+        Ordering::Greater => {
+            (CheckOutcome::Passed, format!("drift: backup at {at}, staging ahead at {seen}"))
+        }
+        Ordering::Less => {
+            (CheckOutcome::Failed, format!("backup at {at}, staging behind at {seen}"))
+        }
     }
 }
 
@@ -195,7 +260,10 @@ mod tests {
         let mut database = DatabasePrint::default();
         database.schema.insert("columns".into(), Digest { count: 3, digest: "5".into() });
         database.tables.insert("public.users".into(), Digest { count: 2, digest: "77".into() });
-        database.sequences.insert("public.users_id_seq".into(), Position { last_value: 2, is_called: true, is_descending: false });
+        database.sequences.insert(
+            "public.users_id_seq".into(),
+            Position { last_value: 2, is_called: true, is_descending: false },
+        );
         database.skipped.insert("public.cache".into(), "unlogged".into());
         Fingerprint { databases: [("neondb".into(), database)].into() }
     }
@@ -203,7 +271,11 @@ mod tests {
     fn failing(change: impl Fn(&mut DatabasePrint)) -> Vec<String> {
         let mut staging = print();
         staging.databases.values_mut().for_each(change);
-        compare(&print(), &staging, false).iter().filter(|check| check.is_objection()).map(ToString::to_string).collect()
+        compare(&print(), &staging, false)
+            .iter()
+            .filter(|check| check.is_objection())
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -218,25 +290,39 @@ mod tests {
         let content = failing(|print| {
             print.tables.insert("public.users".into(), Digest { count: 2, digest: "78".into() });
         });
-        assert_eq!(content, ["neondb: content of public.users: 2 rows on both sides, content differs"]);
+        assert_eq!(
+            content,
+            ["neondb: content of public.users: 2 rows on both sides, content differs"]
+        );
         let missing = failing(|print| print.tables.clear());
-        assert_eq!(missing, ["neondb: content of public.users: is in the backup and not on staging"]);
+        assert_eq!(
+            missing,
+            ["neondb: content of public.users: is in the backup and not on staging"]
+        );
         let extra = failing(|print| {
             print.tables.insert("public.debris".into(), Digest { count: 0, digest: "0".into() });
         });
-        assert_eq!(extra, ["neondb: content of public.debris: is on staging and not in the backup"]);
+        assert_eq!(
+            extra,
+            ["neondb: content of public.debris: is on staging and not in the backup"]
+        );
     }
 
     /// Returns how a table of staging differs, whatever is told of it.
     fn drift(change: impl Fn(&mut DatabasePrint)) -> (Option<Drift>, Option<RowCounts>) {
         let (mut backup, mut staging) = (print(), print());
-        backup.databases.values_mut().for_each(|print| drop(print.skipped.insert("public.later".into(), NOT_POPULATED.into())));
+        backup.databases.values_mut().for_each(|print| {
+            drop(print.skipped.insert("public.later".into(), NOT_POPULATED.into()));
+        });
         staging.databases.values_mut().for_each(change);
         let checks = compare(&backup, &staging, false);
         let mut found = checks.iter().filter(|check| check.drift.is_some());
         let first = found.next();
         assert!(found.next().is_none(), "one thing differs: {checks:#?}");
-        (first.and_then(|check| check.drift), first.and_then(|check| check.rows.as_ref()).map(|rows| rows.counts))
+        (
+            first.and_then(|check| check.drift),
+            first.and_then(|check| check.rows.as_ref()).map(|rows| rows.counts),
+        )
     }
 
     /// As in case 37: what is gone altogether is counted without another look.
@@ -244,22 +330,34 @@ mod tests {
     fn a_table_that_was_emptied_or_dropped_has_lost_all_of_its_rows() {
         let gone = Some(RowCounts { gone: 2, ..RowCounts::default() });
         let none = Digest::none();
-        assert_eq!(drift(|print| drop(print.tables.insert("public.users".into(), none.clone()))), (Some(Drift::Lost), gone));
+        assert_eq!(
+            drift(|print| drop(print.tables.insert("public.users".into(), none.clone()))),
+            (Some(Drift::Lost), gone)
+        );
         assert_eq!(drift(|print| print.tables.clear()), (Some(Drift::Lost), gone));
         let is_emptied = |print: &mut DatabasePrint| {
             print.tables.clear();
             print.skipped.insert("public.users".into(), NOT_POPULATED.into());
         };
-        assert_eq!(drift(is_emptied), (Some(Drift::Lost), gone), "a view that was refreshed without data");
+        assert_eq!(
+            drift(is_emptied),
+            (Some(Drift::Lost), gone),
+            "a view that was refreshed without data"
+        );
     }
 
-    /// As in case 12 and case 21: a materialized view that is empty in the backup was told as skipped when staging had filled it.
+    /// As in case 12 and case 21: a materialized view that is empty in the backup was told as
+    /// skipped when staging had filled it.
     #[test]
     fn what_only_staging_holds_was_added() {
         let added = Some(RowCounts { added: 3, ..RowCounts::default() });
         let three = Digest { count: 3, digest: "9".into() };
         for name in ["public.made_here", "public.later"] {
-            assert_eq!(drift(|print| drop(print.tables.insert(name.into(), three.clone()))), (Some(Drift::Added), added), "{name}");
+            assert_eq!(
+                drift(|print| drop(print.tables.insert(name.into(), three.clone()))),
+                (Some(Drift::Added), added),
+                "{name}"
+            );
         }
     }
 
@@ -274,7 +372,10 @@ mod tests {
             "neondb: triggers: backup has 0, staging 1; definitions differ",
         ];
         assert_eq!(changed, expected);
-        assert_eq!(failing(|print| print.schema.clear()), ["neondb: columns: backup has 3, staging 0; definitions differ"]);
+        assert_eq!(
+            failing(|print| print.schema.clear()),
+            ["neondb: columns: backup has 3, staging 0; definitions differ"]
+        );
     }
 
     #[test]
@@ -283,21 +384,34 @@ mod tests {
             print.tables.clear();
             print.not_checked.insert("public.users".into(), "the role may not read it".into());
         });
-        assert_eq!(found, ["neondb: content of public.users: not checked: could not be read on staging: the role may not read it"]);
+        assert_eq!(
+            found,
+            ["neondb: content of public.users: not checked: could not be read on staging: \
+                the role may not read it"]
+        );
     }
 
     #[test]
     fn a_sequence_ahead_is_drift_and_one_behind_is_a_difference() {
         assert!(
             failing(|print| {
-                print.sequences.insert("public.users_id_seq".into(), Position { last_value: 9, is_called: true, is_descending: false });
+                print.sequences.insert(
+                    "public.users_id_seq".into(),
+                    Position { last_value: 9, is_called: true, is_descending: false },
+                );
             })
             .is_empty()
         );
         let behind = failing(|print| {
-            print.sequences.insert("public.users_id_seq".into(), Position { last_value: 1, is_called: true, is_descending: false });
+            print.sequences.insert(
+                "public.users_id_seq".into(),
+                Position { last_value: 1, is_called: true, is_descending: false },
+            );
         });
-        assert_eq!(behind, ["neondb: sequence public.users_id_seq: backup at 2, staging behind at 1"]);
+        assert_eq!(
+            behind,
+            ["neondb: sequence public.users_id_seq: backup at 2, staging behind at 1"]
+        );
     }
 
     #[test]
@@ -312,12 +426,22 @@ mod tests {
         let mut late = print();
         late.databases.values_mut().for_each(|print| {
             print.tables.clear();
-            print.not_checked.insert("public.users".into(), "did not fit the time budget of 60 s".to_owned());
+            print
+                .not_checked
+                .insert("public.users".into(), "did not fit the time budget of 60 s".to_owned());
         });
-        let objections = |is_optional: bool| compare(&late, &print(), is_optional).iter().filter(|check| check.is_objection()).count();
+        let objections = |is_optional: bool| {
+            compare(&late, &print(), is_optional)
+                .iter()
+                .filter(|check| check.is_objection())
+                .count()
+        };
         assert_eq!((objections(false), objections(true)), (1, 0));
         let of_staging = compare(&print(), &late, false);
-        let check = of_staging.iter().find(|check| check.kind == CheckKind::Content && check.object == "public.users").expect("it is told");
+        let check = of_staging
+            .iter()
+            .find(|check| check.kind == CheckKind::Content && check.object == "public.users")
+            .expect("it is told");
         assert_eq!(check.outcome, CheckOutcome::NotChecked);
     }
 
@@ -328,9 +452,22 @@ mod tests {
             print.left_out.insert("public.users".into(), "seen_at".into());
             print.unknown_exclusions.push("public.nothing".into());
         });
-        let told: Vec<String> = compare(&backup, &print(), false).iter().map(ToString::to_string).collect();
-        assert!(told.contains(&"neondb: content of public.users: 2 rows equal; left out as configured: seen_at".to_owned()), "{told:#?}");
-        assert!(told.contains(&"neondb: content of public.nothing: is excluded by the configuration and is not there".to_owned()));
+        let told: Vec<String> =
+            compare(&backup, &print(), false).iter().map(ToString::to_string).collect();
+        assert!(
+            told.contains(
+                &"neondb: content of public.users: 2 rows equal; left out as configured: seen_at"
+                    .to_owned()
+            ),
+            "{told:#?}"
+        );
+        assert!(
+            told.contains(
+                &"neondb: content of public.nothing: is excluded by the \
+                    configuration and is not there"
+                    .to_owned()
+            )
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What the answers to probes mean: the checks of integrity, freshness, assertions, and of what would act by itself.
+//! What the answers to probes mean: the checks of integrity, freshness, assertions, and of what
+//! would act by itself.
 //!
-//! Invariants: what was not asked is *not checked*; a policy says whether a defect fails the run or is a warning, and whether what could not be
-//! asked does.
+//! Invariants: what was not asked is *not checked*; a policy says whether a defect fails the run or
+//! is a warning, and whether what could not be asked does.
 
 use std::time::Duration;
 
@@ -41,19 +42,38 @@ pub fn judge_backup(database: &DatabaseName, probes: &[Probe], pair: &Pair) -> V
     }
     for probe in of(ProbeKind::Assertion) {
         let settings = settings.assertions.iter().find(|assertion| assertion.name == probe.object);
-        checks.extend(settings.map(|settings| judge_assertion(database, "backup", probe, None, settings)));
+        checks.extend(
+            settings.map(|settings| judge_assertion(database, "backup", probe, None, settings)),
+        );
     }
     checks
 }
 
-/// Returns the checks that follow from the probes of a database of staging, given those of the backup.
-pub fn judge_staging(database: &DatabaseName, probes: &[Probe], of_backup: &[Probe], pair: &Pair) -> Vec<Check> {
+/// Returns the checks that follow from the probes of a database of staging, given those of the
+/// backup.
+pub fn judge_staging(
+    database: &DatabaseName,
+    probes: &[Probe],
+    of_backup: &[Probe],
+    pair: &Pair,
+) -> Vec<Check> {
     let settings = &pair.verification;
     let mut checks = judge_defects(database, probes, settings);
     for probe in probes.iter().filter(|probe| probe.kind == ProbeKind::Assertion) {
-        let Some(settings) = settings.assertions.iter().find(|assertion| assertion.name == probe.object) else { continue };
-        let other = of_backup.iter().find(|other| other.kind == probe.kind && other.object == probe.object);
-        checks.push(judge_assertion(database, "staging", probe, other.filter(|_| settings.on == AssertedOn::Both), settings));
+        let Some(settings) =
+            settings.assertions.iter().find(|assertion| assertion.name == probe.object)
+        else {
+            continue;
+        };
+        let other =
+            of_backup.iter().find(|other| other.kind == probe.kind && other.object == probe.object);
+        checks.push(judge_assertion(
+            database,
+            "staging",
+            probe,
+            other.filter(|_| settings.on == AssertedOn::Both),
+            settings,
+        ));
     }
     checks
 }
@@ -64,26 +84,48 @@ fn judge_defects(database: &DatabaseName, probes: &[Probe], settings: &Verificat
     for kind in kinds(probes) {
         let Some((check_kind, what, is_not_there)) = defect(kind) else { continue };
         let of_kind: Vec<&Probe> = probes.iter().filter(|probe| probe.kind == kind).collect();
-        checks.push(judge_kind(database, check_kind, what, is_not_there, &of_kind, policy(kind, settings)));
+        checks.push(judge_kind(
+            database,
+            check_kind,
+            what,
+            is_not_there,
+            &of_kind,
+            policy(kind, settings),
+        ));
     }
     checks
 }
 
-/// Returns what a kind of defect is called, and the errors that say that there is nothing to look at.
+/// Returns what a kind of defect is called, and the errors that say that there is nothing to look
+/// at.
 fn defect(kind: ProbeKind) -> Option<(CheckKind, &'static str, &'static [&'static str])> {
     match kind {
         ProbeKind::ForeignKeys => Some((CheckKind::ForeignKeys, "have orphans", &[])),
         ProbeKind::Sequences => Some((CheckKind::SequenceBounds, "are behind their column", &[])),
         ProbeKind::Indexes => Some((CheckKind::InvalidIndexes, "are invalid or not ready", &[])),
-        ProbeKind::Constraints => Some((CheckKind::UnvalidatedConstraints, "were never validated", &[])),
+        ProbeKind::Constraints => {
+            Some((CheckKind::UnvalidatedConstraints, "were never validated", &[]))
+        }
         ProbeKind::IndexStructure => Some((CheckKind::IndexStructure, "are damaged", &[])),
         // 42P01 and 3F000: the extension that would have the table is not there.
-        ProbeKind::Armed => Some((CheckKind::Armed, "would act by themselves on staging", &["42P01", "3F000"])),
-        ProbeKind::Freshness | ProbeKind::Assertion | ProbeKind::Guarded | ProbeKind::ProductionCount => None,
+        ProbeKind::Armed => {
+            Some((CheckKind::Armed, "would act by themselves on staging", &["42P01", "3F000"]))
+        }
+        ProbeKind::Freshness
+        | ProbeKind::Assertion
+        | ProbeKind::Guarded
+        | ProbeKind::ProductionCount => None,
     }
 }
 
-fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&str], probes: &[&Probe], policy: Policy) -> Check {
+fn judge_kind(
+    database: &DatabaseName,
+    kind: CheckKind,
+    what: &str,
+    absent: &[&str],
+    probes: &[&Probe],
+    policy: Policy,
+) -> Check {
     let (mut count, mut defects, mut unchecked) = (0, Vec::new(), Vec::new());
     for probe in probes {
         let object = &probe.object;
@@ -101,7 +143,11 @@ fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&s
             }
             Some(Found::Error(state, _)) if absent.contains(&state.as_str()) => {}
             Some(Found::Error(..) | Found::NotRun(_)) | None => {
-                let told = if object.is_empty() { probe.failure() } else { format!("{object} ({})", probe.failure()) };
+                let told = if object.is_empty() {
+                    probe.failure()
+                } else {
+                    format!("{object} ({})", probe.failure())
+                };
                 // One reason for all is told once.
                 if !unchecked.contains(&told) {
                     unchecked.push(told);
@@ -109,12 +155,19 @@ fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&s
             }
         }
     }
-    let not_checked = if unchecked.is_empty() { String::new() } else { format!("not checked: {}", told(&unchecked)) };
+    let not_checked = if unchecked.is_empty() {
+        String::new()
+    } else {
+        format!("not checked: {}", told(&unchecked))
+    };
     let (outcome, detail) = if !defects.is_empty() {
         let rest = if not_checked.is_empty() { String::new() } else { format!("; {not_checked}") };
         (outcome_of(policy), format!("{} {what}: {}{rest}", defects.len(), told(&defects)))
     } else if !unchecked.is_empty() {
-        (CheckOutcome::NotChecked, format!("{count} are good; {}", not_checked.trim_start_matches("not checked: ")))
+        (
+            CheckOutcome::NotChecked,
+            format!("{count} are good; {}", not_checked.trim_start_matches("not checked: ")),
+        )
     } else if kind == CheckKind::Armed {
         (CheckOutcome::Passed, "nothing would".to_owned())
     } else if count == 0 {
@@ -123,7 +176,11 @@ fn judge_kind(database: &DatabaseName, kind: CheckKind, what: &str, absent: &[&s
         (CheckOutcome::Passed, format!("{count} checked"))
     };
     let findings = defects.into_iter().chain(unchecked).take(NAMED).collect();
-    Check { findings, is_optional: policy != Policy::Fail, ..Check::of(kind, database, "", outcome, detail) }
+    Check {
+        findings,
+        is_optional: policy != Policy::Fail,
+        ..Check::of(kind, database, "", outcome, detail)
+    }
 }
 
 /// Tells the rows that a probe found.
@@ -154,17 +211,35 @@ fn judge_freshness(database: &DatabaseName, probe: &Probe, settings: &Freshness)
         Ok(None) => (bad, "the table is empty, or has no time".to_owned()),
         Ok(Some(age)) => match age.parse::<i64>() {
             Err(_) => (CheckOutcome::NotChecked, format!("{} is no time", settings.column)),
-            Ok(age) if age < 0 && age.unsigned_abs() > CLOCK_SKEW.as_secs() => {
-                (bad, format!("the newest {} is {} in the future", settings.column, seconds(age.unsigned_abs())))
-            }
+            Ok(age) if age < 0 && age.unsigned_abs() > CLOCK_SKEW.as_secs() => (
+                bad,
+                format!(
+                    "the newest {} is {} in the future",
+                    settings.column,
+                    seconds(age.unsigned_abs())
+                ),
+            ),
             Ok(age) if age.unsigned_abs() > settings.max_age.as_secs() => {
                 let limit = seconds(settings.max_age.as_secs());
-                (bad, format!("the newest {} is {} old, allowed are {limit}", settings.column, seconds(age.unsigned_abs())))
+                (
+                    bad,
+                    format!(
+                        "the newest {} is {} old, allowed are {limit}",
+                        settings.column,
+                        seconds(age.unsigned_abs())
+                    ),
+                )
             }
-            Ok(age) => (CheckOutcome::Passed, format!("the newest {} is {} old", settings.column, seconds(age.unsigned_abs()))),
+            Ok(age) => (
+                CheckOutcome::Passed,
+                format!("the newest {} is {} old", settings.column, seconds(age.unsigned_abs())),
+            ),
         },
     };
-    Check { is_optional: settings.policy != Policy::Fail, ..Check::of(CheckKind::Freshness, database, &settings.name(), outcome, detail) }
+    Check {
+        is_optional: settings.policy != Policy::Fail,
+        ..Check::of(CheckKind::Freshness, database, &settings.name(), outcome, detail)
+    }
 }
 
 /// Returns the only value that a probe found; `Err` says why there is none.
@@ -172,35 +247,68 @@ fn single(probe: &Probe) -> Result<Option<String>, String> {
     match &probe.found {
         Some(Found::Rows(rows)) => match rows.as_slice() {
             [row] if row.len() == 1 => Ok(row[0].clone()),
-            rows => Err(format!("expected one row of one column, it returned {} rows of {}", rows.len(), rows.first().map_or(0, Vec::len))),
+            rows => Err(format!(
+                "expected one row of one column, it returned {} rows of {}",
+                rows.len(),
+                rows.first().map_or(0, Vec::len)
+            )),
         },
-        Some(Found::Error(..) | Found::NotRun(_) | Found::Defect | Found::Count(_)) | None => Err(probe.failure()),
+        Some(Found::Error(..) | Found::NotRun(_) | Found::Defect | Found::Count(_)) | None => {
+            Err(probe.failure())
+        }
     }
 }
 
 /// Judges an assertion on one side; `other` is what the backup answered, where both are compared.
-fn judge_assertion(database: &DatabaseName, side: &str, probe: &Probe, other: Option<&Probe>, settings: &Assertion) -> Check {
+fn judge_assertion(
+    database: &DatabaseName,
+    side: &str,
+    probe: &Probe,
+    other: Option<&Probe>,
+    settings: &Assertion,
+) -> Check {
     let bad = outcome_of(settings.policy);
-    let shown = |value: &Option<String>| value.as_ref().map_or_else(|| "null".to_owned(), |text| text.chars().take(VALUE).collect());
+    let shown = |value: &Option<String>| {
+        value.as_ref().map_or_else(|| "null".to_owned(), |text| text.chars().take(VALUE).collect())
+    };
     let (outcome, detail) = match (single(probe), &settings.expected) {
-        // It ran, and did not return what can be compared: that is no reading that may be tried again.
-        (Err(reason), _) if !matches!(probe.found, Some(Found::Rows(_))) => (CheckOutcome::NotChecked, reason),
+        // It ran, and did not return what can be compared: that is no reading that may be tried
+        // again.
+        (Err(reason), _) if !matches!(probe.found, Some(Found::Rows(_))) => {
+            (CheckOutcome::NotChecked, reason)
+        }
         (Err(reason), Some(_)) => (bad, reason),
-        (Ok(value), Some(expected)) if expected.holds(value.as_deref()) => (CheckOutcome::Passed, shown(&value)),
-        (Ok(value), Some(expected)) => (bad, format!("expected {expected}, it is {}", shown(&value))),
+        (Ok(value), Some(expected)) if expected.holds(value.as_deref()) => {
+            (CheckOutcome::Passed, shown(&value))
+        }
+        (Ok(value), Some(expected)) => {
+            (bad, format!("expected {expected}, it is {}", shown(&value)))
+        }
         (_, None) => (CheckOutcome::Passed, "answered".to_owned()),
     };
-    let differs = other.filter(|other| outcome == CheckOutcome::Passed && other.found != probe.found);
+    let differs =
+        other.filter(|other| outcome == CheckOutcome::Passed && other.found != probe.found);
     let (outcome, detail) = match differs {
         None => (outcome, detail),
         Some(Probe { found: Some(Found::Rows(_)), .. }) => {
-            let told = |probe: &Probe| single(probe).map_or_else(|reason| reason, |value| shown(&value));
-            (bad, format!("differs: on the backup {}, on staging {}", differs.map(told).unwrap_or_default(), told(probe)))
+            let told =
+                |probe: &Probe| single(probe).map_or_else(|reason| reason, |value| shown(&value));
+            (
+                bad,
+                format!(
+                    "differs: on the backup {}, on staging {}",
+                    differs.map(told).unwrap_or_default(),
+                    told(probe)
+                ),
+            )
         }
         Some(_) => (CheckOutcome::NotChecked, "the backup did not answer".to_owned()),
     };
     let object = format!("{} on {side}", settings.name);
-    Check { is_optional: settings.policy != Policy::Fail, ..Check::of(CheckKind::Assertion, database, &object, outcome, detail) }
+    Check {
+        is_optional: settings.policy != Policy::Fail,
+        ..Check::of(CheckKind::Assertion, database, &object, outcome, detail)
+    }
 }
 
 impl Expected {
@@ -210,12 +318,16 @@ impl Expected {
         match self {
             Self::Text(expected) => {
                 // PostgreSQL writes a boolean with one letter.
-                let is_boolean = |word: &str, letter: &str| expected == word && value == Some(letter);
-                value == Some(expected.as_str()) || is_boolean("true", "t") || is_boolean("false", "f")
+                let is_boolean =
+                    |word: &str, letter: &str| expected == word && value == Some(letter);
+                value == Some(expected.as_str())
+                    || is_boolean("true", "t")
+                    || is_boolean("false", "f")
             }
-            Self::Range { at_least, at_most } => {
-                number(value).is_some_and(|value| at_least.is_none_or(|bound| value >= bound) && at_most.is_none_or(|bound| value <= bound))
-            }
+            Self::Range { at_least, at_most } => number(value).is_some_and(|value| {
+                at_least.is_none_or(|bound| value >= bound)
+                    && at_most.is_none_or(|bound| value <= bound)
+            }),
         }
     }
 }
@@ -224,7 +336,9 @@ impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Range { at_least: Some(low), at_most: Some(high) } => write!(f, "{low} to {high}"),
+            Self::Range { at_least: Some(low), at_most: Some(high) } => {
+                write!(f, "{low} to {high}")
+            }
             Self::Range { at_least: Some(low), at_most: None } => write!(f, "{low} or more"),
             Self::Range { at_least: None, at_most: Some(high) } => write!(f, "{high} or less"),
             Self::Range { at_least: None, at_most: None } => f.write_str("a number"),

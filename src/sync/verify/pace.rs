@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a piece is to take. A tick hands over between pieces, so this is how far it overshoots its time.
+/// What a piece is to take. A tick hands over between pieces, so this is how far it overshoots its
+/// time.
 const PIECE_TIME: Duration = Duration::from_secs(15);
 
 /// Bytes of the first pieces: 1.3 s at 200 MB/s, and within a statement's time at 2 MB/s.
@@ -20,14 +21,16 @@ const PACE_STEP: u64 = 4;
 /// How much smaller the pieces are after one that took too long.
 const SLOWER: u64 = 8;
 
-/// How often staging is listed again because a table of it was altered or dropped while it was read.
+/// How often staging is listed again because a table of it was altered or dropped while it was
+/// read.
 const RELISTED: u32 = 3;
 
-/// How often a table is tried that is refused alone, while others are answered: with the waits between two attempts, for two
-/// minutes.
+/// How often a table is tried that is refused alone, while others are answered: with the waits
+/// between two attempts, for two minutes.
 const TRIES: u32 = 6;
 
-/// How often one is tried that somebody has locked: for ten minutes, because that is what a migration takes.
+/// How often one is tried that somebody has locked: for ten minutes, because that is what a
+/// migration takes.
 const TRIES_OF_A_LOCKED_ONE: u32 = 14;
 
 /// How fast a database is read.
@@ -70,14 +73,16 @@ impl Pace {
         }
         let target_ms = u64::try_from(PIECE_TIME.as_millis()).unwrap_or(u64::MAX);
         let wanted = share(bytes, target_ms, took_ms);
-        self.piece_bytes = wanted.clamp(size / PACE_STEP, size.saturating_mul(PACE_STEP)).max(SMALLEST_PIECE);
+        self.piece_bytes =
+            wanted.clamp(size / PACE_STEP, size.saturating_mul(PACE_STEP)).max(SMALLEST_PIECE);
     }
 
     /// Counts that a table was refused alone, and returns whether it is tried again.
     ///
     /// # Source
     ///
-    /// PostgreSQL, appendix A: 55P03 `lock_not_available`, 55006 `object_in_use`; class 40 is "Transaction Rollback".
+    /// PostgreSQL, appendix A: 55P03 `lock_not_available`, 55006 `object_in_use`; class 40 is
+    /// "Transaction Rollback".
     pub(super) fn may_try(&mut self, table: &str, state: &str) -> bool {
         let is_locked = matches!(state, "55P03" | "55006") || state.starts_with("40");
         let tries = self.tries.entry(table.to_owned()).or_default();

@@ -1,12 +1,14 @@
 //! A catalogue that is larger than a reply may be comes in pages.
 //!
-//! In: the statement that lists something. Out: the statement for a page of it, and what the pages hold together.
+//! In: the statement that lists something. Out: the statement for a page of it, and what the pages
+//! hold together.
 //!
-//! Invariants: a page is filled by the bytes of its rows, not by their number. Every page tells how many there are and a digest of
-//! all rows: where that has changed since the first, somebody has changed the database between two pages, and they are fetched
-//! again from the first.
+//! Invariants: a page is filled by the bytes of its rows, not by their number. Every page tells how
+//! many there are and a digest of all rows: where that has changed since the first, somebody has
+//! changed the database between two pages, and they are fetched again from the first.
 //!
-//! Source: neondatabase/neon `proxy`, read 2026-11-21: a response of more than 10 MiB is refused with 507.
+//! Source: neondatabase/neon `proxy`, read 2026-11-21: a response of more than 10 MiB is refused
+//! with 507.
 
 use super::catalogue::{catalogue_batch, text};
 use crate::neon::sql::{Batch, Rows};
@@ -20,15 +22,20 @@ const LAST: &str = "pages";
 /// How often pages are fetched again from the first.
 const RESTARTS: u32 = 3;
 
-/// Returns the statement for a page of what a statement lists. `digested` are the columns that make two rows the same.
+/// Returns the statement for a page of what a statement lists. `digested` are the columns that make
+/// two rows the same.
 pub(super) fn paged(list: &str, columns: &[&str], digested: &str, page: u32) -> String {
     let names = columns.join(", ");
     let nothing = ", null".repeat(columns.len() - 3);
     format!(
-        "with q({names}) as materialized ({list}), s as (select q.*, (coalesce(sum(octet_length(concat(q))) over \
-         (order by kind, name, {digested} rows between unbounded preceding and 1 preceding), 0) / {PAGE})::int as page from q) \
-         select {names} from s where page = {page} union all select '{LAST}', (coalesce(max(page), 0) + 1)::text, \
-         coalesce(sum(hashtextextended(concat(row(kind, name, {digested})), 1)), 0)::text{nothing} from s"
+        "with q({names}) as materialized ({list}), s as (select q.*, \
+            (coalesce(sum(octet_length(concat(q))) over \
+            (order by kind, name, {digested} rows between unbounded preceding and 1 preceding), 0) \
+            / {PAGE})::int as page from q) \
+            select {names} from s where page = {page} union all select '{LAST}', \
+            (coalesce(max(page), 0) + 1)::text, \
+            coalesce(sum(hashtextextended(concat(row(kind, name, {digested})), 1)), \
+            0)::text{nothing} from s"
     )
 }
 
@@ -62,9 +69,10 @@ impl Pages {
     pub fn take(&mut self, results: &[Rows]) -> Option<bool> {
         // The settings and the digests of definitions are in the first page alone.
         let (beside, lists) = match (self.next, results) {
-            (0, [settings, relations, schema, defects @ ..]) => {
-                (vec![settings.clone(), schema.clone()], [std::slice::from_ref(relations), defects].concat())
-            }
+            (0, [settings, relations, schema, defects @ ..]) => (
+                vec![settings.clone(), schema.clone()],
+                [std::slice::from_ref(relations), defects].concat(),
+            ),
             (1.., [_, lists @ ..]) => (Vec::new(), lists.to_vec()),
             (0, _) | (1.., []) => return None,
         };
@@ -75,7 +83,9 @@ impl Pages {
             count = count.max(pages);
             seals.push(seal);
         }
-        if self.next > 0 && (seals.len() != self.seals.len() || seals != self.seals && self.restarts < RESTARTS) {
+        if self.next > 0
+            && (seals.len() != self.seals.len() || seals != self.seals && self.restarts < RESTARTS)
+        {
             *self = Self { restarts: self.restarts + 1, ..Self::default() };
             return Some(false);
         }
@@ -88,7 +98,8 @@ impl Pages {
         Some(self.next >= count)
     }
 
-    /// Fetches page after page, for a caller that can wait; `ask` sends a batch. `None` when an answer makes no sense.
+    /// Fetches page after page, for a caller that can wait; `ask` sends a batch. `None` when an
+    /// answer makes no sense.
     ///
     /// # Errors
     ///
@@ -134,18 +145,46 @@ mod tests {
     #[test]
     fn a_catalogue_of_one_page_is_whole_at_once() {
         let mut pages = Pages::default();
-        let reply = [Rows::default(), list(&["a"], "1", "7"), list(&["kinds"], "1", "0"), list(&["fk"], "1", "8")];
+        let reply = [
+            Rows::default(),
+            list(&["a"], "1", "7"),
+            list(&["kinds"], "1", "0"),
+            list(&["fk"], "1", "8"),
+        ];
         assert_eq!(pages.take(&reply), Some(true));
         let whole = pages.whole();
-        assert_eq!((whole.len(), names(&whole[1]), names(&whole[2]).len(), names(&whole[3])), (4, vec!["a"], 2, vec!["fk"]));
+        assert_eq!(
+            (whole.len(), names(&whole[1]), names(&whole[2]).len(), names(&whole[3])),
+            (4, vec!["a"], 2, vec!["fk"])
+        );
     }
 
     #[test]
     fn pages_are_put_together_and_the_list_with_more_of_them_is_fetched_to_its_end() {
         let mut pages = Pages::default();
-        assert_eq!(pages.take(&[Rows::default(), list(&["a"], "2", "7"), Rows::default(), list(&["x"], "3", "8")]), Some(false));
-        assert_eq!((pages.next(), pages.take(&[Rows::default(), list(&["b"], "2", "7"), list(&["y"], "3", "8")])), (1, Some(false)));
-        assert_eq!((pages.next(), pages.take(&[Rows::default(), list(&[], "2", "7"), list(&["z"], "3", "8")])), (2, Some(true)));
+        assert_eq!(
+            pages.take(&[
+                Rows::default(),
+                list(&["a"], "2", "7"),
+                Rows::default(),
+                list(&["x"], "3", "8")
+            ]),
+            Some(false)
+        );
+        assert_eq!(
+            (
+                pages.next(),
+                pages.take(&[Rows::default(), list(&["b"], "2", "7"), list(&["y"], "3", "8")])
+            ),
+            (1, Some(false))
+        );
+        assert_eq!(
+            (
+                pages.next(),
+                pages.take(&[Rows::default(), list(&[], "2", "7"), list(&["z"], "3", "8")])
+            ),
+            (2, Some(true))
+        );
         let whole = pages.whole();
         assert_eq!((names(&whole[1]), names(&whole[3])), (vec!["a", "b"], vec!["x", "y", "z"]));
     }
@@ -155,8 +194,14 @@ mod tests {
         let mut pages = Pages::default();
         let first = |seal: &str| [Rows::default(), list(&["a"], "2", seal), Rows::default()];
         assert_eq!(pages.take(&first("7")), Some(false));
-        assert_eq!((pages.take(&[Rows::default(), list(&["b"], "2", "9")]), pages.next()), (Some(false), 0));
-        assert_eq!((pages.take(&first("9")), pages.take(&[Rows::default(), list(&["b"], "2", "9")])), (Some(false), Some(true)));
+        assert_eq!(
+            (pages.take(&[Rows::default(), list(&["b"], "2", "9")]), pages.next()),
+            (Some(false), 0)
+        );
+        assert_eq!(
+            (pages.take(&first("9")), pages.take(&[Rows::default(), list(&["b"], "2", "9")])),
+            (Some(false), Some(true))
+        );
         assert_eq!(names(&pages.whole()[1]), ["a", "b"]);
     }
 
@@ -164,6 +209,9 @@ mod tests {
     fn a_page_that_does_not_say_how_many_there_are_is_none() {
         let cut = Rows { rows: vec![vec![Some("r".to_owned()), Some("a".to_owned()), None]] };
         assert_eq!(Pages::default().take(&[Rows::default(), cut, Rows::default()]), None);
-        assert_eq!(Pages::default().take(&[Rows::default(), Rows::default(), Rows::default()]), None);
+        assert_eq!(
+            Pages::default().take(&[Rows::default(), Rows::default(), Rows::default()]),
+            None
+        );
     }
 }

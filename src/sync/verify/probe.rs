@@ -1,13 +1,17 @@
-//! Questions that are put to a database beside its content, many in one request: each has an answer of its own, also when others fail.
+//! Questions that are put to a database beside its content, many in one request: each has an answer
+//! of its own, also when others fail.
 //!
 //! In: [`Probe`]s. Out: a [`Batch`], and from its reply a [`Found`] for each probe.
 //!
-//! Invariants: a probe reads only; an error of one leaves the others; one that takes too long is asked alone, and is *not checked* when that does not
-//! help. What was answered is in the checkpoint and not asked again.
+//! Invariants: a probe reads only; an error of one leaves the others; one that takes too long is
+//! asked alone, and is *not checked* when that does not help. What was answered is in the
+//! checkpoint and not asked again.
 //!
-//! How: a `do` block executes each statement in a block of its own that catches errors, and leaves what it found in a setting of the transaction.
-//! The statement is built before the path is widened; what stands around the configured text names every function with its schema and no operator.
-//! A row comes as the text that its type's output function gives, `(1,"a b",)`: no cast of the database's is looked for.
+//! How: a `do` block executes each statement in a block of its own that catches errors, and leaves
+//! what it found in a setting of the transaction. The statement is built before the path is
+//! widened; what stands around the configured text names every function with its schema and no
+//! operator. A row comes as the text that its type's output function gives, `(1,"a b",)`: no cast
+//! of the database's is looked for.
 
 use crate::ordered::IntoOrdered as _;
 use std::collections::BTreeSet;
@@ -19,11 +23,13 @@ use super::catalogue::{settings, text};
 use crate::neon::message::{of_postgres, state_of};
 use crate::neon::sql::{Batch, Rows, STATEMENT_TIMEOUT_S, may_pass};
 
-/// Bytes of the tables that one request reads; one that reads more is asked alone. 1 GB takes some seconds.
+/// Bytes of the tables that one request reads; one that reads more is asked alone. 1 GB takes some
+/// seconds.
 const BYTES_PER_REQUEST: u64 = 1 << 30;
 
-/// Probes of one request: each costs up to a kilobyte of SQL, and locks two tables and their indexes until the request ends. With three indexes these are
-/// 4,000 of the 6,400 locks and more that a server has room for.
+/// Probes of one request: each costs up to a kilobyte of SQL, and locks two tables and their
+/// indexes until the request ends. With three indexes these are 4,000 of the 6,400 locks and more
+/// that a server has room for.
 const PROBES_PER_REQUEST: usize = 500;
 
 /// Rows of an answer that are fetched.
@@ -35,17 +41,22 @@ pub(super) const GUARDED: usize = 5_000;
 /// How often a statement is asked again whose error was about the moment.
 const TRIES: u32 = 3;
 
-/// Executes the statements of the setting `firstlight.probes`, and leaves their answers in `firstlight.found`.
-const EXECUTE: &str = "do $firstlight$ declare probe json; statement text; answer json; found json[] := '{}'; begin \
-    for probe in select value from json_array_elements(current_setting('firstlight.probes')::json) loop begin \
-    statement := format('select pg_catalog.json_agg(pg_catalog.concat(firstlight_row)) from (select * from (%s
+/// Executes the statements of the setting `firstlight.probes`, and leaves their answers in
+/// `firstlight.found`.
+const EXECUTE: &str =
+    "do $firstlight$ declare probe json; statement text; answer json; found json[] := '{}'; begin \
+    for probe in select value from \
+    json_array_elements(current_setting('firstlight.probes')::json) loop begin \
+    statement := format('select pg_catalog.json_agg(pg_catalog.concat(firstlight_row)) from \
+    (select * from (%s
 ) as q limit %s) as firstlight_row', \
     probe ->> 0, probe ->> 2); \
     if (probe ->> 1)::boolean then perform set_config('search_path', null, true); end if; \
     execute statement into answer; \
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true); \
     found := found || json_build_object('rows', coalesce(answer, '[]')); \
-    exception when others then found := found || json_build_object('error', sqlstate, 'message', left(sqlerrm, 200)); end; end loop; \
+    exception when others then found := found || json_build_object('error', sqlstate, \
+    'message', left(sqlerrm, 200)); end; end loop; \
     perform set_config('firstlight.found', array_to_json(found)::text, true); end $firstlight$";
 
 /// A question.
@@ -120,7 +131,16 @@ pub enum Found {
 impl Probe {
     /// Returns a question that was not asked yet.
     pub fn new(kind: ProbeKind, object: impl Into<String>, sql: String) -> Self {
-        Self { kind, object: object.into(), sql, is_configured: false, bytes: 0, is_alone: false, tries: 0, found: None }
+        Self {
+            kind,
+            object: object.into(),
+            sql,
+            is_configured: false,
+            bytes: 0,
+            is_alone: false,
+            tries: 0,
+            found: None,
+        }
     }
 
     /// Says why there are no rows.
@@ -128,7 +148,9 @@ impl Probe {
         match &self.found {
             Some(Found::Error(state, message)) => format!("{state}: {message}"),
             Some(Found::NotRun(reason)) => reason.clone(),
-            Some(Found::Rows(_) | Found::Defect | Found::Count(_)) | None => "the run ended before".to_owned(),
+            Some(Found::Rows(_) | Found::Defect | Found::Count(_)) | None => {
+                "the run ended before".to_owned()
+            }
         }
     }
 
@@ -148,7 +170,11 @@ pub fn next_probes(probes: &[Probe]) -> Vec<usize> {
     let mut chosen: Vec<usize> = Vec::new();
     let mut bytes = 0;
     for (index, probe) in probes.iter().enumerate().filter(|(_, probe)| probe.found.is_none()) {
-        if !chosen.is_empty() && (probe.is_alone || bytes + probe.bytes > BYTES_PER_REQUEST || chosen.len() >= PROBES_PER_REQUEST) {
+        if !chosen.is_empty()
+            && (probe.is_alone
+                || bytes + probe.bytes > BYTES_PER_REQUEST
+                || chosen.len() >= PROBES_PER_REQUEST)
+        {
             continue;
         }
         chosen.push(index);
@@ -166,8 +192,11 @@ pub fn probe_batch(probes: &[Probe], chosen: &[usize]) -> Batch {
     each_by_itself(asked.map(|probe| (probe.sql.as_str(), probe.is_configured, probe.rows())))
 }
 
-/// Returns the batch that executes statements each in a block of its own: whether somebody configured it, and how many rows are fetched.
-pub(super) fn each_by_itself<'a>(statements: impl Iterator<Item = (&'a str, bool, usize)>) -> Batch {
+/// Returns the batch that executes statements each in a block of its own: whether somebody
+/// configured it, and how many rows are fetched.
+pub(super) fn each_by_itself<'a>(
+    statements: impl Iterator<Item = (&'a str, bool, usize)>,
+) -> Batch {
     let asked: Vec<_> = statements.map(|statement| serde_json::json!(statement)).collect();
     batch_of(Some(settings()), "probes", &asked.into(), EXECUTE)
 }
@@ -185,8 +214,8 @@ enum Answer {
     },
 }
 
-/// Reads the text of a record, as `record_out` writes it: values between commas, quoted where they have to be, nothing for NULL.
-/// `None` when it is none.
+/// Reads the text of a record, as `record_out` writes it: values between commas, quoted where they
+/// have to be, nothing for NULL. `None` when it is none.
 ///
 /// Source: PostgreSQL, section 8.16.6, "Composite Type Input and Output Syntax".
 fn fields(record: &str) -> Option<Vec<Option<String>>> {
@@ -195,7 +224,9 @@ fn fields(record: &str) -> Option<Vec<Option<String>>> {
     let mut letters = inner.chars().peekable();
     while let Some(letter) = letters.next() {
         match letter {
-            '"' if is_quoted && letters.peek() == Some(&'"') => value.get_or_insert_default().extend(letters.next()),
+            '"' if is_quoted && letters.peek() == Some(&'"') => {
+                value.get_or_insert_default().extend(letters.next());
+            }
             '"' => {
                 is_quoted = !is_quoted;
                 value.get_or_insert_default();
@@ -209,11 +240,20 @@ fn fields(record: &str) -> Option<Vec<Option<String>>> {
     (!is_quoted).then_some(found)
 }
 
-/// Returns the batch that gives a `do` block its input, runs it and reads what it has found; `settings` come before.
-pub(super) fn batch_of(settings: Option<(String, Vec<String>)>, name: &str, input: &serde_json::Value, block: &str) -> Batch {
+/// Returns the batch that gives a `do` block its input, runs it and reads what it has found;
+/// `settings` come before.
+pub(super) fn batch_of(
+    settings: Option<(String, Vec<String>)>,
+    name: &str,
+    input: &serde_json::Value,
+    block: &str,
+) -> Batch {
     let mut statements: Vec<(String, Vec<String>)> = settings.into_iter().collect();
     statements.extend([
-        (format!("select length(set_config('firstlight.{name}', $1, true)) > 0"), vec![input.to_string()]),
+        (
+            format!("select length(set_config('firstlight.{name}', $1, true)) > 0"),
+            vec![input.to_string()],
+        ),
         (block.to_owned(), Vec::new()),
         ("select current_setting('firstlight.found')".to_owned(), Vec::new()),
     ]);
@@ -228,8 +268,12 @@ pub(super) fn found<T: DeserializeOwned>(results: &[Rows]) -> Option<Vec<T>> {
 /// Reads the answers to [`each_by_itself`]; `None` when they make no sense.
 pub(super) fn answers(results: &[Rows]) -> Option<Vec<Found>> {
     let answered = |answer: Answer| match answer {
-        Answer::Rows { rows } => Some(Found::Rows(rows.iter().map(|row| fields(row)).collect::<Option<_>>()?)),
-        Answer::Error { error, message } => Some(Found::Error(state_of(&error), of_postgres(&error, &message))),
+        Answer::Rows { rows } => {
+            Some(Found::Rows(rows.iter().map(|row| fields(row)).collect::<Option<_>>()?))
+        }
+        Answer::Error { error, message } => {
+            Some(Found::Error(state_of(&error), of_postgres(&error, &message)))
+        }
     };
     found(results)?.into_iter().map(answered).collect()
 }
@@ -264,10 +308,14 @@ pub fn probes_too_slow(probes: &mut [Probe], chosen: &[usize]) {
 
 /// Nothing more is asked, because of `reason`.
 pub fn end_probes(probes: &mut [Probe], reason: &str) {
-    probes.iter_mut().filter(|probe| probe.found.is_none()).for_each(|probe| probe.answer(Found::NotRun(reason.to_owned())));
+    probes
+        .iter_mut()
+        .filter(|probe| probe.found.is_none())
+        .for_each(|probe| probe.answer(Found::NotRun(reason.to_owned())));
 }
 
-/// Reads rows of `integrity.sql` as probes, without those of the kinds that are switched off; `None` when they make no sense.
+/// Reads rows of `integrity.sql` as probes, without those of the kinds that are switched off;
+/// `None` when they make no sense.
 pub(super) fn decode_probes(rows: &Rows, is_off: impl Fn(ProbeKind) -> bool) -> Option<Vec<Probe>> {
     let mut probes = Vec::new();
     for row in &rows.rows {
@@ -326,9 +374,14 @@ mod tests {
 
     #[test]
     fn a_record_is_read_value_by_value() {
-        let read =
-            |record: &str| fields(record).map(|values| values.into_iter().map(|value| value.unwrap_or("NULL".into())).collect::<Vec<_>>());
-        let of = |values: &[&str]| Some(values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>());
+        let read = |record: &str| {
+            fields(record).map(|values| {
+                values.into_iter().map(|value| value.unwrap_or("NULL".into())).collect::<Vec<_>>()
+            })
+        };
+        let of = |values: &[&str]| {
+            Some(values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
+        };
         assert_eq!(read("(1,,\"\")"), of(&["1", "NULL", ""]));
         assert_eq!(read(r#"("a,b","(1,""x"")","c\\d",t)"#), of(&["a,b", "(1,\"x\")", "c\\d", "t"]));
         assert_eq!(read("()"), of(&["NULL"]));

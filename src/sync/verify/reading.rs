@@ -1,15 +1,18 @@
 //! Reads the content of a database piece by piece: what is asked next, and what was found so far.
 //!
-//! In: a [`Catalogue`] and a [`DatabasePrint`] that is not complete. Out: [`Piece`]s with their batches, and a print that grows by their answers.
+//! In: a [`Catalogue`] and a [`DatabasePrint`] that is not complete. Out: [`Piece`]s with their
+//! batches, and a print that grows by their answers.
 //!
-//! Invariants: many small tables share a statement, a large one is cut into ranges of blocks; the number of requests grows with bytes and not with
-//! tables. Everything that was read is in the print, so that another invocation goes on where this one stops. Sums are additive: a table's digest
-//! does not depend on how it was cut.
+//! Invariants: many small tables share a statement, a large one is cut into ranges of blocks; the
+//! number of requests grows with bytes and not with tables. Everything that was read is in the
+//! print, so that another invocation goes on where this one stops. Sums are additive: a table's
+//! digest does not depend on how it was cut.
 //!
-//! Failure: a piece that takes too long is asked again in smaller pieces. The tables of one that was refused are asked again
-//! each in a block of its own that catches its error: one request tells which of them are to blame. A refusal that may be
-//! about the moment is tried some times more, and not until the deadline, because the others were answered. What cannot be
-//! read is *not checked*, with the reason.
+//! Failure: a piece that takes too long is asked again in smaller pieces. The tables of one that
+//! was refused are asked again each in a block of its own that catches its error: one request tells
+//! which of them are to blame. A refusal that may be about the moment is tried some times more, and
+//! not until the deadline, because the others were answered. What cannot be read is *not checked*,
+//! with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,7 +29,8 @@ use crate::ordered::{self, IntoOrdered as _};
 
 /// Pieces that are asked at the same time.
 ///
-/// Source: design §6: "At most 4 requests at once (the platform allows 6 and a timeout runs while one is queued)".
+/// Source: design §6: "At most 4 requests at once (the platform allows 6 and a timeout runs while
+/// one is queued)".
 const AT_ONCE: usize = 4;
 
 /// Small tables that one statement digests.
@@ -37,14 +41,16 @@ const PARTS_PER_STATEMENT: usize = 50;
 /// Locks that a table takes until its request ends: its own, and those of three indexes.
 const LOCKS_OF_A_TABLE: usize = 4;
 
-/// Locks that one request takes; those that are asked at the same time take twice as many at most. A server has room for 6,400 and more (64 for each
-/// of 100 connections); one that has not is asked for fewer tables at once.
+/// Locks that one request takes; those that are asked at the same time take twice as many at most.
+/// A server has room for 6,400 and more (64 for each of 100 connections); one that has not is asked
+/// for fewer tables at once.
 const LOCKS_PER_PIECE: usize = 3_000;
 
 /// Bytes of tables that one statement digests when it digests several.
 const BYTES_PER_STATEMENT: u64 = 64 << 20;
 
-/// Characters of SQL of one request: a fifth of the 10 MB that Neon takes. A table of 1,500 columns has 100,000.
+/// Characters of SQL of one request: a fifth of the 10 MB that Neon takes. A table of 1,500 columns
+/// has 100,000.
 const SQL_PER_PIECE: usize = 2_000_000;
 
 /// Characters of SQL around the expression of a row.
@@ -65,7 +71,8 @@ pub struct Range {
     pub digest: Digest,
 }
 
-/// Blocks of a table, from the first to before the last; without a last, to the end of the table, wherever that is.
+/// Blocks of a table, from the first to before the last; without a last, to the end of the table,
+/// wherever that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Blocks {
     /// The first block.
@@ -129,17 +136,24 @@ impl Refused {
     /// Returns it as the error that it is, with the name of the table.
     pub fn error(&self, database: &DatabaseName) -> SqlError {
         let message = format!("{}: {}", self.table, self.message);
-        SqlError::Answered { database: database.clone(), status: 400, sqlstate: self.state.clone(), message }
+        SqlError::Answered {
+            database: database.clone(),
+            status: 400,
+            sqlstate: self.state.clone(),
+            message,
+        }
     }
 }
 
 impl Piece {
-    /// Returns whether it may take its time. Of a smaller one that was not answered in time, the reply was lost.
+    /// Returns whether it may take its time. Of a smaller one that was not answered in time, the
+    /// reply was lost.
     pub fn is_large(&self) -> bool {
         self.bytes > BYTES_PER_STATEMENT
     }
 
-    /// Returns whether each of its parts is read in a block of its own, which tells what is to blame.
+    /// Returns whether each of its parts is read in a block of its own, which tells what is to
+    /// blame.
     pub fn is_one_by_one(&self) -> bool {
         self.is_one_by_one
     }
@@ -163,23 +177,34 @@ pub struct Part {
     is_smallest: bool,
 }
 
-/// Returns what is to be asked next, at most four requests at once; none when everything that the catalogue lists was read.
+/// Returns what is to be asked next, at most four requests at once; none when everything that the
+/// catalogue lists was read.
 ///
-/// `guide` is the print of the backup: a table that was read in ranges there is read in the same ranges, so that a difference is located, and
-/// what was not read there is not read.
-pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>) -> Vec<(Piece, Batch)> {
+/// `guide` is the print of the backup: a table that was read in ranges there is read in the same
+/// ranges, so that a difference is located, and what was not read there is not read.
+pub fn pieces(
+    catalogue: &Catalogue,
+    print: &DatabasePrint,
+    guide: Option<&DatabasePrint>,
+) -> Vec<(Piece, Batch)> {
     let wanted: Vec<&Relation> = wanted(catalogue, print, guide).collect();
-    // What is left is shared out, so that the last request does not read alone; a database that one request can read costs no more than one.
+    // What is left is shared out, so that the last request does not read alone; a database that one
+    // request can read costs no more than one.
     let left: u64 = wanted.iter().map(|relation| left_of(relation, print)).sum();
-    let size = print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(FIRST_PIECE));
+    let size =
+        print.pace.size().min(left.div_ceil(u64::try_from(AT_ONCE).unwrap_or(1)).max(FIRST_PIECE));
     // The large ones last: where the time is up before the end, most tables were read.
-    let (large, small): (Vec<&Relation>, Vec<&Relation>) = wanted.into_iter().partition(|relation| relation.bytes > size);
+    let (large, small): (Vec<&Relation>, Vec<&Relation>) =
+        wanted.into_iter().partition(|relation| relation.bytes > size);
     // Suspects are read apart from the others.
     let (small, suspect): (Vec<&Relation>, Vec<&Relation>) =
         small.into_iter().partition(|relation| !print.pace.suspects.contains(&relation.name));
     let sized = |relation: &Relation| {
         let sql = relation.row.len() + relation.name.len() + SQL_OF_A_PART;
-        parts(relation, print, guide, size).into_iter().map(move |part| (part, sql)).collect::<Vec<_>>()
+        parts(relation, print, guide, size)
+            .into_iter()
+            .map(move |part| (part, sql))
+            .collect::<Vec<_>>()
     };
     let parts = small.into_iter().chain(suspect).chain(large).flat_map(sized);
     let mut pieces: Vec<Piece> = Vec::new();
@@ -188,8 +213,12 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
         let is_suspect = print.pace.suspects.contains(&part.name);
         let locks_more = if part.is_sequence { 1 } else { LOCKS_OF_A_TABLE };
         let fits = pieces.last().is_some_and(|piece| {
-            let has_room = piece.bytes + part.bytes <= size && locks + locks_more <= LOCKS_PER_PIECE && sql + sql_more <= SQL_PER_PIECE;
-            is_suspect == piece.is_one_by_one && has_room && !(is_suspect && piece.parts.len() >= SUSPECTS_PER_PIECE)
+            let has_room = piece.bytes + part.bytes <= size
+                && locks + locks_more <= LOCKS_PER_PIECE
+                && sql + sql_more <= SQL_PER_PIECE;
+            is_suspect == piece.is_one_by_one
+                && has_room
+                && !(is_suspect && piece.parts.len() >= SUSPECTS_PER_PIECE)
         });
         if !fits && locks_before + locks + locks_more > 2 * LOCKS_PER_PIECE && !pieces.is_empty() {
             break;
@@ -213,15 +242,23 @@ pub fn pieces(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&Datab
 }
 
 /// Returns the relations that are to be read and were not, or not completely.
-fn wanted<'a>(catalogue: &'a Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>) -> impl Iterator<Item = &'a Relation> {
-    catalogue
-        .relations
-        .iter()
-        .filter(move |relation| !print.has(relation) && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name)))
+fn wanted<'a>(
+    catalogue: &'a Catalogue,
+    print: &DatabasePrint,
+    guide: Option<&DatabasePrint>,
+) -> impl Iterator<Item = &'a Relation> {
+    catalogue.relations.iter().filter(move |relation| {
+        !print.has(relation)
+            && guide.is_none_or(|guide| !guide.not_checked.contains_key(&relation.name))
+    })
 }
 
 /// Returns whether everything was read that the catalogue lists; see [`pieces`].
-pub fn is_read(catalogue: &Catalogue, print: &DatabasePrint, guide: Option<&DatabasePrint>) -> bool {
+pub fn is_read(
+    catalogue: &Catalogue,
+    print: &DatabasePrint,
+    guide: Option<&DatabasePrint>,
+) -> bool {
     wanted(catalogue, print, guide).next().is_none()
 }
 
@@ -233,7 +270,12 @@ fn left_of(relation: &Relation, print: &DatabasePrint) -> u64 {
 }
 
 /// Cuts what is left of a relation into parts.
-fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrint>, size: u64) -> Vec<Part> {
+fn parts(
+    relation: &Relation,
+    print: &DatabasePrint,
+    guide: Option<&DatabasePrint>,
+    size: u64,
+) -> Vec<Part> {
     let is_descending = relation.is_sequence && relation.key.is_some();
     let part = |blocks: Option<Blocks>, bytes: u64| Part {
         name: relation.name.clone(),
@@ -248,13 +290,16 @@ fn parts(relation: &Relation, print: &DatabasePrint, guide: Option<&DatabasePrin
     if read.is_none() && guiding.is_none() && (relation.bytes <= size || relation.blocks < 2) {
         return vec![part(None, relation.bytes)];
     }
-    let bytes_of = |blocks: Blocks| share(relation.bytes, blocks.count(relation.blocks), relation.blocks);
+    let bytes_of =
+        |blocks: Blocks| share(relation.bytes, blocks.count(relation.blocks), relation.blocks);
     let step = share(relation.blocks, size, relation.bytes).max(1);
     let whole = [Range { blocks: Blocks::ALL, digest: Digest::none() }];
     let ranges: &[Range] = guiding.map_or(&whole, Vec::as_slice);
     let gaps = gaps(read.map(Vec::as_slice).unwrap_or_default());
     let mut found = Vec::new();
-    for blocks in gaps.iter().flat_map(|gap| ranges.iter().filter_map(|range| gap.and(range.blocks))) {
+    for blocks in
+        gaps.iter().flat_map(|gap| ranges.iter().filter_map(|range| gap.and(range.blocks)))
+    {
         let is_kept = guiding.is_some() && !(print.pace.is_slow && bytes_of(blocks) > size);
         let mut from = blocks.from;
         // No more are asked for at once than this.
@@ -292,10 +337,13 @@ fn gaps(read: &[Range]) -> Vec<Blocks> {
 
 /// Makes statements of the parts of a piece.
 fn batch(catalogue: &Catalogue, piece: &Piece) -> Batch {
-    let relations: BTreeMap<&str, &Relation> = catalogue.relations.iter().map(|relation| (relation.name.as_str(), relation)).into_map();
+    let relations: BTreeMap<&str, &Relation> =
+        catalogue.relations.iter().map(|relation| (relation.name.as_str(), relation)).into_map();
     if piece.is_one_by_one {
         let parts = piece.parts.iter().enumerate();
-        let select_of = |(index, part): (usize, &Part)| relations.get(part.name.as_str()).map(|relation| select(index, relation, part));
+        let select_of = |(index, part): (usize, &Part)| {
+            relations.get(part.name.as_str()).map(|relation| select(index, relation, part))
+        };
         let selects: Vec<String> = parts.filter_map(select_of).collect();
         return each_by_itself(selects.iter().map(|select| (select.as_str(), false, 1)));
     }
@@ -303,7 +351,9 @@ fn batch(catalogue: &Catalogue, piece: &Piece) -> Batch {
     let (mut selects, mut bytes) = (Vec::new(), 0);
     for (index, part) in piece.parts.iter().enumerate() {
         let Some(relation) = relations.get(part.name.as_str()) else { continue };
-        if !selects.is_empty() && (selects.len() >= PARTS_PER_STATEMENT || bytes + part.bytes > BYTES_PER_STATEMENT) {
+        if !selects.is_empty()
+            && (selects.len() >= PARTS_PER_STATEMENT || bytes + part.bytes > BYTES_PER_STATEMENT)
+        {
             statements.push((std::mem::take(&mut selects).join(" union all "), Vec::new()));
             bytes = 0;
         }
@@ -321,7 +371,11 @@ fn select(index: usize, relation: &Relation, part: &Part) -> String {
         return format!("select {index}::text, last_value::text, is_called::text from {from}");
     }
     let condition = part.blocks.unwrap_or(Blocks::ALL).condition();
-    format!("select {index}::text, count(*)::text, coalesce(sum({}), 0)::text from only {from}{condition}", relation.digest())
+    format!(
+        "select {index}::text, count(*)::text, coalesce(sum({}), 0)::text from only \
+            {from}{condition}",
+        relation.digest()
+    )
 }
 
 /// Adds digests, whose sums are additive.
@@ -337,25 +391,37 @@ fn sum<'a>(digests: impl Iterator<Item = &'a Digest>) -> Option<Digest> {
 impl DatabasePrint {
     fn has(&self, relation: &Relation) -> bool {
         let Relation { name, is_sequence, .. } = relation;
-        let is_read = if *is_sequence { self.sequences.contains_key(name) } else { self.tables.contains_key(name) };
+        let is_read = if *is_sequence {
+            self.sequences.contains_key(name)
+        } else {
+            self.tables.contains_key(name)
+        };
         is_read || self.not_checked.contains_key(name)
     }
 
     /// Takes up what was read before the catalogue was, for the relations that it still lists.
     #[must_use]
     pub fn going_on(mut self, earlier: Self, catalogue: &Catalogue) -> Self {
-        let known: BTreeSet<&String> = catalogue.relations.iter().map(|relation| &relation.name).into_set();
+        let known: BTreeSet<&String> =
+            catalogue.relations.iter().map(|relation| &relation.name).into_set();
         let is_known = |name: &String| known.contains(name);
         self.tables = earlier.tables.into_iter().filter(|(name, _)| is_known(name)).into_map();
-        self.sequences = earlier.sequences.into_iter().filter(|(name, _)| is_known(name)).into_map();
+        self.sequences =
+            earlier.sequences.into_iter().filter(|(name, _)| is_known(name)).into_map();
         self.ranges = earlier.ranges.into_iter().filter(|(name, _)| is_known(name)).into_map();
         self.not_checked.extend(earlier.not_checked.into_iter().filter(|(name, _)| is_known(name)));
         self.pace = earlier.pace;
         self
     }
 
-    /// Takes up the answer to a piece, and returns the parts that were refused in it; `None` when it makes no sense.
-    pub fn take(&mut self, piece: &Piece, results: &[Rows], took: Duration) -> Option<Vec<Refused>> {
+    /// Takes up the answer to a piece, and returns the parts that were refused in it; `None` when
+    /// it makes no sense.
+    pub fn take(
+        &mut self,
+        piece: &Piece,
+        results: &[Rows],
+        took: Duration,
+    ) -> Option<Vec<Refused>> {
         if piece.is_one_by_one {
             return self.take_one_by_one(piece, results);
         }
@@ -367,7 +433,9 @@ impl DatabasePrint {
             found.push((part, text(row, 1)?, text(row, 2)?));
         }
         // An answer that leaves out a part is none.
-        if found.len() != piece.parts.len() || !piece.parts.iter().all(|part| found.iter().any(|(other, ..)| *other == part)) {
+        if found.len() != piece.parts.len()
+            || !piece.parts.iter().all(|part| found.iter().any(|(other, ..)| *other == part))
+        {
             return None;
         }
         for (part, first, second) in found {
@@ -391,7 +459,9 @@ impl DatabasePrint {
                     (text(row, 0)? == index.to_string()).then_some(())?;
                     self.take_part(part, text(row, 1)?, text(row, 2)?)?;
                 }
-                Found::Error(state, message) => refused.push(Refused { table: part.name.clone(), state, message }),
+                Found::Error(state, message) => {
+                    refused.push(Refused { table: part.name.clone(), state, message });
+                }
                 Found::NotRun(_) | Found::Defect | Found::Count(_) => return None,
             }
         }
@@ -402,7 +472,10 @@ impl DatabasePrint {
         let name = part.name.clone();
         if part.is_sequence {
             let (last_value, is_called) = (first.parse().ok()?, second == "true");
-            self.sequences.insert(name, Position { last_value, is_called, is_descending: part.is_descending });
+            self.sequences.insert(
+                name,
+                Position { last_value, is_called, is_descending: part.is_descending },
+            );
             return Some(());
         }
         let digest = Digest { count: first.parse().ok()?, digest: second.to_owned() };
@@ -441,19 +514,24 @@ impl DatabasePrint {
         if let [part] = piece.parts.as_slice()
             && part.is_smallest
         {
-            self.give_up(&part.name, &format!("a block of it cannot be digested in {STATEMENT_TIMEOUT_S} s"));
+            self.give_up(
+                &part.name,
+                &format!("a block of it cannot be digested in {STATEMENT_TIMEOUT_S} s"),
+            );
         }
     }
 
-    /// A piece could not be read, and may not be the next time: each of its tables is read in a block of its own.
+    /// A piece could not be read, and may not be the next time: each of its tables is read in a
+    /// block of its own.
     pub fn refused(&mut self, piece: &Piece) {
         self.pace.suspects.extend(piece.parts.iter().map(|part| part.name.clone()));
     }
 
-    /// A table was refused although it was read in a block of its own: it is not checked, unless the error may be about the
-    /// moment and was not met often. Returns whether it is tried again.
+    /// A table was refused although it was read in a block of its own: it is not checked, unless
+    /// the error may be about the moment and was not met often. Returns whether it is tried again.
     pub fn refused_alone(&mut self, refused: &Refused, error: &SqlError) -> bool {
-        let is_tried_again = error.is_passing() && self.pace.may_try(&refused.table, &refused.state);
+        let is_tried_again =
+            error.is_passing() && self.pace.may_try(&refused.table, &refused.state);
         if !is_tried_again {
             self.give_up(&refused.table, &error.to_string());
         }

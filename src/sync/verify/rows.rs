@@ -1,12 +1,14 @@
-//! Which rows of the backup a table of staging has not any more, which are changed, and which were added, counted in two
-//! looks: first parts of a large table, then the rows of the parts that differ.
+//! Which rows of the backup a table of staging has not any more, which are changed, and which were
+//! added, counted in two looks: first parts of a large table, then the rows of the parts that
+//! differ.
 //!
 //! In: a [`Catalogue`], names of tables and what is wanted of each. Out: [`RowDifferences`].
 //!
-//! Invariants: of a row only two hashes leave the database, and for a few rows the primary key, which names them. A row is put
-//! in a part by its key, so that one that was moved within its file is not taken for two. Of a table without a primary key
-//! the rows that are gone and added are counted as often as they are there; none is called changed. A count is exact, or
-//! `limits` says why it is a lower bound.
+//! Invariants: of a row only two hashes leave the database, and for a few rows the primary key,
+//! which names them. A row is put in a part by its key, so that one that was moved within its file
+//! is not taken for two. Of a table without a primary key the rows that are gone and added are
+//! counted as often as they are there; none is called changed. A count is exact, or `limits` says
+//! why it is a lower bound.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,22 +20,27 @@ use super::{Blocks, Digest, NAMED, Range, TOLD, differing};
 use crate::neon::sql::{Batch, Rows};
 use crate::ordered::IntoOrdered as _;
 
-/// Parts that a large table is cut into by the hash of its keys: a million rows make parts of a thousand.
+/// Parts that a large table is cut into by the hash of its keys: a million rows make parts of a
+/// thousand.
 const PARTS: u32 = 1024;
 
-/// Rows of a table that is looked into without parts: all of them fit into the reply that the parts would take.
+/// Rows of a table that is looked into without parts: all of them fit into the reply that the parts
+/// would take.
 const ROWS_WITHOUT_PARTS: u64 = 10_000;
 
-/// Rows of which the hashes are fetched in one reply: at 32 bytes each, 3.2 MB, a third of Neon's limit of 10 MB.
+/// Rows of which the hashes are fetched in one reply: at 32 bytes each, 3.2 MB, a third of Neon's
+/// limit of 10 MB.
 pub const ROWS_AT_ONCE: u64 = 100_000;
 
-/// Rows of a database of which the hashes are fetched, on each side: comparing them takes about 10 ms of CPU.
+/// Rows of a database of which the hashes are fetched, on each side: comparing them takes about 10
+/// ms of CPU.
 pub const ROWS_COUNTED: u64 = 200_000;
 
 /// Tables of a database whose parts are looked into; for the others a lower bound is told.
 pub const TABLES_IN_PARTS: usize = 10;
 
-/// Ranges of a table that are looked into: each is read in about fifteen seconds, and the statement has two minutes.
+/// Ranges of a table that are looked into: each is read in about fifteen seconds, and the statement
+/// has two minutes.
 pub const RANGES_LOOKED_INTO: usize = 4;
 
 /// Characters of a hash.
@@ -94,7 +101,8 @@ pub struct RowCounts {
 
 /// The rows of a table that are not the same on both sides.
 ///
-/// Shape: `{"gone":["{\"id\": 3}"],"changed":[],"added":[],"counts":{"gone":1,"changed":0,"added":0}}`.
+/// Shape:
+/// `{"gone":["{\"id\": 3}"],"changed":[],"added":[],"counts":{"gone":1,"changed":0,"added":0}}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowDifferences {
     /// Keys of rows that the backup has and staging has not, at most twenty.
@@ -110,7 +118,8 @@ pub struct RowDifferences {
     pub limits: String,
 }
 
-/// What comparing the hashes of rows found: how many, and the hashes of the keys of the first twenty of each.
+/// What comparing the hashes of rows found: how many, and the hashes of the keys of the first
+/// twenty of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowsFound {
     /// How many.
@@ -123,11 +132,13 @@ pub struct RowsFound {
     pub added: Vec<String>,
 }
 
-/// Returns the ranges of a table that are not the same on both sides; all of it where it was not read in ranges, or not in the same.
+/// Returns the ranges of a table that are not the same on both sides; all of it where it was not
+/// read in ranges, or not in the same.
 pub fn differing_ranges(backup: Option<&Vec<Range>>, staging: Option<&Vec<Range>>) -> Vec<Blocks> {
     let Some((backup, staging)) = backup.zip(staging) else { return vec![Blocks::ALL] };
-    let index =
-        |ranges: &[Range]| -> BTreeMap<Blocks, Digest> { ranges.iter().map(|range| (range.blocks, range.digest.clone())).into_map() };
+    let index = |ranges: &[Range]| -> BTreeMap<Blocks, Digest> {
+        ranges.iter().map(|range| (range.blocks, range.digest.clone())).into_map()
+    };
     differing(&index(backup), &index(staging)).copied().collect()
 }
 
@@ -140,11 +151,15 @@ pub fn is_small(rows: u64) -> bool {
 pub fn parts_batch(catalogue: &Catalogue, wanted: &[Wanted]) -> Batch {
     batch(catalogue, wanted, |relation, wanted| {
         let rows = keyed(relation, wanted);
-        format!("select (n & {})::text, count(*)::text, sum(h)::text from ({rows}) as t group by 1", PARTS - 1)
+        format!(
+            "select (n & {})::text, count(*)::text, sum(h)::text from ({rows}) as t group by 1",
+            PARTS - 1
+        )
     })
 }
 
-/// Returns the batch that fetches two hashes of each row that is wanted: of its key and of what it holds, in order.
+/// Returns the batch that fetches two hashes of each row that is wanted: of its key and of what it
+/// holds, in order.
 pub fn rows_batch(catalogue: &Catalogue, wanted: &[Wanted]) -> Batch {
     batch(catalogue, wanted, |relation, wanted| {
         let rows = keyed(relation, wanted);
@@ -154,7 +169,8 @@ pub fn rows_batch(catalogue: &Catalogue, wanted: &[Wanted]) -> Batch {
         };
         format!(
             "select string_agg(r, '' order by r collate \"C\") from \
-             (select lpad(to_hex(n), {HASH}, '0') || lpad(to_hex(h), {HASH}, '0') as r from ({rows}) as t{parts}) as u"
+                (select lpad(to_hex(n), {HASH}, '0') || lpad(to_hex(h), {HASH}, '0') as r from \
+                ({rows}) as t{parts}) as u"
         )
     })
 }
@@ -165,7 +181,8 @@ pub fn keys_batch(catalogue: &Catalogue, wanted: &[Wanted], hashes: &[Vec<String
         let rows = keyed(relation, wanted);
         let quoted = list(hashes.iter().map(|hash| format!("'{hash}'")));
         format!(
-            "select r, k from (select k, lpad(to_hex(n), {HASH}, '0') as r from ({rows}) as t) as u where r in ({quoted}) order by k collate \"C\""
+            "select r, k from (select k, lpad(to_hex(n), {HASH}, '0') as r from ({rows}) as \
+                t) as u where r in ({quoted}) order by k collate \"C\""
         )
     })
 }
@@ -175,8 +192,14 @@ fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
     if items.is_empty() { "null".to_owned() } else { items.join(", ") }
 }
 
-fn batch(catalogue: &Catalogue, wanted: &[Wanted], statement: impl Fn(&Relation, &Wanted) -> String) -> Batch {
-    batch_of(catalogue, wanted.iter().map(|wanted| (wanted, ())), |relation, (wanted, ())| statement(relation, wanted))
+fn batch(
+    catalogue: &Catalogue,
+    wanted: &[Wanted],
+    statement: impl Fn(&Relation, &Wanted) -> String,
+) -> Batch {
+    batch_of(catalogue, wanted.iter().map(|wanted| (wanted, ())), |relation, (wanted, ())| {
+        statement(relation, wanted)
+    })
 }
 
 fn batch_of<'a, T>(
@@ -188,45 +211,64 @@ fn batch_of<'a, T>(
         let relation = catalogue.relations.iter().find(|relation| relation.name == wanted.table)?;
         Some((statement(relation, (wanted, more)), Vec::new()))
     });
-    Batch { statements: std::iter::once(settings()).chain(statements).collect(), is_read_only: true }
+    Batch {
+        statements: std::iter::once(settings()).chain(statements).collect(),
+        is_read_only: true,
+    }
 }
 
-/// Selects of every row in the wanted ranges its key `k`, the hash of that `n`, and the hash of what it holds `h`.
+/// Selects of every row in the wanted ranges its key `k`, the hash of that `n`, and the hash of
+/// what it holds `h`.
 fn keyed(relation: &Relation, wanted: &Wanted) -> String {
     let digest = relation.digest();
     let key = relation.key.clone().unwrap_or_else(|| format!("{digest}::text"));
-    let digest = if wanted.shape == Shape::KeyAlone { format!("hashtextextended({key}, 1)") } else { digest };
+    let digest = if wanted.shape == Shape::KeyAlone {
+        format!("hashtextextended({key}, 1)")
+    } else {
+        digest
+    };
     let select = |blocks: &Blocks| {
         let (from, condition) = (relation.from(), blocks.condition());
-        format!("select {key} as k, hashtextextended({key}, 1) as n, {digest} as h from only {from}{condition}")
+        format!(
+            "select {key} as k, hashtextextended({key}, 1) as n, {digest} as h from only \
+                {from}{condition}"
+        )
     };
     wanted.ranges.iter().map(select).collect::<Vec<_>>().join(" union all ")
 }
 
 /// Reads one result of [`parts_batch`]; `None` when it makes no sense.
 pub fn decode_parts(rows: &Rows) -> Option<Parts> {
-    let part = |row: &Vec<Option<String>>| Some((text(row, 0)?.parse().ok()?, (text(row, 1)?.parse().ok()?, text(row, 2)?.to_owned())));
+    let part = |row: &Vec<Option<String>>| {
+        Some((text(row, 0)?.parse().ok()?, (text(row, 1)?.parse().ok()?, text(row, 2)?.to_owned())))
+    };
     Some(rows.rows.iter().map(part).collect::<Option<Vec<_>>>()?.into_iter().into_map())
 }
 
-/// Reads one result of [`rows_batch`]: the hashes of all rows, one after the other; `None` when it makes no sense.
+/// Reads one result of [`rows_batch`]: the hashes of all rows, one after the other; `None` when it
+/// makes no sense.
 pub fn decode_rows(rows: &Rows) -> Option<String> {
     let [row] = rows.rows.as_slice() else { return None };
     let hashes = row.first()?.clone().unwrap_or_default();
-    let is_good = hashes.len().is_multiple_of(2 * HASH) && hashes.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_good = hashes.len().is_multiple_of(2 * HASH)
+        && hashes.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_good.then_some(hashes)
 }
 
 /// Reads one result of [`keys_batch`]: by hash; `None` when it makes no sense.
 pub fn decode_keys(rows: &Rows) -> Option<BTreeMap<String, String>> {
-    let key = |row: &Vec<Option<String>>| Some((text(row, 0)?.to_owned(), text(row, 1)?.to_owned()));
+    let key =
+        |row: &Vec<Option<String>>| Some((text(row, 0)?.to_owned(), text(row, 1)?.to_owned()));
     Some(rows.rows.iter().map(key).collect::<Option<Vec<_>>>()?.into_iter().into_map())
 }
 
-/// Returns the parts that are not the same on both sides, each with the rows of the side that has more.
+/// Returns the parts that are not the same on both sides, each with the rows of the side that has
+/// more.
 pub fn differing_parts(backup: &Parts, staging: &Parts) -> Vec<(u32, u64)> {
     let rows = |parts: &Parts, part: u32| parts.get(&part).map_or(0, |(count, _)| *count);
-    differing(backup, staging).map(|part| (*part, rows(backup, *part).max(rows(staging, *part)))).collect()
+    differing(backup, staging)
+        .map(|part| (*part, rows(backup, *part).max(rows(staging, *part))))
+        .collect()
 }
 
 /// Compares the hashes of rows, of both sides in order.
@@ -269,8 +311,8 @@ fn row_of(hashes: &str, index: usize) -> Option<&str> {
 }
 
 impl RowCounts {
-    /// Returns the least that two counts of what is not the same say. Where they are equal, a row was changed, or one was
-    /// replaced by another.
+    /// Returns the least that two counts of what is not the same say. Where they are equal, a row
+    /// was changed, or one was replaced by another.
     pub fn at_least(backup: u64, staging: u64) -> Self {
         let (gone, added) = (backup.saturating_sub(staging), staging.saturating_sub(backup));
         Self { gone, changed: u64::from(backup == staging), added }
@@ -280,13 +322,19 @@ impl RowCounts {
     pub fn of_parts(backup: &Parts, staging: &Parts, but: &[u32]) -> Self {
         let rows = |parts: &Parts, part: u32| parts.get(&part).map_or(0, |(count, _)| *count);
         let left = differing(backup, staging).filter(|part| !but.contains(part));
-        left.fold(Self::default(), |sum, part| sum.and(Self::at_least(rows(backup, *part), rows(staging, *part))))
+        left.fold(Self::default(), |sum, part| {
+            sum.and(Self::at_least(rows(backup, *part), rows(staging, *part)))
+        })
     }
 
     /// Returns the sum of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { gone: self.gone + other.gone, changed: self.changed + other.changed, added: self.added + other.added }
+        Self {
+            gone: self.gone + other.gone,
+            changed: self.changed + other.changed,
+            added: self.added + other.added,
+        }
     }
 }
 
@@ -296,28 +344,37 @@ impl RowDifferences {
         Self { counts, ..Self::default() }
     }
 
-    /// Returns whether rows of the backup are gone or changed, as far as is known. Where it is not known, they may be.
+    /// Returns whether rows of the backup are gone or changed, as far as is known. Where it is not
+    /// known, they may be.
     pub fn has_losses(&self) -> bool {
         self.counts.gone + self.counts.changed > 0 || !self.limits.is_empty()
     }
 
-    /// Tells how many rows, in a few words: `5,000 rows of the backup are gone, 1 is changed, 3 were added`.
+    /// Tells how many rows, in a few words:
+    /// `5,000 rows of the backup are gone, 1 is changed, 3 were added`.
     pub fn summary(&self) -> String {
         let RowCounts { gone, changed, added } = self.counts;
         let least = if self.limits.is_empty() { "" } else { "at least " };
         let is = |count: u64| if count == 1 { "is" } else { "are" };
         let was = if added == 1 { "was" } else { "were" };
-        let rows = |count: u64| format!("{least}{} {}", grouped(count), if count == 1 { "row" } else { "rows" });
+        let rows = |count: u64| {
+            format!("{least}{} {}", grouped(count), if count == 1 { "row" } else { "rows" })
+        };
         let mut told = Vec::new();
         if gone > 0 {
             told.push(format!("{} of the backup {} gone", rows(gone), is(gone)));
         }
         if changed > 0 {
-            let of = if told.is_empty() { rows(changed) } else { format!("{least}{}", grouped(changed)) };
+            let of = if told.is_empty() {
+                rows(changed)
+            } else {
+                format!("{least}{}", grouped(changed))
+            };
             told.push(format!("{of} {} changed", is(changed)));
         }
         if added > 0 {
-            let of = if told.is_empty() { rows(added) } else { format!("{least}{}", grouped(added)) };
+            let of =
+                if told.is_empty() { rows(added) } else { format!("{least}{}", grouped(added)) };
             told.push(format!("{of} {was} added"));
         }
         if told.is_empty() { "no row differs any more".to_owned() } else { told.join(", ") }
@@ -340,7 +397,9 @@ pub fn grouped(number: u64) -> String {
 impl fmt::Display for RowDifferences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.summary())?;
-        for (kind, named) in [("gone", &self.gone), ("changed", &self.changed), ("added", &self.added)] {
+        for (kind, named) in
+            [("gone", &self.gone), ("changed", &self.changed), ("added", &self.added)]
+        {
             if !named.is_empty() {
                 let keys = named.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
                 write!(f, "; {kind}: {keys}{}", if named.len() > TOLD { ", …" } else { "" })?;
@@ -354,101 +413,4 @@ impl fmt::Display for RowDifferences {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns hashes of rows, each given as its key and what it holds.
-    fn hashes(list: &[(u64, u64)]) -> String {
-        let rows: Vec<String> = list.iter().map(|(key, holds)| format!("{key:016x}{holds:016x}")).collect();
-        rows.concat()
-    }
-
-    #[test]
-    fn rows_are_gone_changed_or_added() {
-        let (backup, staging) = (hashes(&[(1, 7), (2, 8), (3, 9), (5, 1)]), hashes(&[(1, 7), (2, 80), (4, 9), (5, 1), (6, 6)]));
-        let found = compare_rows(Shape::Keyed, &backup, &staging);
-        assert_eq!(found.counts, RowCounts { gone: 1, changed: 1, added: 2 });
-        let hash = |key: u64| format!("{key:016x}");
-        assert_eq!((found.gone, found.changed, found.added), (vec![hash(3)], vec![hash(2)], vec![hash(4), hash(6)]));
-        assert_eq!(compare_rows(Shape::Keyed, &backup, &backup), RowsFound::default());
-    }
-
-    #[test]
-    fn a_side_without_rows_has_lost_or_got_all() {
-        let rows = hashes(&[(1, 7), (2, 8)]);
-        assert_eq!(compare_rows(Shape::Keyed, &rows, "").counts, RowCounts { gone: 2, ..RowCounts::default() });
-        assert_eq!(compare_rows(Shape::Keyed, "", &rows).counts, RowCounts { added: 2, ..RowCounts::default() });
-    }
-
-    #[test]
-    fn rows_without_a_key_are_counted_as_often_as_they_are_there() {
-        let (twice, once) = (hashes(&[(7, 7), (7, 7)]), hashes(&[(7, 7), (8, 8)]));
-        assert_eq!(compare_rows(Shape::Keyless, &twice, &once).counts, RowCounts { gone: 1, changed: 0, added: 1 });
-    }
-
-    #[test]
-    fn twenty_rows_are_named_three_are_told_and_all_are_counted() {
-        let many: Vec<(u64, u64)> = (0..5_000).map(|id| (id, id)).collect();
-        let found = compare_rows(Shape::Keyed, &hashes(&many), "");
-        assert_eq!((found.gone.len(), found.counts.gone), (20, 5_000));
-        let named = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
-        let told = RowDifferences { gone: named, ..RowDifferences::counted(found.counts) };
-        assert_eq!(told.to_string(), "5,000 rows of the backup are gone; gone: a, b, c, …");
-    }
-
-    #[test]
-    fn counts_are_told_as_people_read_them() {
-        let told = |gone, changed, added| RowDifferences::counted(RowCounts { gone, changed, added }).to_string();
-        assert_eq!(told(1, 0, 0), "1 row of the backup is gone");
-        assert_eq!(told(0, 1_234_567, 0), "1,234,567 rows are changed");
-        assert_eq!(told(2, 1, 1), "2 rows of the backup are gone, 1 is changed, 1 was added");
-        assert_eq!(told(0, 0, 999), "999 rows were added");
-        assert_eq!(told(0, 0, 0), "no row differs any more");
-    }
-
-    #[test]
-    fn a_lower_bound_is_told_as_one() {
-        let some = RowDifferences::counted(RowCounts { gone: 2, changed: 1, added: 0 });
-        let bound = RowDifferences { limits: "5 of 9 parts were not looked into".to_owned(), ..some };
-        assert_eq!(bound.to_string(), "at least 2 rows of the backup are gone, at least 1 is changed; 5 of 9 parts were not looked into");
-        assert!(bound.has_losses());
-        let added = RowDifferences::counted(RowCounts { added: 3, ..RowCounts::default() });
-        assert!(!added.has_losses());
-        assert!(RowDifferences { limits: "it was not looked into".to_owned(), ..added }.has_losses(), "rows may be changed");
-    }
-
-    #[test]
-    fn what_differs_and_was_not_looked_into_is_counted_from_below() {
-        let counts = |gone, changed, added| RowCounts { gone, changed, added };
-        assert_eq!(RowCounts::at_least(5, 3), counts(2, 0, 0));
-        assert_eq!(RowCounts::at_least(3, 5), counts(0, 0, 2));
-        assert_eq!(RowCounts::at_least(3, 3), counts(0, 1, 0));
-        let part = |number: u32, rows: u64, digest: &str| (number, (rows, digest.to_owned()));
-        let backup: Parts = [part(1, 4, "a"), part(2, 5, "b"), part(3, 6, "c")].into();
-        let staging: Parts = [part(2, 5, "b"), part(3, 6, "x"), part(4, 7, "d")].into();
-        assert_eq!(differing_parts(&backup, &staging), [(1, 4), (3, 6), (4, 7)]);
-        assert_eq!(RowCounts::of_parts(&backup, &staging, &[]), counts(4, 1, 7));
-        assert_eq!(RowCounts::of_parts(&backup, &staging, &[1, 4]), counts(0, 1, 0));
-    }
-
-    #[test]
-    fn an_answer_that_is_no_list_of_hashes_is_none() {
-        let answer = |text: Option<&str>| decode_rows(&Rows { rows: vec![vec![text.map(str::to_owned)]] });
-        assert_eq!(answer(None), Some(String::new()), "there is no row");
-        assert_eq!(answer(Some(&hashes(&[(1, 2)]))), Some(hashes(&[(1, 2)])));
-        assert_eq!((answer(Some("00")), answer(Some(&"x".repeat(32)))), (None, None));
-        assert_eq!(decode_rows(&Rows::default()), None);
-    }
-
-    #[test]
-    fn only_the_ranges_that_differ_are_looked_into() {
-        let range = |from: u64, digest: &str| Range {
-            blocks: Blocks { from, to: Some(from + 10) },
-            digest: Digest { count: 1, digest: digest.to_owned() },
-        };
-        let (backup, staging) = (vec![range(0, "1"), range(10, "2")], vec![range(0, "1"), range(10, "3")]);
-        let all = |ranges: Vec<Blocks>| ranges.iter().map(|blocks| blocks.condition()).collect::<Vec<_>>();
-        assert_eq!(all(differing_ranges(Some(&backup), Some(&staging))), [" where ctid >= '(10,0)' and ctid < '(20,0)'"]);
-        assert_eq!(all(differing_ranges(Some(&backup), None)), [""]);
-    }
-}
+mod tests;

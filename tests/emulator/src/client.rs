@@ -2,12 +2,14 @@
 //!
 //! In: a request of SQL. Out: its answer, for whoever hears it.
 //!
-//! Invariants: a query has a task of its own, which ends with the query and not with the connection of the client. So what
-//! the compute has committed is known to the control plane, whether or not somebody hears of it.
+//! Invariants: a query has a task of its own, which ends with the query and not with the connection
+//! of the client. So what the compute has committed is known to the control plane, whether or not
+//! somebody hears of it.
 //!
-//! Source: neondatabase/neon `proxy/src/serverless`, read 2026-11-21: a client that disconnects cancels its query, with a
-//! `CancelRequest` to the compute. `control_plane_connector.c`: the control plane hears of a password as part of the commit.
-//! That a query may go on and commit late is not stated, and cannot be excluded: it is a fault that can be chosen.
+//! Source: neondatabase/neon `proxy/src/serverless`, read 2026-11-21: a client that disconnects
+//! cancels its query, with a `CancelRequest` to the compute. `control_plane_connector.c`: the
+//! control plane hears of a password as part of the commit. That a query may go on and commit late
+//! is not stated, and cannot be excluded: it is a fault that can be chosen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,13 +32,21 @@ impl Client {
     /// Returns whether it waits no more.
     pub(crate) fn is_gone(&mut self) -> bool {
         match self {
-            Self::Waits(waits) => !matches!(waits.try_recv(), Err(oneshot::error::TryRecvError::Empty)),
+            Self::Waits(waits) => {
+                !matches!(waits.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+            }
             Self::Unheeded => false,
         }
     }
 
-    /// Runs a query until it has ended; one whose client goes away is cancelled. It may have committed by then.
-    pub(crate) async fn hears(self, connection: &mut Connection, body: &str, options: &sql::Options) -> Answer {
+    /// Runs a query until it has ended; one whose client goes away is cancelled. It may have
+    /// committed by then.
+    pub(crate) async fn hears(
+        self,
+        connection: &mut Connection,
+        body: &str,
+        options: &sql::Options,
+    ) -> Answer {
         let canceller = connection.canceller();
         let running = sql::run(connection, body, options);
         let Self::Waits(waits) = self else { return running.await };
@@ -48,19 +58,28 @@ impl Client {
         if let Some(canceller) = canceller
             && let Err(error) = canceller.cancel().await
         {
-            eprintln!("neon-emulator: a query whose client went away could not be cancelled: {error}");
+            eprintln!(
+                "neon-emulator: a query whose client went away could not be cancelled: {error}"
+            );
         }
         running.await
     }
 }
 
-/// Answers a query. Where this future is dropped, its client is gone: the query is cancelled, unless it outlives that.
-pub(crate) async fn ask(state: &Arc<State>, headers: &BTreeMap<String, String>, body: &str, outlives: bool) -> Answer {
+/// Answers a query. Where this future is dropped, its client is gone: the query is cancelled,
+/// unless it outlives that.
+pub(crate) async fn ask(
+    state: &Arc<State>,
+    headers: &BTreeMap<String, String>,
+    body: &str,
+    outlives: bool,
+) -> Answer {
     // Dropped with this future, which is how the task hears of it.
     let (_present, waits) = oneshot::channel();
     let client = if outlives { Client::Unheeded } else { Client::Waits(waits) };
     let (state, headers, body) = (Arc::clone(state), headers.clone(), body.to_owned());
-    let task = tokio::spawn(async move { crate::control::query(&state, &headers, &body, client).await });
+    let task =
+        tokio::spawn(async move { crate::control::query(&state, &headers, &body, client).await });
     task.await.unwrap_or_else(|error| {
         eprintln!("neon-emulator: a query ended badly: {error}");
         sql::error(500, "Control plane request failed")

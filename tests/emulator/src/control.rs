@@ -16,7 +16,8 @@ use crate::server::{State, lock};
 use crate::sql::{self, Answer};
 use crate::wire::Connection;
 
-/// How long a query waits for a branch that is being restored. Source: PROXY: `wake_compute` is retried for about 7 s.
+/// How long a query waits for a branch that is being restored. Source: PROXY: `wake_compute` is
+/// retried for about 7 s.
 const WAKE_PATIENCE: Duration = Duration::from_secs(7);
 
 /// Does the work of operations, one after the other.
@@ -28,8 +29,12 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
             continue;
         }
         let (operation, result) = match effect {
-            Effect::Branch { operation, branch, source, point } => (operation, make_branch(&state, &branch, &source, point).await),
-            Effect::Restore { operation, branch, source, point, .. } => (operation, restore(&state, &branch, &source, point).await),
+            Effect::Branch { operation, branch, source, point } => {
+                (operation, make_branch(&state, &branch, &source, point).await)
+            }
+            Effect::Restore { operation, branch, source, point, .. } => {
+                (operation, restore(&state, &branch, &source, point).await)
+            }
             Effect::Start { operation, endpoint } => (operation, start(&state, &endpoint).await),
             Effect::Suspend { operation, endpoint } => {
                 state.data.lock().await.stop(&endpoint);
@@ -43,9 +48,15 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
                 }
                 (operation, Ok(()))
             }
-            Effect::SetPassword { operation, branch, .. } => (operation, tell_passwords(&state, &branch).await),
-            Effect::Snapshot { operation, snapshot, source, point } => (operation, take_snapshot(&state, &snapshot, &source, point).await),
-            Effect::Unpack { operation, branch, source } => (operation, unpack(&state, &branch, &source).await),
+            Effect::SetPassword { operation, branch, .. } => {
+                (operation, tell_passwords(&state, &branch).await)
+            }
+            Effect::Snapshot { operation, snapshot, source, point } => {
+                (operation, take_snapshot(&state, &snapshot, &source, point).await)
+            }
+            Effect::Unpack { operation, branch, source } => {
+                (operation, unpack(&state, &branch, &source).await)
+            }
             Effect::Discard { operation, data } => {
                 state.data.lock().await.remove(&data);
                 (operation, Ok(()))
@@ -60,8 +71,8 @@ pub(crate) async fn carry_out(state: Arc<State>, effects: Vec<Effect>) {
     }
 }
 
-/// Waits until the turn of an operation has come. Returns whether it does its work at all: one that fails for good, is cancelled
-/// or hangs does not.
+/// Waits until the turn of an operation has come. Returns whether it does its work at all: one that
+/// fails for good, is cancelled or hangs does not.
 async fn is_to_be_done(state: &State, effect: &Effect) -> bool {
     // A compute is stopped when its operation ends, and answers until then.
     let until_due = matches!(effect, Effect::Suspend { .. });
@@ -79,8 +90,16 @@ async fn is_to_be_done(state: &State, effect: &Effect) -> bool {
     }
 }
 
-async fn make_branch(state: &State, branch: &str, source: &str, point: crate::model::Point) -> Result<()> {
-    let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
+async fn make_branch(
+    state: &State,
+    branch: &str,
+    source: &str,
+    point: crate::model::Point,
+) -> Result<()> {
+    let data = lock(&state.model)
+        .branch(branch)
+        .map(|branch| branch.data.clone())
+        .context("find the branch")?;
     let (lsn, size) = {
         let mut store = state.data.lock().await;
         (store.branch(source, &data, point).await?, store.size(&data))
@@ -95,7 +114,8 @@ async fn make_branch(state: &State, branch: &str, source: &str, point: crate::mo
     Ok(())
 }
 
-/// Notes where the branch is now of which a request asks for a point, so that the model can tell whether it has it.
+/// Notes where the branch is now of which a request asks for a point, so that the model can tell
+/// whether it has it.
 pub(crate) async fn note_position(state: &State, route: &str, request: &Request) {
     let body = |key: &str| request.body[key].as_str().map(str::to_owned);
     let branch = match route {
@@ -106,15 +126,24 @@ pub(crate) async fn note_position(state: &State, route: &str, request: &Request)
             }
             asked["parent_id"].as_str().map(str::to_owned)
         }
-        "restoreProjectBranch" if body("source_lsn").or_else(|| body("source_timestamp")).is_some() => body("source_branch_id"),
-        "createSnapshot" if ["lsn", "timestamp"].iter().any(|key| request.query.contains_key(*key)) => {
+        "restoreProjectBranch"
+            if body("source_lsn").or_else(|| body("source_timestamp")).is_some() =>
+        {
+            body("source_branch_id")
+        }
+        "createSnapshot"
+            if ["lsn", "timestamp"].iter().any(|key| request.query.contains_key(*key)) =>
+        {
             request.path.split('/').nth(4).map(str::to_owned)
         }
         _ => return,
     };
     let data = {
         let model = lock(&state.model);
-        let found = model.branches.iter().find(|found| branch.as_ref().map_or(found.is_default, |id| found.id == *id));
+        let found = model
+            .branches
+            .iter()
+            .find(|found| branch.as_ref().map_or(found.is_default, |id| found.id == *id));
         found.filter(|found| found.state == "ready").map(|found| found.data.clone())
     };
     let Some(data) = data else { return };
@@ -123,8 +152,16 @@ pub(crate) async fn note_position(state: &State, route: &str, request: &Request)
     }
 }
 
-async fn take_snapshot(state: &State, snapshot: &str, source: &str, point: crate::model::Point) -> Result<()> {
-    let data = lock(&state.model).snapshot(snapshot).map(|snapshot| snapshot.data.clone()).context("find the snapshot")?;
+async fn take_snapshot(
+    state: &State,
+    snapshot: &str,
+    source: &str,
+    point: crate::model::Point,
+) -> Result<()> {
+    let data = lock(&state.model)
+        .snapshot(snapshot)
+        .map(|snapshot| snapshot.data.clone())
+        .context("find the snapshot")?;
     let (lsn, size) = {
         let mut store = state.data.lock().await;
         (store.branch(source, &data, point).await?, store.size(&data))
@@ -139,7 +176,10 @@ async fn take_snapshot(state: &State, snapshot: &str, source: &str, point: crate
 
 /// Gives a branch the data of a snapshot.
 async fn unpack(state: &State, branch: &str, source: &str) -> Result<()> {
-    let data = lock(&state.model).branch(branch).map(|branch| branch.data.clone()).context("find the branch")?;
+    let data = lock(&state.model)
+        .branch(branch)
+        .map(|branch| branch.data.clone())
+        .context("find the branch")?;
     let mut store = state.data.lock().await;
     let lsn = store.branch(source, &data, crate::model::Point::Head).await?;
     lock(&state.model).saw(&data, state.now(), lsn);
@@ -151,12 +191,21 @@ async fn unpack(state: &State, branch: &str, source: &str) -> Result<()> {
 }
 
 /// Gives a branch its new data. The old data went to the preserved branch in the model already.
-async fn restore(state: &State, branch: &str, source: &str, point: crate::model::Point) -> Result<()> {
+async fn restore(
+    state: &State,
+    branch: &str,
+    source: &str,
+    point: crate::model::Point,
+) -> Result<()> {
     let (data, endpoints, kept) = {
         let model = lock(&state.model);
         let found = model.branch(branch).context("find the branch")?;
-        let endpoints: Vec<String> =
-            model.endpoints.iter().filter(|endpoint| endpoint.branch == branch).map(|endpoint| endpoint.id.clone()).collect();
+        let endpoints: Vec<String> = model
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.branch == branch)
+            .map(|endpoint| endpoint.id.clone())
+            .collect();
         let kept: Vec<String> = model.branches.iter().map(|branch| branch.data.clone()).collect();
         (found.data.clone(), endpoints, kept)
     };
@@ -214,21 +263,41 @@ pub(crate) async fn seed(state: &State, branch: &str, script: &str) -> Result<()
     let (endpoint, password) = {
         let model = lock(&state.model);
         let found = model.branch(branch).context("find the branch")?;
-        let role = found.roles.first().and_then(|role| role.password.clone()).context("find the owner's password")?;
-        (model.writer_of(branch).map(|endpoint| endpoint.id.clone()).context("find the endpoint")?, role)
+        let role = found
+            .roles
+            .first()
+            .and_then(|role| role.password.clone())
+            .context("find the owner's password")?;
+        (
+            model
+                .writer_of(branch)
+                .map(|endpoint| endpoint.id.clone())
+                .context("find the endpoint")?,
+            role,
+        )
     };
     start(state, &endpoint).await?;
     let (port, installation) = {
         let store = state.data.lock().await;
-        (store.compute(&endpoint).context("find the compute")?.server.port, store.installation.clone())
+        (
+            store.compute(&endpoint).context("find the compute")?.server.port,
+            store.installation.clone(),
+        )
     };
-    let mut owner = Connection::connect(port, "neondb_owner", &password, "neondb", &[]).await.context("log in to seed")?;
+    let mut owner = Connection::connect(port, "neondb_owner", &password, "neondb", &[])
+        .await
+        .context("log in to seed")?;
     owner.script(script).await.context("run the seed")?;
     learn(state, branch, port, &installation, &sql::literals_of_sql(script)).await
 }
 
 /// Answers `POST /sql`; nothing that is not running yet is begun for a client that is gone.
-pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>, body: &str, mut client: Client) -> Answer {
+pub(crate) async fn query(
+    state: &Arc<State>,
+    headers: &BTreeMap<String, String>,
+    body: &str,
+    mut client: Client,
+) -> Answer {
     let header = |name: &str| headers.get(name).cloned();
     let options = match sql::Options::new(&header) {
         Ok(options) => options,
@@ -252,12 +321,16 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
     let waking = began.elapsed();
     let (port, installation) = {
         let mut store = state.data.lock().await;
-        let Some(port) = store.touch(&target.endpoint) else { return sql::error(500, "Control plane request failed") };
+        let Some(port) = store.touch(&target.endpoint) else {
+            return sql::error(500, "Control plane request failed");
+        };
         (port, store.installation.clone())
     };
     let admitted = {
         let model = lock(&state.model);
-        model.endpoint(&target.endpoint).map(|endpoint| model.admits(endpoint, &target.role, &target.password, state.now()))
+        model
+            .endpoint(&target.endpoint)
+            .map(|endpoint| model.admits(endpoint, &target.role, &target.password, state.now()))
     };
     let Some(Some(password)) = admitted else { return sql::wrong_password(&target.role) };
     if target.is_untriggered && lock(&state.model).switches.sql_passes_options {
@@ -265,17 +338,24 @@ pub(crate) async fn query(state: &Arc<State>, headers: &BTreeMap<String, String>
         let own = if installation.major >= 17 { " -c event_triggers=off" } else { "" };
         target.parameters.push(("options".to_owned(), format!("-c neon.event_triggers=off{own}")));
     }
-    let connected = Connection::connect(port, &target.role, &password, &target.database, &target.parameters).await;
+    let connected =
+        Connection::connect(port, &target.role, &password, &target.database, &target.parameters)
+            .await;
     let mut connection = match connected {
         Ok(connection) => connection,
         Err(failure) => return sql::postgres_error(&failure, true),
     };
     let answer = Answer { waking, ..client.hears(&mut connection, body, &options).await };
-    // A role or a database may have been made or changed; the control plane learns of it, whoever hears the answer.
+    // A role or a database may have been made or changed; the control plane learns of it, whoever
+    // hears the answer.
     let lower = body.to_ascii_lowercase();
-    if ["role", "user", "database", "password"].iter().any(|word| lower.contains(word)) && !options.is_read_only() {
-        let branch =
-            lock(&state.model).endpoint(&target.endpoint).filter(|endpoint| endpoint.is_read_write).map(|endpoint| endpoint.branch.clone());
+    if ["role", "user", "database", "password"].iter().any(|word| lower.contains(word))
+        && !options.is_read_only()
+    {
+        let branch = lock(&state.model)
+            .endpoint(&target.endpoint)
+            .filter(|endpoint| endpoint.is_read_write)
+            .map(|endpoint| endpoint.branch.clone());
         if let Some(branch) = branch {
             let _ = learn(state, &branch, port, &installation, &sql::literals(body)).await;
         }
@@ -291,7 +371,10 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
             let mut model = lock(&state.model);
             model.advance(state.now());
             let Some(found) = model.endpoint(endpoint) else {
-                return Err(sql::error(400, "Control plane request failed: endpoint cannot be found"));
+                return Err(sql::error(
+                    400,
+                    "Control plane request failed: endpoint cannot be found",
+                ));
             };
             if found.is_disabled {
                 return Err(sql::error(500, "Control plane request failed: endpoint is disabled"));
@@ -310,7 +393,8 @@ async fn wake(state: &Arc<State>, endpoint: &str) -> Result<(), Answer> {
         if began.elapsed() > WAKE_PATIENCE {
             return Err(sql::error(
                 500,
-                "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.",
+                "Control plane request failed: endpoint is temporarily unavailable. Check \
+                    your quotas and/or contact our support.",
             ));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -350,7 +434,9 @@ async fn starts_late(state: Arc<State>, endpoint: String) {
     let found = {
         let model = lock(&state.model);
         let is_it = |operation: &&crate::model::Operation| {
-            operation.action == "start_compute" && operation.endpoint.as_ref() == Some(&endpoint) && operation.is_open()
+            operation.action == "start_compute"
+                && operation.endpoint.as_ref() == Some(&endpoint)
+                && operation.is_open()
         };
         model.operations.iter().find(is_it).map(|operation| operation.id.clone())
     };
@@ -365,18 +451,35 @@ pub(crate) async fn tend(state: &Arc<State>) {
     for (data, lsn) in heads {
         lock(&state.model).saw(&data, state.now(), lsn);
     }
-    let unknown = || lock(&state.model).branches.iter().find(|branch| branch.logical_size.is_none()).map(|branch| branch.data.clone());
+    let unknown = || {
+        lock(&state.model)
+            .branches
+            .iter()
+            .find(|branch| branch.logical_size.is_none())
+            .map(|branch| branch.data.clone())
+    };
     if let Some(data) = unknown() {
         let size = state.data.lock().await.size(&data);
-        lock(&state.model).branches.iter_mut().filter(|branch| branch.data == data).for_each(|branch| branch.logical_size = Some(size));
+        lock(&state.model)
+            .branches
+            .iter_mut()
+            .filter(|branch| branch.data == data)
+            .for_each(|branch| branch.logical_size = Some(size));
     }
     let idle: Vec<String> = {
         let store = state.data.lock().await;
         let model = lock(&state.model);
         let is_idle = |id: &str, used_at: &Instant| {
-            model.suspend_after(id).and_then(|time| time.to_std().ok()).is_some_and(|time| used_at.elapsed() > time)
+            model
+                .suspend_after(id)
+                .and_then(|time| time.to_std().ok())
+                .is_some_and(|time| used_at.elapsed() > time)
         };
-        store.computes().filter(|(id, compute)| is_idle(id, &compute.used_at)).map(|(id, _)| id.clone()).collect()
+        store
+            .computes()
+            .filter(|(id, compute)| is_idle(id, &compute.used_at))
+            .map(|(id, _)| id.clone())
+            .collect()
     };
     for endpoint in idle {
         if lock(&state.model).is_busy() || is_in_use(state, &endpoint).await {
@@ -384,7 +487,9 @@ pub(crate) async fn tend(state: &Arc<State>) {
         }
         let operation = lock(&state.model).falls_asleep(&endpoint, state.now());
         match operation {
-            Some(operation) => carry_out(Arc::clone(state), vec![Effect::Suspend { operation, endpoint }]).await,
+            Some(operation) => {
+                carry_out(Arc::clone(state), vec![Effect::Suspend { operation, endpoint }]).await;
+            }
             None => state.data.lock().await.stop(&endpoint),
         }
     }
@@ -400,13 +505,19 @@ async fn is_in_use(state: &State, endpoint: &str) -> bool {
         (compute.server.port, store.installation.clone())
     };
     let Ok(mut admin) = installation.admin(port, "postgres").await else { return true };
-    let sql =
-        "select count(*)::text from pg_stat_activity where backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid()";
+    let sql = "select count(*)::text from pg_stat_activity where backend_type = 'client \
+        backend' and \
+        state <> 'idle' and pid <> pg_backend_pid()";
     admin.value(sql).await.map_or(true, |count| count != "0")
 }
 
 /// Answers `/_emulator/…`.
-pub(crate) async fn answer(state: &Arc<State>, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(crate) async fn answer(
+    state: &Arc<State>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, Value) {
     let bad = |error: &dyn std::fmt::Display| (400, json!({"message": error.to_string()}));
     match (method, path) {
         ("GET", "health") => (200, json!({"status": "ok"})),
@@ -446,11 +557,17 @@ pub(crate) async fn answer(state: &Arc<State>, method: &str, path: &str, body: &
         ("PUT", "project") => match serde_json::from_str::<Value>(body) {
             Ok(value) => {
                 let mut model = lock(&state.model);
-                model.store_passwords = value["store_passwords"].as_bool().unwrap_or(model.store_passwords);
-                let limit =
-                    |key: &str, present: usize| value[key].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(present);
+                model.store_passwords =
+                    value["store_passwords"].as_bool().unwrap_or(model.store_passwords);
+                let limit = |key: &str, present: usize| {
+                    value[key]
+                        .as_u64()
+                        .and_then(|limit| usize::try_from(limit).ok())
+                        .unwrap_or(present)
+                };
                 model.limits.branches = limit("branches_limit", model.limits.branches);
-                model.limits.root_branches = limit("root_branches_limit", model.limits.root_branches);
+                model.limits.root_branches =
+                    limit("root_branches_limit", model.limits.root_branches);
                 model.limits.snapshots = limit("snapshots_limit", model.limits.snapshots);
                 if let Some(plan) = value["subscription_type"].as_str() {
                     plan.clone_into(&mut model.limits.subscription);
@@ -475,8 +592,10 @@ async fn endpoints(state: &State) -> Value {
             let branch = model.branch(&endpoint.branch);
             json!({
                 "id": endpoint.id, "host": model.host(&endpoint.id), "branch_id": endpoint.branch,
-                "branch_name": branch.map(|branch| branch.name.clone()), "type": if endpoint.is_read_write { "read_write" } else { "read_only" },
-                "address": "127.0.0.1", "port": compute.map(|compute| compute.server.port), "pid": compute.map(|compute| compute.server.pid()),
+                "branch_name": branch.map(|branch| branch.name.clone()),
+                "type": if endpoint.is_read_write { "read_write" } else { "read_only" },
+                "address": "127.0.0.1", "port": compute.map(|compute| compute.server.port),
+                "pid": compute.map(|compute| compute.server.pid()),
                 "data": branch.map(|branch| branch.data.clone()),
                 "roles": branch.map(|branch| branch.roles.iter().map(|role| json!({"name": role.name, "password": role.password})).collect::<Vec<_>>()),
                 "databases": branch.map(|branch| branch.databases.iter().map(|database| database.name.clone()).collect::<Vec<_>>()),
@@ -493,15 +612,20 @@ fn project(state: &State) -> Value {
     let branches: Vec<Value> = model
         .branches
         .iter()
-        .map(|branch| json!({"id": branch.id, "name": branch.name, "parent_id": branch.parent, "parent_lsn": branch.parent_lsn.map(|lsn| lsn.to_string())}))
+        .map(|branch| {
+            json!({"id": branch.id, "name": branch.name, "parent_id": branch.parent,
+                    "parent_lsn": branch.parent_lsn.map(|lsn| lsn.to_string())})
+        })
         .collect();
     let operations: Vec<Value> = model
         .operations
         .iter()
         .map(|operation| {
             json!({
-                "id": operation.id, "action": operation.action, "branch_id": operation.branch, "status": operation.status,
-                "created_at_ms": operation.created_at.timestamp_millis(), "ended_at_ms": operation.updated_at.timestamp_millis(),
+                "id": operation.id, "action": operation.action, "branch_id": operation.branch,
+                "status": operation.status,
+                "created_at_ms": operation.created_at.timestamp_millis(),
+                "ended_at_ms": operation.updated_at.timestamp_millis(),
             })
         })
         .collect();

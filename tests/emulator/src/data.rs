@@ -1,8 +1,10 @@
 //! The data of branches and the computes that serve it.
 //!
-//! A branch's data is a directory with `pg` (the cluster), `archive` (its log) and `base` (a copy from before its first write).
+//! A branch's data is a directory with `pg` (the cluster), `archive` (its log) and `base` (a copy
+//! from before its first write).
 //!
-//! Invariants: a cluster that no compute runs on was stopped cleanly; starting, stopping and copying are done by one at a time.
+//! Invariants: a cluster that no compute runs on was stopped cleanly; starting, stopping and
+//! copying are done by one at a time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,7 +38,13 @@ pub(crate) struct Compute {
 
 impl Data {
     pub(crate) fn new(installation: Installation, root: PathBuf) -> Self {
-        Self { installation, root, computes: HashMap::new(), ports: HashMap::new(), forks: HashMap::new() }
+        Self {
+            installation,
+            root,
+            computes: HashMap::new(),
+            ports: HashMap::new(),
+            forks: HashMap::new(),
+        }
     }
 
     fn dir(&self, data: &str) -> PathBuf {
@@ -80,7 +88,12 @@ impl Data {
     }
 
     /// Starts a compute, unless it runs. A read-only one is a hot standby on a copy of its own.
-    pub(crate) async fn start(&mut self, endpoint: &str, data: &str, is_read_write: bool) -> Result<()> {
+    pub(crate) async fn start(
+        &mut self,
+        endpoint: &str,
+        data: &str,
+        is_read_write: bool,
+    ) -> Result<()> {
         if self.computes.contains_key(endpoint) {
             return Ok(());
         }
@@ -102,12 +115,14 @@ impl Data {
         };
         self.ports.insert(endpoint.to_owned(), server.port);
         if is_read_write {
-            // Who began to read before there was a writer follows it from here on, as on Neon all read one storage.
+            // Who began to read before there was a writer follows it from here on, as on Neon all
+            // read one storage.
             for reader in self.computes.values().filter(|compute| compute.data == data) {
                 self.installation.follow(reader.server.port, server.port).await?;
             }
         }
-        let compute = Compute { server, data: data.to_owned(), is_read_write, used_at: Instant::now() };
+        let compute =
+            Compute { server, data: data.to_owned(), is_read_write, used_at: Instant::now() };
         self.computes.insert(endpoint.to_owned(), compute);
         Ok(())
     }
@@ -166,17 +181,23 @@ impl Data {
         control_lsn(&self.dir(data).join("base"))
     }
 
-    /// Copies a running cluster, with the label that recovery needs. Returns where the copy becomes consistent.
+    /// Copies a running cluster, with the label that recovery needs. Returns where the copy becomes
+    /// consistent.
     async fn back_up(&self, data: &str, to: &Path) -> Result<Lsn> {
         let port = self.writer(data).context("find the compute of the source")?.server.port;
         // One session: a backup belongs to the session that started it.
         let mut admin = self.installation.admin(port, "postgres").await?;
         admin.value("select pg_backup_start('branch', true)::text").await?;
-        let (installation, from, target) = (self.installation.clone(), self.cluster(data), to.to_path_buf());
+        let (installation, from, target) =
+            (self.installation.clone(), self.cluster(data), to.to_path_buf());
         tokio::task::spawn_blocking(move || installation.copy_hot(&from, &target)).await??;
-        let result = admin.query("select lsn::text, labelfile, spcmapfile from pg_backup_stop(true)", &[]).await?;
+        let result = admin
+            .query("select lsn::text, labelfile, spcmapfile from pg_backup_stop(true)", &[])
+            .await?;
         let row = result.rows.into_iter().next().context("end the backup: no row")?;
-        let [Some(lsn), Some(label), tablespaces] = <[Option<String>; 3]>::try_from(row).ok().context("end the backup: columns")? else {
+        let [Some(lsn), Some(label), tablespaces] =
+            <[Option<String>; 3]>::try_from(row).ok().context("end the backup: columns")?
+        else {
             bail!("end the backup: a value is missing");
         };
         if tablespaces.is_some_and(|map| !map.trim().is_empty()) {
@@ -188,8 +209,8 @@ impl Data {
 
     /// Makes new data from existing data at a point. Returns the position at which it begins.
     ///
-    /// The position is one of the source's, at or before its head. At the fork of the source itself nothing of its own is
-    /// seen: that is what the source was made with.
+    /// The position is one of the source's, at or before its head. At the fork of the source itself
+    /// nothing of its own is seen: that is what the source was made with.
     pub(crate) async fn branch(&mut self, source: &str, new: &str, point: Point) -> Result<Lsn> {
         let lsn = self.make(source, new, point).await?;
         self.forks.insert(new.to_owned(), lsn);
@@ -227,8 +248,13 @@ impl Data {
 
     /// Counts the bytes of the databases of a cluster.
     pub(crate) fn size(&self, data: &str) -> u64 {
-        let databases = fs::read_dir(self.cluster(data).join("base")).into_iter().flatten().filter_map(Result::ok);
-        let files = databases.flat_map(|database| fs::read_dir(database.path()).into_iter().flatten().filter_map(Result::ok));
+        let databases = fs::read_dir(self.cluster(data).join("base"))
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
+        let files = databases.flat_map(|database| {
+            fs::read_dir(database.path()).into_iter().flatten().filter_map(Result::ok)
+        });
         files.filter_map(|file| file.metadata().ok()).map(|facts| facts.len()).sum()
     }
 
@@ -239,7 +265,15 @@ impl Data {
         }
         let mode = Mode::Primary { archive: self.archive(data) };
         let mut server = self.installation.start(&self.cluster(data), None, &mode).await?;
-        let changed = async { self.installation.admin(server.port, "neondb").await?.script(sql).await.map_err(anyhow::Error::from) }.await;
+        let changed = async {
+            self.installation
+                .admin(server.port, "neondb")
+                .await?
+                .script(sql)
+                .await
+                .map_err(anyhow::Error::from)
+        }
+        .await;
         tokio::task::spawn_blocking(move || server.stop(Signal::SIGINT)).await?;
         changed.context("tamper")?;
         Ok(())
@@ -277,7 +311,8 @@ impl Data {
         let base = if base.exists() { base } else { self.cluster(source) };
         let begins = control_lsn(&base)?;
         self.installation.copy_cold(&base, target)?;
-        // The request was held against the history: nothing was written between the fork and the first start.
+        // The request was held against the history: nothing was written between the fork and the
+        // first start.
         if lsn <= begins {
             return Ok(());
         }
@@ -293,7 +328,12 @@ impl Data {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        self.recover(source, target, vec![format!("recovery_target_lsn={lsn}"), "recovery_target_inclusive=off".to_owned()]).await
+        self.recover(
+            source,
+            target,
+            vec![format!("recovery_target_lsn={lsn}"), "recovery_target_inclusive=off".to_owned()],
+        )
+        .await
     }
 
     /// Lets a copy recover to its point, and stops it cleanly.

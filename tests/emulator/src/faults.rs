@@ -7,7 +7,8 @@ use crate::model::Finish;
 
 /// One misbehaviour: for the n-th request of a route from now on.
 ///
-/// Shape: `{"route":"restoreProjectBranch","nth":1,"fault":{"kind":"drop_after"}}`. A route is an `operationId` of Neon's OpenAPI document, or `sql`.
+/// Shape: `{"route":"restoreProjectBranch","nth":1,"fault":{"kind":"drop_after"}}`. A route is an
+/// `operationId` of Neon's OpenAPI document, or `sql`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Planned {
@@ -47,11 +48,13 @@ pub(crate) enum Fault {
         /// After how long.
         milliseconds: u64,
     },
-    /// It is done to its end, also where its client goes away: what Postgres has begun is then not cancelled. Only for `sql`.
+    /// It is done to its end, also where its client goes away: what Postgres has begun is then not
+    /// cancelled. Only for `sql`.
     OutlivesClient,
     /// It is done, and the body of the answer is cut in the middle.
     Cut,
-    /// It is done, and the restored data is changed before anybody can read it: a copy that is no copy.
+    /// It is done, and the restored data is changed before anybody can read it: a copy that is no
+    /// copy.
     Tamper {
         /// What is run on it, as the superuser, in `neondb`.
         sql: String,
@@ -66,15 +69,19 @@ pub(crate) enum Fault {
     },
 }
 
-/// Where a change of restored data lies, as seen from the position at which the data forked from its source.
+/// Where a change of restored data lies, as seen from the position at which the data forked from
+/// its source.
 ///
-/// Source: inferred from Neon's storage, where a read falls through to the ancestor at the fork; no document states it.
+/// Source: inferred from Neon's storage, where a read falls through to the ancestor at the fork; no
+/// document states it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// Below it: a branch at the fork shows the change. Neon can have that only where the source was another.
+    /// Below it: a branch at the fork shows the change. Neon can have that only where the source
+    /// was another.
     Before,
-    /// Above it, in the timeline of the restored branch: a branch at the fork shows what the source holds.
+    /// Above it, in the timeline of the restored branch: a branch at the fork shows what the source
+    /// holds.
     #[default]
     After,
 }
@@ -104,7 +111,9 @@ impl Faults {
     /// Counts a request of a route, and returns what goes wrong with it.
     pub(crate) fn next(&mut self, route: &str) -> Option<Fault> {
         let mut due = None;
-        for (index, planned) in self.planned.iter_mut().enumerate().filter(|(_, planned)| planned.route == route) {
+        for (index, planned) in
+            self.planned.iter_mut().enumerate().filter(|(_, planned)| planned.route == route)
+        {
             planned.nth = planned.nth.saturating_sub(1);
             if planned.nth == 0 && due.is_none() {
                 due = Some(index);
@@ -122,7 +131,10 @@ mod tests {
     fn the_nth_request_of_a_route_misbehaves_once() {
         let mut faults = Faults::default();
         faults.add(Planned { route: "sql".into(), nth: 2, fault: Fault::Hang });
-        let due: Vec<bool> = ["sql", "getProject", "sql", "sql"].iter().map(|route| faults.next(route).is_some()).collect();
+        let due: Vec<bool> = ["sql", "getProject", "sql", "sql"]
+            .iter()
+            .map(|route| faults.next(route).is_some())
+            .collect();
         assert_eq!(due, [false, false, true, false]);
     }
 }

@@ -1,9 +1,11 @@
 //! Our reading of Neon: the API v2 and the SQL proxy, over real PostgreSQL.
 //!
-//! The [`model`] is pure: states, names, rules and time; with contents, in memory, it is [`simulated::Simulated`]. Around it, [`Emulator`] serves it over HTTP, keeps each branch as a PostgreSQL data
-//! directory and each endpoint as a `postgres` process, and misbehaves on request.
+//! The [`model`] is pure: states, names, rules and time; with contents, in memory, it is
+//! [`simulated::Simulated`]. Around it, [`Emulator`] serves it over HTTP, keeps each branch as a
+//! PostgreSQL data directory and each endpoint as a `postgres` process, and misbehaves on request.
 //!
-//! Invariants: it never depends on `firstlight`; each fact about Neon that could not be confirmed is a switch ([`model::Switches`]).
+//! Invariants: it never depends on `firstlight`; each fact about Neon that could not be confirmed
+//! is a switch ([`model::Switches`]).
 //!
 //! Failure: an operation whose real work fails ends `failed`, with the reason in its `error`.
 
@@ -81,13 +83,16 @@ impl Emulator {
     ///
     /// When PostgreSQL cannot be started, the seed fails, or the address is taken.
     pub async fn start(options: Options) -> Result<Self> {
-        let listener = TcpListener::bind(&options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
+        let listener = TcpListener::bind(&options.listen)
+            .await
+            .with_context(|| format!("listen on {}", options.listen))?;
         let address = listener.local_addr()?.to_string();
         let installation = Installation::new(&options.postgres_bin, &options.data)?;
         let mut model = Model::new(options.random_seed, server::clock() + options.clock_offset());
         model.has_server = true;
         model.durations = options.durations;
-        model.durations.suspend_after_s = i64::try_from(options.suspend_after.as_secs()).unwrap_or(i64::MAX);
+        model.durations.suspend_after_s =
+            i64::try_from(options.suspend_after.as_secs()).unwrap_or(i64::MAX);
         model.pg_version = installation.major;
         let data = Data::new(installation, options.data.clone());
         let state = Arc::new(State::new(model, data, &options));
@@ -124,8 +129,15 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
     let (production, data, endpoint, owner) = {
         let model = lock(&state.model);
         let branch = model.branches.first().context("find production")?;
-        let endpoint = model.writer_of(&branch.id).map(|endpoint| endpoint.id.clone()).context("find production's endpoint")?;
-        let owner = branch.roles.first().and_then(|role| role.password.clone()).context("find the owner's password")?;
+        let endpoint = model
+            .writer_of(&branch.id)
+            .map(|endpoint| endpoint.id.clone())
+            .context("find production's endpoint")?;
+        let owner = branch
+            .roles
+            .first()
+            .and_then(|role| role.password.clone())
+            .context("find the owner's password")?;
         (branch.id.clone(), branch.data.clone(), endpoint, owner)
     };
     {
@@ -138,7 +150,12 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
             admin.script(&statement).await.context("prepare production")?;
         }
         let mut admin = store.installation.admin(port, "neondb").await?;
-        admin.script("create schema neon; create table neon.health_check(id int primary key, updated_at timestamptz)").await?;
+        admin
+            .script(
+                "create schema neon; create table neon.health_check(id int primary key, updated_at \
+                    timestamptz)",
+            )
+            .await?;
     }
     if let Some(seed) = &options.seed {
         run_seed(state, &production, seed).await?;
@@ -153,7 +170,10 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
         let new = {
             let mut model = lock(&state.model);
             let id = model.add_child(&production, name, state.now()).context("make staging")?;
-            model.branch(&id).map(|branch| (id.clone(), branch.data.clone())).context("find staging")?
+            model
+                .branch(&id)
+                .map(|branch| (id.clone(), branch.data.clone()))
+                .context("find staging")?
         };
         let lsn = store.branch(&data, &new.1, model::Point::Head).await?;
         let mut model = lock(&state.model);
@@ -166,23 +186,32 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
 }
 
 async fn run_seed(state: &Arc<State>, production: &str, seed: &Path) -> Result<()> {
-    let script = std::fs::read_to_string(seed).with_context(|| format!("read the seed {}", seed.display()))?;
+    let script = std::fs::read_to_string(seed)
+        .with_context(|| format!("read the seed {}", seed.display()))?;
     control::seed(state, production, &script).await
 }
 
 /// Makes the roles and the database that a new project of Neon's has.
 ///
-/// Source: Neon, manage roles: roles made through the API are members of `neon_superuser` and have CREATEDB, CREATEROLE, BYPASSRLS.
+/// Source: Neon, manage roles: roles made through the API are members of `neon_superuser` and have
+/// CREATEDB, CREATEROLE, BYPASSRLS.
 fn first_statements(owner: &str) -> Vec<String> {
     vec![
         "create role neon_superuser nologin createdb createrole bypassrls replication".to_owned(),
         "grant pg_read_all_data, pg_write_all_data to neon_superuser".to_owned(),
-        format!("create role neondb_owner login createdb createrole bypassrls replication in role neon_superuser password '{owner}'"),
+        format!(
+            "create role neondb_owner login createdb createrole bypassrls replication in role \
+                neon_superuser password '{owner}'"
+        ),
         "create database neondb owner neondb_owner".to_owned(),
         // Neon lets everybody switch event triggers off for a session of their own.
-        "do $$ begin if current_setting('server_version_num')::int >= 170000 then execute 'grant set on parameter event_triggers to public'; \
-         end if; end $$"
+        "do $$ begin if current_setting('server_version_num')::int >= 170000 then execute \
+            'grant set on parameter event_triggers to public'; \
+            end if; end $$"
             .to_owned(),
-        format!("revoke connect on database postgres from public; grant connect on database postgres to {ADMIN}"),
+        format!(
+            "revoke connect on database postgres from public; grant connect on database postgres \
+                to {ADMIN}"
+        ),
     ]
 }

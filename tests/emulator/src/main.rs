@@ -21,16 +21,18 @@ neon-emulator --listen ADDRESS --data FOLDER --postgres-bin FOLDER [options]
   --create-ms N           how long making a branch takes (default: 3000)
   --restore-ms N          how long a restore takes (default: 6100)
   --other-ms N            how long other operations take (default: 500)
-  --spread-percent N      how much more or less than that each of them takes at most, as the seed draws it (default: 30)
+  --spread-percent N      how much more or less than that each of them takes at most (default: 30)
   --tail-per-mille N      how many of a thousand take twenty times as long (default: 10)
-  --secret-cache-ms N     how long the proxy goes on with a password that was changed (default: 1500)
-  --wake-ms N             how long a compute that sleeps takes to start (default: 300); more than 7000 fails the query
+  --secret-cache-ms N     how long the proxy goes on with an old password (default: 1500)
+  --wake-ms N             how long a compute that sleeps takes to start (default: 300);
+                          more than 7000 fails the query
   --suspend-after-s N     seconds until an idle compute sleeps (default: 300)
-  --clock-offset-s N      seconds that Neon's clock is ahead of everybody else's; behind where negative (default: 0)
+  --clock-offset-s N      seconds that Neon's clock is ahead of everybody else's (default: 0);
+                          behind where negative
   --random-seed N         the seed of the ids (default: 1)
 
-Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT or SIGTERM,
-and when its standard input is closed if --until-eof is given.";
+Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT or
+SIGTERM, and when its standard input is closed if --until-eof is given.";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -57,7 +59,8 @@ async fn main() -> Result<()> {
 
 /// Waits until whoever started us is gone.
 ///
-/// The input is read on a thread of its own: tokio's would keep the process alive until the next line.
+/// The input is read on a thread of its own: tokio's would keep the process alive until the next
+/// line.
 async fn end_of_input() {
     let (sender, ended) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -88,8 +91,11 @@ fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) ->
             *until_eof = true;
             continue;
         }
-        let value = arguments.next().with_context(|| format!("{name}: a value is missing\n\n{USAGE}"))?;
-        let number = || value.parse::<i64>().with_context(|| format!("{name}: {value:?} is no whole number"));
+        let value =
+            arguments.next().with_context(|| format!("{name}: a value is missing\n\n{USAGE}"))?;
+        let number = || {
+            value.parse::<i64>().with_context(|| format!("{name}: {value:?} is no whole number"))
+        };
         match name.as_str() {
             "--listen" => options.listen.clone_from(&value),
             "--data" => options.data = PathBuf::from(&value),
@@ -100,11 +106,17 @@ fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) ->
             "--create-ms" => options.durations.create_ms = number()?,
             "--restore-ms" => options.durations.restore_ms = number()?,
             "--other-ms" => options.durations.other_ms = number()?,
-            "--spread-percent" => options.durations.spread_percent = u32::try_from(number()?).unwrap_or(0).min(100),
-            "--tail-per-mille" => options.durations.tail_per_mille = u32::try_from(number()?).unwrap_or(0),
+            "--spread-percent" => {
+                options.durations.spread_percent = u32::try_from(number()?).unwrap_or(0).min(100);
+            }
+            "--tail-per-mille" => {
+                options.durations.tail_per_mille = u32::try_from(number()?).unwrap_or(0);
+            }
             "--secret-cache-ms" => options.durations.secret_cache_ms = number()?,
             "--wake-ms" => options.durations.wake_ms = number()?,
-            "--suspend-after-s" => options.suspend_after = Duration::from_secs(u64::try_from(number()?).unwrap_or(0)),
+            "--suspend-after-s" => {
+                options.suspend_after = Duration::from_secs(u64::try_from(number()?).unwrap_or(0));
+            }
             "--clock-offset-s" => options.clock_offset_s = number()?,
             "--random-seed" => options.random_seed = u64::try_from(number()?).unwrap_or(0),
             _ => bail!("{name}: no such option\n\n{USAGE}"),

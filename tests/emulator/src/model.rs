@@ -1,9 +1,11 @@
-//! The pure model of one Neon project: states, names, rules and time. It serves requests without any server.
+//! The pure model of one Neon project: states, names, rules and time. It serves requests without
+//! any server.
 //!
-//! In: a [`Request`] and `now`. Out: a [`Response`] and the [`Effect`]s that a server has to carry out on real data.
+//! In: a [`Request`] and `now`. Out: a [`Response`] and the [`Effect`]s that a server has to carry
+//! out on real data.
 //!
-//! Invariants: nothing here reads a clock, a file or a socket. An operation ends when its time has come *and* the server has reported its work
-//! done; without a server there is no work to wait for.
+//! Invariants: nothing here reads a clock, a file or a socket. An operation ends when its time has
+//! come *and* the server has reported its work done; without a server there is no work to wait for.
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13; each rule names what it follows.
 
@@ -315,8 +317,10 @@ const WORDS: [&str; 16] = [
     "quiet",
     "royal",
 ];
-const THINGS: [&str; 16] =
-    ["art", "boat", "cloud", "dew", "feather", "field", "fire", "frog", "glade", "lake", "leaf", "meadow", "moon", "night", "river", "sea"];
+const THINGS: [&str; 16] = [
+    "art", "boat", "cloud", "dew", "feather", "field", "fire", "frog", "glade", "lake", "leaf",
+    "meadow", "moon", "night", "river", "sea",
+];
 
 impl Model {
     /// Makes a project with one branch, `production`, with one database and one role.
@@ -351,12 +355,23 @@ impl Model {
             own_operations: 0,
             checked_at: now,
         };
-        let (word, thing, number) = (model.word(&WORDS), model.word(&THINGS), model.random.u32(10_000_000..99_999_999));
+        let (word, thing, number) =
+            (model.word(&WORDS), model.word(&THINGS), model.random.u32(10_000_000..99_999_999));
         model.project = format!("{word}-{thing}-{number}");
         let id = model.id("br");
-        let role =
-            Role { name: "neondb_owner".to_owned(), password: Some(model.password()), in_data: None, at_first: None, created_at: now };
-        let database = Database { id: model.number(), name: "neondb".to_owned(), owner: role.name.clone(), created_at: now };
+        let role = Role {
+            name: "neondb_owner".to_owned(),
+            password: Some(model.password()),
+            in_data: None,
+            at_first: None,
+            created_at: now,
+        };
+        let database = Database {
+            id: model.number(),
+            name: "neondb".to_owned(),
+            owner: role.name.clone(),
+            created_at: now,
+        };
         let mut branch = model.blank_branch(id.clone(), "production".to_owned(), now);
         branch.is_default = true;
         branch.is_for_ever = true;
@@ -375,10 +390,13 @@ impl Model {
 
     /// Draws an id such as `br-noisy-sea-a5e59rrb`.
     ///
-    /// Source: neon 6.2.3 takes a text for a branch id only when it looks like `br-word-word-xxxxxxxx`.
+    /// Source: neon 6.2.3 takes a text for a branch id only when it looks like
+    /// `br-word-word-xxxxxxxx`.
     fn id(&mut self, prefix: &str) -> String {
         let (word, thing) = (self.word(&WORDS), self.word(&THINGS));
-        let tail: String = (0..8).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[self.random.usize(0..36)])).collect();
+        let tail: String = (0..8)
+            .map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[self.random.usize(0..36)]))
+            .collect();
         format!("{prefix}-{word}-{thing}-{tail}")
     }
 
@@ -489,7 +507,8 @@ impl Model {
         format!("{endpoint}.{}", self.domain)
     }
 
-    /// Makes a child of a branch at once, without operations: how a test's staging branch comes to be.
+    /// Makes a child of a branch at once, without operations: how a test's staging branch comes to
+    /// be.
     pub fn add_child(&mut self, parent: &str, name: &str, now: Timestamp) -> Option<String> {
         let source = self.branch(parent)?.clone();
         let id = self.id("br");
@@ -509,8 +528,12 @@ impl Model {
     pub fn advance(&mut self, now: Timestamp) {
         operations::advance(self, now);
         self.tend_computes(now);
-        let expired: Vec<String> =
-            self.branches.iter().filter(|branch| branch.expires_at.is_some_and(|at| at <= now)).map(|branch| branch.id.clone()).collect();
+        let expired: Vec<String> = self
+            .branches
+            .iter()
+            .filter(|branch| branch.expires_at.is_some_and(|at| at <= now))
+            .map(|branch| branch.id.clone())
+            .collect();
         for id in expired {
             self.forget_branch(&id);
         }

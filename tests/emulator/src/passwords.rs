@@ -1,7 +1,8 @@
-//! Passwords, roles and databases: what the compute is told, and what the control plane learns of it.
+//! Passwords, roles and databases: what the compute is told, and what the control plane learns of
+//! it.
 //!
-//! Source: neondatabase/neon `compute_tools` and `pgxn/neon/control_plane_connector.c`, read 2026-11-21:
-//! the compute sends what SQL has changed to the control plane, as part of the commit.
+//! Source: neondatabase/neon `compute_tools` and `pgxn/neon/control_plane_connector.c`, read
+//! 2026-11-21: the compute sends what SQL has changed to the control plane, as part of the commit.
 
 use anyhow::{Context as _, Result};
 
@@ -55,17 +56,25 @@ pub(crate) async fn refresh_catalog(state: &State, branch: &str) {
 }
 
 /// Reads roles and databases, and finds out which of the texts became whose password.
-pub(crate) async fn learn(state: &State, branch: &str, port: u16, installation: &Installation, texts: &[String]) -> Result<()> {
+pub(crate) async fn learn(
+    state: &State,
+    branch: &str,
+    port: u16,
+    installation: &Installation,
+    texts: &[String],
+) -> Result<()> {
     let mut admin = installation.admin(port, "postgres").await?;
     let roles = admin
         .query(
-            "select rolname, rolpassword from pg_authid where rolcanlogin and rolname <> $1 and rolname !~ '^pg_' order by oid",
+            "select rolname, rolpassword from pg_authid where rolcanlogin and rolname <> $1 \
+                and rolname !~ '^pg_' order by oid",
             &[Some(ADMIN.to_owned())],
         )
         .await?;
     let databases = admin
         .query(
-            "select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate and datname <> 'postgres' order by oid",
+            "select datname, pg_get_userbyid(datdba) from pg_database where not \
+                datistemplate and datname <> 'postgres' order by oid",
             &[],
         )
         .await?;
@@ -75,11 +84,19 @@ pub(crate) async fn learn(state: &State, branch: &str, port: u16, installation: 
     for row in roles.rows {
         let [Some(name), verifier] = row.as_slice() else { continue };
         present.push(name.clone());
-        let new = verifier.as_ref().and_then(|verifier| texts.iter().find(|text| scram::is_password(verifier, text)));
+        let new = verifier
+            .as_ref()
+            .and_then(|verifier| texts.iter().find(|text| scram::is_password(verifier, text)));
         let Some(found) = model.branch_mut(branch) else { return Ok(()) };
         if !found.roles.iter().any(|role| role.name == *name) {
             let (in_data, at_first) = (new.cloned(), new.cloned());
-            found.roles.push(Role { name: name.clone(), password: new.cloned(), in_data, at_first, created_at: at });
+            found.roles.push(Role {
+                name: name.clone(),
+                password: new.cloned(),
+                in_data,
+                at_first,
+                created_at: at,
+            });
         } else if let Some(text) = new {
             model.password_changed(branch, name, Some(text), at);
         }
@@ -91,7 +108,12 @@ pub(crate) async fn learn(state: &State, branch: &str, port: u16, installation: 
         let [Some(name), Some(owner)] = row.as_slice() else { continue };
         let known = found.databases.iter().find(|database| database.name == *name).cloned();
         let id = 2_000 + u64::try_from(listed.len()).unwrap_or(0);
-        listed.push(known.unwrap_or(Database { id, name: name.clone(), owner: owner.clone(), created_at: at }));
+        listed.push(known.unwrap_or(Database {
+            id,
+            name: name.clone(),
+            owner: owner.clone(),
+            created_at: at,
+        }));
     }
     found.databases = listed;
     Ok(())

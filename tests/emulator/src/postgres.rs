@@ -1,8 +1,10 @@
 //! Real PostgreSQL processes and their data directories.
 //!
-//! Invariants: postgres never runs as root; it listens on loopback only; every process that was started is stopped.
+//! Invariants: postgres never runs as root; it listens on loopback only; every process that was
+//! started is stopped.
 //!
-//! Source: PostgreSQL, chapters 25.3 "Continuous Archiving and Point-in-Time Recovery" and 26.4 "Hot Standby".
+//! Source: PostgreSQL, chapters 25.3 "Continuous Archiving and Point-in-Time Recovery" and 26.4
+//! "Hot Standby".
 
 use std::fs;
 use std::io::ErrorKind;
@@ -26,7 +28,8 @@ const PORTS_TRIED: u32 = 4;
 /// The superuser, as Neon calls it.
 pub(crate) const ADMIN: &str = "cloud_admin";
 
-/// The settings of every server: small, on loopback, ready to be branched and read by a standby. Data need not outlive the machine.
+/// The settings of every server: small, on loopback, ready to be branched and read by a standby.
+/// Data need not outlive the machine.
 const SETTINGS: [&str; 17] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
@@ -95,8 +98,11 @@ impl Installation {
     /// Finds PostgreSQL in a directory of binaries. As root, another user is chosen to run it.
     pub(crate) fn new(bin: &Path, data: &Path) -> Result<Self> {
         let user = if Uid::effective().is_root() {
-            let user = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
-            let user = user.context("find a user to run postgres as: neither `postgres` nor `nobody` exists")?;
+            let user =
+                ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
+            let user = user.context(
+                "find a user to run postgres as: neither `postgres` nor `nobody` exists",
+            )?;
             Some((user.uid, user.gid))
         } else {
             None
@@ -106,15 +112,21 @@ impl Installation {
         let mut installation = Self { bin: bin.to_path_buf(), user, password, major: 0 };
         installation.own(data)?;
         if installation.command("postgres").arg("--version").output().is_err() {
-            // The other user cannot reach the binaries where they are; a copy beside the data can be reached.
+            // The other user cannot reach the binaries where they are; a copy beside the data can
+            // be reached.
             let prefix = bin.parent().context("find the folder above the binaries")?;
             let copy = data.join("postgresql");
             installation.copy(prefix, &copy, &|_| false)?;
             installation.bin = copy.join("bin");
         }
-        let version = installation.command("postgres").arg("--version").output().context("start postgres")?;
+        let version =
+            installation.command("postgres").arg("--version").output().context("start postgres")?;
         if !version.status.success() {
-            bail!("start postgres in {}: {}", installation.bin.display(), String::from_utf8_lossy(&version.stderr).trim());
+            bail!(
+                "start postgres in {}: {}",
+                installation.bin.display(),
+                String::from_utf8_lossy(&version.stderr).trim()
+            );
         }
         let text = String::from_utf8_lossy(&version.stdout).into_owned();
         let number = text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok());
@@ -134,7 +146,8 @@ impl Installation {
     /// Gives a path to the user that postgres runs as.
     fn own(&self, path: &Path) -> Result<()> {
         if let Some((uid, gid)) = self.user {
-            chown(path, Some(uid.as_raw()), Some(gid.as_raw())).with_context(|| format!("give {} to postgres", path.display()))?;
+            chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
+                .with_context(|| format!("give {} to postgres", path.display()))?;
         }
         Ok(())
     }
@@ -162,7 +175,16 @@ impl Installation {
             .command("initdb")
             .arg("-D")
             .arg(dir)
-            .args(["-U", ADMIN, "--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync", "--pwfile"])
+            .args([
+                "-U",
+                ADMIN,
+                "--auth=scram-sha-256",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+                "--pwfile",
+            ])
             .arg(&secret)
             .output()
             .context("start initdb")?;
@@ -170,10 +192,15 @@ impl Installation {
         if !output.status.success() {
             bail!("make a cluster: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        self.write(&dir.join("pg_hba.conf"), "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n")
+        self.write(
+            &dir.join("pg_hba.conf"),
+            "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 \
+                scram-sha-256\n",
+        )
     }
 
-    /// Copies a tree; a file that vanishes meanwhile is left out, as a running server may remove files.
+    /// Copies a tree; a file that vanishes meanwhile is left out, as a running server may remove
+    /// files.
     pub(crate) fn copy(&self, from: &Path, to: &Path, skip: &dyn Fn(&Path) -> bool) -> Result<()> {
         self.make_dir(to)?;
         let entries = match fs::read_dir(from) {
@@ -212,28 +239,58 @@ impl Installation {
     /// Copies a cluster that is not running.
     pub(crate) fn copy_cold(&self, from: &Path, to: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(to);
-        self.copy(from, to, &|path| path.ends_with("postmaster.pid") || path.ends_with("postmaster.opts"))
+        self.copy(from, to, &|path| {
+            path.ends_with("postmaster.pid") || path.ends_with("postmaster.opts")
+        })
     }
 
-    /// Copies a cluster that is running, between the start and the end of a backup. Its log comes from the archive.
+    /// Copies a cluster that is running, between the start and the end of a backup. Its log comes
+    /// from the archive.
     pub(crate) fn copy_hot(&self, from: &Path, to: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(to);
-        let emptied = ["pg_wal", "pg_replslot", "pg_stat_tmp", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans", "pg_dynshmem"];
+        let emptied = [
+            "pg_wal",
+            "pg_replslot",
+            "pg_stat_tmp",
+            "pg_notify",
+            "pg_serial",
+            "pg_snapshots",
+            "pg_subtrans",
+            "pg_dynshmem",
+        ];
         self.copy(from, to, &|path| {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let parent = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with("postmaster.") || name.starts_with("pgsql_tmp") || emptied.contains(&parent.as_str())
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            let parent = path
+                .parent()
+                .and_then(Path::file_name)
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            name.starts_with("postmaster.")
+                || name.starts_with("pgsql_tmp")
+                || emptied.contains(&parent.as_str())
         })?;
         self.make_dir(&to.join("pg_wal/archive_status"))
     }
 
-    /// Starts a server and waits until it accepts connections; on another port than the wanted one when somebody else listens there.
-    pub(crate) async fn start(&self, dir: &Path, wanted: Option<u16>, mode: &Mode) -> Result<Server> {
+    /// Starts a server and waits until it accepts connections; on another port than the wanted one
+    /// when somebody else listens there.
+    pub(crate) async fn start(
+        &self,
+        dir: &Path,
+        wanted: Option<u16>,
+        mode: &Mode,
+    ) -> Result<Server> {
         let mut port = wanted.map_or_else(free_port, Ok)?;
         for _ in 0..PORTS_TRIED {
             match self.start_on(dir, port, mode).await {
-                // Between finding a free port and listening on it, another emulator may have done the same.
-                Err(error) if format!("{error:#}").contains("Address already in use") => port = free_port()?,
+                // Between finding a free port and listening on it, another emulator may have done
+                // the same.
+                Err(error) if format!("{error:#}").contains("Address already in use") => {
+                    port = free_port()?;
+                }
                 started => return started,
             }
         }
@@ -245,14 +302,16 @@ impl Installation {
             let _ = fs::remove_file(dir.join(signal));
         }
         let settings = self.settings(dir, port, mode)?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log"))?;
         let log_began_at = log.metadata()?.len();
         let mut command = self.command("postgres");
         command.arg("-D").arg(dir).stdout(log.try_clone()?).stderr(log);
         for setting in &settings {
             command.arg("-c").arg(setting);
         }
-        // A group of its own: an interrupt of the terminal must not reach postgres before the emulator stops it.
+        // A group of its own: an interrupt of the terminal must not reach postgres before the
+        // emulator stops it.
         command.process_group(0);
         let child = command.spawn().context("start postgres")?;
         let mut server = Server { child, port, dir: dir.to_path_buf() };
@@ -260,7 +319,10 @@ impl Installation {
             Ok(()) => Ok(server),
             Err(error) => {
                 let log = fs::read(dir.with_extension("log")).unwrap_or_default();
-                let log = String::from_utf8_lossy(log.get(usize::try_from(log_began_at).unwrap_or_default()..).unwrap_or_default());
+                let log = String::from_utf8_lossy(
+                    log.get(usize::try_from(log_began_at).unwrap_or_default()..)
+                        .unwrap_or_default(),
+                );
                 let tail: Vec<&str> = log.lines().rev().take(12).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
                 server.stop(Signal::SIGQUIT);
@@ -278,7 +340,8 @@ impl Installation {
                 let archive = archive.display();
                 settings.push("archive_mode=on".to_owned());
                 settings.push(format!(
-                    "archive_command=test -f \"{archive}/%f\" || (cp %p \"{archive}/%f.part\" && mv \"{archive}/%f.part\" \"{archive}/%f\")"
+                    "archive_command=test -f \"{archive}/%f\" || (cp %p \
+                        \"{archive}/%f.part\" && mv \"{archive}/%f.part\" \"{archive}/%f\")"
                 ));
             }
             Mode::Recovery { archive, target } => {
@@ -295,7 +358,8 @@ impl Installation {
                 settings.push(format!("restore_command=cp \"{}/%f\" \"%p\"", archive.display()));
                 settings.push("recovery_target_timeline=current".to_owned());
                 if let Some(port) = primary {
-                    // In the file, and not on the command line: `follow` changes it while the server runs.
+                    // In the file, and not on the command line: `follow` changes it while the
+                    // server runs.
                     let line = format!("primary_conninfo = '{}'\n", self.primary(*port));
                     let file = dir.join("postgresql.auto.conf");
                     let kept = fs::read_to_string(&file).unwrap_or_default();
@@ -314,7 +378,9 @@ impl Installation {
     /// Lets a running standby follow a primary.
     pub(crate) async fn follow(&self, standby: u16, primary: u16) -> Result<()> {
         let mut admin = self.admin(standby, "postgres").await?;
-        admin.script(&format!("alter system set primary_conninfo = '{}'", self.primary(primary))).await?;
+        admin
+            .script(&format!("alter system set primary_conninfo = '{}'", self.primary(primary)))
+            .await?;
         admin.script("select pg_reload_conf()").await?;
         Ok(())
     }
@@ -326,15 +392,24 @@ impl Installation {
                 bail!("start postgres in {}: it ended with {status}", server.dir.display());
             }
             // Somebody else may listen there, and never say a word.
-            let connected = tokio::time::timeout(Duration::from_secs(2), self.admin(server.port, "postgres")).await;
+            let connected =
+                tokio::time::timeout(Duration::from_secs(2), self.admin(server.port, "postgres"))
+                    .await;
             if let Ok(Ok(mut admin)) = connected
-                && (!must_promote || admin.value("select pg_is_in_recovery()::text").await.is_ok_and(|value| value == "false"))
+                && (!must_promote
+                    || admin
+                        .value("select pg_is_in_recovery()::text")
+                        .await
+                        .is_ok_and(|value| value == "false"))
             {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("start postgres in {}: it did not accept connections within a minute", server.dir.display())
+        bail!(
+            "start postgres in {}: it did not accept connections within a minute",
+            server.dir.display()
+        )
     }
 
     /// Connects as the superuser.
@@ -379,10 +454,14 @@ pub(crate) fn free_port() -> Result<u16> {
 
 /// Reads where the last Postgres CHECKPOINT of a stopped cluster is.
 ///
-/// Source: PostgreSQL, `src/include/catalog/pg_control.h`: `checkPoint` follows the system identifier (8 bytes), two versions (8), the state
-/// (4, padded to 8) and a time (8).
+/// Source: PostgreSQL, `src/include/catalog/pg_control.h`: `checkPoint` follows the system
+/// identifier (8 bytes), two versions (8), the state (4, padded to 8) and a time (8).
 pub(crate) fn control_lsn(dir: &Path) -> Result<Lsn> {
-    let bytes = fs::read(dir.join("global/pg_control")).with_context(|| format!("read pg_control of {}", dir.display()))?;
-    let field: [u8; 8] = bytes.get(32..40).and_then(|part| part.try_into().ok()).context("read pg_control: it is too short")?;
+    let bytes = fs::read(dir.join("global/pg_control"))
+        .with_context(|| format!("read pg_control of {}", dir.display()))?;
+    let field: [u8; 8] = bytes
+        .get(32..40)
+        .and_then(|part| part.try_into().ok())
+        .context("read pg_control: it is too short")?;
     Ok(Lsn(u64::from_le_bytes(field)))
 }

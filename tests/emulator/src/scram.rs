@@ -1,7 +1,7 @@
 //! Checks a password against what Postgres stores of it.
 //!
-//! Neon's control plane learns a password that is set with SQL, because Neon's Postgres tells it. Ours does not; so the emulator tries the texts of
-//! the request against the stored verifier.
+//! Neon's control plane learns a password that is set with SQL, because Neon's Postgres tells it.
+//! Ours does not; so the emulator tries the texts of the request against the stored verifier.
 //!
 //! Source: RFC 5802; PostgreSQL, `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`.
 
@@ -14,8 +14,14 @@ use sha2::{Digest as _, Sha256};
 pub(crate) fn is_password(verifier: &str, text: &str) -> bool {
     let parts: Vec<&str> = verifier.split('$').collect();
     let [_, head, keys] = parts.as_slice() else { return false };
-    let (Some((iterations, salt)), Some((stored, _))) = (head.split_once(':'), keys.split_once(':')) else { return false };
-    let (Ok(iterations), Ok(salt), Ok(stored)) = (iterations.parse::<u32>(), BASE64.decode(salt), BASE64.decode(stored)) else {
+    let (Some((iterations, salt)), Some((stored, _))) =
+        (head.split_once(':'), keys.split_once(':'))
+    else {
+        return false;
+    };
+    let (Ok(iterations), Ok(salt), Ok(stored)) =
+        (iterations.parse::<u32>(), BASE64.decode(salt), BASE64.decode(stored))
+    else {
         return false;
     };
     let salted = salted(text.as_bytes(), &salt, iterations);

@@ -65,7 +65,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the emulator is a server with a clock; the model takes `now`")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the emulator is a server with a clock; the model takes `now`"
+)]
 pub(crate) fn clock() -> Timestamp {
     Utc::now()
 }
@@ -112,7 +115,11 @@ impl State {
 }
 
 /// Serves until it is told to stop.
-pub(crate) async fn serve(listener: TcpListener, state: Arc<State>, mut stop: watch::Receiver<bool>) -> Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted.context("accept a connection")?,
@@ -121,8 +128,11 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>, mut stop: wa
         let state = Arc::clone(&state);
         tokio::spawn(async move {
             let service = service_fn(move |request| handle(Arc::clone(&state), request));
-            // A connection that was dropped on request ends with an error; so does one whose client went away.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            // A connection that was dropped on request ends with an error; so does one whose client
+            // went away.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -136,20 +146,34 @@ struct Asked {
     body: String,
 }
 
-async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Result<hyper::Response<Body>, Dropped> {
+async fn handle(
+    state: Arc<State>,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Body>, Dropped> {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
-    let query = url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let query = url::form_urlencoded::parse(query.as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
     let headers = parts
         .headers
         .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
         .collect();
     let Some(body) = read_body(body).await else {
-        let answer = sql::error(413, &format!("request is too large (max is {} bytes)", sql::SIZE_LIMIT));
+        let answer =
+            sql::error(413, &format!("request is too large (max is {} bytes)", sql::SIZE_LIMIT));
         return Ok(respond(answer.status, answer.body, &[]));
     };
-    let asked = Asked { method: parts.method.to_string(), path: parts.uri.path().to_owned(), query, headers, body };
+    let asked = Asked {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query,
+        headers,
+        body,
+    };
     if let Some(path) = asked.path.strip_prefix("/_emulator/") {
         let (status, body) = crate::control::answer(&state, &asked.method, path, &asked.body).await;
         return Ok(respond(status, body.to_string(), &[]));
@@ -162,7 +186,8 @@ async fn handle(state: Arc<State>, request: hyper::Request<Incoming>) -> Result<
 
 /// Reads a body; `None` when it is too large, or the client went away.
 ///
-/// What is too much is read all the same: a client that is still writing would take an early answer for a broken connection.
+/// What is too much is read all the same: a client that is still writing would take an early answer
+/// for a broken connection.
 async fn read_body(mut body: Incoming) -> Option<String> {
     let mut bytes = Vec::new();
     let mut length = 0;
@@ -185,9 +210,12 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     let fault = lock(&state.faults).next(route);
     let note = |status: Option<u16>, operations: Value| {
         state.note(json!({
-            "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "api", "route": route, "method": asked.method, "path": path,
-            "request": serde_json::from_str::<Value>(&asked.body).unwrap_or(Value::Null), "status": status,
-            "fault": fault.as_ref().map(|fault| json!(fault)["kind"].clone()), "operations": operations,
+            "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "api",
+            "route": route, "method": asked.method, "path": path,
+            "request": serde_json::from_str::<Value>(&asked.body).unwrap_or(Value::Null),
+            "status": status,
+            "fault": fault.as_ref().map(|fault| json!(fault)["kind"].clone()),
+            "operations": operations,
             "duration_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }));
     };
@@ -198,12 +226,18 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     match fault.clone() {
         Some(Fault::Refuse { status, body }) => {
             note(Some(status), Value::Null);
-            let body = body.unwrap_or_else(|| json!({"request_id": "", "code": "", "message": "refused on request"}));
+            let body = body.unwrap_or_else(
+                || json!({"request_id": "", "code": "", "message": "refused on request"}),
+            );
             return Ok(match &body {
-                Value::String(text) => respond(status, text.clone(), &[("content-type", "text/html".to_owned())]),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                    api_response(body.to_string(), status)
+                Value::String(text) => {
+                    respond(status, text.clone(), &[("content-type", "text/html".to_owned())])
                 }
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Array(_)
+                | Value::Object(_) => api_response(body.to_string(), status),
             });
         }
         Some(Fault::Hang) => {
@@ -229,7 +263,9 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     }
     let response = apply(&state, &asked, path.clone()).await;
     let body = response.value();
-    let operations = body["operations"].as_array().map(|list| list.iter().map(|operation| operation["id"].clone()).collect());
+    let operations = body["operations"]
+        .as_array()
+        .map(|list| list.iter().map(|operation| operation["id"].clone()).collect());
     note(Some(response.status), operations.unwrap_or(Value::Null));
     match fault {
         Some(Fault::DropAfter) => Err(Dropped),
@@ -263,10 +299,13 @@ async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
 fn refusal(state: &State, asked: &Asked, route: &str) -> Option<(u16, Value)> {
     let key = asked.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
     if key != Some(state.api_key.as_str()) {
-        let body = json!({"request_id": "", "code": "", "message": "supplied credentials do not pass authentication"});
+        let body = json!({"request_id": "", "code": "",
+                "message": "supplied credentials do not pass authentication"});
         return Some((401, body));
     }
-    state.is_too_fast(route).then(|| (429, json!({"request_id": "", "code": "", "message": "rate limit exceeded"})))
+    state
+        .is_too_fast(route)
+        .then(|| (429, json!({"request_id": "", "code": "", "message": "rate limit exceeded"})))
 }
 
 /// Answers a query, with the misbehaviour that is planned for it.
@@ -274,7 +313,10 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
     let started = Instant::now();
     let at = state.now();
     if asked.method == "OPTIONS" {
-        let allow = [("allow", "OPTIONS, POST".to_owned()), ("access-control-allow-origin", "*".to_owned())];
+        let allow = [
+            ("allow", "OPTIONS, POST".to_owned()),
+            ("access-control-allow-origin", "*".to_owned()),
+        ];
         return Ok(respond(200, String::new(), &allow));
     }
     if asked.method != "POST" {
@@ -282,37 +324,56 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
     }
     let fault = lock(&state.faults).next("sql");
     let answer = match fault.clone() {
-        Some(Fault::Refuse { status, body: Some(body) }) => sql::Answer::new(status, body.to_string()),
-        Some(Fault::Refuse { status, body: None }) => sql::error(status, "Control plane request failed"),
+        Some(Fault::Refuse { status, body: Some(body) }) => {
+            sql::Answer::new(status, body.to_string())
+        }
+        Some(Fault::Refuse { status, body: None }) => {
+            sql::error(status, "Control plane request failed")
+        }
         Some(Fault::Hang) => {
             state.note(json!({
-                "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "status": null, "fault": "hang",
+                "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql",
+                "route": "sql", "status": null, "fault": "hang",
             }));
             std::future::pending::<()>().await;
             return Err(Dropped);
         }
         Some(Fault::DropBefore) => return Err(Dropped),
         Some(Fault::Later { milliseconds }) => {
-            let (state, headers, body) = (Arc::clone(state), asked.headers.clone(), asked.body.clone());
+            let (state, headers, body) =
+                (Arc::clone(state), asked.headers.clone(), asked.body.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(milliseconds)).await;
                 let answer = client::ask(&state, &headers, &body, true).await;
                 let at = state.now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-                state.note(json!({"at": at, "kind": "late", "route": "sql", "status": answer.status}));
+                state.note(
+                    json!({"at": at, "kind": "late", "route": "sql", "status": answer.status}),
+                );
             });
             return Err(Dropped);
         }
-        Some(Fault::DropAfter | Fault::Cut | Fault::OutlivesClient | Fault::Operation { .. } | Fault::Tamper { .. }) | None => {
+        Some(
+            Fault::DropAfter
+            | Fault::Cut
+            | Fault::OutlivesClient
+            | Fault::Operation { .. }
+            | Fault::Tamper { .. },
+        )
+        | None => {
             let outlives = matches!(fault, Some(Fault::OutlivesClient));
             client::ask(state, &asked.headers, &asked.body, outlives).await
         }
     };
-    let (dropped, is_cut) = (matches!(fault, Some(Fault::DropAfter)), matches!(fault, Some(Fault::Cut)));
-    let endpoint =
-        sql::target(asked.headers.get("neon-connection-string").map(String::as_str)).map(|target| target.endpoint).unwrap_or_default();
+    let (dropped, is_cut) =
+        (matches!(fault, Some(Fault::DropAfter)), matches!(fault, Some(Fault::Cut)));
+    let endpoint = sql::target(asked.headers.get("neon-connection-string").map(String::as_str))
+        .map(|target| target.endpoint)
+        .unwrap_or_default();
     state.note(json!({
-        "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql", "route": "sql", "endpoint": endpoint,
-        "status": answer.status, "fault": fault.map(|fault| json!(fault)["kind"].clone()), "bytes": answer.body.len(),
+        "at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "kind": "sql",
+        "route": "sql", "endpoint": endpoint,
+        "status": answer.status, "fault": fault.map(|fault| json!(fault)["kind"].clone()),
+        "bytes": answer.body.len(),
         "duration_ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "waking_ms": u64::try_from(answer.waking.as_millis()).unwrap_or(u64::MAX),
     }));
@@ -330,7 +391,11 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
 }
 
 fn api_response(body: String, status: u16) -> hyper::Response<Body> {
-    respond(status, body, &[("x-neon-ret-request-id", "00000000-0000-4000-a000-000000000000".to_owned())])
+    respond(
+        status,
+        body,
+        &[("x-neon-ret-request-id", "00000000-0000-4000-a000-000000000000".to_owned())],
+    )
 }
 
 fn respond(status: u16, body: String, headers: &[(&'static str, String)]) -> hyper::Response<Body> {
@@ -341,7 +406,9 @@ fn respond(status: u16, body: String, headers: &[(&'static str, String)]) -> hyp
     for (name, value) in headers {
         builder = builder.header(*name, value);
     }
-    let body = http_body_util::Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed();
+    let body = http_body_util::Full::new(Bytes::from(body))
+        .map_err(|never: Infallible| match never {})
+        .boxed();
     builder.body(body).expect("the names and values are those of headers")
 }
 
@@ -352,7 +419,8 @@ fn cut(response: &Response) -> hyper::Response<Body> {
 /// Announces the whole body and sends a part of it.
 fn cut_body(status: u16, text: &str, length: usize) -> hyper::Response<Body> {
     let part = Bytes::copy_from_slice(text.as_bytes().get(..length).unwrap_or_default());
-    let frames: Vec<Result<Frame<Bytes>, std::io::Error>> = vec![Ok(Frame::data(part)), Err(std::io::Error::other("cut on request"))];
+    let frames: Vec<Result<Frame<Bytes>, std::io::Error>> =
+        vec![Ok(Frame::data(part)), Err(std::io::Error::other("cut on request"))];
     let body = BoxBody::new(StreamBody::new(Frames(frames.into_iter())));
     hyper::Response::builder()
         .status(status)
@@ -368,7 +436,10 @@ struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, std::io::Error>>);
 impl futures_core::Stream for Frames {
     type Item = Result<Frame<Bytes>, std::io::Error>;
 
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
         std::task::Poll::Ready(self.0.next())
     }
 }

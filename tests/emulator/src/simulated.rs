@@ -1,13 +1,16 @@
-//! Neon without any server: the [`Model`], with what its branches hold and the few statements that are asked of them.
+//! Neon without any server: the [`Model`], with what its branches hold and the few statements that
+//! are asked of them.
 //!
-//! In: a [`Request`] of the API or the body of a `POST /sql`, and `now`. Out: what Neon answers. Everything happens in memory, so that thousands of
-//! runs a second can be simulated.
+//! In: a [`Request`] of the API or the body of a `POST /sql`, and `now`. Out: what Neon answers.
+//! Everything happens in memory, so that thousands of runs a second can be simulated.
 //!
-//! Invariants: the data of a branch is copied when the request is accepted and whole when its operation has finished; a branch whose operation
-//! ended badly is never readable. A statement that is not known is an error, not an empty answer.
+//! Invariants: the data of a branch is copied when the request is accepted and whole when its
+//! operation has finished; a branch whose operation ended badly is never readable. A statement that
+//! is not known is an error, not an empty answer.
 //!
-//! What is not simulated: Postgres. A table is a number of rows and a digest; the statements are those of verification, of passwords, and `select 1`.
-//! `tests/contract` runs one suite over this and over the served emulator.
+//! What is not simulated: Postgres. A table is a number of rows and a digest; the statements are
+//! those of verification, of passwords, and `select 1`. `tests/contract` runs one suite over this
+//! and over the served emulator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,8 +114,10 @@ impl Simulated {
             is_whole: true,
             prepared_by: BTreeSet::new(),
         };
-        let data = model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
-        let begun: Vec<(String, Timestamp)> = model.branches.iter().map(|branch| (branch.data.clone(), branch.created_at)).collect();
+        let data =
+            model.branches.iter().map(|branch| (branch.data.clone(), whole.clone())).collect();
+        let begun: Vec<(String, Timestamp)> =
+            model.branches.iter().map(|branch| (branch.data.clone(), branch.created_at)).collect();
         for (data, at) in &begun {
             model.saw(data, *at, position);
         }
@@ -157,7 +162,8 @@ impl Simulated {
         })
     }
 
-    /// Writes to a branch, as an application does. A sequence that was behind by one is not any more.
+    /// Writes to a branch, as an application does. A sequence that was behind by one is not any
+    /// more.
     pub fn write(&mut self, branch: &str) {
         self.change(branch, Contents::write);
         let data = self.model.branch(branch).map(|branch| branch.data.clone());
@@ -182,14 +188,20 @@ impl Simulated {
         self.model.saw(&id, self.clock, data.head);
         // Who writes is using the branch.
         let clock = self.clock;
-        let writers = self.model.endpoints.iter_mut().filter(|endpoint| endpoint.branch == branch && endpoint.is_read_write);
+        let writers = self
+            .model
+            .endpoints
+            .iter_mut()
+            .filter(|endpoint| endpoint.branch == branch && endpoint.is_read_write);
         writers.for_each(|endpoint| endpoint.last_active = Some(clock));
     }
 
     /// Gives the last table of every branch so many rows.
     pub fn grow(&mut self, rows: u64) {
         let contents = self.data.values_mut().flat_map(|data| [&mut data.first, &mut data.present]);
-        contents.filter_map(|contents| contents.tables.values_mut().next_back()).for_each(|table| *table = Table::new(rows, table.digest));
+        contents
+            .filter_map(|contents| contents.tables.values_mut().next_back())
+            .for_each(|table| *table = Table::new(rows, table.digest));
     }
 
     /// Returns what Neon's clock shows at an instant of everybody else's.
@@ -209,7 +221,9 @@ impl Simulated {
         let copies = std::mem::take(&mut self.copies);
         for copied in copies {
             match self.model.operation(&copied.operation) {
-                Some(operation) if matches!(operation.status, "finished" | "skipped") => self.finish(&copied, now),
+                Some(operation) if matches!(operation.status, "finished" | "skipped") => {
+                    self.finish(&copied, now);
+                }
                 Some(operation) if operation.is_open() => self.copies.push(copied),
                 Some(_) | None => {}
             }
@@ -222,14 +236,21 @@ impl Simulated {
             data.is_whole = true;
             size = Some(data.first.tables.values().map(|table| table.rows * ROW_BYTES).sum());
         }
-        if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data) {
+        if let Some(branch) =
+            self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data)
+        {
             branch.logical_size = size;
         }
-        if let Some(snapshot) = self.model.snapshots.iter_mut().find(|snapshot| snapshot.data == copied.data) {
+        if let Some(snapshot) =
+            self.model.snapshots.iter_mut().find(|snapshot| snapshot.data == copied.data)
+        {
             snapshot.lsn = snapshot.lsn.or(Some(copied.lsn));
             snapshot.full_size = size;
         }
-        if let Some(branch) = self.model.branch_mut(&copied.branch).filter(|branch| branch.data == copied.data && branch.unpacked.is_none())
+        if let Some(branch) = self
+            .model
+            .branch_mut(&copied.branch)
+            .filter(|branch| branch.data == copied.data && branch.unpacked.is_none())
         {
             branch.parent_lsn = Some(copied.lsn);
             branch.parent_timestamp = Some(now);
@@ -243,13 +264,19 @@ impl Simulated {
         let response = self.model.serve(request, now);
         for effect in &response.effects {
             match effect {
-                Effect::Branch { operation, branch, source, point } => self.copy(operation, branch, source, *point, None),
+                Effect::Branch { operation, branch, source, point } => {
+                    self.copy(operation, branch, source, *point, None);
+                }
                 Effect::Restore { operation, branch, source, point, .. } => {
                     let damage = self.damages_next_restore.take();
                     self.copy(operation, branch, source, *point, damage);
                 }
                 Effect::Snapshot { operation, snapshot, source, point } => {
-                    let data = self.model.snapshot(snapshot).map(|snapshot| snapshot.data.clone()).unwrap_or_default();
+                    let data = self
+                        .model
+                        .snapshot(snapshot)
+                        .map(|snapshot| snapshot.data.clone())
+                        .unwrap_or_default();
                     self.copy_to(operation, "", &data, source, *point, None);
                 }
                 Effect::Unpack { operation, branch, source } => {
@@ -257,26 +284,50 @@ impl Simulated {
                     self.copy(operation, branch, source, Point::Head, damage);
                 }
                 Effect::Discard { data, .. } => drop(self.data.remove(data)),
-                Effect::Start { .. } | Effect::Suspend { .. } | Effect::Delete { .. } | Effect::SetPassword { .. } => {}
+                Effect::Start { .. }
+                | Effect::Suspend { .. }
+                | Effect::Delete { .. }
+                | Effect::SetPassword { .. } => {}
             }
         }
         response
     }
 
-    fn copy(&mut self, operation: &str, branch: &str, source: &str, point: Point, damage: Option<Damage>) {
-        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else { return };
+    fn copy(
+        &mut self,
+        operation: &str,
+        branch: &str,
+        source: &str,
+        point: Point,
+        damage: Option<Damage>,
+    ) {
+        let Some(data) = self.model.branch(branch).map(|branch| branch.data.clone()) else {
+            return;
+        };
         self.copy_to(operation, branch, &data, source, point, damage);
     }
 
-    /// Makes data from what a source holds at a point. Its position is one of the source's, at or before the head.
-    fn copy_to(&mut self, operation: &str, branch: &str, data: &str, source: &str, point: Point, damage: Option<Damage>) {
+    /// Makes data from what a source holds at a point. Its position is one of the source's, at or
+    /// before the head.
+    fn copy_to(
+        &mut self,
+        operation: &str,
+        branch: &str,
+        data: &str,
+        source: &str,
+        point: Point,
+        damage: Option<Damage>,
+    ) {
         let Some(from) = self.data.get(source) else { return };
         let (mut first, lsn) = match point {
             Point::Head => (from.present.clone(), from.head),
             Point::Lsn(lsn) if lsn == from.fork => (from.first.clone(), lsn),
             Point::Lsn(lsn) if lsn == from.head => (from.present.clone(), lsn),
             Point::Lsn(lsn) => {
-                let before = self.passed.range((source.to_owned(), Lsn(0))..=(source.to_owned(), lsn)).next_back();
+                let before = self
+                    .passed
+                    .range((source.to_owned(), Lsn(0))..=(source.to_owned(), lsn))
+                    .next_back();
                 (before.map_or(&from.first, |(_, contents)| contents).clone(), lsn)
             }
             // The model has made a position of it.
@@ -297,10 +348,23 @@ impl Simulated {
         }
         // What changes a branch after its fork has a position of its own.
         let head = if present == first { lsn } else { Lsn(lsn.0 + 0x100) };
-        let new = Data { first, present, fork: lsn, head, damage, is_whole: false, prepared_by: BTreeSet::new() };
+        let new = Data {
+            first,
+            present,
+            fork: lsn,
+            head,
+            damage,
+            is_whole: false,
+            prepared_by: BTreeSet::new(),
+        };
         self.model.saw(data, self.clock, lsn);
         self.model.saw(data, self.clock, head);
         self.data.insert(data.to_owned(), new);
-        self.copies.push(Copied { operation: operation.to_owned(), branch: branch.to_owned(), data: data.to_owned(), lsn });
+        self.copies.push(Copied {
+            operation: operation.to_owned(),
+            branch: branch.to_owned(),
+            data: data.to_owned(),
+            lsn,
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! `POST /sql`, as Neon's proxy answers it.
 //!
-//! Source: neondatabase/neon `proxy/src/serverless/{sql_over_http,json,http_util}.rs`, read 2026-11-21.
+//! Source: neondatabase/neon `proxy/src/serverless/{sql_over_http,json,http_util}.rs`, read
+//! 2026-11-21.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -94,18 +95,20 @@ const CALLER: &str = "198.51.100.7";
 
 /// Writes that the project's network rules keep the caller out; `None` where they let it in.
 ///
-/// Source: PROXY `auth/mod.rs`: "This IP address {0} is not allowed to connect to this endpoint…", "This connection is trying to access
-/// this endpoint from a blocked network.".
+/// Source: PROXY `auth/mod.rs`: "This IP address {0} is not allowed to connect to this endpoint…",
+/// "This connection is trying to access this endpoint from a blocked network.".
 pub(crate) fn kept_out(model: &Model, endpoint: &str) -> Option<Answer> {
     let branch = model.endpoint(endpoint).and_then(|endpoint| model.branch(&endpoint.branch))?;
     let (list, is_for_protected_alone) = &model.allowed_ips;
-    let is_listed = list.is_empty() || list.iter().any(|address| address == CALLER || address == "0.0.0.0/0");
+    let is_listed =
+        list.is_empty() || list.iter().any(|address| address == CALLER || address == "0.0.0.0/0");
     if !is_listed && (branch.is_protected || !is_for_protected_alone) {
         return Some(error(
             400,
             &format!(
-                "This IP address {CALLER} is not allowed to connect to this endpoint. Please add it to the allowed list in the Neon \
-                 console. Make sure to check for IPv4 or IPv6 addresses."
+                "This IP address {CALLER} is not allowed to connect to this endpoint. \
+                    Please add it to the allowed list in the Neon \
+                    console. Make sure to check for IPv4 or IPv6 addresses."
             ),
         ));
     }
@@ -113,10 +116,15 @@ pub(crate) fn kept_out(model: &Model, endpoint: &str) -> Option<Answer> {
     model.blocks_public.then(|| error(400, text))
 }
 
-/// Writes that the compute knows another password than the proxy, as Postgres' refusal of a connection.
+/// Writes that the compute knows another password than the proxy, as Postgres' refusal of a
+/// connection.
 pub(crate) fn refused_by_compute(role: &str) -> Answer {
     let fields = [(b'C', "28P01".to_owned()), (b'S', "FATAL".to_owned())].into();
-    Answer::new(500, error_body(&format!("password authentication failed for user \"{role}\""), &fields).to_string())
+    Answer::new(
+        500,
+        error_body(&format!("password authentication failed for user \"{role}\""), &fields)
+            .to_string(),
+    )
 }
 
 /// Writes an error that Postgres has in the middle of a session.
@@ -130,10 +138,12 @@ pub(crate) fn postgres_error(failure: &PgError, is_connecting: bool) -> Answer {
     let PgError::Server(fields) = failure else {
         return error(
             500,
-            "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.",
+            "Control plane request failed: endpoint is temporarily unavailable. Check your \
+                quotas and/or contact our support.",
         );
     };
-    let fields: BTreeMap<u8, String> = fields.iter().map(|(letter, text)| (*letter, text.clone())).collect();
+    let fields: BTreeMap<u8, String> =
+        fields.iter().map(|(letter, text)| (*letter, text.clone())).collect();
     let code = fields.get(&b'C').map(String::as_str).unwrap_or_default();
     let status = if is_connecting && code != "3D000" { 500 } else { 400 };
     Answer::new(status, error_body(&failure.message(), &fields).to_string())
@@ -155,7 +165,10 @@ pub(crate) fn target(header: Option<&str>) -> Result<Target, Answer> {
     if role.is_empty() {
         return Err(bad("missing username"));
     }
-    let password = url.password().map(decode).ok_or_else(|| bad("missing authentication credentials: required password"))?;
+    let password = url
+        .password()
+        .map(decode)
+        .ok_or_else(|| bad("missing authentication credentials: required password"))?;
     let host = url.host_str().ok_or_else(|| bad("missing hostname"))?;
     if host.parse::<std::net::IpAddr>().is_ok() {
         return Err(bad("missing hostname"));
@@ -163,7 +176,9 @@ pub(crate) fn target(header: Option<&str>) -> Result<Target, Answer> {
     let label = host.split('.').next().unwrap_or(host);
     let endpoint = label.strip_suffix("-pooler").unwrap_or(label).to_owned();
     let skipped = ["sslmode", "channel_binding", "options", "pgbouncer"];
-    let is_untriggered = url.query_pairs().any(|(name, value)| name == "options" && value.contains("neon.event_triggers=off"));
+    let is_untriggered = url
+        .query_pairs()
+        .any(|(name, value)| name == "options" && value.contains("neon.event_triggers=off"));
     let parameters = url
         .query_pairs()
         .filter(|(name, _)| !skipped.contains(&name.as_ref()))
@@ -175,7 +190,10 @@ pub(crate) fn target(header: Option<&str>) -> Result<Target, Answer> {
 fn decode(text: &str) -> String {
     // `Url` leaves user, password and path encoded; a form decoder would take `+` for a space.
     let text = text.replace('+', "%2B");
-    url::form_urlencoded::parse(format!("x={text}").as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    url::form_urlencoded::parse(format!("x={text}").as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
 /// One statement of a request.
@@ -241,7 +259,9 @@ impl Options {
 pub(crate) async fn run(connection: &mut Connection, body: &str, options: &Options) -> Answer {
     let value: Value = match serde_json::from_str(body) {
         Ok(value) => value,
-        Err(failure) => return error(400, &format!("could not parse the HTTP request body: {failure}")),
+        Err(failure) => {
+            return error(400, &format!("could not parse the HTTP request body: {failure}"));
+        }
     };
     let Some(queries) = value.get("queries") else {
         return match statement(&value, options) {
@@ -253,9 +273,13 @@ pub(crate) async fn run(connection: &mut Connection, body: &str, options: &Optio
         };
     };
     let Some(queries) = queries.as_array() else {
-        return error(400, "could not parse the HTTP request body: invalid type: expected a sequence");
+        return error(
+            400,
+            "could not parse the HTTP request body: invalid type: expected a sequence",
+        );
     };
-    let statements: Result<Vec<Statement>, Answer> = queries.iter().map(|query| statement(query, options)).collect();
+    let statements: Result<Vec<Statement>, Answer> =
+        queries.iter().map(|query| statement(query, options)).collect();
     match statements {
         Ok(statements) => batch(connection, &statements, options).await,
         Err(answer) => answer,
@@ -293,7 +317,9 @@ async fn batch(connection: &mut Connection, statements: &[Statement], options: &
 
 fn finish(body: Result<String, Answer>, options: &Options, is_batch: bool) -> Answer {
     let body = match body {
-        Ok(body) if body.len() > SIZE_LIMIT => return error(507, &format!("response is too large (max is {SIZE_LIMIT} bytes)")),
+        Ok(body) if body.len() > SIZE_LIMIT => {
+            return error(507, &format!("response is too large (max is {SIZE_LIMIT} bytes)"));
+        }
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -325,7 +351,11 @@ fn statement(value: &Value, options: &Options) -> Result<Statement, Answer> {
         Some(Value::Array(values)) => values.iter().map(parameter).collect(),
         Some(_) => return Err(bad("invalid type: expected a sequence")),
     };
-    Ok(Statement { sql, parameters, is_array: value["arrayMode"].as_bool().unwrap_or(options.is_array) })
+    Ok(Statement {
+        sql,
+        parameters,
+        is_array: value["arrayMode"].as_bool().unwrap_or(options.is_array),
+    })
 }
 
 /// Turns a JSON value into the text of a parameter.
@@ -344,23 +374,33 @@ fn array_literal(items: &[Value]) -> String {
         .map(|item| match item {
             Value::Null => "NULL".to_owned(),
             Value::Array(items) => array_literal(items),
-            Value::String(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+            Value::String(text) => {
+                format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+            }
             Value::Bool(_) | Value::Number(_) => item.to_string(),
-            Value::Object(_) => format!("\"{}\"", item.to_string().replace('\\', "\\\\").replace('"', "\\\"")),
+            Value::Object(_) => {
+                format!("\"{}\"", item.to_string().replace('\\', "\\\\").replace('"', "\\\""))
+            }
         })
         .collect();
     format!("{{{}}}", parts.join(","))
 }
 
 /// Writes one result.
-fn render(result: &QueryResult, statement: &Statement, options: &Options) -> Result<String, Answer> {
+fn render(
+    result: &QueryResult,
+    statement: &Statement,
+    options: &Options,
+) -> Result<String, Answer> {
     let fields: Vec<Value> = result
         .fields
         .iter()
         .map(|field| {
             json!({
-                "name": field.name, "dataTypeID": field.type_oid, "tableID": field.table, "columnID": field.column,
-                "dataTypeSize": field.type_size, "dataTypeModifier": field.modifier, "format": "text",
+                "name": field.name, "dataTypeID": field.type_oid, "tableID": field.table,
+                "columnID": field.column,
+                "dataTypeSize": field.type_size, "dataTypeModifier": field.modifier,
+                "format": "text",
             })
         })
         .collect();
@@ -392,7 +432,13 @@ fn render(result: &QueryResult, statement: &Statement, options: &Options) -> Res
 }
 
 /// Writes a row; as an object it may have the same key twice, as the proxy's has.
-fn render_row(out: &mut String, row: &[Option<String>], fields: &[Field], is_array: bool, is_raw: bool) -> Result<(), Answer> {
+fn render_row(
+    out: &mut String,
+    row: &[Option<String>],
+    fields: &[Field],
+    is_array: bool,
+    is_raw: bool,
+) -> Result<(), Answer> {
     out.push(if is_array { '[' } else { '{' });
     for (index, (value, field)) in row.iter().zip(fields).enumerate() {
         if index > 0 {
@@ -405,7 +451,8 @@ fn render_row(out: &mut String, row: &[Option<String>], fields: &[Field], is_arr
         let rendered = match value {
             None => "null".to_owned(),
             Some(text) if is_raw => json!(text).to_string(),
-            Some(text) => typed(text, field.type_oid).ok_or_else(|| error(500, "could not parse postgres response"))?,
+            Some(text) => typed(text, field.type_oid)
+                .ok_or_else(|| error(500, "could not parse postgres response"))?,
         };
         out.push_str(&rendered);
     }
@@ -432,14 +479,21 @@ fn typed(text: &str, oid: u32) -> Option<String> {
     })
 }
 
-/// Writes an array. An empty one is misread as having one empty item: the proxy does that, and clients must know.
+/// Writes an array. An empty one is misread as having one empty item: the proxy does that, and
+/// clients must know.
 fn array(text: &str, element: u32) -> Option<String> {
-    let text = text.split_once('=').filter(|(bounds, _)| bounds.starts_with('[')).map_or(text, |(_, rest)| rest);
+    let text = text
+        .split_once('=')
+        .filter(|(bounds, _)| bounds.starts_with('['))
+        .map_or(text, |(_, rest)| rest);
     let mut rest = text.char_indices().peekable();
     array_items(&mut rest, element)
 }
 
-fn array_items(rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>, element: u32) -> Option<String> {
+fn array_items(
+    rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>,
+    element: u32,
+) -> Option<String> {
     let (_, '{') = rest.next()? else { return None };
     let mut items = Vec::new();
     loop {
@@ -473,13 +527,20 @@ fn array_items(rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>, elemen
     }
 }
 
-/// Returns every text of a request that could be a password: parameters, and literals of statements.
+/// Returns every text of a request that could be a password: parameters, and literals of
+/// statements.
 pub(crate) fn literals(body: &str) -> Vec<String> {
     let Ok(value) = serde_json::from_str::<Value>(body) else { return literals_of_sql(body) };
     let queries = value["queries"].as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
     let mut found = Vec::new();
     for query in &queries {
-        found.extend(query["params"].as_array().into_iter().flatten().filter_map(|value| value.as_str().map(str::to_owned)));
+        found.extend(
+            query["params"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|value| value.as_str().map(str::to_owned)),
+        );
         found.extend(literals_of_sql(query["query"].as_str().unwrap_or_default()));
     }
     found
@@ -520,14 +581,17 @@ mod tests {
 
     #[test]
     fn a_connection_string_is_checked_part_by_part() {
-        let message = |text: Option<&str>| target(text).err().map(|answer| answer.body).unwrap_or_default();
+        let message =
+            |text: Option<&str>| target(text).err().map(|answer| answer.body).unwrap_or_default();
         assert!(message(None).contains("invalid header: neon-connection-string"));
         assert!(message(Some("mysql://a:b@ep-x.y/d")).contains("incorrect scheme"));
         assert!(message(Some("postgresql://a:b@ep-x.y/")).contains("missing database name"));
         assert!(message(Some("postgresql://ep-x.y/d")).contains("missing username"));
         assert!(message(Some("postgresql://a@ep-x.y/d")).contains("required password"));
         assert!(message(Some("postgresql://a:b@127.0.0.1/d")).contains("missing hostname"));
-        let good = target(Some("postgresql://a:p%40+b@ep-x-pooler.y/d?sslmode=require")).ok().expect("it is complete");
+        let good = target(Some("postgresql://a:p%40+b@ep-x-pooler.y/d?sslmode=require"))
+            .ok()
+            .expect("it is complete");
         assert_eq!((good.endpoint.as_str(), good.password.as_str()), ("ep-x", "p@+b"));
     }
 }

@@ -1,10 +1,14 @@
 //! A thin client of Postgres's extended protocol.
 //!
-//! `POST /sql` needs results in text format *with* type OIDs, table OIDs and modifiers, which ready-made clients do not give.
+//! `POST /sql` needs results in text format *with* type OIDs, table OIDs and modifiers, which
+//! ready-made clients do not give.
 //!
 //! Source: PostgreSQL, chapter 54, "Frontend/Backend Protocol".
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "the protocol has thirty messages, and each place expects a few")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the protocol has thirty messages, and each place expects a few"
+)]
 
 use std::collections::HashMap;
 
@@ -106,13 +110,22 @@ impl Canceller {
 
 impl Connection {
     /// Connects and logs in.
-    pub(crate) async fn connect(port: u16, user: &str, password: &str, database: &str, more: &[(String, String)]) -> Result<Self, PgError> {
+    pub(crate) async fn connect(
+        port: u16,
+        user: &str,
+        password: &str,
+        database: &str,
+        more: &[(String, String)],
+    ) -> Result<Self, PgError> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
-        let mut connection = Self { stream, buffer: BytesMut::with_capacity(16_384), canceller: None };
+        let mut connection =
+            Self { stream, buffer: BytesMut::with_capacity(16_384), canceller: None };
         let mut out = BytesMut::new();
         let parameters = [("user", user), ("database", database), ("client_encoding", "UTF8")];
-        let parameters = parameters.into_iter().chain(more.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let parameters = parameters
+            .into_iter()
+            .chain(more.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         frontend::startup_message(parameters, &mut out)?;
         connection.stream.write_all(&out).await?;
         connection.log_in(password).await?;
@@ -120,7 +133,11 @@ impl Connection {
             match connection.receive().await? {
                 Message::ReadyForQuery(_) => return Ok(connection),
                 Message::BackendKeyData(body) => {
-                    connection.canceller = Some(Canceller { port, process: body.process_id(), key: body.secret_key() });
+                    connection.canceller = Some(Canceller {
+                        port,
+                        process: body.process_id(),
+                        key: body.secret_key(),
+                    });
                 }
                 Message::ErrorResponse(body) => return Err(server_error(body.fields())),
                 _ => {}
@@ -139,15 +156,23 @@ impl Connection {
             let mut out = BytesMut::new();
             match self.receive().await? {
                 Message::AuthenticationOk => return Ok(()),
-                Message::AuthenticationCleartextPassword => frontend::password_message(password.as_bytes(), &mut out)?,
-                Message::AuthenticationSasl(_) => frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut out)?,
+                Message::AuthenticationCleartextPassword => {
+                    frontend::password_message(password.as_bytes(), &mut out)?;
+                }
+                Message::AuthenticationSasl(_) => {
+                    frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut out)?;
+                }
                 Message::AuthenticationSaslContinue(body) => {
                     scram.update(body.data())?;
                     frontend::sasl_response(scram.message(), &mut out)?;
                 }
                 Message::AuthenticationSaslFinal(body) => scram.finish(body.data())?,
                 Message::ErrorResponse(body) => return Err(server_error(body.fields())),
-                _ => return Err(PgError::Connection("unexpected message while logging in".to_owned())),
+                _ => {
+                    return Err(PgError::Connection(
+                        "unexpected message while logging in".to_owned(),
+                    ));
+                }
             }
             self.stream.write_all(&out).await?;
         }
@@ -165,7 +190,11 @@ impl Connection {
     }
 
     /// Runs one statement with parameters, all of them as text.
-    pub(crate) async fn query(&mut self, sql: &str, parameters: &[Option<String>]) -> Result<QueryResult, PgError> {
+    pub(crate) async fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[Option<String>],
+    ) -> Result<QueryResult, PgError> {
         let mut out = BytesMut::new();
         frontend::parse("", sql, [], &mut out)?;
         let values = parameters.iter();
@@ -230,8 +259,13 @@ impl Connection {
                 }
                 Message::DataRow(body) => {
                     let buffer = body.buffer();
-                    let row =
-                        body.ranges().map(|range| Ok(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned()))).collect()?;
+                    let row = body
+                        .ranges()
+                        .map(|range| {
+                            Ok(range
+                                .map(|range| String::from_utf8_lossy(&buffer[range]).into_owned()))
+                        })
+                        .collect()?;
                     result.rows.push(row);
                 }
                 Message::CommandComplete(body) => {
@@ -255,7 +289,8 @@ impl Connection {
 }
 
 fn server_error(fields: ErrorFields<'_>) -> PgError {
-    let collected: Result<Vec<(u8, String)>, _> =
-        fields.map(|field| Ok((field.type_(), String::from_utf8_lossy(field.value_bytes()).into_owned()))).collect();
+    let collected: Result<Vec<(u8, String)>, _> = fields
+        .map(|field| Ok((field.type_(), String::from_utf8_lossy(field.value_bytes()).into_owned())))
+        .collect();
     PgError::Server(collected.unwrap_or_default().into_iter().collect())
 }

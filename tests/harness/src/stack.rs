@@ -48,11 +48,18 @@ impl Stack {
     /// # Errors
     ///
     /// When one of them does not become ready.
-    pub fn start_with_secrets(options: &emulator::Options, others: &[(&'static str, &str)]) -> Result<Self> {
+    pub fn start_with_secrets(
+        options: &emulator::Options,
+        others: &[(&'static str, &str)],
+    ) -> Result<Self> {
         Self::begin(options, &|_, _, _| {}, others)
     }
 
-    fn begin(options: &emulator::Options, change: Change<'_>, others: &[(&'static str, &str)]) -> Result<Self> {
+    fn begin(
+        options: &emulator::Options,
+        change: Change<'_>,
+        others: &[(&'static str, &str)],
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
         // As root, postgres runs as another user, who must be able to reach the data.
         open(folder.path())?;
@@ -102,8 +109,14 @@ impl Stack {
     /// Returns the id that today's scheduled run has.
     pub fn today(&self) -> String {
         // The emulator's clock is the Worker's; its branches were made today.
-        let created = self.emulator.call("GET", "/branches", None).map(|answer| answer.json()["branches"][0]["created_at"].clone());
-        created.ok().and_then(|at| Some(at.as_str()?.get(..10)?.replace('-', ""))).unwrap_or_default()
+        let created = self
+            .emulator
+            .call("GET", "/branches", None)
+            .map(|answer| answer.json()["branches"][0]["created_at"].clone());
+        created
+            .ok()
+            .and_then(|at| Some(at.as_str()?.get(..10)?.replace('-', "")))
+            .unwrap_or_default()
     }
 
     /// Returns everything that KV has written to its files, as text.
@@ -135,10 +148,16 @@ impl Stack {
     pub fn runs(&self) -> Result<Vec<(String, String)>> {
         let answer = self.worker.call("GET", "/runs", None)?.json();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(answer["runs"].as_array().into_iter().flatten().map(|run| (text(&run["run"]), text(&run["status"]))).collect())
+        Ok(answer["runs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|run| (text(&run["run"]), text(&run["status"])))
+            .collect())
     }
 
-    /// Fires the cron until no run is under way, at most `ticks` times. Returns the newest run's report.
+    /// Fires the cron until no run is under way, at most `ticks` times. Returns the newest run's
+    /// report.
     ///
     /// # Errors
     ///
@@ -171,12 +190,15 @@ fn settings(emulator: &Emulator) -> Value {
         "neon_api_base": emulator.api(),
         "sql_url": format!("{}/sql", emulator.url),
         "pairs": [{
-            "name": "hub", "project": emulator.project, "production_branch": emulator.production, "staging_branch": emulator.staging,
-            "role": "neondb_owner", "timezone": "UTC", "zone_label": "UTC", "start_at": "00:00", "latest_start": "23:58",
+            "name": "hub", "project": emulator.project, "production_branch": emulator.production,
+            "staging_branch": emulator.staging,
+            "role": "neondb_owner", "timezone": "UTC", "zone_label": "UTC", "start_at": "00:00",
+            "latest_start": "23:58",
             "deadline": "23:59", "keep_last": 5, "keep_displaced": 1,
         }],
         "channels": [
-            {"name": "hook", "kind": "webhook", "url_secret": "HOOK_URL", "signing_secret": "HOOK_SECRET"},
+            {"name": "hook", "kind": "webhook", "url_secret": "HOOK_URL",
+                "signing_secret": "HOOK_SECRET"},
             {"name": "slack", "kind": "slack", "url_secret": "SLACK_URL"},
         ],
     })

@@ -24,16 +24,21 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `wrangler dev` in a folder that has `wrangler.toml` and `.dev.vars`; KV is kept in the folder.
+    /// Starts `wrangler dev` in a folder that has `wrangler.toml` and `.dev.vars`; KV is kept in
+    /// the folder.
     ///
     /// # Errors
     ///
     /// When it does not become ready.
     pub fn start(folder: &Path) -> Result<Self> {
         if !paths::root().join("build/index.js").exists() {
-            bail!("find build/index.js; run the tests by `cargo xtask test`, which builds the Worker first");
+            bail!(
+                "find build/index.js; run the tests by `cargo xtask test`, which builds the \
+                    Worker first"
+            );
         }
-        // A free port may be taken by somebody else before wrangler listens on it; then another one is tried.
+        // A free port may be taken by somebody else before wrangler listens on it; then another one
+        // is tried.
         for _ in 0..2 {
             if let Ok(worker) = Self::start_once(folder) {
                 return Ok(worker);
@@ -46,7 +51,16 @@ impl Worker {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let mut command = wrangler(folder);
         command
-            .args(["dev", "--ip", "127.0.0.1", "--port", &port.to_string(), "--inspector-port", "0", "--test-scheduled"])
+            .args([
+                "dev",
+                "--ip",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--inspector-port",
+                "0",
+                "--test-scheduled",
+            ])
             .args(["--show-interactive-dev-session=false", "--persist-to"])
             .arg(folder.join("state"));
         let mut process = Process::start("wrangler dev", &mut command)?;
@@ -60,7 +74,8 @@ impl Worker {
     ///
     /// When the tick ended with an exception.
     pub fn cron(&self) -> Result<()> {
-        let answer = http::send("GET", &format!("{}/__scheduled?cron=*/5+*+*+*+*", self.url), None, None)?;
+        let answer =
+            http::send("GET", &format!("{}/__scheduled?cron=*/5+*+*+*+*", self.url), None, None)?;
         if answer.status != 200 {
             bail!("fire the cron: {} {}\n{}", answer.status, answer.body, self.process.output());
         }
@@ -91,9 +106,15 @@ impl Worker {
     ///
     /// As there.
     pub fn run_now_with(&self, body: &str) -> Result<String> {
-        let answer = self.call("POST", "/runs?follow", Some(body).filter(|body| !body.is_empty()))?;
-        let is_id = |part: &&str| part.len() == 16 && part.ends_with('Z') && part.as_bytes()[8] == b'T';
-        let id = answer.body.split('"').find(is_id).with_context(|| format!("find the run's id in {}", answer.body))?;
+        let answer =
+            self.call("POST", "/runs?follow", Some(body).filter(|body| !body.is_empty()))?;
+        let is_id =
+            |part: &&str| part.len() == 16 && part.ends_with('Z') && part.as_bytes()[8] == b'T';
+        let id = answer
+            .body
+            .split('"')
+            .find(is_id)
+            .with_context(|| format!("find the run's id in {}", answer.body))?;
         Ok(id.to_owned())
     }
 
@@ -112,10 +133,15 @@ impl Worker {
 
     /// Returns the log lines of the Worker that are JSON.
     pub fn log(&self) -> Vec<serde_json::Value> {
-        self.process.output().lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok()).collect()
+        self.process
+            .output()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok())
+            .collect()
     }
 
-    /// Waits for a line of the log with this event, and returns the newest; null when there is none within 10 s.
+    /// Waits for a line of the log with this event, and returns the newest; null when there is none
+    /// within 10 s.
     pub fn logged(&self, event: &str) -> serde_json::Value {
         // The log is read from a pipe and may lag behind the reply that was waited for.
         let newest = || self.log().into_iter().rfind(|line| line["event"] == event);
@@ -163,10 +189,16 @@ fn wrangler(folder: &Path) -> Command {
 /// When wrangler refuses.
 pub fn put_kv(folder: &Path, key: &str, value: &str) -> Result<()> {
     let mut command = wrangler(folder);
-    command.args(["kv", "key", "put", key, value, "--binding", "STATE", "--local", "--persist-to"]).arg(folder.join("state"));
+    command
+        .args(["kv", "key", "put", key, value, "--binding", "STATE", "--local", "--persist-to"])
+        .arg(folder.join("state"));
     let output = command.output().context("start wrangler")?;
     if !output.status.success() {
-        bail!("put {key}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "put {key}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }
@@ -176,7 +208,11 @@ pub fn put_kv(folder: &Path, key: &str, value: &str) -> Result<()> {
 /// # Errors
 ///
 /// When the files cannot be written.
-pub fn configure(folder: &Path, firstlight: &serde_json::Value, secrets: &[(&str, String)]) -> Result<()> {
+pub fn configure(
+    folder: &Path,
+    firstlight: &serde_json::Value,
+    secrets: &[(&str, String)],
+) -> Result<()> {
     let main = paths::root().join("build/index.js");
     let config = serde_json::json!({
         "name": "firstlight",
@@ -188,7 +224,9 @@ pub fn configure(folder: &Path, firstlight: &serde_json::Value, secrets: &[(&str
         "send_email": [{"name": "EMAIL"}],
         "vars": {"FIRSTLIGHT": firstlight},
     });
-    std::fs::write(folder.join("wrangler.json"), config.to_string()).context("write wrangler.json")?;
-    let lines: Vec<String> = secrets.iter().map(|(name, value)| format!("{name}=\"{value}\"\n")).collect();
+    std::fs::write(folder.join("wrangler.json"), config.to_string())
+        .context("write wrangler.json")?;
+    let lines: Vec<String> =
+        secrets.iter().map(|(name, value)| format!("{name}=\"{value}\"\n")).collect();
     std::fs::write(folder.join(".dev.vars"), lines.concat()).context("write .dev.vars")
 }

@@ -12,17 +12,32 @@ use super::{KEEP_AT_LEAST, Made, Oracle, Purpose};
 
 impl Oracle {
     /// A snapshot was taken: of production, once in a run, at the position of that run's backup.
-    pub(super) fn snapshot_taken(&mut self, branch: &str, request: &Request, body: &Value, neon: &Simulated, now: Timestamp) {
-        let (id, name) = (body["snapshot"]["id"].as_str().unwrap_or_default(), body["snapshot"]["name"].as_str().unwrap_or_default());
-        let backup = self.made.iter().find(|(_, made)| made.purpose == Purpose::Backup && made.name == name);
-        let position = backup.and_then(|(id, _)| neon.model.branch(id)?.parent_lsn).map(|lsn| lsn.to_string());
+    pub(super) fn snapshot_taken(
+        &mut self,
+        branch: &str,
+        request: &Request,
+        body: &Value,
+        neon: &Simulated,
+        now: Timestamp,
+    ) {
+        let (id, name) = (
+            body["snapshot"]["id"].as_str().unwrap_or_default(),
+            body["snapshot"]["name"].as_str().unwrap_or_default(),
+        );
+        let backup =
+            self.made.iter().find(|(_, made)| made.purpose == Purpose::Backup && made.name == name);
+        let position =
+            backup.and_then(|(id, _)| neon.model.branch(id)?.parent_lsn).map(|lsn| lsn.to_string());
         let Some(run) = backup.map(|(_, made)| made.run.clone()) else {
             self.blame(format!("G1: snapshot {name} was taken, which is of no backup of ours"));
             return;
         };
-        if branch != self.production || position.is_some_and(|position| request.query.get("lsn") != Some(&position)) {
+        if branch != self.production
+            || position.is_some_and(|position| request.query.get("lsn") != Some(&position))
+        {
             self.blame(format!(
-                "G2: snapshot {name} was taken of {branch} at {:?}, which is not what the backup is of",
+                "G2: snapshot {name} was taken of {branch} at {:?}, which is not what the \
+                    backup is of",
                 request.query.get("lsn")
             ));
         }
@@ -36,8 +51,17 @@ impl Oracle {
     }
 
     /// A branch was made of a snapshot of ours, and takes nothing's place.
-    pub(super) fn snapshot_restored(&mut self, id: &str, request: &Request, body: &Value, now: Timestamp) {
-        let (branch, name) = (body["branch"]["id"].as_str().unwrap_or_default(), body["branch"]["name"].as_str().unwrap_or_default());
+    pub(super) fn snapshot_restored(
+        &mut self,
+        id: &str,
+        request: &Request,
+        body: &Value,
+        now: Timestamp,
+    ) {
+        let (branch, name) = (
+            body["branch"]["id"].as_str().unwrap_or_default(),
+            body["branch"]["name"].as_str().unwrap_or_default(),
+        );
         let Some((run, _)) = self.snapshots.get(id).cloned() else {
             self.blame(format!("G1: branch {name} was made of snapshot {id}, which is not ours"));
             return;
@@ -57,7 +81,8 @@ impl Oracle {
         };
         self.made.insert(branch.to_owned(), made);
         let endpoints = body["endpoints"].as_array().into_iter().flatten();
-        self.made_endpoints.extend(endpoints.filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
+        self.made_endpoints
+            .extend(endpoints.filter_map(|endpoint| Some(endpoint["id"].as_str()?.to_owned())));
     }
 
     pub(super) fn snapshot_deleted(&mut self, id: &str, neon: &Simulated, now: Timestamp) {
@@ -66,11 +91,16 @@ impl Oracle {
             return;
         };
         if now - at < TimeDelta::hours(24) - TimeDelta::seconds(1) {
-            self.blame(format!("G4: the snapshot of run {run} was deleted when it was younger than a day"));
+            self.blame(format!(
+                "G4: the snapshot of run {run} was deleted when it was younger than a day"
+            ));
         }
-        // The newest backups that are there, as a branch that was used or as a snapshot that was compared, with the one that goes.
+        // The newest backups that are there, as a branch that was used or as a snapshot that was
+        // compared, with the one that goes.
         let is_there = |of: &str, made: &(&String, &Made)| {
-            neon.model.branch(made.0).is_some() && self.used.contains(made.0) || of == run || self.has_compared_snapshot(of, &neon.model)
+            neon.model.branch(made.0).is_some() && self.used.contains(made.0)
+                || of == run
+                || self.has_compared_snapshot(of, &neon.model)
         };
         let mut there: Vec<(Timestamp, &str)> = self
             .made
@@ -81,22 +111,34 @@ impl Oracle {
             .collect();
         there.sort_unstable_by(|left, right| right.cmp(left));
         let is_floor = there.iter().take(KEEP_AT_LEAST).any(|(_, of)| *of == run);
-        let has_branch =
-            self.made.iter().any(|(id, made)| made.run == run && made.purpose == Purpose::Backup && neon.model.branch(id).is_some());
+        let has_branch = self.made.iter().any(|(id, made)| {
+            made.run == run && made.purpose == Purpose::Backup && neon.model.branch(id).is_some()
+        });
         if is_floor && !has_branch {
-            self.blame(format!("G4: the snapshot of run {run} was deleted, the last of one of the newest {KEEP_AT_LEAST} backups"));
+            self.blame(format!(
+                "G4: the snapshot of run {run} was deleted, the last of one of the newest \
+                    {KEEP_AT_LEAST} backups"
+            ));
         }
     }
 
     /// Returns whether a backup is there as a snapshot that was compared.
     pub(super) fn has_compared_snapshot(&self, run: &str, model: &Model) -> bool {
         let is_compared = self.runs.get(run).is_some_and(|deeds| deeds.is_compared);
-        is_compared && model.snapshots.iter().any(|snapshot| self.snapshots.get(&snapshot.id).is_some_and(|(of, _)| of == run))
+        is_compared
+            && model
+                .snapshots
+                .iter()
+                .any(|snapshot| self.snapshots.get(&snapshot.id).is_some_and(|(of, _)| of == run))
     }
 
-    /// Notes whether a branch that was made of a snapshot is what the backup is, and whether it was read.
+    /// Notes whether a branch that was made of a snapshot is what the backup is, and whether it was
+    /// read.
     pub(super) fn look_at_test(&mut self, id: &str, made: &Made, neon: &Simulated) {
-        let backup = self.made.iter().find(|(_, backup)| backup.purpose == Purpose::Backup && backup.run == made.run);
+        let backup = self
+            .made
+            .iter()
+            .find(|(_, backup)| backup.purpose == Purpose::Backup && backup.run == made.run);
         let Some(expected) = backup.and_then(|(id, _)| neon.first_contents(id)) else { return };
         let deeds = self.runs.entry(made.run.clone()).or_default();
         if neon.contents(id) == Some(expected) {
@@ -107,7 +149,8 @@ impl Oracle {
         deeds.is_compared |= is_read && deeds.equal_tests.contains(id);
     }
 
-    /// A snapshot is called verified: a branch that was made of it has been read, and was equal to the backup.
+    /// A snapshot is called verified: a branch that was made of it has been read, and was equal to
+    /// the backup.
     pub(crate) fn claimed_snapshot(&mut self, key: &str, record: &Value, neon: &Simulated) {
         if record["outcome"]["status"] != "verified" {
             return;
@@ -123,12 +166,22 @@ impl Oracle {
             self.look_at_test(id, made, neon);
         }
         if !self.runs.get(&run).is_some_and(|deeds| deeds.is_compared) {
-            self.blame(format!("G6: the snapshot of run {run} is called verified, and was not compared or is not equal"));
+            self.blame(format!(
+                "G6: the snapshot of run {run} is called verified, and was not compared or is \
+                    not equal"
+            ));
         }
     }
 
     /// Returns how many snapshots of ours there are, and how many were taken.
     pub(crate) fn snapshots(&self, model: &Model) -> (usize, usize) {
-        (model.snapshots.iter().filter(|snapshot| self.snapshots.contains_key(&snapshot.id)).count(), self.snapshots.len())
+        (
+            model
+                .snapshots
+                .iter()
+                .filter(|snapshot| self.snapshots.contains_key(&snapshot.id))
+                .count(),
+            self.snapshots.len(),
+        )
     }
 }

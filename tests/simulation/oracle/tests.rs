@@ -8,8 +8,14 @@ use crate::scene::Scene;
 #[test]
 fn a_client_that_restores_production_is_seen_because_neon_lets_it() {
     let mut sim = Scene::new().base();
-    let (project, production) = (sim.neon.model.project.clone(), sim.oracle.production_id().to_owned());
-    let backup = sim.neon.model.branch_named("backup-20261120").map(|branch| branch.id.clone()).expect("made yesterday");
+    let (project, production) =
+        (sim.neon.model.project.clone(), sim.oracle.production_id().to_owned());
+    let backup = sim
+        .neon
+        .model
+        .branch_named("backup-20261120")
+        .map(|branch| branch.id.clone())
+        .expect("made yesterday");
     let body = json!({"source_branch_id": backup, "preserve_under_name": "production-before"});
     let path = format!("/projects/{project}/branches/{production}/restore");
     let response = sim.serve(&Request { method: "POST".to_owned(), path, query: [].into(), body });

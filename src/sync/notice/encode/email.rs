@@ -1,9 +1,12 @@
 //! A message through a `send_email` binding.
 //!
-//! Shape: a POST to `email:<binding>` of `{"from":"…","to":["…"],"subject":"…","text":"…","html":"…"}`, which the platform hands to that binding.
+//! Shape: a POST to `email:<binding>` of
+//! `{"from":"…","to":["…"],"subject":"…","text":"…","html":"…"}`, which the platform hands to that
+//! binding.
 //!
-//! Invariants: the text of a notice stands in the message as it is; the HTML tells the same, without anything that is fetched and without styles. A subject
-//! is one line, so that it brings no header of its own.
+//! Invariants: the text of a notice stands in the message as it is; the HTML tells the same,
+//! without anything that is fetched and without styles. A subject is one line, so that it brings no
+//! header of its own.
 //!
 //! Source: Cloudflare Email Service, "Workers API", `send()`, and "Limits".
 
@@ -14,8 +17,8 @@ use super::{Letter, links};
 
 /// Characters of a subject: what programs show of one, and more.
 ///
-/// Source: Cloudflare Email Service, "Limits": "Subject line: 998 characters", as in RFC 5322. A message may have 5 MiB, of which text and HTML take
-/// 0.2 at most.
+/// Source: Cloudflare Email Service, "Limits": "Subject line: 998 characters", as in RFC 5322. A
+/// message may have 5 MiB, of which text and HTML take 0.2 at most.
 const SUBJECT: usize = 200;
 
 /// The HTML has the room of the text.
@@ -23,7 +26,8 @@ const HTML: Room = Room { around: "<li></li>\n".len(), write: html, ..LONG };
 
 /// Writes a notice.
 pub(super) fn body(letter: &Letter<'_>, from: &str, to: &[String]) -> Value {
-    json!({"from": from, "to": to, "subject": LONG.line(&letter.notice.subject, SUBJECT), "text": text(letter), "html": page(letter)})
+    json!({"from": from, "to": to, "subject": LONG.line(&letter.notice.subject, SUBJECT),
+            "text": text(letter), "html": page(letter)})
 }
 
 /// Writes a notice as plain text: what happened, each warning on a line, and the links.
@@ -54,7 +58,8 @@ pub(super) fn text(letter: &Letter<'_>) -> String {
 
 fn page(letter: &Letter<'_>) -> String {
     let (subject, text) = (HTML.line(&letter.notice.subject, SUBJECT), HTML.text(letter));
-    let mut page = format!("<!DOCTYPE html>\n<html lang=\"en\">\n<body>\n<h3>{subject}</h3>\n<p>{text}</p>\n");
+    let mut page =
+        format!("<!DOCTYPE html>\n<html lang=\"en\">\n<body>\n<h3>{subject}</h3>\n<p>{text}</p>\n");
     let warnings = HTML.warnings(letter);
     if !warnings.is_empty() {
         page.push_str("<p>Warnings:</p>\n<ul>\n");
@@ -97,29 +102,43 @@ mod tests {
 
     fn receiver() -> Receiver {
         let to = vec!["director@example.com".to_owned(), "dana@example.com".to_owned()];
-        Receiver::Email { binding: "EMAIL".to_owned(), from: "firstlight@example.com".to_owned(), to }
+        Receiver::Email {
+            binding: "EMAIL".to_owned(),
+            from: "firstlight@example.com".to_owned(),
+            to,
+        }
     }
 
     #[test]
     fn a_failure_is_written_so() {
         let sent = body(&letter(&failure()), &receiver());
         assert_eq!(request(&letter(&failure()), &receiver()).url, "email:EMAIL");
-        assert_eq!((&sent["from"], &sent["to"]), (&json!("firstlight@example.com"), &json!(["director@example.com", "dana@example.com"])));
+        assert_eq!(
+            (&sent["from"], &sent["to"]),
+            (
+                &json!("firstlight@example.com"),
+                &json!(["director@example.com", "dana@example.com"])
+            )
+        );
         assert_eq!(sent["subject"], "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21");
         assert_eq!(
             sent["text"],
-            "Production → staging sync failed at step 4 of 7 (restore staging). Error: none recorded.\n\n\
-             Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
-             Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: https://git.example.com/runbooks/run-failed.md\n"
+            "Production → staging sync failed at step 4 of 7 (restore staging). Error: none \
+                recorded.\n\n\
+                Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
+                Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: \
+                https://git.example.com/runbooks/run-failed.md\n"
         );
         assert_eq!(
             sent["html"],
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<body>\n<h3>[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21</h3>\n\
-             <p>Production → staging sync failed at step 4 of 7 (restore staging). Error: none recorded.</p>\n\
-             <p>Warnings:</p>\n<ul>\n<li>table public.user_accounts: 2 rows differ</li>\n</ul>\n\
-             <p>Report: <a href=\"https://firstlight.example.com/runs/20261121?pair=hub\">https://firstlight.example.com/runs/20261121?pair=hub</a></p>\n\
-             <p>Runbook: <a href=\"https://git.example.com/runbooks/run-failed.md\">https://git.example.com/runbooks/run-failed.md</a></p>\n\
-             </body>\n</html>\n"
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<body>\n<h3>[URGENT] [CAIO Hub] Daily \
+sync FAILED — 2026-11-21</h3>\n\
+<p>Production → staging sync failed at step 4 of 7 (restore staging). Error: none \
+recorded.</p>\n\
+<p>Warnings:</p>\n<ul>\n<li>table public.user_accounts: 2 rows differ</li>\n</ul>\n\
+<p>Report: <a href=\"https://firstlight.example.com/runs/20261121?pair=hub\">https://firstlight.example.com/runs/20261121?pair=hub</a></p>\n\
+<p>Runbook: <a href=\"https://git.example.com/runbooks/run-failed.md\">https://git.example.com/runbooks/run-failed.md</a></p>\n\
+</body>\n</html>\n"
         );
     }
 
@@ -132,10 +151,16 @@ mod tests {
 
     #[test]
     fn a_subject_brings_no_header_and_is_short() {
-        let notice = Notice { subject: format!("a\r\nBcc: b@example.com\u{0}{}", "ä".repeat(300)), ..failure() };
+        let notice = Notice {
+            subject: format!("a\r\nBcc: b@example.com\u{0}{}", "ä".repeat(300)),
+            ..failure()
+        };
         let sent = body(&letter(&notice), &receiver());
         let subject = sent["subject"].as_str().expect("a text");
-        assert!(subject.starts_with("a  Bcc: b@example.com ä") && subject.chars().count() <= 200, "{subject}");
+        assert!(
+            subject.starts_with("a  Bcc: b@example.com ä") && subject.chars().count() <= 200,
+            "{subject}"
+        );
         assert!(!subject.contains(char::is_control));
     }
 
@@ -145,8 +170,23 @@ mod tests {
         let sent = body(&letter(&notice), &receiver());
         assert!(sent.to_string().len() < 200_000, "{}", sent.to_string().len());
         let page = sent["html"].as_str().expect("a text");
-        let ours =
-            ["!DOCTYPE html", "html lang=\"en\"", "body", "h3", "p", "ul", "li", "br", "/a", "/h3", "/p", "/ul", "/li", "/body", "/html"];
+        let ours = [
+            "!DOCTYPE html",
+            "html lang=\"en\"",
+            "body",
+            "h3",
+            "p",
+            "ul",
+            "li",
+            "br",
+            "/a",
+            "/h3",
+            "/p",
+            "/ul",
+            "/li",
+            "/body",
+            "/html",
+        ];
         for tag in page.split('<').skip(1).filter_map(|rest| rest.split('>').next()) {
             assert!(ours.contains(&tag) || tag.starts_with("a href=\"https://"), "{tag}");
         }
@@ -155,8 +195,14 @@ mod tests {
         }
         for key in ["text", "html"] {
             let text = sent[key].as_str().expect("a text");
-            assert!(text.contains("… the whole is at https://firstlight.example.com/runs/20261121?pair=hub"));
-            assert!(text.contains(" more, told at https://firstlight.example.com/runs/20261121?pair=hub"));
+            assert!(text.contains(
+                "… the whole is at https://firstlight.example.com/runs/20261121?pair=hub"
+            ));
+            assert!(
+                text.contains(
+                    " more, told at https://firstlight.example.com/runs/20261121?pair=hub"
+                )
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Pings of a healthchecks-style service: start, success, failure.
 //!
-//! Invariants: start and end of a run have the same run id, so that the service pairs them; what is neither a success nor a failure leaves the check as it is.
+//! Invariants: start and end of a run have the same run id, so that the service pairs them; what is
+//! neither a success nor a failure leaves the check as it is.
 //!
 //! Source: Healthchecks.io, "Pinging API" and "Attaching Logs".
 
@@ -16,19 +17,23 @@ use crate::port::{HttpRequest, Method};
 
 /// Characters of the subject. With [`LONG`] the summary stays below 66 kB.
 ///
-/// Source: Healthchecks.io, "Attaching Logs": it "will log the first 100 kB (100000 bytes) of the request body". One that is hosted elsewhere may keep less.
+/// Source: Healthchecks.io, "Attaching Logs": it "will log the first 100 kB (100000 bytes) of the
+/// request body". One that is hosted elsewhere may keep less.
 const SUBJECT: usize = 1_000;
 
 /// Writes the ping of a notice, with its summary.
 ///
 /// # Source
 ///
-/// Healthchecks.io, "Pinging API": `/fail` signals a failure; `/log` "without signaling success or failure".
+/// Healthchecks.io, "Pinging API": `/fail` signals a failure; `/log` "without signaling success or
+/// failure".
 pub(super) fn encode(letter: &Letter<'_>, url: &str) -> HttpRequest {
     let notice = letter.notice;
     let signal = match notice.kind {
         NoticeKind::Succeeded | NoticeKind::Corrected => "",
-        NoticeKind::Failed | NoticeKind::Cancelled | NoticeKind::Missed | NoticeKind::Stuck => "/fail",
+        NoticeKind::Failed | NoticeKind::Cancelled | NoticeKind::Missed | NoticeKind::Stuck => {
+            "/fail"
+        }
         // A channel may be tried, and named in an escalation: neither says how a run went.
         NoticeKind::Superseded
         | NoticeKind::LateStart
@@ -52,7 +57,8 @@ pub(super) fn encode(letter: &Letter<'_>, url: &str) -> HttpRequest {
 ///
 /// # Source
 ///
-/// Healthchecks.io, "Pinging API": `/start` signals the start; `rid` is a UUID that pairs it with the end of the same run.
+/// Healthchecks.io, "Pinging API": `/start` signals the start; `rid` is a UUID that pairs it with
+/// the end of the same run.
 pub fn start_ping(url: &Secret, pair: &PairName, run: &RunId) -> HttpRequest {
     ping(url.reveal(), "/start", pair, run)
 }
@@ -61,7 +67,11 @@ pub fn start_ping(url: &Secret, pair: &PairName, run: &RunId) -> HttpRequest {
 fn ping(url: &str, signal: &str, pair: &PairName, run: &RunId) -> HttpRequest {
     let (check, query) = url.split_once('?').unwrap_or((url, ""));
     let separator = if query.is_empty() { "" } else { "&" };
-    let address = format!("{}{signal}?{query}{separator}rid={}", check.trim_end_matches('/'), run_uuid(pair, run));
+    let address = format!(
+        "{}{signal}?{query}{separator}rid={}",
+        check.trim_end_matches('/'),
+        run_uuid(pair, run)
+    );
     to_receiver(Method::Post, address)
 }
 
@@ -116,7 +126,11 @@ mod tests {
 
     #[test]
     fn the_start_of_a_run_is_paired_with_its_end() {
-        let start = start_ping(&Secret::new("https://hc-ping.com/check/".to_owned()), &failure().pair, &failure().run);
+        let start = start_ping(
+            &Secret::new("https://hc-ping.com/check/".to_owned()),
+            &failure().pair,
+            &failure().run,
+        );
         let uuid = run_uuid(&failure().pair, &failure().run);
         assert_eq!(start.url, format!("https://hc-ping.com/check/start?rid={uuid}"));
         assert!(sent(&failure()).url.ends_with(&uuid));
@@ -127,19 +141,27 @@ mod tests {
     fn a_run_id_is_a_uuid() {
         let uuid = run_uuid(&failure().pair, &failure().run);
         assert_eq!(uuid.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
-        assert!(uuid[14..].starts_with('8') && uuid[19..].starts_with(['8', '9', 'a', 'b']), "{uuid}");
+        assert!(
+            uuid[14..].starts_with('8') && uuid[19..].starts_with(['8', '9', 'a', 'b']),
+            "{uuid}"
+        );
     }
 
     #[test]
     fn the_summary_is_plain_text() {
         let sent = sent(&failure());
-        assert_eq!(sent.headers, [("content-type".to_owned(), "text/plain; charset=utf-8".to_owned())]);
+        assert_eq!(
+            sent.headers,
+            [("content-type".to_owned(), "text/plain; charset=utf-8".to_owned())]
+        );
         assert_eq!(
             sent.body,
             "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21\n\n\
-             Production → staging sync failed at step 4 of 7 (restore staging). Error: none recorded.\n\n\
-             Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
-             Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: https://git.example.com/runbooks/run-failed.md\n"
+                Production → staging sync failed at step 4 of 7 (restore staging). Error: none \
+                recorded.\n\n\
+                Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
+                Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: \
+                https://git.example.com/runbooks/run-failed.md\n"
         );
     }
 
@@ -147,6 +169,8 @@ mod tests {
     fn a_long_summary_is_kept_whole_by_the_service() {
         let sent = sent(&hostile());
         assert!(sent.body.len() < 100_000, "{}", sent.body.len());
-        assert!(sent.body.contains("Report: https://firstlight.example.com/runs/20261121?pair=hub"));
+        assert!(
+            sent.body.contains("Report: https://firstlight.example.com/runs/20261121?pair=hub")
+        );
     }
 }

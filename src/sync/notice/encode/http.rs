@@ -1,7 +1,7 @@
 //! Any HTTP call, with a body that is configured.
 //!
-//! Invariants: each fact stands in the body as the media type wants it, so that it is nothing but text there; a fact that is absent is empty. A GET has no
-//! body.
+//! Invariants: each fact stands in the body as the media type wants it, so that it is nothing but
+//! text there; a fact that is absent is empty. A GET has no body.
 
 use std::collections::BTreeMap;
 
@@ -76,21 +76,33 @@ mod tests {
 
     #[test]
     fn every_fact_is_filled_in() {
-        let notice = Notice { warnings: vec!["one".to_owned(), "two\nlines".to_owned()], ..failure() };
+        let notice =
+            Notice { warnings: vec!["one".to_owned(), "two\nlines".to_owned()], ..failure() };
         let sent = request(&letter(&notice), &receiver(Method::Put, "text/plain", &all()));
         assert_eq!(
             sent.body,
             format!(
                 "id=hub/20261121/failed\nkind=failed\nseverity=urgent\npair=hub\nrun=20261121\nat=2026-11-21T10:02:31.250Z\n\
-                 subject={}\ntext={}\nwarnings=one\ntwo lines\nrunbook=https://git.example.com/runbooks/run-failed.md\n\
-                 link=https://firstlight.example.com/runs/20261121?pair=hub\nincident=hub-20261121",
+                  subject={}\ntext={}\nwarnings=one\ntwo \
+                  lines\nrunbook=https://git.example.com/runbooks/run-failed.md\n\
+                  link=https://firstlight.example.com/runs/20261121?pair=hub\nincident=hub-20261121",
                 notice.subject, notice.text
             )
         );
-        assert_eq!((sent.method, sent.url.as_str()), (Method::Put, "https://hook.example.com/a?b=c"));
+        assert_eq!(
+            (sent.method, sent.url.as_str()),
+            (Method::Put, "https://hook.example.com/a?b=c")
+        );
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(sent.headers, [header("x-source", "firstlight"), header("content-type", "text/plain")]);
-        assert!(sent.secret_headers.iter().all(|(name, value)| name == "authorization" && value.reveal() == "key"));
+        assert_eq!(
+            sent.headers,
+            [header("x-source", "firstlight"), header("content-type", "text/plain")]
+        );
+        assert!(
+            sent.secret_headers
+                .iter()
+                .all(|(name, value)| name == "authorization" && value.reveal() == "key")
+        );
         assert_eq!(sent.secret_headers.len(), 1);
     }
 
@@ -98,10 +110,20 @@ mod tests {
     fn a_fact_that_is_absent_is_empty() {
         let notice = Notice { runbook: None, incident: None, warnings: Vec::new(), ..failure() };
         let letter = Letter { public_url: None, runbooks_url: None, ..letter(&notice) };
-        let sent = request(&letter, &receiver(Method::Post, "text/plain", "<{{runbook}}{{link}}{{incident}}{{warnings}}>"));
+        let sent = request(
+            &letter,
+            &receiver(Method::Post, "text/plain", "<{{runbook}}{{link}}{{incident}}{{warnings}}>"),
+        );
         assert_eq!(sent.body, "<>");
         let page = Notice { runbook: Some("late.md".to_owned()), ..failure() };
-        assert_eq!(request(&Letter { notice: &page, ..letter }, &receiver(Method::Post, "text/plain", "{{runbook}}")).body, "late.md");
+        assert_eq!(
+            request(
+                &Letter { notice: &page, ..letter },
+                &receiver(Method::Post, "text/plain", "{{runbook}}")
+            )
+            .body,
+            "late.md"
+        );
     }
 
     #[test]
@@ -115,14 +137,17 @@ mod tests {
     fn a_hostile_notice_stays_within_its_json_and_is_shortened() {
         let notice = hostile();
         let text = FACTS.map(|fact| format!("\"{fact}\":\"{{{{{fact}}}}}\"")).join(",");
-        let sent = request(&letter(&notice), &receiver(Method::Post, "application/json", &format!("{{{text}}}")));
+        let sent = request(
+            &letter(&notice),
+            &receiver(Method::Post, "application/json", &format!("{{{text}}}")),
+        );
         let body: serde_json::Value = serde_json::from_str(&sent.body).expect("it is JSON");
         assert_eq!(body.as_object().map(serde_json::Map::len), Some(FACTS.len()));
         assert!(sent.body.len() < 100_000);
-        assert!(
-            body["text"]
-                .as_str()
-                .is_some_and(|text| text.ends_with("… the whole is at https://firstlight.example.com/runs/20261121?pair=hub"))
-        );
+        assert!(body["text"].as_str().is_some_and(|text| {
+            text.ends_with(
+                "… the whole is at https://firstlight.example.com/runs/20261121?pair=hub",
+            )
+        }));
     }
 }

@@ -2,22 +2,26 @@
 //!
 //! In: a [`Letter`] and the [`Room`] that a channel has. Out: text as the channel writes it.
 //!
-//! Invariants: a text is cut between two characters as they are written, never inside of an entity or behind an escape; where something is left
-//! out, that is said, with where the whole is told.
+//! Invariants: a text is cut between two characters as they are written, never inside of an entity
+//! or behind an escape; where something is left out, that is said, with where the whole is told.
 
 use super::{Letter, place};
 
-/// The room of a channel whose own limit nobody reaches: a text and warnings that people can still read.
+/// The room of a channel whose own limit nobody reaches: a text and warnings that people can still
+/// read.
 ///
-/// Both together take 64 kB, in HTML as well. Of the channels that are written so, healthchecks take the least, 100 kB.
-pub(super) const LONG: Room = Room { text: 16_000, warnings: 48_000, around: 3, count: char::len_utf8, write: plain };
+/// Both together take 64 kB, in HTML as well. Of the channels that are written so, healthchecks
+/// take the least, 100 kB.
+pub(super) const LONG: Room =
+    Room { text: 16_000, warnings: 48_000, around: 3, count: char::len_utf8, write: plain };
 
 /// What stands for what was cut.
 const ELLIPSIS: char = '…';
 
 /// How much of a notice a channel takes, and how it writes a character.
 ///
-/// **Units**: whatever `count` counts. UTF-16 code units are never fewer than characters, so they hold for a limit in characters too.
+/// **Units**: whatever `count` counts. UTF-16 code units are never fewer than characters, so they
+/// hold for a limit in characters too.
 pub(super) struct Room {
     /// For the text.
     pub(super) text: usize,
@@ -71,7 +75,8 @@ impl Room {
         let warnings = &letter.notice.warnings;
         let mut lines = Vec::new();
         let (mut left_out, mut has_cut) = (warnings.len(), false);
-        let mut left = self.warnings.saturating_sub(self.size(&self.rest(letter, left_out)) + self.around);
+        let mut left =
+            self.warnings.saturating_sub(self.size(&self.rest(letter, left_out)) + self.around);
         for warning in warnings {
             // One that is very long leaves room for three others.
             let (line, is_cut) = self.fit(&one_line(warning), self.warnings / 4);
@@ -100,18 +105,24 @@ impl Room {
     /// Says how many warnings are left out, and where they are told.
     fn rest(&self, letter: &Letter<'_>, left_out: usize) -> String {
         let place = place(letter);
-        let text = if left_out > 0 { format!("and {left_out} more, told at {place}") } else { format!("told in full at {place}") };
+        let text = if left_out > 0 {
+            format!("and {left_out} more, told at {place}")
+        } else {
+            format!("told in full at {place}")
+        };
         self.fit(&text, usize::MAX).0
     }
 
-    /// Writes a text; where it takes more than `limit`, as much of it as fits with an ellipsis. Returns whether it was cut.
+    /// Writes a text; where it takes more than `limit`, as much of it as fits with an ellipsis.
+    /// Returns whether it was cut.
     fn fit(&self, text: &str, limit: usize) -> (String, bool) {
         let mut written = String::new();
         let (mut taken, mut kept) = (0, 0);
         let mut previous = '\n';
         for character in text.chars() {
             let begin = written.len();
-            let character = if character.is_control() && character != '\n' { ' ' } else { character };
+            let character =
+                if character.is_control() && character != '\n' { ' ' } else { character };
             (self.write)(previous, character, &mut written);
             taken += self.size(&written[begin..]);
             if taken > limit {
@@ -140,7 +151,8 @@ mod tests {
     use super::*;
     use crate::sync::notice::Notice;
 
-    const ROOM: Room = Room { text: 90, warnings: 120, around: 2, count: char::len_utf16, write: entities };
+    const ROOM: Room =
+        Room { text: 90, warnings: 120, around: 2, count: char::len_utf16, write: entities };
 
     #[test]
     fn what_fits_is_left_as_it_is() {
@@ -156,11 +168,17 @@ mod tests {
         assert_eq!(ROOM.line("a   bcdef", 4), "a…");
         for limit in 3..12 {
             let cut = ROOM.line("a&b<c>d&e", limit);
-            let whole = ["&amp;", "&lt;", "&gt;"].iter().fold(cut.clone(), |rest, entity| rest.replace(entity, ""));
+            let whole = ["&amp;", "&lt;", "&gt;"]
+                .iter()
+                .fold(cut.clone(), |rest, entity| rest.replace(entity, ""));
             assert!(!whole.contains('&') && ROOM.size(&cut) <= limit, "{limit}: {cut}");
         }
         assert_eq!(LONG.line("ä😀x", 7), "ä😀x", "seven bytes");
-        assert_eq!(LONG.line("ää😀x", 8), "ää…", "the emoji takes four bytes, and the ellipsis three");
+        assert_eq!(
+            LONG.line("ää😀x", 8),
+            "ää…",
+            "the emoji takes four bytes, and the ellipsis three"
+        );
         assert_eq!(Room { write: plain, ..ROOM }.line("😀😀😀", 5), "😀😀…", "two units each");
     }
 
@@ -168,7 +186,11 @@ mod tests {
     fn a_text_that_was_cut_says_where_the_whole_is() {
         let notice = Notice { text: "word ".repeat(100), ..failure() };
         let cut = ROOM.text(&letter(&notice));
-        assert_eq!(cut, "word word word word… the whole is at https://firstlight.example.com/runs/20261121?pair=hub");
+        assert_eq!(
+            cut,
+            "word word word word… the whole is at \
+                https://firstlight.example.com/runs/20261121?pair=hub"
+        );
         assert!(ROOM.size(&cut) <= ROOM.text);
         let unknown = ROOM.text(&Letter { public_url: None, ..letter(&notice) });
         assert!(unknown.ends_with("word… the whole is at GET /runs/20261121"), "{unknown}");
@@ -177,14 +199,29 @@ mod tests {
     #[test]
     fn warnings_that_are_left_out_are_counted() {
         let notice = Notice {
-            warnings: vec!["first\nline".to_owned(), "b".repeat(60), "c".repeat(60), "d".to_owned(), "e".repeat(60)],
+            warnings: vec![
+                "first\nline".to_owned(),
+                "b".repeat(60),
+                "c".repeat(60),
+                "d".to_owned(),
+                "e".repeat(60),
+            ],
             ..failure()
         };
         let lines = ROOM.warnings(&Letter { public_url: None, ..letter(&notice) });
         assert_eq!(lines[0], "first line");
         assert_eq!(lines[1], format!("{}…", "b".repeat(29)), "one takes a quarter at most");
-        assert_eq!(lines[2..], [format!("{}…", "c".repeat(29)), "d".to_owned(), "and 1 more, told at GET /runs/20261121".to_owned()]);
-        assert!(lines.iter().map(|line| ROOM.size(line) + ROOM.around).sum::<usize>() <= ROOM.warnings);
+        assert_eq!(
+            lines[2..],
+            [
+                format!("{}…", "c".repeat(29)),
+                "d".to_owned(),
+                "and 1 more, told at GET /runs/20261121".to_owned()
+            ]
+        );
+        assert!(
+            lines.iter().map(|line| ROOM.size(line) + ROOM.around).sum::<usize>() <= ROOM.warnings
+        );
         let notice = Notice { warnings: vec!["b".repeat(60)], ..failure() };
         let lines = ROOM.warnings(&Letter { public_url: None, ..letter(&notice) });
         assert_eq!(lines[1], "told in full at GET /runs/20261121");

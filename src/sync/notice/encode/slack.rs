@@ -1,10 +1,12 @@
 //! Slack's incoming webhook, with Block Kit.
 //!
-//! Invariants: what a notice tells is a `plain_text` object, in which Slack reads no mark-up and no mentions, since `mrkdwn` has no way to write `*`
-//! or `_` as itself; the one `mrkdwn` object holds names of ours and links, and is `verbatim`.
+//! Invariants: what a notice tells is a `plain_text` object, in which Slack reads no mark-up and no
+//! mentions, since `mrkdwn` has no way to write `*` or `_` as itself; the one `mrkdwn` object holds
+//! names of ours and links, and is `verbatim`.
 //!
-//! Source: Slack, Block Kit reference, blocks and text object; Slack, "Formatting message text", escaping: `&`, `<` and `>` "must be converted to HTML
-//! entities". UNVERIFIED: that a `plain_text` object shows these three as they are when they are not converted; buttons are reported to.
+//! Source: Slack, Block Kit reference, blocks and text object; Slack, "Formatting message text",
+//! escaping: `&`, `<` and `>` "must be converted to HTML entities". UNVERIFIED: that a `plain_text`
+//! object shows these three as they are when they are not converted; buttons are reported to.
 
 use serde_json::{Value, json};
 
@@ -21,22 +23,28 @@ const HEADER: usize = 150;
 /// Source: Slack, text object: "The minimum length is 1 and maximum length is 3000 characters".
 const SECTION: usize = 3_000;
 
-/// One section holds the text. The longest warning takes 2,025, so that every section but the last holds 970 and more, and warnings take ten at most:
-/// with header, text and context 13 blocks of the 50 that a message may have.
+/// One section holds the text. The longest warning takes 2,025, so that every section but the last
+/// holds 970 and more, and warnings take ten at most: with header, text and context 13 blocks of
+/// the 50 that a message may have.
 ///
 /// Source: Slack, Block Kit reference: "You can include up to 50 blocks in each message".
 const ROOM: Room = Room { text: SECTION, warnings: 8_100, around: 3, count, write: plain };
 
-/// What notifications show, and what services that take Slack's messages without its blocks show of it.
+/// What notifications show, and what services that take Slack's messages without its blocks show of
+/// it.
 const FALLBACK: Room = Room { text: 2_500, count: char::len_utf16, write: entities, ..ROOM };
 
 /// Writes a notice.
 pub(super) fn body(letter: &Letter<'_>) -> Value {
     let notice = letter.notice;
     let subject = FALLBACK.line(&notice.subject, 400);
-    let mut blocks = vec![json!({"type": "header", "text": text(&ROOM.line(&notice.subject, HEADER))}), section(&ROOM.text(letter))];
+    let mut blocks = vec![
+        json!({"type": "header", "text": text(&ROOM.line(&notice.subject, HEADER))}),
+        section(&ROOM.text(letter)),
+    ];
     blocks.extend(sections(&ROOM.warnings(letter)));
-    blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": context(letter), "verbatim": true}]}));
+    blocks.push(json!({"type": "context",
+                "elements": [{"type": "mrkdwn", "text": context(letter), "verbatim": true}]}));
     json!({"text": format!("{subject}\n{}", FALLBACK.text(letter)), "blocks": blocks})
 }
 
@@ -82,7 +90,9 @@ fn context(letter: &Letter<'_>) -> String {
     let notice = letter.notice;
     let mut parts = vec![notice.pair.to_string(), format!("run {}", notice.run)];
     parts.extend(notice.incident.iter().map(|incident| format!("incident {incident}")));
-    parts.extend(links(letter).iter().map(|(name, link)| format!("<{}|{name}>", link.replace('&', "&amp;"))));
+    parts.extend(
+        links(letter).iter().map(|(name, link)| format!("<{}|{name}>", link.replace('&', "&amp;"))),
+    );
     parts.join(" · ")
 }
 
@@ -102,15 +112,22 @@ mod tests {
         assert_eq!(
             sent(&letter(&failure())),
             json!({
-                "text": "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21\nProduction → staging sync failed at step 4 of 7 (restore staging). \
-                         Error: none recorded.",
+                "text": "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21\nProduction → staging \
+                    sync failed at step 4 of 7 (restore staging). \
+                    Error: none recorded.",
                 "blocks": [
-                    {"type": "header", "text": text("[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21")},
-                    {"type": "section", "text": text("Production → staging sync failed at step 4 of 7 (restore staging). Error: none recorded.")},
-                    {"type": "section", "text": text("• table public.user_accounts: 2 rows differ")},
+                    {"type": "header",
+                        "text": text("[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21")},
+                    {"type": "section",
+                        "text": text("Production → staging sync failed at step 4 of 7 (restore \
+                            staging). \
+                            Error: none recorded.")},
+                    {"type": "section",
+                        "text": text("• table public.user_accounts: 2 rows differ")},
                     {"type": "context", "elements": [{"type": "mrkdwn", "verbatim": true, "text":
-                        "hub · run 20261121 · incident hub-20261121 · <https://firstlight.example.com/runs/20261121?pair=hub|Report> · \
-                         <https://git.example.com/runbooks/run-failed.md|Runbook>"}]},
+                        "hub · run 20261121 · incident hub-20261121 · \
+                            <https://firstlight.example.com/runs/20261121?pair=hub|Report> · \
+                            <https://git.example.com/runbooks/run-failed.md|Runbook>"}]},
                 ]
             })
         );
@@ -130,14 +147,24 @@ mod tests {
             assert_eq!(block["text"]["type"], "plain_text");
         }
         let text = context["elements"][0]["text"].as_str().expect("a text");
-        assert!(text.starts_with("hub · run 20261121") && text.contains("<https://firstlight.example.com/runs/20261121?pair=hub|Report>"));
-        assert!(others[1]["text"]["text"].as_str().is_some_and(|text| text.ends_with("/runs/20261121?pair=hub")));
+        assert!(
+            text.starts_with("hub · run 20261121")
+                && text.contains("<https://firstlight.example.com/runs/20261121?pair=hub|Report>")
+        );
+        assert!(
+            others[1]["text"]["text"]
+                .as_str()
+                .is_some_and(|text| text.ends_with("/runs/20261121?pair=hub"))
+        );
     }
 
     #[test]
     fn the_fallback_is_escaped_and_no_entity_is_cut() {
         for length in 2_300..2_330 {
-            let notice = Notice { text: format!("{}{}", "x".repeat(length), "<!channel>&".repeat(100)), ..failure() };
+            let notice = Notice {
+                text: format!("{}{}", "x".repeat(length), "<!channel>&".repeat(100)),
+                ..failure()
+            };
             let sent = sent(&letter(&notice));
             let text = sent["text"].as_str().expect("a text");
             assert!(text.chars().count() <= 3_000 && !text.contains('<') && !text.contains('>'));

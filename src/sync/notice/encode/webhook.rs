@@ -1,8 +1,10 @@
 //! JSON for programs, signed.
 //!
-//! Shape: `{"type":"sync.failed","timestamp":"2026-11-21T10:02:31.250Z","data":{"id":"hub/20261121/failed",…,"link":"https://…","runbook_link":"https://…"}}`.
+//! Shape:
+//! `{"type":"sync.failed","timestamp":"2026-11-21T10:02:31.250Z","data":{"id":"hub/20261121/failed",…,"link":"https://…","runbook_link":"https://…"}}`.
 //!
-//! Invariants: a notice that fits is sent as it is, character by character; only one that does not is shortened.
+//! Invariants: a notice that fits is sent as it is, character by character; only one that does not
+//! is shortened.
 //!
 //! Source: Standard Webhooks 1.0, `spec/standard-webhooks.md`.
 
@@ -21,26 +23,44 @@ use crate::time::{Timestamp, render};
 
 /// Bytes of a payload.
 ///
-/// Source: Standard Webhooks 1.0, "Payload size": "it's recommended to keep the size of payloads small, usually smaller than 20kb".
+/// Source: Standard Webhooks 1.0, "Payload size": "it's recommended to keep the size of payloads
+/// small, usually smaller than 20kb".
 const PAYLOAD: usize = 20_000;
 
-/// Subject, text and warnings take 17,000 bytes at most, with each link 500, and the rest some hundred.
-const ROOM: Room = Room { text: 7_500, warnings: 9_000, around: 3, count: json_bytes, write: plain };
+/// Subject, text and warnings take 17,000 bytes at most, with each link 500, and the rest some
+/// hundred.
+const ROOM: Room =
+    Room { text: 7_500, warnings: 9_000, around: 3, count: json_bytes, write: plain };
 
 /// Bytes of a subject that is shortened.
 const SUBJECT: usize = 500;
 
 /// Writes a notice and signs it with every key, so that one can replace another.
-pub(super) fn encode(letter: &Letter<'_>, url: &str, keys: &[&Secret], now: Timestamp) -> HttpRequest {
+pub(super) fn encode(
+    letter: &Letter<'_>,
+    url: &str,
+    keys: &[&Secret],
+    now: Timestamp,
+) -> HttpRequest {
     let mut request = post(url, &payload(letter, letter.notice));
     if request.body.len() >= PAYLOAD {
         let subject = ROOM.line(&letter.notice.subject, SUBJECT);
-        let short = Notice { subject, text: ROOM.text(letter), warnings: ROOM.warnings(letter), ..letter.notice.clone() };
+        let short = Notice {
+            subject,
+            text: ROOM.text(letter),
+            warnings: ROOM.warnings(letter),
+            ..letter.notice.clone()
+        };
         request.body = payload(letter, &short).to_string();
     }
     let (id, timestamp) = (message_id(&letter.notice.id), now.timestamp().to_string());
-    let signatures: Vec<String> = keys.iter().map(|key| sign(key, &id, &timestamp, &request.body)).collect();
-    let headers = [("webhook-id", id), ("webhook-timestamp", timestamp), ("webhook-signature", signatures.join(" "))];
+    let signatures: Vec<String> =
+        keys.iter().map(|key| sign(key, &id, &timestamp, &request.body)).collect();
+    let headers = [
+        ("webhook-id", id),
+        ("webhook-timestamp", timestamp),
+        ("webhook-signature", signatures.join(" ")),
+    ];
     request.headers.extend(headers.map(|(name, value)| (name.to_owned(), value)));
     request
 }
@@ -48,7 +68,8 @@ pub(super) fn encode(letter: &Letter<'_>, url: &str, keys: &[&Secret], now: Time
 fn payload(letter: &Letter<'_>, notice: &Notice) -> serde_json::Value {
     // Several notices in one are of no single kind.
     let kind = if notice.id.starts_with("digest/") { "digest" } else { notice.kind.as_str() };
-    let mut payload = json!({"type": format!("sync.{kind}"), "timestamp": render(notice.at), "data": notice});
+    let mut payload =
+        json!({"type": format!("sync.{kind}"), "timestamp": render(notice.at), "data": notice});
     for (name, link) in links(letter) {
         let key = if name == REPORT { "link" } else { "runbook_link" };
         payload["data"][key] = link.into();
@@ -60,17 +81,24 @@ fn payload(letter: &Letter<'_>, notice: &Notice) -> serde_json::Value {
 ///
 /// # Source
 ///
-/// Standard Webhooks 1.0, "Signature scheme": the id must not "be allowed to include any `.`". The id of a digest holds an instant, with its milliseconds.
+/// Standard Webhooks 1.0, "Signature scheme": the id must not "be allowed to include any `.`". The
+/// id of a digest holds an instant, with its milliseconds.
 fn message_id(id: &str) -> String {
-    id.chars().map(|character| if character.is_ascii_graphic() && character != '.' { character } else { '_' }).collect()
+    id.chars()
+        .map(
+            |character| {
+                if character.is_ascii_graphic() && character != '.' { character } else { '_' }
+            },
+        )
+        .collect()
 }
 
 /// Signs a message.
 ///
 /// # Source
 ///
-/// Standard Webhooks 1.0: the signed content is `id.timestamp.payload`, the scheme `v1` is HMAC-SHA256, keys are "base64 encoded, and
-/// prefixed with `whsec_`".
+/// Standard Webhooks 1.0: the signed content is `id.timestamp.payload`, the scheme `v1` is
+/// HMAC-SHA256, keys are "base64 encoded, and prefixed with `whsec_`".
 ///
 /// # Panics
 ///
@@ -93,7 +121,10 @@ mod tests {
     use crate::config::Receiver;
 
     fn receiver() -> Receiver {
-        Receiver::Webhook { url_secret: "URL".to_owned(), signing_secrets: vec!["KEY".to_owned(), "OTHER".to_owned()] }
+        Receiver::Webhook {
+            url_secret: "URL".to_owned(),
+            signing_secrets: vec!["KEY".to_owned(), "OTHER".to_owned()],
+        }
     }
 
     fn header(request: &HttpRequest, name: &str) -> String {
@@ -125,11 +156,15 @@ mod tests {
     fn a_notice_that_fits_is_sent_as_it_is_with_its_links() {
         let notice = Notice { text: "a\u{7}b ".repeat(1_000), ..failure() };
         let sent = body(&letter(&notice), &receiver());
-        assert_eq!(serde_json::from_value::<Notice>(sent["data"].clone()).expect("a notice"), notice);
+        assert_eq!(
+            serde_json::from_value::<Notice>(sent["data"].clone()).expect("a notice"),
+            notice
+        );
         assert_eq!(sent["type"], "sync.failed");
         assert_eq!(sent["data"]["link"], "https://firstlight.example.com/runs/20261121?pair=hub");
         assert_eq!(sent["data"]["runbook_link"], "https://git.example.com/runbooks/run-failed.md");
-        let bare = body(&Letter { public_url: None, runbooks_url: None, ..letter(&notice) }, &receiver());
+        let bare =
+            body(&Letter { public_url: None, runbooks_url: None, ..letter(&notice) }, &receiver());
         assert!(bare["data"].get("link").is_none() && bare["data"].get("runbook_link").is_none());
     }
 
@@ -142,16 +177,26 @@ mod tests {
             assert!(sent.len() < PAYLOAD, "{}", sent.len());
             let sent: serde_json::Value = serde_json::from_str(&sent).expect("it is JSON");
             let warnings = sent["data"]["warnings"].as_array().expect("a list");
-            let place = public_url.map_or("GET /runs/20261121", |_| "https://firstlight.example.com/runs/20261121?pair=hub");
+            let place = public_url.map_or(
+                "GET /runs/20261121",
+                |_| "https://firstlight.example.com/runs/20261121?pair=hub",
+            );
             let last = warnings.last().and_then(|last| last.as_str()).expect("a text");
             assert_eq!(last, format!("and {} more, told at {place}", 501 - warnings.len()));
-            assert!(sent["data"]["text"].as_str().is_some_and(|text| text.ends_with(&format!("… the whole is at {place}"))));
+            assert!(
+                sent["data"]["text"]
+                    .as_str()
+                    .is_some_and(|text| text.ends_with(&format!("… the whole is at {place}")))
+            );
         }
     }
 
     #[test]
     fn an_id_is_fit_for_a_header_and_a_signature() {
         assert_eq!(message_id("hub/20261121/failed"), "hub/20261121/failed");
-        assert_eq!(message_id("digest/büro\n1/2026-11-21T10:00:00.000Z"), "digest/b_ro_1/2026-11-21T10:00:00_000Z");
+        assert_eq!(
+            message_id("digest/büro\n1/2026-11-21T10:00:00.000Z"),
+            "digest/b_ro_1/2026-11-21T10:00:00_000Z"
+        );
     }
 }

@@ -9,7 +9,8 @@ use crate::config::KeepRules;
 use crate::sync::schedule::tests::pair;
 
 fn planned(world: &World, pair: &Pair, endpoints: &[Endpoint]) -> PrunePlan {
-    let inventory = Inventory { branches: &world.branches, endpoints, snapshots: &[], records: &world.records };
+    let inventory =
+        Inventory { branches: &world.branches, endpoints, snapshots: &[], records: &world.records };
     plan(&inventory, pair, &KeepRules { last: 1, ..rules() }, Some(&run(0)), now())
 }
 
@@ -39,10 +40,16 @@ fn an_endpoint_that_somebody_adds_to_a_backup_stays_however_soon_that_was() {
     world.records.endpoints.insert(run(2), ["ep-ours".into(), "ep-anew".into()].into());
     let plan = planned(&world, &pair(), &endpoints);
     // Of the other run nothing is remembered: only what was there from the same call on is ours.
-    assert_eq!(plan.endpoints().collect::<Vec<_>>(), ["ep-ours".into(), "ep-anew".into(), "ep-call".into()]);
+    assert_eq!(
+        plan.endpoints().collect::<Vec<_>>(),
+        ["ep-ours".into(), "ep-anew".into(), "ep-call".into()]
+    );
     let kept = plan.kept();
     for (name, theirs) in [("backup-20261119", "ep-theirs"), ("backup-20261118", "ep-later")] {
-        let (_, why) = kept.iter().find(|(kept, _)| kept == name).expect("it stays, or the compute would go with it");
+        let (_, why) = kept
+            .iter()
+            .find(|(kept, _)| kept == name)
+            .expect("it stays, or the compute would go with it");
         assert_eq!(*why, format!("has the endpoint {theirs}, which Firstlight did not make"));
     }
 }
@@ -55,15 +62,29 @@ fn what_staging_held_is_known_after_it_has_another_name() {
     world.branches.branches.push(branch("br-new", "preview-of-20261119", Some("br-backup-2"), 1));
     world.branches.branches.push(branch("br-mine", "mine-of-20261120", Some("br-backup-1"), 1));
     let displaced = |world: &World| {
-        let entries = planned(world, &pair(), &[]).entries.into_iter().filter(|entry| entry.kind == Kind::Displaced);
-        entries.map(|entry| format!("{}: {}", entry.name, entry.reasons.join("; "))).collect::<Vec<_>>()
+        let entries = planned(world, &pair(), &[])
+            .entries
+            .into_iter()
+            .filter(|entry| entry.kind == Kind::Displaced);
+        entries
+            .map(|entry| format!("{}: {}", entry.name, entry.reasons.join("; ")))
+            .collect::<Vec<_>>()
     };
-    let unknown = "foreign: has a displaced branch's place, after a name that staging had not, as far as is known";
+    let unknown = "foreign: has a displaced branch's place, after a name that staging had not, \
+        as far as \
+        is known";
     let kept = "preview-of-20261119: keep_displaced: number 1 of 1".to_owned();
     let mine = format!("mine-of-20261120: {unknown}");
-    assert_eq!(displaced(&world), [kept.clone(), format!("staging-of-20261118: {unknown}"), mine.clone()], "told, and left alone");
+    assert_eq!(
+        displaced(&world),
+        [kept.clone(), format!("staging-of-20261118: {unknown}"), mine.clone()],
+        "told, and left alone"
+    );
     world.records.staging_names = vec!["staging".into(), "preview".into()];
-    assert_eq!(displaced(&world), [kept, "staging-of-20261118: displaced longer ago than keep_displaced".to_owned(), mine]);
+    assert_eq!(
+        displaced(&world),
+        [kept, "staging-of-20261118: displaced longer ago than keep_displaced".to_owned(), mine]
+    );
 }
 
 #[test]
@@ -75,26 +96,39 @@ fn a_pin_outlives_another_name_and_another_prefix() {
         .iter_mut()
         .filter(|branch| branch.id.as_str() == "br-backup-12")
         .for_each(|branch| branch.name = "keep-me".into());
-    world.branches.branches.iter_mut().filter(|branch| branch.id.as_str() == "br-backup-13").for_each(|branch| {
-        branch.name = "backup-20250101".into();
-    });
+    world
+        .branches
+        .branches
+        .iter_mut()
+        .filter(|branch| branch.id.as_str() == "br-backup-13")
+        .for_each(|branch| {
+            branch.name = "backup-20250101".into();
+        });
     for days in [12, 13, 14, 30] {
         world.records.pins.insert(run(days), Pin { reason: "audit".to_owned(), until: None });
     }
-    assert_eq!(why(&world, &rules(), "keep-me").1, "renamed: was the backup of run 20261109; pinned: audit");
-    assert_eq!(why(&world, &rules(), "backup-20250101").1, "renamed: was the backup of run 20261108; pinned: audit");
+    assert_eq!(
+        why(&world, &rules(), "keep-me").1,
+        "renamed: was the backup of run 20261109; pinned: audit"
+    );
+    assert_eq!(
+        why(&world, &rules(), "backup-20250101").1,
+        "renamed: was the backup of run 20261108; pinned: audit"
+    );
     let gone = |pair: &Pair| {
-        let inventory = Inventory { branches: &world.branches, endpoints: &[], snapshots: &[], records: &world.records };
+        let inventory = Inventory {
+            branches: &world.branches,
+            endpoints: &[],
+            snapshots: &[],
+            records: &world.records,
+        };
         forgotten(&inventory, pair, now())
     };
     assert_eq!(gone(&pair()), [run(30)], "its backup is gone");
     let other = Pair { backup_prefix: "copy".to_owned(), ..pair() };
     assert_eq!(gone(&other), [run(30)], "what has the old prefix is there");
-    assert!(
-        planned(&world, &other, &[])
-            .entries
-            .iter()
-            .any(|entry| entry.reasons.contains(&"renamed: was the backup of run 20261107; pinned: audit".to_owned()))
-    );
+    assert!(planned(&world, &other, &[]).entries.iter().any(|entry| {
+        entry.reasons.contains(&"renamed: was the backup of run 20261107; pinned: audit".to_owned())
+    }));
     assert_eq!(planned(&world, &other, &[]).branches().count(), 0, "and nothing of it goes");
 }

@@ -11,13 +11,20 @@ fn catalogue(sizes: &[u64]) -> Catalogue {
         blocks: bytes / 8192,
         key: None,
     };
-    Catalogue { print: DatabasePrint::new(), relations: sizes.iter().enumerate().map(relation).collect() }
+    Catalogue {
+        print: DatabasePrint::new(),
+        relations: sizes.iter().enumerate().map(relation).collect(),
+    }
 }
 
 /// Answers a piece: a row in each block, of which each digests to its number.
 fn answer(catalogue: &Catalogue, piece: &Piece) -> Vec<Rows> {
     let row = |(index, part): (usize, &Part)| {
-        let relation = catalogue.relations.iter().find(|relation| relation.name == part.name).expect("it is listed");
+        let relation = catalogue
+            .relations
+            .iter()
+            .find(|relation| relation.name == part.name)
+            .expect("it is listed");
         let blocks = part.blocks.unwrap_or(Blocks::ALL);
         let all = blocks.from..blocks.to.unwrap_or(relation.blocks);
         let total: i128 = all.clone().map(i128::from).sum();
@@ -27,7 +34,11 @@ fn answer(catalogue: &Catalogue, piece: &Piece) -> Vec<Rows> {
 }
 
 /// Reads everything, each piece in the given time; returns the print and the number of requests.
-fn read(catalogue: &Catalogue, guide: Option<&DatabasePrint>, took: impl Fn(u64) -> Duration) -> (DatabasePrint, usize) {
+fn read(
+    catalogue: &Catalogue,
+    guide: Option<&DatabasePrint>,
+    took: impl Fn(u64) -> Duration,
+) -> (DatabasePrint, usize) {
     let (mut print, mut requests) = (catalogue.print.clone(), 0);
     for _ in 0..10_000 {
         let asked = pieces(catalogue, &print, guide);
@@ -37,7 +48,9 @@ fn read(catalogue: &Catalogue, guide: Option<&DatabasePrint>, took: impl Fn(u64)
         assert!(asked.len() <= AT_ONCE);
         requests += asked.len();
         for (piece, _) in asked {
-            print.take(&piece, &answer(catalogue, &piece), took(piece.bytes)).expect("a complete answer");
+            print
+                .take(&piece, &answer(catalogue, &piece), took(piece.bytes))
+                .expect("a complete answer");
         }
     }
     panic!("reading does not come to an end");
@@ -52,9 +65,15 @@ fn at(pace: u64) -> impl Fn(u64) -> Duration {
 fn many_small_tables_share_a_request_but_no_more_than_a_server_has_locks_for() {
     let requests = |count: usize| -> Vec<usize> {
         let catalogue = catalogue(&vec![8192; count]);
-        pieces(&catalogue, &catalogue.print, None).iter().map(|(piece, _)| piece.parts.len()).collect()
+        pieces(&catalogue, &catalogue.print, None)
+            .iter()
+            .map(|(piece, _)| piece.parts.len())
+            .collect()
     };
-    assert_eq!((requests(500), requests(1_000), requests(9_000)), (vec![500], vec![750, 250], vec![750, 750]));
+    assert_eq!(
+        (requests(500), requests(1_000), requests(9_000)),
+        (vec![500], vec![750, 250], vec![750, 750])
+    );
     let (piece, batch) = pieces(&catalogue(&[8192; 100]), &DatabasePrint::new(), None).remove(0);
     assert_eq!((piece.parts.len(), batch.statements.len()), (100, 1 + 2));
 }
@@ -63,7 +82,10 @@ fn many_small_tables_share_a_request_but_no_more_than_a_server_has_locks_for() {
 fn what_is_left_is_shared_out_among_the_requests() {
     let counts = |sizes: &[u64]| -> Vec<usize> {
         let catalogue = catalogue(sizes);
-        pieces(&catalogue, &catalogue.print, None).iter().map(|(piece, _)| piece.parts.len()).collect()
+        pieces(&catalogue, &catalogue.print, None)
+            .iter()
+            .map(|(piece, _)| piece.parts.len())
+            .collect()
     };
     assert_eq!(counts(&[8192, 200 << 20, 8192]), [3], "one request can read them");
     assert_eq!(counts(&[8192, 600 << 20, 8192]), [2, 1, 1, 1]);
@@ -80,9 +102,13 @@ fn requests_grow_with_bytes_more_slowly_than_bytes_do_until_a_piece_takes_its_ti
 #[test]
 fn the_digest_of_a_table_does_not_depend_on_how_it_was_cut() {
     let catalogue = catalogue(&[3 << 30, 8192]);
-    let (quick, slow) = (read(&catalogue, None, at(1_000_000)).0, read(&catalogue, None, at(2_000)).0);
+    let (quick, slow) =
+        (read(&catalogue, None, at(1_000_000)).0, read(&catalogue, None, at(2_000)).0);
     let blocks = (3_u64 << 30) / 8192;
-    let expected = Digest { count: blocks, digest: (u128::from(blocks) * u128::from(blocks - 1) / 2).to_string() };
+    let expected = Digest {
+        count: blocks,
+        digest: (u128::from(blocks) * u128::from(blocks - 1) / 2).to_string(),
+    };
     assert_eq!((&quick.tables["public.t0"], &slow.tables["public.t0"]), (&expected, &expected));
     assert!(slow.ranges["public.t0"].len() > quick.ranges["public.t0"].len());
     let last = slow.ranges["public.t0"].last().expect("a range");
@@ -104,14 +130,27 @@ fn reading_goes_on_where_it_stopped() {
     let mut print = catalogue.print.clone();
     // The second and the fourth of them were answered.
     for (piece, _) in [&asked[1], &asked[3]] {
-        print.take(piece, &answer(&catalogue, piece), Duration::from_secs(1)).expect("a complete answer");
+        print
+            .take(piece, &answer(&catalogue, piece), Duration::from_secs(1))
+            .expect("a complete answer");
     }
     let stored = serde_json::to_string(&print).expect("plain data");
-    let mut print = catalogue.print.clone().going_on(serde_json::from_str(&stored).expect("our own"), &catalogue);
+    let mut print = catalogue
+        .print
+        .clone()
+        .going_on(serde_json::from_str(&stored).expect("our own"), &catalogue);
     for _ in 0..100 {
         for (piece, _) in pieces(&catalogue, &print, None) {
-            assert!(!piece.parts.iter().any(|part| asked[1].0.parts.contains(part) || asked[3].0.parts.contains(part)), "read twice");
-            print.take(&piece, &answer(&catalogue, &piece), Duration::from_secs(1)).expect("a complete answer");
+            assert!(
+                !piece
+                    .parts
+                    .iter()
+                    .any(|part| asked[1].0.parts.contains(part) || asked[3].0.parts.contains(part)),
+                "read twice"
+            );
+            print
+                .take(&piece, &answer(&catalogue, &piece), Duration::from_secs(1))
+                .expect("a complete answer");
         }
     }
     assert_eq!(print.tables, read(&catalogue, None, at(100_000)).0.tables);
@@ -137,10 +176,15 @@ fn a_range_of_the_backup_that_staging_cannot_read_in_time_is_cut_and_one_block_i
     let catalogue = catalogue(&[3 << 30]);
     let backup = read(&catalogue, None, at(1_000_000)).0;
     let mut print = catalogue.print.clone();
-    let largest = |print: &DatabasePrint| pieces(&catalogue, print, Some(&backup)).iter().map(|(piece, _)| piece.bytes).max();
+    let largest = |print: &DatabasePrint| {
+        pieces(&catalogue, print, Some(&backup)).iter().map(|(piece, _)| piece.bytes).max()
+    };
     let before = largest(&print).expect("something is left");
     print.pace.slow_down(before);
-    assert!(largest(&print).is_some_and(|after| after <= before / 4), "it is asked for in smaller ranges");
+    assert!(
+        largest(&print).is_some_and(|after| after <= before / 4),
+        "it is asked for in smaller ranges"
+    );
     let whole = |mut print: DatabasePrint| {
         for _ in 0..10_000 {
             let asked = pieces(&catalogue, &print, Some(&backup));
@@ -148,7 +192,9 @@ fn a_range_of_the_backup_that_staging_cannot_read_in_time_is_cut_and_one_block_i
                 return print;
             }
             for (piece, _) in asked {
-                print.take(&piece, &answer(&catalogue, &piece), at(20_000)(piece.bytes)).expect("a complete answer");
+                print
+                    .take(&piece, &answer(&catalogue, &piece), at(20_000)(piece.bytes))
+                    .expect("a complete answer");
             }
         }
         panic!("reading does not come to an end")
@@ -165,7 +211,8 @@ fn a_range_of_the_backup_that_staging_cannot_read_in_time_is_cut_and_one_block_i
     assert!(print.not_checked.contains_key("public.t0"));
 }
 
-/// Returns the answer to parts that are read each in a block of its own, those of some names refused.
+/// Returns the answer to parts that are read each in a block of its own, those of some names
+/// refused.
 fn one_by_one(piece: &Piece, bad: &[&str], state: &str) -> Vec<Rows> {
     let answer = |(index, part): (usize, &Part)| {
         if bad.contains(&part.name.as_str()) {
@@ -175,10 +222,16 @@ fn one_by_one(piece: &Piece, bad: &[&str], state: &str) -> Vec<Rows> {
         }
     };
     let found: serde_json::Value = piece.parts.iter().enumerate().map(answer).collect();
-    vec![Rows::default(), Rows::default(), Rows::default(), Rows { rows: vec![vec![Some(found.to_string())]] }]
+    vec![
+        Rows::default(),
+        Rows::default(),
+        Rows::default(),
+        Rows { rows: vec![vec![Some(found.to_string())]] },
+    ]
 }
 
-/// Reads a database of which some tables are refused, and returns the print and how many requests that took.
+/// Reads a database of which some tables are refused, and returns the print and how many requests
+/// that took.
 fn read_with(bad: &[&str], state: &str) -> (DatabasePrint, usize) {
     let catalogue = catalogue(&[8192; 500]);
     let mut print = catalogue.print.clone();
@@ -188,14 +241,18 @@ fn read_with(bad: &[&str], state: &str) -> (DatabasePrint, usize) {
             requests += 1;
             let is_bad = piece.parts.iter().any(|part| bad.contains(&part.name.as_str()));
             if piece.is_one_by_one() {
-                let refused = print.take(&piece, &one_by_one(&piece, bad, state), Duration::ZERO).expect("a complete answer");
+                let refused = print
+                    .take(&piece, &one_by_one(&piece, bad, state), Duration::ZERO)
+                    .expect("a complete answer");
                 for refused in &refused {
                     print.refused_alone(refused, &refused.error(&"neondb".into()));
                 }
             } else if is_bad {
                 print.refused(&piece);
             } else {
-                print.take(&piece, &answer(&catalogue, &piece), Duration::ZERO).expect("a complete answer");
+                print
+                    .take(&piece, &answer(&catalogue, &piece), Duration::ZERO)
+                    .expect("a complete answer");
             }
         }
     }
@@ -205,8 +262,16 @@ fn read_with(bad: &[&str], state: &str) -> (DatabasePrint, usize) {
 #[test]
 fn a_table_that_cannot_be_read_is_found_among_others_and_they_are_read() {
     let (print, requests) = read_with(&["public.t7"], "XX001");
-    assert_eq!((print.tables.len(), requests), (499, 2), "those that are read together, and each by itself");
-    assert_eq!(print.not_checked, [("public.t7".to_owned(), "query neondb: answered 400 XX001: public.t7: no".to_owned())].into());
+    assert_eq!(
+        (print.tables.len(), requests),
+        (499, 2),
+        "those that are read together, and each by itself"
+    );
+    assert_eq!(
+        print.not_checked,
+        [("public.t7".to_owned(), "query neondb: answered 400 XX001: public.t7: no".to_owned())]
+            .into()
+    );
 }
 
 /// Three hundred tables that nobody can read cost no more requests than one.
@@ -233,7 +298,11 @@ fn a_request_for_wide_tables_has_no_more_sql_than_neon_takes() {
     let asked = pieces(&catalogue, &catalogue.print, None);
     let sql = |batch: &Batch| batch.statements.iter().map(|(sql, _)| sql.len()).sum::<usize>();
     assert_eq!(asked.len(), 4);
-    assert!(asked.iter().all(|(_, batch)| sql(batch) < 2_100_000), "{:?}", asked.iter().map(|(_, batch)| sql(batch)).collect::<Vec<_>>());
+    assert!(
+        asked.iter().all(|(_, batch)| sql(batch) < 2_100_000),
+        "{:?}",
+        asked.iter().map(|(_, batch)| sql(batch)).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -241,7 +310,9 @@ fn what_does_not_fit_the_time_budget_is_not_checked_and_the_small_tables_were_re
     let catalogue = catalogue(&[3 << 30, 8192, 8192]);
     let mut print = catalogue.print.clone();
     for (piece, _) in pieces(&catalogue, &print, None) {
-        print.take(&piece, &answer(&catalogue, &piece), Duration::from_mins(1)).expect("a complete answer");
+        print
+            .take(&piece, &answer(&catalogue, &piece), Duration::from_mins(1))
+            .expect("a complete answer");
     }
     print.pace.spend(Duration::from_mins(1));
     print.out_of_time(&catalogue, None, Duration::from_mins(1));
@@ -259,5 +330,9 @@ fn an_answer_that_leaves_out_a_table_is_none() {
     assert_eq!(catalogue.print.clone().take(&piece, &answered, Duration::ZERO), None);
     let again = answered[1].rows[0].clone();
     answered[1].rows.push(again);
-    assert_eq!(catalogue.print.clone().take(&piece, &answered, Duration::ZERO), None, "the first one twice");
+    assert_eq!(
+        catalogue.print.clone().take(&piece, &answered, Duration::ZERO),
+        None,
+        "the first one twice"
+    );
 }

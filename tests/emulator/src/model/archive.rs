@@ -4,8 +4,8 @@
 //! branch keeps its data, its endpoints and its place in every listing.
 //!
 //! Source: Neon, branch archiving, read 2026-11-30: on the Free plan a branch is archived that is
-//! older than 14 days and was not used for 24 hours; it wakes with the next query, restore or child,
-//! and is slower then. UNVERIFIED: whether a branch of an archived parent is refused
+//! older than 14 days and was not used for 24 hours; it wakes with the next query, restore or
+//! child, and is slower then. UNVERIFIED: whether a branch of an archived parent is refused
 //! (neondatabase/neon, `AncestorArchived`) or wakes it, and what is answered.
 
 use chrono::TimeDelta;
@@ -35,7 +35,11 @@ impl Model {
         let free = self.limits.subscription.starts_with("free").then_some(Archiving::FREE);
         let Some(rule) = self.switches.archives.or(free) else { return };
         let is_due = |model: &Self, branch: &Branch| {
-            let used = model.endpoints.iter().filter(|endpoint| endpoint.branch == branch.id).filter_map(|endpoint| endpoint.last_active);
+            let used = model
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.branch == branch.id)
+                .filter_map(|endpoint| endpoint.last_active);
             let used = used.chain([branch.created_at, branch.state_changed_at]).max();
             let is_idle = used.is_none_or(|at| now - at >= TimeDelta::seconds(rule.after_idle_s));
             is_idle && now - branch.created_at >= TimeDelta::seconds(rule.after_age_s)
@@ -43,8 +47,11 @@ impl Model {
         // Children come after their parents in the list, so one pass from its end archives both.
         for index in (0..self.branches.len()).rev() {
             let branch = &self.branches[index];
-            let has_child = self.branches.iter().any(|other| other.parent.as_ref() == Some(&branch.id) && other.state != "archived");
-            if branch.state == "ready" && !branch.is_protected && !has_child && is_due(self, branch) {
+            let has_child = self.branches.iter().any(|other| {
+                other.parent.as_ref() == Some(&branch.id) && other.state != "archived"
+            });
+            if branch.state == "ready" && !branch.is_protected && !has_child && is_due(self, branch)
+            {
                 let branch = &mut self.branches[index];
                 (branch.state, branch.state_changed_at, branch.updated_at) = ("archived", now, now);
             }
@@ -60,11 +67,14 @@ impl Model {
         }
     }
 
-    /// Wakes a branch that is archived. Returns the operation that does it; `None` where there is nothing to do, or it
-    /// is done already.
+    /// Wakes a branch that is archived. Returns the operation that does it; `None` where there is
+    /// nothing to do, or it is done already.
     pub fn unarchive(&mut self, id: &str, now: Timestamp) -> Option<String> {
         let is_waking = |model: &Self| {
-            let mut waking = model.operations.iter().filter(|operation| operation.action == "timeline_unarchive");
+            let mut waking = model
+                .operations
+                .iter()
+                .filter(|operation| operation.action == "timeline_unarchive");
             waking.any(|operation| operation.branch == id && operation.is_under_way())
         };
         if self.branch(id)?.state != "archived" || is_waking(self) {

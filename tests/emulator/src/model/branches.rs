@@ -33,7 +33,11 @@ struct Listing<'a> {
 }
 
 pub(super) fn exists(name: &str) -> ApiError {
-    ApiError::new(409, "BRANCH_ALREADY_EXISTS", format!("branch already exists; branch_name:\"{name}\""))
+    ApiError::new(
+        409,
+        "BRANCH_ALREADY_EXISTS",
+        format!("branch already exists; branch_name:\"{name}\""),
+    )
 }
 
 impl Model {
@@ -48,15 +52,19 @@ impl Model {
         if !matches!(sort_by, "name" | "created_at" | "updated_at") {
             return Err(ApiError::new(400, "", "invalid request: sort_by"));
         }
-        let is_ascending = query("sort_order").is_some_and(|order| order.eq_ignore_ascii_case("asc"));
+        let is_ascending =
+            query("sort_order").is_some_and(|order| order.eq_ignore_ascii_case("asc"));
         let limit = match query("limit").map(str::parse::<usize>) {
             None => 10_000,
             Some(Ok(limit)) if (1..=10_000).contains(&limit) => limit,
             Some(_) => return Err(ApiError::new(400, "", "invalid request: limit")),
         };
         let search = query("search").unwrap_or_default();
-        let mut found: Vec<&Branch> =
-            self.branches.iter().filter(|branch| branch.name.contains(search) || branch.id.contains(search)).collect();
+        let mut found: Vec<&Branch> = self
+            .branches
+            .iter()
+            .filter(|branch| branch.name.contains(search) || branch.id.contains(search))
+            .collect();
         found.sort_by(|left, right| {
             let order = match sort_by {
                 "name" => left.name.cmp(&right.name),
@@ -67,10 +75,17 @@ impl Model {
             if is_ascending { order } else { order.reverse() }
         });
         if let Some(cursor) = query("cursor") {
-            let decoded = BASE64.decode(cursor).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-            let last = decoded.as_ref().and_then(|value| value["branch_id"].as_str()).map(str::to_owned);
+            let decoded = BASE64
+                .decode(cursor)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+            let last =
+                decoded.as_ref().and_then(|value| value["branch_id"].as_str()).map(str::to_owned);
             let last = last.ok_or_else(|| ApiError::new(400, "", "invalid request: cursor"))?;
-            let index = found.iter().position(|branch| branch.id == last).map_or(found.len(), |index| index + 1);
+            let index = found
+                .iter()
+                .position(|branch| branch.id == last)
+                .map_or(found.len(), |index| index + 1);
             found.drain(..index);
         }
         found.truncate(limit);
@@ -82,7 +97,8 @@ impl Model {
         let order = if is_ascending { "ASC" } else { "DESC" };
         let mut pagination = json!({"sort_by": sort_by, "sort_order": order});
         if let Some(last) = found.last() {
-            let cursor = json!({"branch_id": last.id, "sort_by": sort_by, "sort_by_value": last.name, "sort_order": order});
+            let cursor = json!({"branch_id": last.id, "sort_by": sort_by,
+                    "sort_by_value": last.name, "sort_order": order});
             pagination["next"] = json!(BASE64.encode(cursor.to_string()));
         }
         let branches = found.iter().map(|branch| self.render_branch(branch)).collect();
@@ -99,13 +115,20 @@ impl Model {
     }
 
     /// Makes a branch, with the endpoints that are asked for.
-    pub(super) fn create_branch(&mut self, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn create_branch(
+        &mut self,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         let asked = &body["branch"];
         let parent = match asked["parent_id"].as_str() {
             Some(id) => self.find_branch(id)?.clone(),
-            None => {
-                self.branches.iter().find(|branch| branch.is_default).cloned().ok_or_else(|| ApiError::new(404, "", "branch not found"))?
-            }
+            None => self
+                .branches
+                .iter()
+                .find(|branch| branch.is_default)
+                .cloned()
+                .ok_or_else(|| ApiError::new(404, "", "branch not found"))?,
         };
         let point = point(&asked["parent_lsn"], &asked["parent_timestamp"])?;
         check_init_source(asked)?;
@@ -120,17 +143,22 @@ impl Model {
         branch.roles.clone_from(&parent.roles);
         for role in &mut branch.roles {
             if point != Point::Head {
-                // The data is older than the last change of a password, and the control plane is not.
+                // The data is older than the last change of a password, and the control plane is
+                // not.
                 role.as_at_first();
             }
             role.at_first.clone_from(&role.in_data);
         }
         branch.databases.clone_from(&parent.databases);
         if let Some(map) = body["annotation_value"].as_object() {
-            branch.annotation = map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+            branch.annotation = map
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect();
         }
         if parent.is_protected {
-            // Source: Neon guides, protected branches: branches made from a protected branch get new passwords.
+            // Source: Neon guides, protected branches: branches made from a protected branch get
+            // new passwords.
             for role in &mut branch.roles {
                 role.password = Some(self.password());
             }
@@ -140,38 +168,66 @@ impl Model {
         let mut then = vec![Then::BranchReady(id.clone())];
         then.extend((asked["archived"] == json!(true)).then(|| Then::Archive(id.clone())));
         let has_endpoints = !readers.is_empty();
-        let share = if has_endpoints { self.durations.create_ms * 2 / 3 } else { self.durations.create_ms };
+        let share =
+            if has_endpoints { self.durations.create_ms * 2 / 3 } else { self.durations.create_ms };
         let operation = self.start_operation(
-            Start { branch: id.clone(), endpoint: None, action: "create_branch", milliseconds: share, then, has_work: true },
+            Start {
+                branch: id.clone(),
+                endpoint: None,
+                action: "create_branch",
+                milliseconds: share,
+                then,
+                has_work: true,
+            },
             now,
         );
         self.may_undo(&operation, Undo::Made(id.clone()));
         operations.push(operation.clone());
-        let mut effects = vec![Effect::Branch { operation, branch: id.clone(), source: parent.data, point }];
+        let mut effects =
+            vec![Effect::Branch { operation, branch: id.clone(), source: parent.data, point }];
         let mut endpoints = Vec::new();
         for asked in readers {
-            let (endpoint, operation) = self.create_endpoint_on(&id, asked, self.durations.create_ms - share, now);
-            effects.push(Effect::Start { operation: operation.clone(), endpoint: endpoint.clone() });
+            let (endpoint, operation) =
+                self.create_endpoint_on(&id, asked, self.durations.create_ms - share, now);
+            effects
+                .push(Effect::Start { operation: operation.clone(), endpoint: endpoint.clone() });
             operations.push(operation);
             endpoints.push(endpoint);
         }
         Ok(self.created(&id, &endpoints, &operations, effects, now))
     }
 
-    fn created(&self, id: &str, endpoints: &[String], operations: &[String], effects: Vec<Effect>, now: Timestamp) -> Response {
+    fn created(
+        &self,
+        id: &str,
+        endpoints: &[String],
+        operations: &[String],
+        effects: Vec<Effect>,
+        now: Timestamp,
+    ) -> Response {
         let Some(branch) = self.branch(id) else { return Response::ok(json!({})) };
-        let rendered: Vec<_> = endpoints.iter().filter_map(|id| self.endpoint(id)).map(|endpoint| self.render_endpoint(endpoint)).collect();
+        let rendered: Vec<_> = endpoints
+            .iter()
+            .filter_map(|id| self.endpoint(id))
+            .map(|endpoint| self.render_endpoint(endpoint))
+            .collect();
         let mut body = json!({
-            "branch": self.render_branch(branch), "endpoints": rendered, "operations": self.render_operations(operations, now),
+            "branch": self.render_branch(branch), "endpoints": rendered,
+            "operations": self.render_operations(operations, now),
             "roles": Self::render_roles(branch), "databases": Self::render_databases(branch),
         });
-        // Source: OpenAPI: omitted when the parent has more than one role or database, or no endpoint.
-        if let ([endpoint, ..], [role], [database]) = (endpoints, branch.roles.as_slice(), branch.databases.as_slice()) {
+        // Source: OpenAPI: omitted when the parent has more than one role or database, or no
+        // endpoint.
+        if let ([endpoint, ..], [role], [database]) =
+            (endpoints, branch.roles.as_slice(), branch.databases.as_slice())
+        {
             let (host, password) = (self.host(endpoint), role.password.clone().unwrap_or_default());
             let pooler = host.replacen('.', "-pooler.", 1);
             body["connection_uris"] = json!([{
-                "connection_uri": format!("postgresql://{}:{password}@{host}/{}?sslmode=require", role.name, database.name),
-                "connection_parameters": {"database": database.name, "password": password, "role": role.name, "host": host,
+                "connection_uri": format!("postgresql://{}:{password}@{host}/{}?sslmode=require",
+                    role.name, database.name),
+                "connection_parameters": {"database": database.name, "password": password,
+                    "role": role.name, "host": host,
                                           "pooler_host": pooler},
             }]);
         }
@@ -179,7 +235,13 @@ impl Model {
     }
 
     /// Refuses what cannot be made; returns the point as a position.
-    fn check_new_branch(&self, parent: &Branch, name: &str, point: Point, now: Timestamp) -> Result<Point, ApiError> {
+    fn check_new_branch(
+        &self,
+        parent: &Branch,
+        name: &str,
+        point: Point,
+        now: Timestamp,
+    ) -> Result<Point, ApiError> {
         self.check_idle(&[&parent.id])?;
         if self.branch_named(name).is_some() {
             return Err(exists(name));
@@ -189,18 +251,31 @@ impl Model {
         }
         self.check_source(parent)?;
         if parent.expires_at.is_some() {
-            return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
+            return Err(ApiError::new(
+                422,
+                "",
+                "cannot create a child branch from a branch with an expiration time",
+            ));
         }
         if let Point::Lsn(lsn) = point
             && parent.parent_lsn == Some(lsn)
             && !self.switches.branch_at_restore_lsn
         {
-            return Err(ApiError::new(400, "", "parent_lsn is not within the history of the parent branch"));
+            return Err(ApiError::new(
+                400,
+                "",
+                "parent_lsn is not within the history of the parent branch",
+            ));
         }
         self.locate(parent, point, "parent_", now)
     }
 
-    pub(super) fn update_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn update_branch(
+        &mut self,
+        id: &str,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         self.find_branch(id)?;
         self.check_unchanging(&[id])?;
         let asked = &body["branch"];
@@ -211,13 +286,23 @@ impl Model {
         }
         let expires_at = expiry(&asked["expires_at"], now)?;
         let has_children = self.branches.iter().any(|branch| branch.parent.as_deref() == Some(id));
-        let protected = self.branches.iter().filter(|branch| branch.is_protected && branch.id != id).count();
+        let protected =
+            self.branches.iter().filter(|branch| branch.is_protected && branch.id != id).count();
         if asked["protected"] == json!(true) && protected >= self.limits.protected_branches {
-            return Err(ApiError::new(422, "BRANCHES_PROTECTED_LIMIT_EXCEEDED", "protected branches limit exceeded"));
+            return Err(ApiError::new(
+                422,
+                "BRANCHES_PROTECTED_LIMIT_EXCEEDED",
+                "protected branches limit exceeded",
+            ));
         }
-        let branch = self.branch_mut(id).ok_or_else(|| ApiError::new(404, "", "branch not found"))?;
+        let branch =
+            self.branch_mut(id).ok_or_else(|| ApiError::new(404, "", "branch not found"))?;
         if expires_at.is_some() && (branch.is_protected || branch.is_default || has_children) {
-            return Err(ApiError::new(422, "", "cannot set an expiration time on a protected, default or parent branch"));
+            return Err(ApiError::new(
+                422,
+                "",
+                "cannot set an expiration time on a protected, default or parent branch",
+            ));
         }
         if let Some(name) = asked["name"].as_str() {
             name.clone_into(&mut branch.name);
@@ -241,17 +326,26 @@ impl Model {
         if branch.is_protected {
             return Err(ApiError::new(422, "", "cannot delete a protected branch"));
         }
-        // Source: Neon, manage branches: the *original* root cannot be deleted; one that was made from a snapshot can.
+        // Source: Neon, manage branches: the *original* root cannot be deleted; one that was made
+        // from a snapshot can.
         if branch.is_default || branch.is_for_ever {
             return Err(ApiError::new(422, "", "cannot delete the default or root branch"));
         }
         let child = self.branches.iter().find(|other| other.parent.as_deref() == Some(id));
         if let Some(child) = child {
-            return Err(ApiError::new(422, "", format!("cannot delete branch that has children: {}", child.id)));
+            return Err(ApiError::new(
+                422,
+                "",
+                format!("cannot delete branch that has children: {}", child.id),
+            ));
         }
         self.check_idle(&[id])?;
-        let computes: Vec<String> =
-            self.endpoints.iter().filter(|endpoint| endpoint.branch == id).map(|endpoint| endpoint.id.clone()).collect();
+        let computes: Vec<String> = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.branch == id)
+            .map(|endpoint| endpoint.id.clone())
+            .collect();
         let mut operations = Vec::new();
         let mut effects = Vec::new();
         for endpoint in computes {
@@ -272,14 +366,22 @@ impl Model {
         );
         operations.push(operation.clone());
         effects.push(Effect::Delete { operation, branch: id.to_owned() });
-        let body = json!({"branch": self.render_branch(&branch), "operations": self.render_operations(&operations, now)});
+        let body = json!({"branch": self.render_branch(&branch),
+                "operations": self.render_operations(&operations, now)});
         Ok(Response::new(200, body, effects))
     }
 
-    /// Overwrites a branch. It becomes a child of its source; the old state lives on under another name, if one is given.
-    pub(super) fn restore_branch(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+    /// Overwrites a branch. It becomes a child of its source; the old state lives on under another
+    /// name, if one is given.
+    pub(super) fn restore_branch(
+        &mut self,
+        id: &str,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         let target = self.find_branch(id)?.clone();
-        let source = self.find_branch(body["source_branch_id"].as_str().unwrap_or_default())?.clone();
+        let source =
+            self.find_branch(body["source_branch_id"].as_str().unwrap_or_default())?.clone();
         let point = point(&body["source_lsn"], &body["source_timestamp"])?;
         let name = body["preserve_under_name"].as_str().filter(|name| !name.is_empty());
         let point = self.check_restore(&target, &source, point, name, now)?;
@@ -288,7 +390,8 @@ impl Model {
         let is_self = source.id == target.id;
         let new_parent = self.parent_after(&target, &source, preserved.as_deref());
         let at_once = self.switches.parent_changes_at_once;
-        let (from_source, survive) = (self.switches.passwords_from_source, self.switches.annotations_survive);
+        let (from_source, survive) =
+            (self.switches.passwords_from_source, self.switches.annotations_survive);
         let data = format!("data-{}", self.number());
         let old_data = target.data.clone();
         if let Some(branch) = self.branch_mut(id) {
@@ -315,25 +418,35 @@ impl Model {
         then.extend(preserved.iter().map(|id| Then::BranchReady(id.clone())));
         let source_data = if is_self { old_data } else { source.data };
         let kept = preserved.clone();
-        let (operations, effects) = self.restore_operations(&target, preserved, then, now, |operation, preserved| Effect::Restore {
-            operation,
-            branch: target.id.clone(),
-            source: source_data,
-            preserved,
-            point,
-        });
-        let created = operations.iter().find(|id| self.operation(id).is_some_and(|found| found.action == "create_branch")).cloned();
+        let (operations, effects) =
+            self.restore_operations(&target, preserved, then, now, |operation, preserved| {
+                Effect::Restore {
+                    operation,
+                    branch: target.id.clone(),
+                    source: source_data,
+                    preserved,
+                    point,
+                }
+            });
+        let created = operations
+            .iter()
+            .find(|id| self.operation(id).is_some_and(|found| found.action == "create_branch"))
+            .cloned();
         self.may_undo(&created.unwrap_or_default(), Undo::Restored(Box::new(target.clone()), kept));
         let rendered = self.find_branch(id).map(|branch| self.render_branch(branch))?;
         let operations: Vec<String> = woken.into_iter().chain(operations).collect();
-        Ok(Response::new(200, json!({"branch": rendered, "operations": self.render_operations(&operations, now)}), effects))
+        Ok(Response::new(
+            200,
+            json!({"branch": rendered, "operations": self.render_operations(&operations, now)}),
+            effects,
+        ))
     }
 
-    /// Starts the operations of a restore: running computes are suspended, the branch is made anew, and what it was goes. No
-    /// compute is started: the next query does that.
+    /// Starts the operations of a restore: running computes are suspended, the branch is made anew,
+    /// and what it was goes. No compute is started: the next query does that.
     ///
-    /// Source: recorded, restore §1.2: `suspend_compute` (running, with its endpoint), `create_branch`, `delete_timeline`
-    /// (scheduling).
+    /// Source: recorded, restore §1.2: `suspend_compute` (running, with its endpoint),
+    /// `create_branch`, `delete_timeline` (scheduling).
     fn restore_operations(
         &mut self,
         target: &Branch,
@@ -351,7 +464,9 @@ impl Model {
             .collect();
         for endpoint in awake {
             if self.switches.old_compute_serves_until_suspended {
-                self.endpoint_mut(&endpoint).into_iter().for_each(|found| found.serves.clone_from(&preserved));
+                self.endpoint_mut(&endpoint)
+                    .into_iter()
+                    .for_each(|found| found.serves.clone_from(&preserved));
             }
             let operation = self.suspend_operation(&endpoint, &target.id, Vec::new(), now);
             effects.push(Effect::Suspend { operation: operation.clone(), endpoint });
@@ -360,20 +475,24 @@ impl Model {
         let (all, other) = (self.durations.restore_ms, self.durations.other_ms);
         let deletes = preserved.is_none() || self.switches.restore_deletes_timeline;
         let count = i64::from(!operations.is_empty()) + i64::from(deletes);
-        let start = |action: &'static str, milliseconds: i64, then: Vec<Then>, has_work: bool| Start {
-            branch: target.id.clone(),
-            endpoint: None,
-            action,
-            milliseconds,
-            then,
-            has_work,
-        };
+        let start =
+            |action: &'static str, milliseconds: i64, then: Vec<Then>, has_work: bool| Start {
+                branch: target.id.clone(),
+                endpoint: None,
+                action,
+                milliseconds,
+                then,
+                has_work,
+            };
         // All of them take as long as a restore was measured to take.
-        let operation = self.start_operation(start("create_branch", (all - other * count).max(0), then, true), now);
+        let operation = self
+            .start_operation(start("create_branch", (all - other * count).max(0), then, true), now);
         effects.push(effect(operation.clone(), preserved));
         operations.push(operation);
         if deletes {
-            operations.push(self.start_operation(start("delete_timeline", other, Vec::new(), false), now));
+            operations.push(
+                self.start_operation(start("delete_timeline", other, Vec::new(), false), now),
+            );
         }
         (operations, effects)
     }
@@ -388,13 +507,29 @@ impl Model {
             Undo::Restored(before, preserved) => {
                 let id = before.id.clone();
                 if let Some(branch) = self.branch_mut(&id) {
-                    let Branch { name, is_protected, is_default, annotation, expires_at, .. } = branch.clone();
-                    *branch = Branch { name, is_protected, is_default, annotation, expires_at, updated_at: now, ..*before };
+                    let Branch { name, is_protected, is_default, annotation, expires_at, .. } =
+                        branch.clone();
+                    *branch = Branch {
+                        name,
+                        is_protected,
+                        is_default,
+                        annotation,
+                        expires_at,
+                        updated_at: now,
+                        ..*before
+                    };
                 }
-                for child in self.branches.iter_mut().filter(|child| child.parent.is_some() && child.parent == preserved) {
+                for child in self
+                    .branches
+                    .iter_mut()
+                    .filter(|child| child.parent.is_some() && child.parent == preserved)
+                {
                     child.parent = Some(id.clone());
                 }
-                self.endpoints.iter_mut().filter(|endpoint| endpoint.branch == id).for_each(|endpoint| endpoint.serves = None);
+                self.endpoints
+                    .iter_mut()
+                    .filter(|endpoint| endpoint.branch == id)
+                    .for_each(|endpoint| endpoint.serves = None);
                 if let Some(preserved) = preserved {
                     self.forget_branch(&preserved);
                 }
@@ -404,24 +539,41 @@ impl Model {
 
     /// Returns the parent that a restored branch gets.
     ///
-    /// A root stays one, and so is what it displaces. Restored from another branch, it stands on its
-    /// old state for ever, because the other branch does; so it does on a root that it is restored from.
+    /// A root stays one, and so is what it displaces. Restored from another branch, it stands on
+    /// its old state for ever, because the other branch does; so it does on a root that it is
+    /// restored from.
     ///
-    /// Source: Neon, branch restore, 2026-09-24: "restoring a root branch from another branch" makes
-    /// the old root one that cannot be deleted.
-    fn parent_after(&mut self, target: &Branch, source: &Branch, preserved: Option<&str>) -> Option<String> {
+    /// Source: Neon, branch restore, 2026-09-24: "restoring a root branch from another branch"
+    /// makes the old root one that cannot be deleted.
+    fn parent_after(
+        &mut self,
+        target: &Branch,
+        source: &Branch,
+        preserved: Option<&str>,
+    ) -> Option<String> {
         let is_self = source.id == target.id;
         if target.parent.is_some() {
             return if is_self { preserved.map(str::to_owned) } else { Some(source.id.clone()) };
         }
-        for id in preserved.into_iter().chain(source.parent.is_none().then_some(source.id.as_str())).filter(|_| !is_self) {
+        for id in preserved
+            .into_iter()
+            .chain(source.parent.is_none().then_some(source.id.as_str()))
+            .filter(|_| !is_self)
+        {
             self.branch_mut(id).into_iter().for_each(|branch| branch.is_for_ever = true);
         }
         None
     }
 
     /// Refuses what cannot be restored; returns the point as a position.
-    fn check_restore(&self, target: &Branch, source: &Branch, point: Point, name: Option<&str>, now: Timestamp) -> Result<Point, ApiError> {
+    fn check_restore(
+        &self,
+        target: &Branch,
+        source: &Branch,
+        point: Point,
+        name: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Point, ApiError> {
         if target.is_protected {
             return Err(self.switches.protected_target.error());
         }
@@ -431,28 +583,45 @@ impl Model {
             return Err(ApiError::new(422, "", "branch not ready yet"));
         }
         if source.expires_at.is_some() && self.switches.refuse_expiring_source {
-            return Err(ApiError::new(422, "", "cannot create a child branch from a branch with an expiration time"));
+            return Err(ApiError::new(
+                422,
+                "",
+                "cannot create a child branch from a branch with an expiration time",
+            ));
         }
         let is_unpacked = |branch: &Branch| branch.unpacked.is_some();
         let since = now - UNSETTLED;
-        let is_unsettled = source.unpacked.as_ref().is_some_and(|from| from.finalized_at.is_some_and(|at| at > since));
+        let is_unsettled = source
+            .unpacked
+            .as_ref()
+            .is_some_and(|from| from.finalized_at.is_some_and(|at| at > since));
         if point != Point::Head && (is_unpacked(target) || is_unpacked(source))
             || is_unsettled && target.parent.as_ref() == Some(&source.id)
         {
-            return Err(ApiError::new(422, "", "restore from snapshot on target branch is still ongoing"));
+            return Err(ApiError::new(
+                422,
+                "",
+                "restore from snapshot on target branch is still ongoing",
+            ));
         }
         if target.parent.is_some() && point != Point::Head && !self.switches.child_point_in_time {
             return Err(ApiError::new(422, "", "source branch must be a root branch"));
         }
         if source.id == target.id && (point == Point::Head || name.is_none()) {
-            let text = "restoring a branch to itself requires source_lsn or source_timestamp, and preserve_under_name";
+            let text = "restoring a branch to itself requires source_lsn or source_timestamp, and \
+                preserve_under_name";
             return Err(ApiError::new(400, "", text));
         }
-        let has_children = self.branches.iter().any(|branch| branch.parent.as_ref() == Some(&target.id));
+        let has_children =
+            self.branches.iter().any(|branch| branch.parent.as_ref() == Some(&target.id));
         let point = self.locate(source, point, "source_", now)?;
         let Some(name) = name else {
             if has_children {
-                return Err(ApiError::new(422, "", "Branch has children, preserve_under_name is required"));
+                return Err(ApiError::new(
+                    422,
+                    "",
+                    "Branch has children, preserve_under_name is required",
+                ));
             }
             return Ok(point);
         };
@@ -468,7 +637,8 @@ impl Model {
         Ok(point)
     }
 
-    /// Makes the branch that keeps the old state: it takes over the data, the parent and the children.
+    /// Makes the branch that keeps the old state: it takes over the data, the parent and the
+    /// children.
     fn preserve(&mut self, target: &Branch, name: &str, now: Timestamp) -> String {
         let id = self.id("br");
         let mut preserved = self.blank_branch(id.clone(), name.to_owned(), now);
@@ -478,7 +648,9 @@ impl Model {
         preserved.roles.clone_from(&target.roles);
         preserved.databases.clone_from(&target.databases);
         preserved.data.clone_from(&target.data);
-        for child in self.branches.iter_mut().filter(|branch| branch.parent.as_ref() == Some(&target.id)) {
+        for child in
+            self.branches.iter_mut().filter(|branch| branch.parent.as_ref() == Some(&target.id))
+        {
             child.parent = Some(id.clone());
         }
         self.branches.push(preserved);
@@ -487,8 +659,14 @@ impl Model {
 
     /// Refuses one more root than the plan has.
     pub(super) fn check_roots(&self) -> Result<(), ApiError> {
-        if self.branches.iter().filter(|branch| branch.parent.is_none()).count() >= self.limits.root_branches {
-            return Err(ApiError::new(422, "ROOT_BRANCHES_LIMIT_EXCEEDED", "root branches limit exceeded"));
+        if self.branches.iter().filter(|branch| branch.parent.is_none()).count()
+            >= self.limits.root_branches
+        {
+            return Err(ApiError::new(
+                422,
+                "ROOT_BRANCHES_LIMIT_EXCEEDED",
+                "root branches limit exceeded",
+            ));
         }
         Ok(())
     }
@@ -508,7 +686,12 @@ impl Model {
 }
 
 /// Returns the roles that a restored branch has, with the passwords that the switch says.
-fn restored_roles(target: &Branch, source: &Branch, point: Point, from_source: bool) -> Vec<super::Role> {
+fn restored_roles(
+    target: &Branch,
+    source: &Branch,
+    point: Point,
+    from_source: bool,
+) -> Vec<super::Role> {
     let mut roles = source.roles.clone();
     for role in &mut roles {
         if point != Point::Head {
@@ -523,11 +706,14 @@ fn restored_roles(target: &Branch, source: &Branch, point: Point, from_source: b
     roles
 }
 
-/// Refuses a way to begin that nobody has emulated, rather than to make another branch than was asked for.
+/// Refuses a way to begin that nobody has emulated, rather than to make another branch than was
+/// asked for.
 fn check_init_source(asked: &Value) -> Result<(), ApiError> {
     match asked["init_source"].as_str() {
         None | Some("parent-data") => Ok(()),
-        Some(other) => Err(ApiError::new(400, "", format!("init_source {other:?} is not emulated"))),
+        Some(other) => {
+            Err(ApiError::new(400, "", format!("init_source {other:?} is not emulated")))
+        }
     }
 }
 
@@ -537,18 +723,27 @@ pub(super) fn point(lsn: &Value, time: &Value) -> Result<Point, ApiError> {
         (None, None) => Ok(Point::Head),
         (Some(lsn), None) => lsn.parse().map(Point::Lsn),
         (None, Some(time)) => {
-            let at = time.parse().map_err(|_| ApiError::new(400, "", format!("invalid timestamp {time:?}")))?;
+            let at = time
+                .parse()
+                .map_err(|_| ApiError::new(400, "", format!("invalid timestamp {time:?}")))?;
             Ok(Point::Time(at))
         }
-        (Some(_), Some(_)) => Err(ApiError::new(400, "", "only one of lsn and timestamp can be given")),
+        (Some(_), Some(_)) => {
+            Err(ApiError::new(400, "", "only one of lsn and timestamp can be given"))
+        }
     }
 }
 
 pub(super) fn expiry(value: &Value, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let Some(text) = value.as_str() else { return Ok(None) };
-    let at: Timestamp = text.parse().map_err(|_| ApiError::new(400, "", format!("invalid timestamp {text:?}")))?;
+    let at: Timestamp =
+        text.parse().map_err(|_| ApiError::new(400, "", format!("invalid timestamp {text:?}")))?;
     if at <= now || at > now + LONGEST_EXPIRY {
-        return Err(ApiError::new(400, "", format!("expires_at must be in the future and within 30 days of {}", seconds(now))));
+        return Err(ApiError::new(
+            400,
+            "",
+            format!("expires_at must be in the future and within 30 days of {}", seconds(now)),
+        ));
     }
     Ok(Some(at))
 }

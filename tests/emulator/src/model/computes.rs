@@ -25,8 +25,8 @@ pub enum Wake {
 }
 
 impl Model {
-    /// Returns the branch that an endpoint's compute serves: while its branch is being restored, the
-    /// old state, until the compute is suspended.
+    /// Returns the branch that an endpoint's compute serves: while its branch is being restored,
+    /// the old state, until the compute is suspended.
     pub fn served_by(&self, endpoint: &str) -> Option<&str> {
         let endpoint = self.endpoint(endpoint)?;
         Some(endpoint.serves.as_ref().unwrap_or(&endpoint.branch))
@@ -43,13 +43,28 @@ impl Model {
         let takes = milliseconds(self.durations.wake_ms);
         if !self.switches.compute_operations {
             self.set_endpoint_state(id, "active", now);
-            return if self.durations.wake_ms > PATIENCE_MS { Wake::Fails(milliseconds(PATIENCE_MS)) } else { Wake::Starting(takes, None) };
+            return if self.durations.wake_ms > PATIENCE_MS {
+                Wake::Fails(milliseconds(PATIENCE_MS))
+            } else {
+                Wake::Starting(takes, None)
+            };
         }
-        let is_starting = |operation: &super::Operation| operation.action == "start_compute" && operation.endpoint.as_deref() == Some(id);
-        let under_way = self.operations.iter().find(|operation| operation.is_under_way() && is_starting(operation));
+        let is_starting = |operation: &super::Operation| {
+            operation.action == "start_compute" && operation.endpoint.as_deref() == Some(id)
+        };
+        let under_way = self
+            .operations
+            .iter()
+            .find(|operation| operation.is_under_way() && is_starting(operation));
         let (operation, finish) = match under_way {
             Some(found) => (found.id.clone(), found.finish),
-            None => self.start_own(&branch, id, "start_compute", self.durations.wake_ms + self.durations.wake_lingers_ms, now),
+            None => self.start_own(
+                &branch,
+                id,
+                "start_compute",
+                self.durations.wake_ms + self.durations.wake_lingers_ms,
+                now,
+            ),
         };
         if let Some(endpoint) = self.endpoint_mut(id) {
             endpoint.pending_state = Some("active");
@@ -85,7 +100,14 @@ impl Model {
         }
     }
 
-    fn start_own(&mut self, branch: &str, endpoint: &str, action: &'static str, milliseconds: i64, now: Timestamp) -> (String, Finish) {
+    fn start_own(
+        &mut self,
+        branch: &str,
+        endpoint: &str,
+        action: &'static str,
+        milliseconds: i64,
+        now: Timestamp,
+    ) -> (String, Finish) {
         self.call += 1;
         self.own_operations += 1;
         let every = self.switches.compute_operations_fail_every;
@@ -97,16 +119,32 @@ impl Model {
             _ => Vec::new(),
         };
         let has_work = action != "check_availability" && finish.does_its_work();
-        let start = Start { branch: branch.to_owned(), endpoint: Some(endpoint.to_owned()), action, milliseconds, then, has_work };
+        let start = Start {
+            branch: branch.to_owned(),
+            endpoint: Some(endpoint.to_owned()),
+            action,
+            milliseconds,
+            then,
+            has_work,
+        };
         (self.add_operation(start, finish, now), finish)
     }
 
     /// Neon checks the compute of a branch, and that ends like this after so long.
     pub fn checks(&mut self, branch: &str, finish: Finish, milliseconds: i64, now: Timestamp) {
-        let Some(endpoint) = self.writer_of(branch).map(|endpoint| endpoint.id.clone()) else { return };
+        let Some(endpoint) = self.writer_of(branch).map(|endpoint| endpoint.id.clone()) else {
+            return;
+        };
         self.call += 1;
         let (branch, endpoint, then) = (branch.to_owned(), Some(endpoint), Vec::new());
-        let start = Start { branch, endpoint, action: "check_availability", milliseconds, then, has_work: false };
+        let start = Start {
+            branch,
+            endpoint,
+            action: "check_availability",
+            milliseconds,
+            then,
+            has_work: false,
+        };
         self.add_operation(start, finish, now);
     }
 
@@ -123,22 +161,39 @@ impl Model {
 
     /// Without a server, computes fall asleep by time alone.
     fn let_sleep(&mut self, now: Timestamp) {
-        let is_quiet = |id: &str| !self.operations.iter().any(|operation| operation.is_open() && operation.endpoint.as_deref() == Some(id));
+        let is_quiet = |id: &str| {
+            !self
+                .operations
+                .iter()
+                .any(|operation| operation.is_open() && operation.endpoint.as_deref() == Some(id))
+        };
         let due: Vec<(String, Timestamp)> = self
             .endpoints
             .iter()
             .filter(|endpoint| endpoint.state == "active" && is_quiet(&endpoint.id))
-            .filter_map(|endpoint| Some((endpoint.id.clone(), endpoint.last_active? + self.suspend_after(&endpoint.id)?)))
+            .filter_map(|endpoint| {
+                Some((
+                    endpoint.id.clone(),
+                    endpoint.last_active? + self.suspend_after(&endpoint.id)?,
+                ))
+            })
             .filter(|(_, at)| *at <= now)
             .collect();
         for (id, at) in due {
-            let branch = self.endpoint(&id).map(|endpoint| endpoint.branch.clone()).unwrap_or_default();
-            if self.operations.iter().any(|operation| operation.is_under_way() && operation.branch == branch) {
+            let branch =
+                self.endpoint(&id).map(|endpoint| endpoint.branch.clone()).unwrap_or_default();
+            if self
+                .operations
+                .iter()
+                .any(|operation| operation.is_under_way() && operation.branch == branch)
+            {
                 continue;
             }
             self.falls_asleep(&id, at);
             // One that failed is tried again after as long.
-            self.endpoint_mut(&id).into_iter().for_each(|endpoint| endpoint.last_active = Some(now));
+            self.endpoint_mut(&id)
+                .into_iter()
+                .for_each(|endpoint| endpoint.last_active = Some(now));
         }
         super::operations::advance(self, now);
     }
@@ -153,11 +208,17 @@ impl Model {
         let passed = (now - self.checked_at).num_seconds() / every.num_seconds();
         self.checked_at += TimeDelta::seconds(passed * every.num_seconds());
         let at = self.checked_at;
-        let is_busy = |branch: &str| self.operations.iter().any(|operation| operation.is_under_way() && operation.branch == branch);
+        let is_busy = |branch: &str| {
+            self.operations
+                .iter()
+                .any(|operation| operation.is_under_way() && operation.branch == branch)
+        };
         let asleep: Vec<(String, String)> = self
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.state == "idle" && !endpoint.is_disabled && !is_busy(&endpoint.branch))
+            .filter(|endpoint| {
+                endpoint.state == "idle" && !endpoint.is_disabled && !is_busy(&endpoint.branch)
+            })
             .map(|endpoint| (endpoint.branch.clone(), endpoint.id.clone()))
             .collect();
         let turn = usize::try_from(self.own_operations).unwrap_or_default() % asleep.len().max(1);

@@ -11,8 +11,8 @@
 //!
 //! Source: Neon API v2, OpenAPI document of 2026-07-13, `requestBody` of each operation; `slug` and
 //! the `expires_at` of a snapshot from `@neon/sdk` 6.1.2. Observed 2025-01-16: "invalid request:
-//! decode application/json: invalid: project (field required)". UNVERIFIED: the words of every other
-//! refusal, and the lengths of those names for which the document has none.
+//! decode application/json: invalid: project (field required)". UNVERIFIED: the words of every
+//! other refusal, and the lengths of those names for which the document has none.
 
 use chrono::DateTime;
 use serde_json::Value;
@@ -74,7 +74,8 @@ const NAME: Kind = Kind::Text(1, NAME_LENGTH);
 const ENDPOINT_NAME: Kind = Kind::Text(1, 64);
 const TYPE: Kind = Kind::Word(&["read_only", "read_write"]);
 const SUSPEND: Kind = Kind::Whole(-1, 604_800);
-const SETTINGS: Kind = Kind::Object(&[may("pg_settings", Kind::Texts), may("pgbouncer_settings", Kind::Texts)]);
+const SETTINGS: Kind =
+    Kind::Object(&[may("pg_settings", Kind::Texts), may("pgbouncer_settings", Kind::Texts)]);
 
 /// What a body of a route has to be, and whether there has to be one.
 struct Body {
@@ -110,10 +111,17 @@ const CREATE_BRANCH: &[Field] = &[
     may("annotation_value", Kind::Texts),
 ];
 
-const UPDATE_BRANCH: &[Field] =
-    &[must("branch", Kind::Object(&[may("name", NAME), may("protected", Kind::Flag), nullable("expires_at", Kind::Time)]))];
+const UPDATE_BRANCH: &[Field] = &[must(
+    "branch",
+    Kind::Object(&[
+        may("name", NAME),
+        may("protected", Kind::Flag),
+        nullable("expires_at", Kind::Time),
+    ]),
+)];
 
-/// An empty `preserve_under_name` keeps nothing. Source: Neon API v2, `BranchRestoreRequest`: "if not empty".
+/// An empty `preserve_under_name` keeps nothing. Source: Neon API v2, `BranchRestoreRequest`: "if
+/// not empty".
 const RESTORE_BRANCH: &[Field] = &[
     must("source_branch_id", Kind::Id),
     may("source_lsn", ANY_TEXT),
@@ -121,9 +129,11 @@ const RESTORE_BRANCH: &[Field] = &[
     may("preserve_under_name", Kind::Text(0, NAME_LENGTH)),
 ];
 
-const UPDATE_SNAPSHOT: &[Field] = &[must("snapshot", Kind::Object(&[may("name", NAME), nullable("expires_at", Kind::Time)]))];
+const UPDATE_SNAPSHOT: &[Field] =
+    &[must("snapshot", Kind::Object(&[may("name", NAME), nullable("expires_at", Kind::Time)]))];
 
-const RESTORE_SNAPSHOT: &[Field] = &[may("name", NAME), may("target_branch_id", Kind::Id), may("finalize_restore", Kind::Flag)];
+const RESTORE_SNAPSHOT: &[Field] =
+    &[may("name", NAME), may("target_branch_id", Kind::Id), may("finalize_restore", Kind::Flag)];
 
 const FINALIZE: &[Field] = &[may("name", NAME)];
 
@@ -184,7 +194,13 @@ const UPDATE_PROJECT: &[Field] = &[must(
         may(
             "settings",
             Kind::Object(&[
-                may("allowed_ips", Kind::Object(&[may("ips", Kind::List(&ANY_TEXT)), may("protected_branches_only", Kind::Flag)])),
+                may(
+                    "allowed_ips",
+                    Kind::Object(&[
+                        may("ips", Kind::List(&ANY_TEXT)),
+                        may("protected_branches_only", Kind::Flag),
+                    ]),
+                ),
                 may("enable_logical_replication", Kind::Flag),
                 may("block_public_connections", Kind::Flag),
                 may("block_vpc_connections", Kind::Flag),
@@ -221,7 +237,8 @@ pub fn body_of_route(route: &str, text: &str) -> Result<Value, ApiError> {
     if shape_of(route).is_none() || text.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(text).map_err(|error| refused(&format!("unexpected byte at {}", error.column())))
+    serde_json::from_str(text)
+        .map_err(|error| refused(&format!("unexpected byte at {}", error.column())))
 }
 
 /// Refuses a body that is not what the route takes.
@@ -245,7 +262,8 @@ fn invalid(path: &str, why: &str) -> ApiError {
 fn check_object(fields: &[Field], value: &Value, path: &str) -> Result<(), ApiError> {
     let map = value.as_object().ok_or_else(|| invalid(path, "object expected"))?;
     for field in fields {
-        let path = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+        let path =
+            if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
         match map.get(field.name) {
             None if field.is_required => return Err(invalid(&path, "field required")),
             None => {}
@@ -262,15 +280,22 @@ fn check_value(kind: &Kind, value: &Value, path: &str) -> Result<(), ApiError> {
         Kind::Text(least, most) => {
             let length = text()?.chars().count();
             if length < *least {
-                return Err(invalid(path, &format!("string: len {length} less than minimum {least}")));
+                return Err(invalid(
+                    path,
+                    &format!("string: len {length} less than minimum {least}"),
+                ));
             }
             if length > *most {
-                return Err(invalid(path, &format!("string: len {length} greater than maximum {most}")));
+                return Err(invalid(
+                    path,
+                    &format!("string: len {length} greater than maximum {most}"),
+                ));
             }
         }
         Kind::Id => {
             let id = text()?;
-            let is_id = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            let is_id =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
             if !(1..=60).contains(&id.len()) || !id.bytes().all(is_id) {
                 return Err(invalid(path, "string: no regex match: ^[a-z0-9-]{1,60}$"));
             }
@@ -291,7 +316,10 @@ fn check_value(kind: &Kind, value: &Value, path: &str) -> Result<(), ApiError> {
         Kind::Whole(least, most) => {
             let number = value.as_i64().ok_or_else(|| invalid(path, "integer expected"))?;
             if !(*least..=*most).contains(&number) {
-                return Err(invalid(path, &format!("int: value {number} out of range [{least}, {most}]")));
+                return Err(invalid(
+                    path,
+                    &format!("int: value {number} out of range [{least}, {most}]"),
+                ));
             }
         }
         Kind::Units => {
@@ -309,9 +337,14 @@ fn check_value(kind: &Kind, value: &Value, path: &str) -> Result<(), ApiError> {
         Kind::Texts => {
             let map = value.as_object().ok_or_else(|| invalid(path, "object expected"))?;
             if map.len() > ANNOTATIONS {
-                return Err(invalid(path, &format!("object: {} properties, at most {ANNOTATIONS}", map.len())));
+                return Err(invalid(
+                    path,
+                    &format!("object: {} properties, at most {ANNOTATIONS}", map.len()),
+                ));
             }
-            map.iter().try_for_each(|(key, value)| check_value(&ANY_TEXT, value, &format!("{path}.{key}")))?;
+            map.iter().try_for_each(|(key, value)| {
+                check_value(&ANY_TEXT, value, &format!("{path}.{key}"))
+            })?;
         }
     }
     Ok(())
@@ -324,12 +357,15 @@ mod tests {
     use super::*;
 
     fn refusal(route: &str, body: &Value) -> String {
-        check(route, body).map_or_else(|error| format!("{} {}", error.status, error.message), |()| String::new())
+        check(route, body)
+            .map_or_else(|error| format!("{} {}", error.status, error.message), |()| String::new())
     }
 
     #[test]
     fn a_body_of_other_types_than_neons_is_refused_with_its_field() {
-        let branch = |field: &str, value: Value| refusal("createProjectBranch", &json!({"branch": {field: value}}));
+        let branch = |field: &str, value: Value| {
+            refusal("createProjectBranch", &json!({"branch": {field: value}}))
+        };
         for (field, value) in [
             ("parent_id", json!(5)),
             ("parent_id", json!("BR")),
@@ -343,19 +379,46 @@ mod tests {
             ("name", json!("b".repeat(257))),
         ] {
             let text = branch(field, value.clone());
-            let begins = format!("400 invalid request: decode application/json: invalid: branch.{field} (");
+            let begins =
+                format!("400 invalid request: decode application/json: invalid: branch.{field} (");
             assert!(text.starts_with(&begins), "{field} {value}: {text:?}");
         }
         assert_eq!(branch("name", json!("ä".repeat(256))), "", "characters are counted, not bytes");
         assert_eq!(branch("colour", json!(5)), "", "what nobody knows is skipped");
-        let required = "400 invalid request: decode application/json: invalid: source_branch_id (field required)";
+        let required = "400 invalid request: decode application/json: invalid: source_branch_id \
+            (field \
+            required)";
         assert_eq!(refusal("restoreProjectBranch", &json!({})), required);
-        assert_eq!(refusal("restoreProjectBranch", &Value::Null), "400 invalid request: decode application/json: body required");
-        assert!(refusal("restoreProjectBranch", &json!({"source_branch_id": "br-a", "source_lsn": 123})).contains("source_lsn"));
-        assert_eq!(refusal("restoreProjectBranch", &json!({"source_branch_id": "br-a", "preserve_under_name": ""})), "");
-        assert!(refusal("updateProject", &json!({"project": {"history_retention_seconds": 2_592_001}})).contains("out of range"));
-        assert!(refusal("createProjectBranch", &json!({"endpoints": [{"type": "read"}]})).contains("endpoints[0].type"));
-        assert!(refusal("createProjectBranch", &json!({"annotation_value": {"run": 5}})).contains("annotation_value.run"));
+        assert_eq!(
+            refusal("restoreProjectBranch", &Value::Null),
+            "400 invalid request: decode application/json: body required"
+        );
+        assert!(
+            refusal(
+                "restoreProjectBranch",
+                &json!({"source_branch_id": "br-a", "source_lsn": 123})
+            )
+            .contains("source_lsn")
+        );
+        assert_eq!(
+            refusal(
+                "restoreProjectBranch",
+                &json!({"source_branch_id": "br-a", "preserve_under_name": ""})
+            ),
+            ""
+        );
+        assert!(
+            refusal("updateProject", &json!({"project": {"history_retention_seconds": 2_592_001}}))
+                .contains("out of range")
+        );
+        assert!(
+            refusal("createProjectBranch", &json!({"endpoints": [{"type": "read"}]}))
+                .contains("endpoints[0].type")
+        );
+        assert!(
+            refusal("createProjectBranch", &json!({"annotation_value": {"run": 5}}))
+                .contains("annotation_value.run")
+        );
         assert!(refusal("createProjectBranch", &json!([])).contains("body (object expected)"));
     }
 
@@ -364,17 +427,34 @@ mod tests {
         let (long, longer) = ("n".repeat(256), "n".repeat(257));
         for (route, body, most) in [
             ("updateProjectBranch", json!({"branch": {"name": "NAME"}}), 256),
-            ("restoreProjectBranch", json!({"source_branch_id": "br-a", "preserve_under_name": "NAME"}), 256),
+            (
+                "restoreProjectBranch",
+                json!({"source_branch_id": "br-a", "preserve_under_name": "NAME"}),
+                256,
+            ),
             ("updateSnapshot", json!({"snapshot": {"name": "NAME"}}), 256),
             ("restoreSnapshot", json!({"name": "NAME"}), 256),
             ("finalizeRestoreBranch", json!({"name": "NAME"}), 256),
-            ("createProjectEndpoint", json!({"endpoint": {"branch_id": "br-a", "type": "read_only", "name": "NAME"}}), 64),
+            (
+                "createProjectEndpoint",
+                json!({"endpoint": {"branch_id": "br-a", "type": "read_only", "name": "NAME"}}),
+                64,
+            ),
             ("updateProjectEndpoint", json!({"endpoint": {"name": "NAME"}}), 64),
         ] {
-            let named = |name: &str| refusal(route, &serde_json::from_str(&body.to_string().replace("NAME", name)).expect("JSON"));
+            let named = |name: &str| {
+                refusal(
+                    route,
+                    &serde_json::from_str(&body.to_string().replace("NAME", name)).expect("JSON"),
+                )
+            };
             assert_eq!(named(&long[..most]), "", "{route}");
             assert!(named(&longer[..=most]).contains("greater than maximum"), "{route}");
-            assert_eq!(named("").is_empty(), route == "restoreProjectBranch", "{route}: an empty name keeps nothing there");
+            assert_eq!(
+                named("").is_empty(),
+                route == "restoreProjectBranch",
+                "{route}: an empty name keeps nothing there"
+            );
         }
     }
 
@@ -384,7 +464,11 @@ mod tests {
         assert_eq!(refusal("createSnapshot", &json!({"name": 5})), "");
         assert_eq!(body_of_route("createProjectBranch", ""), Ok(Value::Null));
         assert_eq!(refusal("createProjectBranch", &Value::Null), "");
-        let broken = body_of_route("createProjectBranch", "{broken").map_err(|error| (error.status, error.message));
-        assert_eq!(broken, Err((400, "invalid request: decode application/json: unexpected byte at 2".to_owned())));
+        let broken = body_of_route("createProjectBranch", "{broken")
+            .map_err(|error| (error.status, error.message));
+        assert_eq!(
+            broken,
+            Err((400, "invalid request: decode application/json: unexpected byte at 2".to_owned()))
+        );
     }
 }

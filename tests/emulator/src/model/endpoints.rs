@@ -31,7 +31,13 @@ pub(super) struct Asked {
 impl Asked {
     /// The read-write endpoint that a branch of a snapshot comes with.
     pub(super) fn writer() -> Self {
-        Self { is_read_write: true, size: (json!(0.25), json!(0.25)), suspend_timeout_seconds: 0, name: None, is_disabled: false }
+        Self {
+            is_read_write: true,
+            size: (json!(0.25), json!(0.25)),
+            suspend_timeout_seconds: 0,
+            name: None,
+            is_disabled: false,
+        }
     }
 }
 
@@ -42,7 +48,12 @@ impl Model {
 
     /// Reads the endpoints that a new branch is to have.
     pub(super) fn asked_endpoints(&self, value: &Value) -> Result<Vec<Asked>, ApiError> {
-        let asked: Vec<Asked> = value.as_array().into_iter().flatten().map(Self::asked_endpoint).collect::<Result<_, _>>()?;
+        let asked: Vec<Asked> = value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(Self::asked_endpoint)
+            .collect::<Result<_, _>>()?;
         if asked.iter().filter(|asked| asked.is_read_write).count() > 1 {
             return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
@@ -57,7 +68,8 @@ impl Model {
         if value["settings"].is_object() && value["settings"].get("pg_settings").is_none() {
             return Err(ApiError::new(400, "", "settings must not be nil"));
         }
-        let size = |key: &str| if value[key].is_number() { value[key].clone() } else { json!(0.25) };
+        let size =
+            |key: &str| if value[key].is_number() { value[key].clone() } else { json!(0.25) };
         Ok(Asked {
             is_read_write: value["type"] == "read_write",
             size: (size("autoscaling_limit_min_cu"), size("autoscaling_limit_max_cu")),
@@ -68,7 +80,13 @@ impl Model {
     }
 
     /// Adds an endpoint and the operation that starts it.
-    pub(super) fn create_endpoint_on(&mut self, branch: &str, asked: Asked, milliseconds: i64, now: Timestamp) -> (String, String) {
+    pub(super) fn create_endpoint_on(
+        &mut self,
+        branch: &str,
+        asked: Asked,
+        milliseconds: i64,
+        now: Timestamp,
+    ) -> (String, String) {
         let id = self.add_endpoint(branch, asked.is_read_write, now);
         if let Some(endpoint) = self.endpoint_mut(&id) {
             endpoint.state = "init";
@@ -92,7 +110,11 @@ impl Model {
         (id, operation)
     }
 
-    pub(super) fn create_endpoint(&mut self, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn create_endpoint(
+        &mut self,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         let value = &body["endpoint"];
         let branch = value["branch_id"].as_str().unwrap_or_default();
         self.find_branch(branch)?;
@@ -100,14 +122,18 @@ impl Model {
         if asked.is_read_write && self.writer_of(branch).is_some() {
             return Err(ApiError::new(409, "", "read-write endpoint already exists"));
         }
-        if !asked.is_read_write && self.writer_of(branch).is_none() && !self.switches.reader_without_writer {
+        if !asked.is_read_write
+            && self.writer_of(branch).is_none()
+            && !self.switches.reader_without_writer
+        {
             return Err(self.switches.lonely_reader.error());
         }
         self.check_idle(&[branch])?;
         let (id, operation) = self.create_endpoint_on(branch, asked, self.durations.other_ms, now);
         let effects = vec![Effect::Start { operation: operation.clone(), endpoint: id.clone() }];
         let endpoint = self.find_endpoint(&id).map(|endpoint| self.render_endpoint(endpoint))?;
-        let body = json!({"endpoint": endpoint, "operations": self.render_operations(&[operation], now)});
+        let body =
+            json!({"endpoint": endpoint, "operations": self.render_operations(&[operation], now)});
         Ok(Response::new(201, body, effects))
     }
 
@@ -128,14 +154,22 @@ impl Model {
         Ok(Response::ok(json!({"endpoint": self.render_endpoint(self.find_endpoint(id)?)})))
     }
 
-    pub(super) fn update_endpoint(&mut self, id: &str, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn update_endpoint(
+        &mut self,
+        id: &str,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         let branch = self.find_endpoint(id)?.branch.clone();
         self.check_unchanging(&[&branch])?;
         let value = &body["endpoint"];
         if let Some(endpoint) = self.endpoint_mut(id) {
             endpoint.is_disabled = value["disabled"].as_bool().unwrap_or(endpoint.is_disabled);
-            endpoint.is_passwordless = value["passwordless_access"].as_bool().unwrap_or(endpoint.is_passwordless);
-            endpoint.suspend_timeout_seconds = value["suspend_timeout_seconds"].as_i64().unwrap_or(endpoint.suspend_timeout_seconds);
+            endpoint.is_passwordless =
+                value["passwordless_access"].as_bool().unwrap_or(endpoint.is_passwordless);
+            endpoint.suspend_timeout_seconds = value["suspend_timeout_seconds"]
+                .as_i64()
+                .unwrap_or(endpoint.suspend_timeout_seconds);
             if let Some(name) = value["name"].as_str() {
                 endpoint.name = Some(name.to_owned());
             }
@@ -145,7 +179,13 @@ impl Model {
         Ok(Response::ok(json!({"endpoint": endpoint, "operations": []})))
     }
 
-    pub(super) fn suspend_operation(&mut self, endpoint: &str, branch: &str, mut then: Vec<Then>, now: Timestamp) -> String {
+    pub(super) fn suspend_operation(
+        &mut self,
+        endpoint: &str,
+        branch: &str,
+        mut then: Vec<Then>,
+        now: Timestamp,
+    ) -> String {
         then.insert(0, Then::Idle(endpoint.to_owned()));
         self.start_operation(
             Start {
@@ -160,7 +200,11 @@ impl Model {
         )
     }
 
-    pub(super) fn delete_endpoint(&mut self, id: &str, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn delete_endpoint(
+        &mut self,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         let Some(endpoint) = self.endpoint(id).cloned() else {
             return Ok(Response::gone());
         };
@@ -168,14 +212,26 @@ impl Model {
             return Err(ApiError::new(422, "", "cannot delete a compute of a protected branch"));
         }
         self.check_idle(&[&endpoint.branch])?;
-        let operation = self.suspend_operation(id, &endpoint.branch, vec![Then::ForgetEndpoint(id.to_owned())], now);
-        let effects = vec![Effect::Suspend { operation: operation.clone(), endpoint: id.to_owned() }];
-        let body = json!({"endpoint": self.render_endpoint(&endpoint), "operations": self.render_operations(&[operation], now)});
+        let operation = self.suspend_operation(
+            id,
+            &endpoint.branch,
+            vec![Then::ForgetEndpoint(id.to_owned())],
+            now,
+        );
+        let effects =
+            vec![Effect::Suspend { operation: operation.clone(), endpoint: id.to_owned() }];
+        let body = json!({"endpoint": self.render_endpoint(&endpoint),
+                "operations": self.render_operations(&[operation], now)});
         Ok(Response::new(200, body, effects))
     }
 
     /// `start`, `suspend` or `restart`.
-    pub(super) fn drive_endpoint(&mut self, id: &str, verb: &str, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn drive_endpoint(
+        &mut self,
+        id: &str,
+        verb: &str,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         let branch = self.find_endpoint(id)?.branch.clone();
         self.check_idle(&[&branch])?;
         let mut operations = Vec::new();
@@ -199,7 +255,11 @@ impl Model {
             operations.push(operation);
         }
         let endpoint = self.find_endpoint(id).map(|endpoint| self.render_endpoint(endpoint))?;
-        Ok(Response::new(200, json!({"endpoint": endpoint, "operations": self.render_operations(&operations, now)}), effects))
+        Ok(Response::new(
+            200,
+            json!({"endpoint": endpoint, "operations": self.render_operations(&operations, now)}),
+            effects,
+        ))
     }
 
     pub(super) fn list_roles(&self, branch: &str) -> Result<Response, ApiError> {
@@ -209,13 +269,21 @@ impl Model {
 
     pub(super) fn show_role(&self, branch: &str, role: &str) -> Result<Response, ApiError> {
         let branch = self.find_branch(branch)?;
-        let found = branch.roles.iter().find(|found| found.name == role).ok_or_else(|| ApiError::new(404, "", "role not found"))?;
+        let found = branch
+            .roles
+            .iter()
+            .find(|found| found.name == role)
+            .ok_or_else(|| ApiError::new(404, "", "role not found"))?;
         Ok(Response::ok(json!({"role": Self::render_role(branch, found)})))
     }
 
     pub(super) fn reveal_password(&self, branch: &str, role: &str) -> Result<Response, ApiError> {
         let branch = self.find_branch(branch)?;
-        let found = branch.roles.iter().find(|found| found.name == role).ok_or_else(|| ApiError::new(404, "", "role not found"))?;
+        let found = branch
+            .roles
+            .iter()
+            .find(|found| found.name == role)
+            .ok_or_else(|| ApiError::new(404, "", "role not found"))?;
         if !self.store_passwords {
             return Err(ApiError::new(412, "", "storing passwords is disabled for this project"));
         }
@@ -225,7 +293,12 @@ impl Model {
         }
     }
 
-    pub(super) fn reset_password(&mut self, branch: &str, role: &str, now: Timestamp) -> Result<Response, ApiError> {
+    pub(super) fn reset_password(
+        &mut self,
+        branch: &str,
+        role: &str,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         self.show_role(branch, role)?;
         self.check_idle(&[branch])?;
         let password = self.password();
@@ -247,33 +320,57 @@ impl Model {
             },
             now,
         );
-        let effects = vec![Effect::SetPassword { operation: operation.clone(), branch: branch.to_owned(), role: role.to_owned() }];
+        let effects = vec![Effect::SetPassword {
+            operation: operation.clone(),
+            branch: branch.to_owned(),
+            role: role.to_owned(),
+        }];
         let mut rendered = self.show_role(branch, role)?.value()["role"].take();
         rendered["password"] = json!(password);
-        Ok(Response::new(200, json!({"role": rendered, "operations": self.render_operations(&[operation], now)}), effects))
+        Ok(Response::new(
+            200,
+            json!({"role": rendered, "operations": self.render_operations(&[operation], now)}),
+            effects,
+        ))
     }
 
     pub(super) fn connection_uri(&self, request: &Request) -> Result<Response, ApiError> {
         let query = |name: &str| request.query.get(name).map(String::as_str);
-        let need = |name: &str| query(name).ok_or_else(|| ApiError::new(400, "", format!("invalid request: {name} is required")));
+        let need = |name: &str| {
+            query(name).ok_or_else(|| {
+                ApiError::new(400, "", format!("invalid request: {name} is required"))
+            })
+        };
         let (database, role) = (need("database_name")?, need("role_name")?);
         let branch = match query("branch_id") {
             Some(id) => self.find_branch(id)?,
-            None => self.branches.iter().find(|branch| branch.is_default).ok_or_else(|| ApiError::new(404, "", "branch not found"))?,
+            None => self
+                .branches
+                .iter()
+                .find(|branch| branch.is_default)
+                .ok_or_else(|| ApiError::new(404, "", "branch not found"))?,
         };
         if !branch.databases.iter().any(|found| found.name == database) {
             return Err(ApiError::new(404, "", "database not found"));
         }
-        let found = branch.roles.iter().find(|found| found.name == role).ok_or_else(|| ApiError::new(404, "", "role not found"))?;
+        let found = branch
+            .roles
+            .iter()
+            .find(|found| found.name == role)
+            .ok_or_else(|| ApiError::new(404, "", "role not found"))?;
         let endpoint = match query("endpoint_id") {
             Some(id) => self.find_endpoint(id)?,
-            None => self.writer_of(&branch.id).ok_or_else(|| ApiError::new(404, "", "endpoint not found"))?,
+            None => self
+                .writer_of(&branch.id)
+                .ok_or_else(|| ApiError::new(404, "", "endpoint not found"))?,
         };
         let mut host = self.host(&endpoint.id);
         if query("pooled") == Some("true") {
             host = host.replacen('.', "-pooler.", 1);
         }
         let password = found.password.clone().unwrap_or_default();
-        Ok(Response::ok(json!({"uri": format!("postgresql://{role}:{password}@{host}/{database}?sslmode=require")})))
+        Ok(Response::ok(
+            json!({"uri": format!("postgresql://{role}:{password}@{host}/{database}?sslmode=require")}),
+        ))
     }
 }

@@ -44,26 +44,36 @@ impl Model {
     /// # Errors
     ///
     /// 400 where the point is outside the history window of the branch.
-    pub(super) fn locate(&self, branch: &Branch, point: Point, prefix: &str, now: Timestamp) -> Result<Point, ApiError> {
+    pub(super) fn locate(
+        &self,
+        branch: &Branch,
+        point: Point,
+        prefix: &str,
+        now: Timestamp,
+    ) -> Result<Point, ApiError> {
         let what = match point {
             Point::Head => return Ok(point),
             Point::Time(_) => "timestamp",
             Point::Lsn(_) => "lsn",
         };
-        let outside = || ApiError::new(400, "", format!("{prefix}{what} is not within the history window"));
+        let outside =
+            || ApiError::new(400, "", format!("{prefix}{what} is not within the history window"));
         let oldest = now - TimeDelta::seconds(self.history_seconds);
-        if self.history_seconds == 0 || matches!(point, Point::Time(at) if at > now || at < oldest) {
+        if self.history_seconds == 0 || matches!(point, Point::Time(at) if at > now || at < oldest)
+        {
             return Err(outside());
         }
         // Without data of its own, a model knows of no positions.
         let Some(seen) = self.history.get(&branch.data) else { return Ok(point) };
-        let passed = |at: Timestamp| seen.iter().rev().find(|(when, _)| *when <= at).map(|(_, lsn)| *lsn);
+        let passed =
+            |at: Timestamp| seen.iter().rev().find(|(when, _)| *when <= at).map(|(_, lsn)| *lsn);
         match point {
             Point::Head => Ok(point),
             Point::Time(at) => passed(at).map(Point::Lsn).ok_or_else(outside),
             Point::Lsn(lsn) => {
                 let begins = passed(oldest).or_else(|| seen.first().map(|(_, lsn)| *lsn));
-                let is_inside = begins.is_some_and(|begins| begins <= lsn) && seen.last().is_some_and(|(_, head)| lsn <= *head);
+                let is_inside = begins.is_some_and(|begins| begins <= lsn)
+                    && seen.last().is_some_and(|(_, head)| lsn <= *head);
                 if is_inside { Ok(point) } else { Err(outside()) }
             }
         }

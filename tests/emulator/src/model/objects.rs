@@ -156,7 +156,8 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
     /// When it was used last.
     pub last_active: Option<Timestamp>,
-    /// The branch that its compute still serves, which is another than its own until it is suspended.
+    /// The branch that its compute still serves, which is another than its own until it is
+    /// suspended.
     pub serves: Option<String>,
 }
 

@@ -83,7 +83,10 @@ pub enum Finish {
 impl Finish {
     /// Returns whether it does what it is for, sooner or later.
     pub(crate) fn does_its_work(self) -> bool {
-        matches!(self, Self::Finished | Self::FailedThenRetried | Self::FailedThenFinished | Self::Skipped)
+        matches!(
+            self,
+            Self::Finished | Self::FailedThenRetried | Self::FailedThenFinished | Self::Skipped
+        )
     }
 }
 
@@ -134,14 +137,21 @@ pub(super) struct Start {
 impl Model {
     /// Adds an operation; it runs when those before it on its branch have ended.
     pub(super) fn start_operation(&mut self, start: Start, now: Timestamp) -> String {
-        let finish = if self.operation_faults.is_empty() { Finish::Finished } else { self.operation_faults.remove(0) };
+        let finish = if self.operation_faults.is_empty() {
+            Finish::Finished
+        } else {
+            self.operation_faults.remove(0)
+        };
         self.add_operation(start, finish, now)
     }
 
     /// Adds an operation that ends like this.
     pub(super) fn add_operation(&mut self, start: Start, finish: Finish, now: Timestamp) -> String {
         let id = self.uuid();
-        let is_first = !self.operations.iter().any(|other| other.branch == start.branch && other.is_under_way());
+        let is_first = !self
+            .operations
+            .iter()
+            .any(|other| other.branch == start.branch && other.is_under_way());
         let is_blocked = start.has_work && self.has_server;
         self.operations.push(Operation {
             status: if is_first { "running" } else { "scheduling" },
@@ -186,8 +196,15 @@ impl Model {
             Locks::Project => true,
             Locks::Branch => branches.contains(&operation.branch.as_str()),
         };
-        if self.operations.iter().filter(|operation| operation.is_under_way()).any(|operation| conflicts(&operation)) {
-            let text = "project already has running conflicting operations, scheduling of new ones is prohibited";
+        if self
+            .operations
+            .iter()
+            .filter(|operation| operation.is_under_way())
+            .any(|operation| conflicts(&operation))
+        {
+            let text = "project already has running conflicting operations, scheduling of new \
+                ones is \
+                prohibited";
             return Err(ApiError::new(423, "", text));
         }
         Ok(())
@@ -210,13 +227,17 @@ impl Model {
             return Work::Never;
         }
         let begins = if until_due { started_at + operation.duration } else { started_at };
-        let has_failed = operation.finish != Finish::Finished && operation.finish != Finish::Skipped;
+        let has_failed =
+            operation.finish != Finish::Finished && operation.finish != Finish::Skipped;
         if has_failed || now < begins { Work::NotYet } else { Work::ToDo }
     }
 
     /// Reports that the real work of an operation is done.
     pub fn work_done(&mut self, id: &str, result: Result<(), String>, now: Timestamp) {
-        let Some(operation) = self.operations.iter_mut().find(|operation| operation.id == id) else { return };
+        let Some(operation) = self.operations.iter_mut().find(|operation| operation.id == id)
+        else {
+            return;
+        };
         operation.is_blocked = false;
         operation.updated_at = now;
         if let Err(error) = result {
@@ -232,7 +253,13 @@ impl Model {
 }
 
 impl Operation {
-    fn new(id: String, branch: String, action: &'static str, finish: Finish, now: Timestamp) -> Self {
+    fn new(
+        id: String,
+        branch: String,
+        action: &'static str,
+        finish: Finish,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id,
             branch,
@@ -320,7 +347,12 @@ pub(super) fn advance(model: &mut Model, now: Timestamp) {
         if !operation.is_open() || before.holds_up(operation) {
             continue;
         }
-        let last = before.ended.iter().rev().find(|(branch, _)| *branch == operation.branch).map(|(_, at)| *at);
+        let last = before
+            .ended
+            .iter()
+            .rev()
+            .find(|(branch, _)| *branch == operation.branch)
+            .map(|(_, at)| *at);
         let started_at = *operation.started_at.get_or_insert(last.unwrap_or(now));
         if operation.status == "scheduling" {
             operation.status = "running";
@@ -349,14 +381,19 @@ impl Model {
         let operation = &mut self.operations[index];
         match operation.finish {
             Finish::Finished | Finish::Skipped => {
-                operation.end(if operation.finish == Finish::Skipped { "skipped" } else { "finished" }, ended);
+                operation.end(
+                    if operation.finish == Finish::Skipped { "skipped" } else { "finished" },
+                    ended,
+                );
                 operation.undo = None;
                 let then = std::mem::take(&mut operation.then);
                 for change in then {
                     self.carry_out(change, ended);
                 }
             }
-            Finish::FailedThenRetried => operation.fail_until(ended + operation.duration, true, ended),
+            Finish::FailedThenRetried => {
+                operation.fail_until(ended + operation.duration, true, ended);
+            }
             Finish::FailedThenFinished => operation.fail_until(ended + retry, false, ended),
             Finish::Cancelling => {
                 operation.status = "cancelling";
@@ -382,7 +419,9 @@ impl Model {
             follower.end("cancelled", ended);
             undo = undo.or(follower.undo.take());
         }
-        if let Some(undo) = undo.filter(|_| self.switches.failed_branch_state == FailedBranchState::Old) {
+        if let Some(undo) =
+            undo.filter(|_| self.switches.failed_branch_state == FailedBranchState::Old)
+        {
             self.undo(*undo, ended);
         }
     }

@@ -1,6 +1,7 @@
 //! Neon's objects as JSON.
 //!
-//! Source: Neon API v2, OpenAPI document of 2026-07-13 (required fields) and recorded replies of 2025-01-16 (shapes).
+//! Source: Neon API v2, OpenAPI document of 2026-07-13 (required fields) and recorded replies of
+//! 2025-01-16 (shapes).
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -142,18 +143,30 @@ impl Model {
     /// Renders the project.
     pub(super) fn render_project(&self) -> Value {
         json!({
-            "data_storage_bytes_hour": 0, "data_transfer_bytes": 0, "written_data_bytes": 0, "compute_time_seconds": 0,
-            "active_time_seconds": 0, "cpu_used_sec": 0, "id": self.project, "platform_id": "aws", "region_id": "aws-us-east-2",
+            "data_storage_bytes_hour": 0, "data_transfer_bytes": 0, "written_data_bytes": 0,
+            "compute_time_seconds": 0,
+            "active_time_seconds": 0, "cpu_used_sec": 0, "id": self.project, "platform_id": "aws",
+            "region_id": "aws-us-east-2",
             "name": self.project_name, "provisioner": "k8s-neonvm",
-            "default_endpoint_settings": {"autoscaling_limit_min_cu": 0.25, "autoscaling_limit_max_cu": 0.25, "suspend_timeout_seconds": 0},
-            "settings": {"allowed_ips": {"ips": self.allowed_ips.0, "protected_branches_only": self.allowed_ips.1}, "enable_logical_replication": false,
-                         "block_public_connections": self.blocks_public, "block_vpc_connections": false},
-            "pg_version": self.pg_version, "proxy_host": self.domain, "branch_logical_size_limit": 512,
-            "branch_logical_size_limit_bytes": 536_870_912, "store_passwords": self.store_passwords, "creation_source": "console",
-            "history_retention_seconds": self.history_seconds, "created_at": seconds(self.created_at),
-            "updated_at": seconds(self.created_at), "consumption_period_start": "0001-01-01T00:00:00Z",
-            "consumption_period_end": "0001-01-01T00:00:00Z", "owner_id": "org-emulated-00000000", "org_id": "org-emulated-00000000",
-            "owner": {"email": "owner@example.com", "name": "Owner", "branches_limit": self.limits.branches,
+            "default_endpoint_settings": {"autoscaling_limit_min_cu": 0.25,
+                "autoscaling_limit_max_cu": 0.25, "suspend_timeout_seconds": 0},
+            "settings": {"allowed_ips": {"ips": self.allowed_ips.0,
+                    "protected_branches_only": self.allowed_ips.1},
+                    "enable_logical_replication": false,
+                         "block_public_connections": self.blocks_public,
+                         "block_vpc_connections": false},
+            "pg_version": self.pg_version, "proxy_host": self.domain,
+            "branch_logical_size_limit": 512,
+            "branch_logical_size_limit_bytes": 536_870_912, "store_passwords": self.store_passwords,
+            "creation_source": "console",
+            "history_retention_seconds": self.history_seconds,
+            "created_at": seconds(self.created_at),
+            "updated_at": seconds(self.created_at),
+            "consumption_period_start": "0001-01-01T00:00:00Z",
+            "consumption_period_end": "0001-01-01T00:00:00Z", "owner_id": "org-emulated-00000000",
+            "org_id": "org-emulated-00000000",
+            "owner": {"email": "owner@example.com", "name": "Owner",
+                "branches_limit": self.limits.branches,
                       "subscription_type": self.limits.subscription},
         })
     }
@@ -206,7 +219,10 @@ impl Model {
             expires_at: branch.expires_at.map(seconds),
             last_reset_at: branch.last_reset_at.map(seconds),
             logical_size: branch.logical_size,
-            restore_status: branch.unpacked.as_ref().map(|from| if from.finalized_at.is_some() { "finalized" } else { "restored" }),
+            restore_status: branch
+                .unpacked
+                .as_ref()
+                .map(|from| if from.finalized_at.is_some() { "finalized" } else { "restored" }),
             restored_from: branch.unpacked.as_ref().map(|from| from.snapshot.as_str()),
             restored_as: branch.unpacked.as_ref().map(|from| from.target.as_str()),
         }
@@ -222,7 +238,10 @@ impl Model {
             manual: snapshot.is_manual,
             full_size: snapshot.full_size,
             slug: snapshot.slug.as_deref(),
-            lsn: snapshot.lsn.filter(|_| self.switches.snapshots_tell_lsn).map(|lsn| lsn.to_string()),
+            lsn: snapshot
+                .lsn
+                .filter(|_| self.switches.snapshots_tell_lsn)
+                .map(|lsn| lsn.to_string()),
             expires_at: snapshot.expires_at.map(seconds),
         }
     }
@@ -265,7 +284,11 @@ impl Model {
     }
 
     /// Renders an operation.
-    pub(super) fn render_operation<'a>(&'a self, operation: &'a Operation, now: Timestamp) -> OperationBody<'a> {
+    pub(super) fn render_operation<'a>(
+        &'a self,
+        operation: &'a Operation,
+        now: Timestamp,
+    ) -> OperationBody<'a> {
         let end = if operation.is_under_way() { now } else { operation.updated_at };
         OperationBody {
             id: &operation.id,
@@ -276,7 +299,9 @@ impl Model {
             failures_count: operation.failures,
             created_at: seconds(operation.created_at),
             updated_at: seconds(operation.updated_at),
-            total_duration_ms: operation.started_at.map_or(0, |at| (end - at).num_milliseconds().max(0)),
+            total_duration_ms: operation
+                .started_at
+                .map_or(0, |at| (end - at).num_milliseconds().max(0)),
             endpoint_id: operation.endpoint.as_deref(),
             error: operation.error.as_deref(),
             retry_at: operation.retry_at.map(seconds),
@@ -284,8 +309,15 @@ impl Model {
     }
 
     /// Renders operations by id, in order.
-    pub(super) fn render_operations<'a>(&'a self, ids: &[String], now: Timestamp) -> Vec<OperationBody<'a>> {
-        ids.iter().filter_map(|id| self.operation(id)).map(|operation| self.render_operation(operation, now)).collect()
+    pub(super) fn render_operations<'a>(
+        &'a self,
+        ids: &[String],
+        now: Timestamp,
+    ) -> Vec<OperationBody<'a>> {
+        ids.iter()
+            .filter_map(|id| self.operation(id))
+            .map(|operation| self.render_operation(operation, now))
+            .collect()
     }
 
     /// Renders the roles of a branch.
@@ -312,8 +344,10 @@ impl Model {
             .iter()
             .map(|database| {
                 json!({
-                    "id": database.id, "branch_id": branch.id, "name": database.name, "owner_name": database.owner,
-                    "created_at": seconds(database.created_at), "updated_at": seconds(database.created_at),
+                    "id": database.id, "branch_id": branch.id, "name": database.name,
+                    "owner_name": database.owner,
+                    "created_at": seconds(database.created_at),
+                    "updated_at": seconds(database.created_at),
                 })
             })
             .collect()

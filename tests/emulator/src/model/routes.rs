@@ -39,8 +39,12 @@ pub fn route_name(method: &str, path: &str) -> &'static str {
         ("GET", ["projects", _, "branches", _, "databases"]) => "listProjectBranchDatabases",
         ("GET", ["projects", _, "branches", _, "roles"]) => "listProjectBranchRoles",
         ("GET", ["projects", _, "branches", _, "roles", _]) => "getProjectBranchRole",
-        ("GET", ["projects", _, "branches", _, "roles", _, "reveal_password"]) => "getProjectBranchRolePassword",
-        ("POST", ["projects", _, "branches", _, "roles", _, "reset_password"]) => "resetProjectBranchRolePassword",
+        ("GET", ["projects", _, "branches", _, "roles", _, "reveal_password"]) => {
+            "getProjectBranchRolePassword"
+        }
+        ("POST", ["projects", _, "branches", _, "roles", _, "reset_password"]) => {
+            "resetProjectBranchRolePassword"
+        }
         ("GET", ["projects", _, "endpoints"]) => "listProjectEndpoints",
         ("POST", ["projects", _, "endpoints"]) => "createProjectEndpoint",
         ("GET", ["projects", _, "endpoints", _]) => "getProjectEndpoint",
@@ -60,13 +64,22 @@ pub fn route_name(method: &str, path: &str) -> &'static str {
 }
 
 /// Answers a request.
-pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Result<Response, ApiError> {
+pub(super) fn serve(
+    model: &mut Model,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Response, ApiError> {
     let path = request.path.clone();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let body = &request.body;
     let name = route_name(&request.method, &path);
     super::decode::check(name, body)?;
-    if name != "unknown" && parts.first() == Some(&"projects") && parts.len() > 1 && parts[1] != "shared" && parts[1] != model.project {
+    if name != "unknown"
+        && parts.first() == Some(&"projects")
+        && parts.len() > 1
+        && parts[1] != "shared"
+        && parts[1] != model.project
+    {
         return Err(ApiError::new(404, "", "project not found"));
     }
     let part = |index: usize| parts.get(index).copied().unwrap_or_default();
@@ -76,8 +89,10 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         }))),
         "getCurrentUserInfo" => Ok(Response::ok(user())),
         "getCurrentUserOrganizations" => Ok(Response::ok(json!({"organizations": [{
-            "id": "org-emulated-00000000", "name": "Emulated", "handle": "emulated", "plan": "scale_v3", "managed_by": "console",
-            "created_at": "2025-01-01T00:00:00Z", "updated_at": "2025-01-01T00:00:00Z", "require_mfa": false,
+            "id": "org-emulated-00000000", "name": "Emulated", "handle": "emulated",
+            "plan": "scale_v3", "managed_by": "console",
+            "created_at": "2025-01-01T00:00:00Z", "updated_at": "2025-01-01T00:00:00Z",
+            "require_mfa": false,
         }]}))),
         "listProjects" => Ok(list_projects(model, request)),
         "listSharedProjects" => Ok(Response::ok(json!({"projects": []}))),
@@ -113,7 +128,9 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "getProjectEndpoint" => model.show_endpoint(part(3)),
         "updateProjectEndpoint" => model.update_endpoint(part(3), body, now),
         "deleteProjectEndpoint" => model.delete_endpoint(part(3), now),
-        "startProjectEndpoint" | "suspendProjectEndpoint" | "restartProjectEndpoint" => model.drive_endpoint(part(3), part(4), now),
+        "startProjectEndpoint" | "suspendProjectEndpoint" | "restartProjectEndpoint" => {
+            model.drive_endpoint(part(3), part(4), now)
+        }
         "listProjectPermissions" => {
             let permissions: Vec<Value> = model.permissions.iter().map(permission).collect();
             Ok(Response::ok(json!({"project_permissions": permissions})))
@@ -123,7 +140,9 @@ pub(super) fn serve(model: &mut Model, request: &Request, now: Timestamp) -> Res
         "getConnectionURI" => model.connection_uri(request),
         "listProjectOperations" => list_operations(model, request, now),
         "getProjectOperation" => {
-            let operation = model.operation(part(3)).ok_or_else(|| ApiError::new(404, "", "operation not found"))?;
+            let operation = model
+                .operation(part(3))
+                .ok_or_else(|| ApiError::new(404, "", "operation not found"))?;
             Ok(Response::ok(json!({"operation": model.render_operation(operation, now)})))
         }
         _ => Err(ApiError::new(404, "", "this route does not exist")),
@@ -148,12 +167,17 @@ fn decode(part: &str) -> String {
 fn user() -> Value {
     json!({
         "active_seconds_limit": 0, "billing_account": {
-            "state": "active", "payment_source": {"type": ""}, "subscription_type": "scale_v3", "payment_method": "none",
-            "quota_reset_at_last": "2025-01-01T00:00:00Z", "name": "Owner", "email": "owner@example.com", "address_city": "",
-            "address_country": "", "address_line1": "", "address_line2": "", "address_postal_code": "", "address_state": "",
+            "state": "active", "payment_source": {"type": ""}, "subscription_type": "scale_v3",
+            "payment_method": "none",
+            "quota_reset_at_last": "2025-01-01T00:00:00Z", "name": "Owner",
+            "email": "owner@example.com", "address_city": "",
+            "address_country": "", "address_line1": "", "address_line2": "",
+            "address_postal_code": "", "address_state": "",
         },
-        "auth_accounts": [], "email": "owner@example.com", "id": "user-emulated", "image": "", "login": "owner", "name": "Owner",
-        "last_name": "", "projects_limit": 100, "branches_limit": 25, "max_autoscaling_limit": 8, "plan": "scale_v3",
+        "auth_accounts": [], "email": "owner@example.com", "id": "user-emulated", "image": "",
+        "login": "owner", "name": "Owner",
+        "last_name": "", "projects_limit": 100, "branches_limit": 25, "max_autoscaling_limit": 8,
+        "plan": "scale_v3",
     })
 }
 
@@ -164,11 +188,13 @@ fn list_projects(model: &Model, request: &Request) -> Response {
         return Response::ok(json!({"projects": [], "applications": {}, "integrations": {}}));
     }
     Response::ok(json!({
-        "projects": [model.render_project_item()], "pagination": {"cursor": model.project}, "applications": {}, "integrations": {},
+        "projects": [model.render_project_item()], "pagination": {"cursor": model.project},
+        "applications": {}, "integrations": {},
     }))
 }
 
-/// How long a history may be. Source: `@neon/sdk` 6.1.2: 21,600 s on Free, 604,800 on Launch, 2,592,000 on Scale.
+/// How long a history may be. Source: `@neon/sdk` 6.1.2: 21,600 s on Free, 604,800 on Launch,
+/// 2,592,000 on Scale.
 fn longest_history(plan: &str) -> i64 {
     match plan.split('_').next() {
         Some("free") => 21_600,
@@ -179,8 +205,15 @@ fn longest_history(plan: &str) -> i64 {
 
 fn update_project(model: &mut Model, body: &Value) -> Result<Response, ApiError> {
     let asked = &body["project"];
-    if asked["history_retention_seconds"].as_i64().is_some_and(|seconds| seconds > longest_history(&model.limits.subscription)) {
-        return Err(ApiError::new(422, "", "history_retention_seconds exceeds what the plan allows"));
+    if asked["history_retention_seconds"]
+        .as_i64()
+        .is_some_and(|seconds| seconds > longest_history(&model.limits.subscription))
+    {
+        return Err(ApiError::new(
+            422,
+            "",
+            "history_retention_seconds exceeds what the plan allows",
+        ));
     }
     if let Some(name) = asked["name"].as_str() {
         name.clone_into(&mut model.project_name);
@@ -193,13 +226,18 @@ fn update_project(model: &mut Model, body: &Value) -> Result<Response, ApiError>
         model.allowed_ips.0 = ips.iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
     }
     model.allowed_ips.1 = list["protected_branches_only"].as_bool().unwrap_or(model.allowed_ips.1);
-    model.blocks_public = asked["settings"]["block_public_connections"].as_bool().unwrap_or(model.blocks_public);
+    model.blocks_public =
+        asked["settings"]["block_public_connections"].as_bool().unwrap_or(model.blocks_public);
     Ok(Response::ok(json!({"project": model.render_project(), "operations": []})))
 }
 
 fn count(model: &Model, request: &Request) -> Response {
     let search = request.query.get("search").map(String::as_str).unwrap_or_default();
-    let count = model.branches.iter().filter(|branch| branch.name.contains(search) || branch.id.contains(search)).count();
+    let count = model
+        .branches
+        .iter()
+        .filter(|branch| branch.name.contains(search) || branch.id.contains(search))
+        .count();
     Response::ok(json!({"count": count}))
 }
 
@@ -210,7 +248,13 @@ fn permission((id, email, at): &(String, String, Timestamp)) -> Value {
 /// Gives somebody access.
 fn grant(model: &mut Model, body: &Value, now: Timestamp) -> Result<Response, ApiError> {
     let email = body["email"].as_str().filter(|email| email.contains('@'));
-    let email = email.ok_or_else(|| ApiError::new(400, "", "invalid request: decode application/json: invalid: email (no address)"))?;
+    let email = email.ok_or_else(|| {
+        ApiError::new(
+            400,
+            "",
+            "invalid request: decode application/json: invalid: email (no address)",
+        )
+    })?;
     if model.permissions.iter().any(|(_, other, _)| other == email) {
         return Err(ApiError::new(409, "", "permission already granted"));
     }
@@ -221,8 +265,11 @@ fn grant(model: &mut Model, body: &Value, now: Timestamp) -> Result<Response, Ap
 
 /// Takes access back.
 fn revoke(model: &mut Model, id: &str, now: Timestamp) -> Result<Response, ApiError> {
-    let found =
-        model.permissions.iter().position(|(other, ..)| other == id).ok_or_else(|| ApiError::new(404, "", "permission not found"))?;
+    let found = model
+        .permissions
+        .iter()
+        .position(|(other, ..)| other == id)
+        .ok_or_else(|| ApiError::new(404, "", "permission not found"))?;
     let mut body = permission(&model.permissions.remove(found));
     body["revoked_at"] = seconds(now).into();
     Ok(Response::ok(body))

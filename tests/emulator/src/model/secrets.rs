@@ -1,9 +1,10 @@
-//! Passwords: which one the control plane has, which one the data holds, and which one lets somebody in.
+//! Passwords: which one the control plane has, which one the data holds, and which one lets
+//! somebody in.
 //!
-//! Invariants: a role has two passwords, and they may differ. The control plane tells `password` and
-//! its proxy asks for it; `in_data` stands in the data and the compute asks for it. A read-write
-//! compute is told what it does not know when it starts. Whether a read-only one can be told is a
-//! switch, and whether the proxy asks the control plane at all is another.
+//! Invariants: a role has two passwords, and they may differ. The control plane tells `password`
+//! and its proxy asks for it; `in_data` stands in the data and the compute asks for it. A
+//! read-write compute is told what it does not know when it starts. Whether a read-only one can be
+//! told is a switch, and whether the proxy asks the control plane at all is another.
 //!
 //! Source: neondatabase/neon `proxy/src/serverless/backend.rs` (`authenticate_with_password`) and
 //! `proxy/src/cache/project_info.rs`, read 2026-11-21: the proxy checks the secret of the control
@@ -37,11 +38,22 @@ impl Role {
 impl Model {
     /// Lets somebody through the proxy: returns the password with which the compute is asked, or
     /// `None` where the proxy refuses.
-    pub fn admits(&self, endpoint: &Endpoint, role: &str, given: &str, now: Timestamp) -> Option<String> {
+    pub fn admits(
+        &self,
+        endpoint: &Endpoint,
+        role: &str,
+        given: &str,
+        now: Timestamp,
+    ) -> Option<String> {
         let served = self.served_by(&endpoint.id).and_then(|served| self.branch(served));
         let Some(branch) = served else { return Some(given.to_owned()) };
-        let Some(known) = branch.roles.iter().find(|known| known.name == role) else { return Some(given.to_owned()) };
-        let remembered = branch.remembered.get(role).filter(|remembered| remembered.until.is_none_or(|until| until > now));
+        let Some(known) = branch.roles.iter().find(|known| known.name == role) else {
+            return Some(given.to_owned());
+        };
+        let remembered = branch
+            .remembered
+            .get(role)
+            .filter(|remembered| remembered.until.is_none_or(|until| until > now));
         let secret = remembered.map_or(&known.password, |remembered| &remembered.password);
         // A password that was set by its digest is known to nobody: the compute decides.
         let is_wrong = secret.as_deref().is_some_and(|secret| secret != given);
@@ -52,16 +64,21 @@ impl Model {
             return Some(given.to_owned());
         }
         match &known.password {
-            Some(password) if password == given => Some(known.in_data.clone().unwrap_or_else(|| given.to_owned())),
+            Some(password) if password == given => {
+                Some(known.in_data.clone().unwrap_or_else(|| given.to_owned()))
+            }
             // It was told the other one.
             Some(_) if known.is_stale() => None,
             Some(_) | None => Some(given.to_owned()),
         }
     }
 
-    /// Returns whether the compute of an endpoint knows this password of a role. Only for a model without a server.
+    /// Returns whether the compute of an endpoint knows this password of a role. Only for a model
+    /// without a server.
     pub(crate) fn compute_knows(&self, branch: &str, role: &str, password: &str) -> bool {
-        let role = self.branch(branch).and_then(|branch| branch.roles.iter().find(|known| known.name == role));
+        let role = self
+            .branch(branch)
+            .and_then(|branch| branch.roles.iter().find(|known| known.name == role));
         role.is_some_and(|role| role.in_data.as_deref() == Some(password))
     }
 
@@ -69,18 +86,31 @@ impl Model {
     pub(crate) fn told(&mut self, branch: &str, roles: &[(String, String)]) {
         let Some(branch) = self.branch_mut(branch) else { return };
         for (name, password) in roles {
-            branch.roles.iter_mut().filter(|role| role.name == *name).for_each(|role| role.in_data = Some(password.clone()));
+            branch
+                .roles
+                .iter_mut()
+                .filter(|role| role.name == *name)
+                .for_each(|role| role.in_data = Some(password.clone()));
         }
     }
 
     /// Returns the passwords that the compute of a branch does not know.
     pub(crate) fn untold(&self, branch: &str) -> Vec<(String, String)> {
         let roles = self.branch(branch).into_iter().flat_map(|branch| &branch.roles);
-        roles.filter(|role| role.is_stale()).filter_map(|role| Some((role.name.clone(), role.password.clone()?))).collect()
+        roles
+            .filter(|role| role.is_stale())
+            .filter_map(|role| Some((role.name.clone(), role.password.clone()?)))
+            .collect()
     }
 
     /// Takes up that a role has got another password with SQL.
-    pub(crate) fn password_changed(&mut self, branch: &str, role: &str, password: Option<&str>, now: Timestamp) {
+    pub(crate) fn password_changed(
+        &mut self,
+        branch: &str,
+        role: &str,
+        password: Option<&str>,
+        now: Timestamp,
+    ) {
         let until = now + milliseconds(self.durations.secret_cache_ms);
         let Some(branch) = self.branch_mut(branch) else { return };
         let Some(found) = branch.roles.iter_mut().find(|found| found.name == role) else { return };
@@ -94,14 +124,24 @@ impl Model {
     /// A restored branch can be used: from now on the proxy will hear of the passwords it has.
     pub(super) fn restored_secrets(&mut self, branch: &str, now: Timestamp) {
         let until = now + milliseconds(self.durations.secret_cache_ms);
-        let remembered = self.branch_mut(branch).into_iter().flat_map(|branch| branch.remembered.values_mut());
-        remembered.filter(|remembered| remembered.until.is_none()).for_each(|remembered| remembered.until = Some(until));
+        let remembered =
+            self.branch_mut(branch).into_iter().flat_map(|branch| branch.remembered.values_mut());
+        remembered
+            .filter(|remembered| remembered.until.is_none())
+            .for_each(|remembered| remembered.until = Some(until));
     }
 }
 
 impl Branch {
-    /// The proxy goes on with a password for a while; with the older one where it has not yet heard of the last change.
-    pub(super) fn remember(&mut self, role: &str, password: Option<String>, until: Option<Timestamp>, now: Timestamp) {
+    /// The proxy goes on with a password for a while; with the older one where it has not yet heard
+    /// of the last change.
+    pub(super) fn remember(
+        &mut self,
+        role: &str,
+        password: Option<String>,
+        until: Option<Timestamp>,
+        now: Timestamp,
+    ) {
         let is_valid = |remembered: &Remembered| remembered.until.is_none_or(|until| until > now);
         if !self.remembered.get(role).is_some_and(is_valid) {
             self.remembered.insert(role.to_owned(), Remembered { password, until });

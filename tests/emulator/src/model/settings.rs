@@ -6,16 +6,21 @@ use serde::{Deserialize, Serialize};
 use super::archive::Archiving;
 use super::{ApiError, Finish};
 
-/// The facts about Neon that nobody could confirm; each can be switched, and the Worker is tested both ways.
+/// The facts about Neon that nobody could confirm; each can be switched, and the Worker is tested
+/// both ways.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one unverified fact, and they are independent")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one unverified fact, and they are independent"
+)]
 pub struct Switches {
     /// Reference §7.1: a child may be restored to a point in time.
     pub child_point_in_time: bool,
     /// Reference §7.2: a branch with `expires_at` is refused as a source.
     pub refuse_expiring_source: bool,
-    /// Reference §7.9: after a restore, roles have the passwords of the source; otherwise their own.
+    /// Reference §7.9: after a restore, roles have the passwords of the source; otherwise their
+    /// own.
     pub passwords_from_source: bool,
     /// Reference §7.10: a branch may be made at the position where its parent's restore ended.
     pub branch_at_restore_lsn: bool,
@@ -27,27 +32,32 @@ pub struct Switches {
     pub protected_target: Refusal,
     /// When branches are archived; `None` leaves it to the plan, of which Free does it.
     pub archives: Option<Archiving>,
-    /// What a branch of an archived one, or a restore from it, is refused with; `None` where that wakes it.
+    /// What a branch of an archived one, or a restore from it, is refused with; `None` where that
+    /// wakes it.
     pub archived_source: Option<Refusal>,
     /// A branch that is made from a snapshot comes with a read-write endpoint of its own.
     pub snapshots_have_endpoints: bool,
     /// That endpoint stays when the branch takes its target's place; otherwise it is deleted.
     pub preview_keeps_endpoint: bool,
-    /// Reference §7.13: `parent_id` changes when the restore is accepted; otherwise when its operations finish.
+    /// Reference §7.13: `parent_id` changes when the restore is accepted; otherwise when its
+    /// operations finish.
     pub parent_changes_at_once: bool,
     /// Reference §7.14: annotations survive a restore.
     pub annotations_survive: bool,
-    /// Neon's proxy passes the `options` of a connection string on over HTTP, as it does for the PostgreSQL protocol.
+    /// Neon's proxy passes the `options` of a connection string on over HTTP, as it does for the
+    /// PostgreSQL protocol.
     pub sql_passes_options: bool,
-    /// Reference §1.1: a snapshot may be given a `slug`, which no other has; otherwise it is not looked at.
+    /// Reference §1.1: a snapshot may be given a `slug`, which no other has; otherwise it is not
+    /// looked at.
     pub snapshot_slugs: bool,
     /// Reference §1.2: a snapshot tells its `lsn`, which is optional.
     pub snapshots_tell_lsn: bool,
     /// A read-only compute knows the passwords that its branch got from the control plane, as those
-    /// of a protected branch's children; otherwise it has those of its data, which it cannot change.
+    /// of a protected branch's children; otherwise it has those of its data, which it cannot
+    /// change.
     pub readers_take_new_passwords: bool,
-    /// The proxy lets nobody through who has not the control plane's password; otherwise the compute
-    /// alone decides.
+    /// The proxy lets nobody through who has not the control plane's password; otherwise the
+    /// compute alone decides.
     pub proxy_asks_control_plane: bool,
     /// What a branch is after the operation that makes or restores it has failed for good.
     pub failed_branch_state: FailedBranchState,
@@ -64,8 +74,8 @@ pub struct Switches {
     /// Reference, restore §1.2: a restore that keeps the old state lists `delete_timeline` all the
     /// same; recorded is one that keeps nothing.
     pub restore_deletes_timeline: bool,
-    /// A change that starts no operation waits for those under way as well: a name, a protection, the
-    /// default branch, an endpoint's settings, a schedule.
+    /// A change that starts no operation waits for those under way as well: a name, a protection,
+    /// the default branch, an endpoint's settings, a schedule.
     pub changes_conflict: bool,
 }
 
@@ -155,16 +165,18 @@ pub struct Durations {
     pub restore_ms: i64,
     /// Everything else, milliseconds.
     pub other_ms: i64,
-    /// By how much of a hundred an operation takes more or less than that, at most: as the seed draws it.
+    /// By how much of a hundred an operation takes more or less than that, at most: as the seed
+    /// draws it.
     pub spread_percent: u32,
     /// How many of a thousand operations take twenty times as long.
     ///
-    /// Observed by others at Neon: most operations take seconds, and a few take minutes; how many, no document says.
+    /// Observed by others at Neon: most operations take seconds, and a few take minutes; how many,
+    /// no document says.
     pub tail_per_mille: u32,
     /// How long the proxy goes on with a password that was changed, milliseconds.
     ///
-    /// Source: neondatabase/neon `proxy`, read 2026-11-21: the cache keeps a secret for 4 minutes, and
-    /// is told of most changes. How soon is not known.
+    /// Source: neondatabase/neon `proxy`, read 2026-11-21: the cache keeps a secret for 4 minutes,
+    /// and is told of most changes. How soon is not known.
     pub secret_cache_ms: i64,
     /// Starting a compute that sleeps, milliseconds. Source: Neon, compute lifecycle, read
     /// 2026-11-21: "a few hundred milliseconds".
@@ -184,7 +196,8 @@ pub struct Durations {
 }
 
 impl Durations {
-    /// Returns the same durations, which are exact: what a scenario tells is then told by nothing else.
+    /// Returns the same durations, which are exact: what a scenario tells is then told by nothing
+    /// else.
     #[must_use]
     pub fn exact(self) -> Self {
         Self { spread_percent: 0, tail_per_mille: 0, ..self }
@@ -228,7 +241,8 @@ pub struct Limits {
     pub protected_branches: usize,
     /// Root branches. Source: Neon plans, 2026-03-20: 3 on Free, 5 on Launch, 25 on Scale.
     pub root_branches: usize,
-    /// Snapshots that somebody asked for. Source: Neon plans, 2026-03-20: 1 on Free, 100 on Launch and Scale.
+    /// Snapshots that somebody asked for. Source: Neon plans, 2026-03-20: 1 on Free, 100 on Launch
+    /// and Scale.
     pub snapshots: usize,
     /// The plan.
     pub subscription: String,
@@ -236,6 +250,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { branches: 25, protected_branches: 5, root_branches: 25, snapshots: 100, subscription: "scale_v3".to_owned() }
+        Self {
+            branches: 25,
+            protected_branches: 5,
+            root_branches: 25,
+            snapshots: 100,
+            subscription: "scale_v3".to_owned(),
+        }
     }
 }

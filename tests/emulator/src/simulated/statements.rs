@@ -17,7 +17,13 @@ const KEYED: &str = " as h from only ";
 
 impl Simulated {
     /// Answers a batch of SQL: the status and the body.
-    pub fn query(&mut self, connection: &str, is_read_only: bool, body: &str, now: Timestamp) -> (u16, String) {
+    pub fn query(
+        &mut self,
+        connection: &str,
+        is_read_only: bool,
+        body: &str,
+        now: Timestamp,
+    ) -> (u16, String) {
         let now = self.neons(now);
         self.advance_to(now);
         self.waked_for = TimeDelta::zero();
@@ -27,9 +33,16 @@ impl Simulated {
         }
     }
 
-    fn answer(&mut self, connection: &str, is_read_only: bool, body: &str, now: Timestamp) -> Result<String, sql::Answer> {
+    fn answer(
+        &mut self,
+        connection: &str,
+        is_read_only: bool,
+        body: &str,
+        now: Timestamp,
+    ) -> Result<String, sql::Answer> {
         let target = sql::target(Some(connection))?;
-        let no_endpoint = || sql::error(400, "Control plane request failed: endpoint cannot be found");
+        let no_endpoint =
+            || sql::error(400, "Control plane request failed: endpoint cannot be found");
         let endpoint = self.model.endpoint(&target.endpoint).ok_or_else(no_endpoint)?;
         if let Some(answer) = sql::kept_out(&self.model, &target.endpoint) {
             return Err(answer);
@@ -40,7 +53,8 @@ impl Simulated {
         let may_write = endpoint.is_read_write && !is_read_only;
         let branch = self.served(&target.endpoint, now)?;
         let endpoint = self.model.endpoint(&target.endpoint).ok_or_else(no_endpoint)?;
-        let Some(password) = self.model.admits(endpoint, &target.role, &target.password, now) else {
+        let Some(password) = self.model.admits(endpoint, &target.role, &target.password, now)
+        else {
             return Err(sql::wrong_password(&target.role));
         };
         if endpoint.is_read_write {
@@ -52,15 +66,33 @@ impl Simulated {
         }
         let found = self.model.branch(&branch).ok_or_else(no_endpoint)?;
         if !found.databases.iter().any(|database| database.name == target.database) {
-            return Err(failure("3D000", &format!("database \"{}\" does not exist", target.database)));
+            return Err(failure(
+                "3D000",
+                &format!("database \"{}\" does not exist", target.database),
+            ));
         }
-        let Asked { queries } = serde_json::from_str(body).map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
-        let mut session =
-            Session { role: target.role, branch, may_write, password: None, compute: None, probes: Vec::new(), marker: String::new(), now };
+        let Asked { queries } = serde_json::from_str(body)
+            .map_err(|_| sql::error(400, "could not parse the HTTP request body"))?;
+        let mut session = Session {
+            role: target.role,
+            branch,
+            may_write,
+            password: None,
+            compute: None,
+            probes: Vec::new(),
+            marker: String::new(),
+            now,
+        };
         let mut results = Vec::with_capacity(queries.len());
         for query in &queries {
             let rows = self.statement(&mut session, query)?;
-            results.push(Answered { command: "SELECT", row_count: rows.len(), rows, fields: [], row_as_array: true });
+            results.push(Answered {
+                command: "SELECT",
+                row_count: rows.len(),
+                rows,
+                fields: [],
+                row_as_array: true,
+            });
         }
         Ok(serde_json::to_string(&Results { results }).unwrap_or_default())
     }
@@ -68,12 +100,16 @@ impl Simulated {
     /// Returns the branch that a query at an endpoint reads, and wakes its compute.
     fn served(&mut self, endpoint: &str, now: Timestamp) -> Result<String, sql::Answer> {
         let unavailable = || {
-            let text = "Control plane request failed: endpoint is temporarily unavailable. Check your quotas and/or contact our support.";
+            let text = "Control plane request failed: endpoint is temporarily unavailable. \
+                Check your \
+                quotas and/or contact our support.";
             sql::error(500, text)
         };
         let branch = self.model.served_by(endpoint).unwrap_or_default().to_owned();
-        let is_old = self.model.endpoint(endpoint).is_some_and(|endpoint| endpoint.serves.is_some());
-        let is_ready = is_old || self.model.branch(&branch).is_some_and(|branch| branch.state == "ready");
+        let is_old =
+            self.model.endpoint(endpoint).is_some_and(|endpoint| endpoint.serves.is_some());
+        let is_ready =
+            is_old || self.model.branch(&branch).is_some_and(|branch| branch.state == "ready");
         if self.contents(&branch).is_none() || !is_ready {
             self.model.unarchive(&branch, now);
             return Err(unavailable());
@@ -94,7 +130,11 @@ impl Simulated {
     }
 
     /// Runs one statement, known by how it begins.
-    fn statement(&mut self, session: &mut Session, query: &Statement<'_>) -> Result<Vec<Row>, sql::Answer> {
+    fn statement(
+        &mut self,
+        session: &mut Session,
+        query: &Statement<'_>,
+    ) -> Result<Vec<Row>, sql::Answer> {
         let text = &*query.query;
         if let Some(rows) = self.set_up(session, text) {
             return Ok(rows);
@@ -106,14 +146,24 @@ impl Simulated {
             let contents = self.contents(&session.branch);
             let is_digest = text.ends_with("group by kind");
             return Ok(contents
-                .map(|contents| if is_digest { contents.schema_digests() } else { contents.schema_items(&query.params) })
+                .map(|contents| {
+                    if is_digest {
+                        contents.schema_digests()
+                    } else {
+                        contents.schema_items(&query.params)
+                    }
+                })
                 .unwrap_or_default());
         }
         if text.contains("below(oid, leaf) as (") && text.contains("amcheck") {
             return Ok(integrity());
         }
         if text.starts_with("select length(set_config('firstlight.probes', $1, true))") {
-            session.probes = query.params.first().and_then(|probes| serde_json::from_str(probes).ok()).unwrap_or_default();
+            session.probes = query
+                .params
+                .first()
+                .and_then(|probes| serde_json::from_str(probes).ok())
+                .unwrap_or_default();
             return Ok(vec![filled(["t"])]);
         }
         if text.starts_with("select length(set_config('firstlight.sql', $1, true)") {
@@ -132,7 +182,8 @@ impl Simulated {
         if text == "select current_setting('firstlight.found')" {
             // Nothing is wrong with a simulated database, and an extension of it is not there.
             let found = session.probes.iter().map(|(sql, ..)| match sql {
-                sql if sql.contains("cron.job") => serde_json::json!({"error": "42P01", "message": "relation \"cron.job\" does not exist"}),
+                sql if sql.contains("cron.job") => serde_json::json!({"error": "42P01",
+                        "message": "relation \"cron.job\" does not exist"}),
                 _ => serde_json::json!({"rows": []}),
             });
             return Ok(vec![filled([found.collect::<serde_json::Value>().to_string()])]);
@@ -144,7 +195,9 @@ impl Simulated {
             session.password = query.params.first().cloned();
             return Ok(vec![filled(["t"])]);
         }
-        if text.starts_with("do $$ begin execute pg_catalog.format('alter role current_user password %L'") {
+        if text.starts_with(
+            "do $$ begin execute pg_catalog.format('alter role current_user password %L'",
+        ) {
             return self.change_password(session);
         }
         if text == "select 1" {
@@ -152,32 +205,49 @@ impl Simulated {
         }
         let contents = self.contents(&session.branch);
         if let Some((_, rest)) = text.split_once(KEYED) {
-            let table = rest.split_once([' ', ')']).and_then(|(name, _)| contents?.tables.get(name));
-            let table = table.ok_or_else(|| failure("42P01", "the simulation does not know this relation"))?;
+            let table =
+                rest.split_once([' ', ')']).and_then(|(name, _)| contents?.tables.get(name));
+            let table = table
+                .ok_or_else(|| failure("42P01", "the simulation does not know this relation"))?;
             return Ok(match text {
                 text if text.starts_with("select (n & ") => table.parts(),
                 text if text.starts_with("select string_agg(r") => vec![table.hashes()],
                 text => keys_asked(text),
             });
         }
-        let rows = contents.and_then(|contents| text.split(" union all ").map(|part| digest(contents, part)).collect());
-        rows.ok_or_else(|| failure("42601", "the simulation does not know this statement, or a relation in it"))
+        let rows = contents.and_then(|contents| {
+            text.split(" union all ").map(|part| digest(contents, part)).collect()
+        });
+        rows.ok_or_else(|| {
+            failure("42601", "the simulation does not know this statement, or a relation in it")
+        })
     }
 
     /// Runs a statement that sets something, or asks for the roles; `None` for every other.
     fn set_up(&self, session: &Session, text: &str) -> Option<Vec<Row>> {
-        let sets_nothing =
-            ["set transaction read write", "select set_config('lock_timeout'", "select pg_catalog.set_config('neon.event_triggers'"];
+        let sets_nothing = [
+            "set transaction read write",
+            "select set_config('lock_timeout'",
+            "select pg_catalog.set_config('neon.event_triggers'",
+        ];
         if sets_nothing.iter().any(|start| text.starts_with(start)) {
             return Some(Vec::new());
         }
         if text.starts_with("select r.rolname::text, ") {
-            let roles = self.model.branch(&session.branch).into_iter().flat_map(|branch| &branch.roles);
-            let row = |name: &String| vec![Some(name.clone().into()), None, Some(format!("[\"{DATABASE}\"]").into())];
+            let roles =
+                self.model.branch(&session.branch).into_iter().flat_map(|branch| &branch.roles);
+            let row = |name: &String| {
+                vec![Some(name.clone().into()), None, Some(format!("[\"{DATABASE}\"]").into())]
+            };
             return Some(roles.map(|role| row(&role.name)).collect());
         }
-        let sets = ["select set_config(name, value, true)", "select pg_catalog.set_config(s.name, s.value, true)"];
-        sets.iter().any(|start| text.starts_with(start)).then(|| vec![filled(["off"]); text.matches("('").count()])
+        let sets = [
+            "select set_config(name, value, true)",
+            "select pg_catalog.set_config(s.name, s.value, true)",
+        ];
+        sets.iter()
+            .any(|start| text.starts_with(start))
+            .then(|| vec![filled(["off"]); text.matches("('").count()])
     }
 
     /// What is configured is run, once in a run: a row is written.
@@ -196,14 +266,19 @@ impl Simulated {
     }
 
     /// Runs a statement about which compute answers; `None` for every other.
-    fn which_compute(&self, session: &mut Session, query: &Statement<'_>) -> Option<Result<Vec<Row>, sql::Answer>> {
+    fn which_compute(
+        &self,
+        session: &mut Session,
+        query: &Statement<'_>,
+    ) -> Option<Result<Vec<Row>, sql::Answer>> {
         let text = &*query.query;
         if text.starts_with("select length(set_config('firstlight.compute', $1, true))") {
             session.compute = query.params.first().cloned();
             return Some(Ok(vec![filled(["t"])]));
         }
         if text.starts_with("do $$ begin if current_setting('firstlight.compute') <> ") {
-            let is_meant = session.compute.as_deref() == Some(&self.compute_started(&session.branch));
+            let is_meant =
+                session.compute.as_deref() == Some(&self.compute_started(&session.branch));
             let other = || failure("40001", "another compute answers than the one that was asked");
             return Some(if is_meant { Ok(Vec::new()) } else { Err(other()) });
         }
@@ -217,12 +292,18 @@ impl Simulated {
         format!("{}.{:06}", data.trim_start_matches("data-"), self.computes_started)
     }
 
-    /// The role gives itself another password; the control plane learns of it, as the compute tells it.
+    /// The role gives itself another password; the control plane learns of it, as the compute tells
+    /// it.
     fn change_password(&mut self, session: &Session) -> Result<Vec<Row>, sql::Answer> {
         if !session.may_write {
             return Err(failure("25006", "cannot execute ALTER ROLE in a read-only transaction"));
         }
-        self.model.password_changed(&session.branch, &session.role, session.password.as_deref(), session.now);
+        self.model.password_changed(
+            &session.branch,
+            &session.role,
+            session.password.as_deref(),
+            session.now,
+        );
         Ok(Vec::new())
     }
 
@@ -233,7 +314,8 @@ impl Simulated {
             let (bytes, blocks) = (table.rows * ROW_BYTES, table.blocks());
             relation(["r", name, "ROW(id)", &bytes.to_string(), "", KEY, &blocks.to_string()])
         });
-        let sequences = contents.sequences.keys().map(|name| relation(["S", name, "ROW()", "0", "", "", "0"]));
+        let sequences =
+            contents.sequences.keys().map(|name| relation(["S", name, "ROW()", "0", "", "", "0"]));
         tables.chain(sequences).chain([one_page()]).collect()
     }
 }
@@ -241,9 +323,12 @@ impl Simulated {
 /// A row: the text of every column, where it has one.
 pub(super) type Row = Vec<Option<Cow<'static, str>>>;
 
-/// A relation of the catalogue: the text of every column, absent where it is empty, and no columns that are left out. A state is never absent.
+/// A relation of the catalogue: the text of every column, absent where it is empty, and no columns
+/// that are left out. A state is never absent.
 fn relation(values: [&str; 7]) -> Row {
-    let text = |(index, value): (usize, &str)| (index == 4 || !value.is_empty()).then(|| value.to_owned().into());
+    let text = |(index, value): (usize, &str)| {
+        (index == 4 || !value.is_empty()).then(|| value.to_owned().into())
+    };
     values.into_iter().enumerate().map(text).chain([None, None]).collect()
 }
 
@@ -292,7 +377,8 @@ struct Session {
     password: Option<String>,
     /// The compute that a batch is meant for.
     compute: Option<String>,
-    /// What is asked beside the content: the statement, whether somebody configured it, and how many rows it may return.
+    /// What is asked beside the content: the statement, whether somebody configured it, and how
+    /// many rows it may return.
     probes: Vec<(String, bool, u32)>,
     /// What marks that something was run on staging.
     marker: String,
@@ -303,14 +389,26 @@ struct Session {
 fn digest(contents: &Contents, part: &str) -> Option<Row> {
     let (index, _) = part.strip_prefix("select ")?.split_once("::text, ")?;
     let (_, name) = part.rsplit_once(" from ")?;
-    let (name, condition) = name.trim_start_matches("only ").split_once(" where ").unwrap_or((name.trim_start_matches("only "), ""));
+    let (name, condition) = name
+        .trim_start_matches("only ")
+        .split_once(" where ")
+        .unwrap_or((name.trim_start_matches("only "), ""));
     if let Some(table) = contents.tables.get(name) {
-        let mut blocks = condition.split(" and ").map(|bound| bound.split_once("'(")?.1.split_once(',')?.0.parse().ok());
+        let mut blocks = condition
+            .split(" and ")
+            .map(|bound| bound.split_once("'(")?.1.split_once(',')?.0.parse().ok());
         let (from, to) = (blocks.next().flatten().unwrap_or(0), blocks.next().flatten());
         let ((rows_before, sum_before), (rows, sum)) = (table.before(Some(from)), table.before(to));
-        return Some(filled([index.to_owned(), (rows - rows_before).to_string(), (sum - sum_before).to_string()]));
+        return Some(filled([
+            index.to_owned(),
+            (rows - rows_before).to_string(),
+            (sum - sum_before).to_string(),
+        ]));
     }
-    contents.sequences.get(name).map(|last| filled([index.to_owned(), last.to_string(), "true".to_owned()]))
+    contents
+        .sequences
+        .get(name)
+        .map(|last| filled([index.to_owned(), last.to_string(), "true".to_owned()]))
 }
 
 /// The last row of a list that has one page.
@@ -320,10 +418,17 @@ fn one_page() -> Row {
 
 /// A foreign key to be looked into, and an index, none of them invalid.
 fn integrity() -> Vec<Row> {
-    let row = |kind: &'static str, object: &'static str, sql: Option<&'static str>, bytes: &'static str| {
+    let row = |kind: &'static str,
+               object: &'static str,
+               sql: Option<&'static str>,
+               bytes: &'static str| {
         vec![Some(kind.into()), Some(object.into()), sql.map(Into::into), Some(bytes.into()), None]
     };
-    vec![row("foreign_keys", "public.t2.t1_fkey", Some("select 1 from orphans"), "100"), row("indexes", "#", None, "1"), one_page()]
+    vec![
+        row("foreign_keys", "public.t2.t1_fkey", Some("select 1 from orphans"), "100"),
+        row("indexes", "#", None, "1"),
+        one_page(),
+    ]
 }
 
 /// An error of Postgres.

@@ -25,7 +25,9 @@ fn project() -> Project {
 impl Project {
     fn post(&mut self, path: &str, body: Value) -> Value {
         let path = format!("/projects/{}{path}", self.neon.model.project);
-        let response = self.neon.serve(&Request { method: "POST".to_owned(), path, query: [].into(), body }, self.now);
+        let response = self
+            .neon
+            .serve(&Request { method: "POST".to_owned(), path, query: [].into(), body }, self.now);
         assert!(response.status < 300, "{}", response.body);
         self.now += TimeDelta::minutes(5);
         self.neon.advance(self.now);
@@ -47,7 +49,13 @@ impl Project {
     }
 
     fn rows(&self, branch: &str) -> u64 {
-        self.neon.contents(branch).expect("it can be read").tables.values().map(|table| table.rows).sum()
+        self.neon
+            .contents(branch)
+            .expect("it can be read")
+            .tables
+            .values()
+            .map(|table| table.rows)
+            .sum()
     }
 }
 
@@ -92,10 +100,17 @@ fn a_restored_branch_goes_on_from_the_position_of_its_source() {
     let backup = project.branch("backup", &production, None);
     let body = json!({"source_branch_id": backup, "preserve_under_name": "before"});
     project.post(&format!("/branches/{staging}/restore"), body);
-    assert_eq!(project.position(&staging), project.position(&backup), "nothing was written to the backup");
+    assert_eq!(
+        project.position(&staging),
+        project.position(&backup),
+        "nothing was written to the backup"
+    );
     project.neon.write(&staging);
     let child = project.branch("child", &staging, None);
     assert!(project.position(&child) > project.position(&staging));
     let at_fork = project.branch("at-fork", &staging, Some(project.position(&staging)));
-    assert_eq!((project.position(&at_fork), project.rows(&at_fork)), (project.position(&staging), project.rows(&backup)));
+    assert_eq!(
+        (project.position(&at_fork), project.rows(&at_fork)),
+        (project.position(&staging), project.rows(&backup))
+    );
 }

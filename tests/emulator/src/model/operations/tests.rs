@@ -28,13 +28,19 @@ impl Project {
 
     fn call(&mut self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let path = format!("/projects/{}{path}", self.model.project);
-        let response = self.model.serve(&Request { method: method.to_owned(), path, query: [].into(), body }, self.now);
+        let response = self
+            .model
+            .serve(&Request { method: method.to_owned(), path, query: [].into(), body }, self.now);
         (response.status, response.value())
     }
 
     fn make(&mut self, name: &str) -> (u16, Value) {
         let branch = json!({"name": name, "parent_id": self.production});
-        self.call("POST", "/branches", json!({"branch": branch, "endpoints": [{"type": "read_only"}]}))
+        self.call(
+            "POST",
+            "/branches",
+            json!({"branch": branch, "endpoints": [{"type": "read_only"}]}),
+        )
     }
 
     fn restore(&mut self) -> (u16, Value) {
@@ -49,7 +55,12 @@ impl Project {
 
     /// Returns the actions and statuses of the operations that a reply named, as they are by now.
     fn operations(&mut self, reply: &Value) -> Vec<(String, String)> {
-        let ids: Vec<String> = reply["operations"].as_array().into_iter().flatten().map(|one| text(&one["id"])).collect();
+        let ids: Vec<String> = reply["operations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| text(&one["id"]))
+            .collect();
         ids.iter()
             .map(|id| {
                 let told = self.call("GET", &format!("/operations/{id}"), Value::Null).1;
@@ -64,7 +75,11 @@ impl Project {
 
     /// Wakes the compute of staging, which answers at once.
     fn wake(&mut self) -> String {
-        let endpoint = self.model.writer_of(&self.staging).map(|endpoint| endpoint.id.clone()).expect("staging has one");
+        let endpoint = self
+            .model
+            .writer_of(&self.staging)
+            .map(|endpoint| endpoint.id.clone())
+            .expect("staging has one");
         self.model.wake(&endpoint, self.now);
         self.pass(1_000);
         endpoint
@@ -86,15 +101,28 @@ fn a_restore_lists_the_operations_that_were_recorded_and_starts_no_compute() {
     let (status, reply) = project.restore();
     let begun = project.operations(&reply);
     assert_eq!(status, 200, "{reply}");
-    assert_eq!(words(&begun), [("suspend_compute", "running"), ("create_branch", "scheduling"), ("delete_timeline", "scheduling")]);
+    assert_eq!(
+        words(&begun),
+        [
+            ("suspend_compute", "running"),
+            ("create_branch", "scheduling"),
+            ("delete_timeline", "scheduling")
+        ]
+    );
     assert_eq!(reply["operations"][0]["endpoint_id"], json!(endpoint), "{reply}");
     project.pass(6_099);
     assert_eq!(words(&project.operations(&reply))[2], ("delete_timeline", "running"));
     project.pass(1);
     assert!(project.operations(&reply).iter().all(|(_, status)| status == "finished"));
-    assert_eq!(project.model.endpoint(&endpoint).map(|endpoint| endpoint.state), Some("idle"), "the first query is a cold one");
-    // A compute that sleeps is not suspended, and what keeps the old state need not delete anything.
-    let mut project = Project::new(Switches { restore_deletes_timeline: false, ..Switches::default() });
+    assert_eq!(
+        project.model.endpoint(&endpoint).map(|endpoint| endpoint.state),
+        Some("idle"),
+        "the first query is a cold one"
+    );
+    // A compute that sleeps is not suspended, and what keeps the old state need not delete
+    // anything.
+    let mut project =
+        Project::new(Switches { restore_deletes_timeline: false, ..Switches::default() });
     let reply = project.restore().1;
     assert_eq!(words(&project.operations(&reply)), [("create_branch", "running")]);
 }
@@ -102,7 +130,10 @@ fn a_restore_lists_the_operations_that_were_recorded_and_starts_no_compute() {
 #[test]
 fn the_old_compute_serves_the_old_state_until_it_is_suspended() {
     for serves in [true, false] {
-        let mut project = Project::new(Switches { old_compute_serves_until_suspended: serves, ..Switches::default() });
+        let mut project = Project::new(Switches {
+            old_compute_serves_until_suspended: serves,
+            ..Switches::default()
+        });
         let endpoint = project.wake();
         project.model.operation_faults = vec![Finish::Finished];
         project.restore();
@@ -131,7 +162,11 @@ fn an_operation_ends_in_every_way_that_neon_names() {
         let reply = project.make("backup").1;
         project.pass(60_000);
         project.pass(60_000);
-        assert_eq!(words(&project.operations(&reply)), [("create_branch", ends), ("start_compute", follower)], "{finish:?}");
+        assert_eq!(
+            words(&project.operations(&reply)),
+            [("create_branch", ends), ("start_compute", follower)],
+            "{finish:?}"
+        );
         assert_eq!(project.branch("backup").map(|(state, _)| state), Some(state), "{finish:?}");
     }
 }
@@ -154,24 +189,38 @@ fn an_operation_that_failed_may_finish_later_without_a_word() {
     project.model.operation_faults.push(Finish::FailedThenFinished);
     let reply = project.make("backup").1;
     project.pass(2_500);
-    assert_eq!(words(&project.operations(&reply)), [("create_branch", "failed"), ("start_compute", "scheduling")]);
+    assert_eq!(
+        words(&project.operations(&reply)),
+        [("create_branch", "failed"), ("start_compute", "scheduling")]
+    );
     assert_eq!(project.branch("backup").map(|(state, _)| state), Some("init"));
     project.pass(60_000);
-    assert_eq!(words(&project.operations(&reply)), [("create_branch", "finished"), ("start_compute", "finished")]);
+    assert_eq!(
+        words(&project.operations(&reply)),
+        [("create_branch", "finished"), ("start_compute", "finished")]
+    );
     assert_eq!(project.branch("backup").map(|(state, _)| state), Some("ready"));
 }
 
 #[test]
 fn what_stands_after_a_failed_operation_is_what_the_switch_says() {
-    for (is_old, failed_branch_state) in [(false, FailedBranchState::Stuck), (true, FailedBranchState::Old)] {
+    for (is_old, failed_branch_state) in
+        [(false, FailedBranchState::Stuck), (true, FailedBranchState::Old)]
+    {
         let mut project = Project::new(Switches { failed_branch_state, ..Switches::default() });
-        let child = project.model.add_child(&project.staging.clone(), "child", project.now).expect("staging is there");
+        let child = project
+            .model
+            .add_child(&project.staging.clone(), "child", project.now)
+            .expect("staging is there");
         let before = project.model.branch_named("staging").map(|branch| branch.data.clone());
         project.model.operation_faults.push(Finish::Failed);
         project.restore();
         project.pass(10_000);
         let staging = project.model.branch_named("staging").expect("it is there");
-        assert_eq!((staging.state, Some(&staging.data) == before.as_ref()), (if is_old { "ready" } else { "resetting" }, is_old));
+        assert_eq!(
+            (staging.state, Some(&staging.data) == before.as_ref()),
+            (if is_old { "ready" } else { "resetting" }, is_old)
+        );
         let kept = project.model.branch_named("old").map(|branch| branch.id.clone());
         let parent = project.model.branch(&child).and_then(|child| child.parent.clone());
         assert_eq!(parent, if is_old { Some(project.staging.clone()) } else { kept.clone() });
@@ -194,7 +243,11 @@ fn an_operation_keeps_out_what_conflicts_with_it_whoever_started_it() {
             compute_operations_end: Finish::Hangs,
             ..Switches::default()
         });
-        let endpoint = project.model.writer_of(&project.staging).map(|endpoint| endpoint.id.clone()).expect("staging has one");
+        let endpoint = project
+            .model
+            .writer_of(&project.staging)
+            .map(|endpoint| endpoint.id.clone())
+            .expect("staging has one");
         assert!(matches!(project.model.wake(&endpoint, project.now), Wake::Fails(_)));
         // Neon's own start of staging's compute hangs: nobody of us has asked for it.
         assert_eq!(project.make("backup").0, if is_project { 423 } else { 201 });
@@ -207,8 +260,13 @@ fn an_operation_keeps_out_what_conflicts_with_it_whoever_started_it() {
 fn a_change_that_starts_no_operation_waits_for_those_under_way_where_that_is_so() {
     for changes_conflict in [true, false] {
         let mut project = Project::new(Switches { changes_conflict, ..Switches::default() });
-        let endpoint = project.model.writer_of(&project.staging).map(|endpoint| endpoint.id.clone()).expect("staging has one");
-        let (branch, default) = (format!("/branches/{}", project.staging), project.production.clone());
+        let endpoint = project
+            .model
+            .writer_of(&project.staging)
+            .map(|endpoint| endpoint.id.clone())
+            .expect("staging has one");
+        let (branch, default) =
+            (format!("/branches/{}", project.staging), project.production.clone());
         let changes = [
             ("PATCH", branch.clone(), json!({"branch": {"name": "renamed"}})),
             ("PATCH", branch, json!({"branch": {"protected": false}})),
@@ -245,9 +303,13 @@ fn a_compute_wakes_sleeps_and_is_checked_by_operations_that_everybody_sees() {
         project.model.durations.checks_every_s = 3_600;
         let endpoint = project.wake();
         project.pass(400_000);
-        assert_eq!(project.model.endpoint(&endpoint).map(|endpoint| endpoint.state == "idle"), Some(compute_operations));
+        assert_eq!(
+            project.model.endpoint(&endpoint).map(|endpoint| endpoint.state == "idle"),
+            Some(compute_operations)
+        );
         project.pass(4_000_000);
-        let seen: Vec<&str> = project.model.operations.iter().map(|operation| operation.action).collect();
+        let seen: Vec<&str> =
+            project.model.operations.iter().map(|operation| operation.action).collect();
         let all = ["start_compute", "suspend_compute", "check_availability"];
         assert_eq!(seen, if compute_operations { all.to_vec() } else { Vec::new() });
     }
@@ -255,14 +317,24 @@ fn a_compute_wakes_sleeps_and_is_checked_by_operations_that_everybody_sees() {
 
 #[test]
 fn a_compute_sleeps_when_its_endpoint_says_so() {
-    for (timeout, after, state) in [(60, 59_000, "active"), (60, 61_000, "idle"), (-1, 4_000_000, "active"), (0, 301_000, "idle")] {
+    for (timeout, after, state) in [
+        (60, 59_000, "active"),
+        (60, 61_000, "idle"),
+        (-1, 4_000_000, "active"),
+        (0, 301_000, "idle"),
+    ] {
         let mut project = Project::new(Switches::default());
         let endpoint = project.wake();
-        project.model.endpoint_mut(&endpoint).expect("it is there").suspend_timeout_seconds = timeout;
+        project.model.endpoint_mut(&endpoint).expect("it is there").suspend_timeout_seconds =
+            timeout;
         project.model.wake(&endpoint, project.now);
         project.pass(after);
         project.pass(1_000);
-        assert_eq!(project.model.endpoint(&endpoint).map(|endpoint| endpoint.state), Some(state), "{timeout} {after}");
+        assert_eq!(
+            project.model.endpoint(&endpoint).map(|endpoint| endpoint.state),
+            Some(state),
+            "{timeout} {after}"
+        );
     }
 }
 
@@ -270,10 +342,17 @@ fn a_compute_sleeps_when_its_endpoint_says_so() {
 fn a_compute_that_starts_slowly_fails_the_first_query_and_answers_a_later_one() {
     let mut project = Project::new(Switches::default());
     project.model.durations.wake_ms = 9_000;
-    let endpoint = project.model.writer_of(&project.staging).map(|endpoint| endpoint.id.clone()).expect("staging has one");
+    let endpoint = project
+        .model
+        .writer_of(&project.staging)
+        .map(|endpoint| endpoint.id.clone())
+        .expect("staging has one");
     assert_eq!(project.model.wake(&endpoint, project.now), Wake::Fails(TimeDelta::seconds(7)));
     let seen = project.call("GET", &format!("/endpoints/{endpoint}"), Value::Null).1;
-    assert_eq!((&seen["endpoint"]["current_state"], &seen["endpoint"]["pending_state"]), (&json!("idle"), &json!("active")));
+    assert_eq!(
+        (&seen["endpoint"]["current_state"], &seen["endpoint"]["pending_state"]),
+        (&json!("idle"), &json!("active"))
+    );
     project.pass(9_000);
     assert_eq!(project.model.wake(&endpoint, project.now), Wake::Awake);
 }
