@@ -15,7 +15,7 @@ sim --histories N [--seed S]    so many histories of backups, from this one
 sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
 sim --receivers N [--seed S]    so many times five days on which receivers of every kind fail
 sim --season DAYS [--seed S]    so many days, one after the other
-sim --rows                      every row of the README's table of plans, with every trouble
+sim --rows                      every plan of docs/backups.md, with every trouble
 sim --pairs                     every pair of faults
 sim --replay PLAN               one scenario, action by action
 sim --table                     the table fault × step → outcome";
@@ -166,7 +166,7 @@ fn live(seed: u64, days: u64) -> bool {
     season.violations.is_empty()
 }
 
-/// Every row of the README's table, with every trouble.
+/// Every row of the table of plans in docs/backups.md, with every trouble.
 fn live_in_rows() -> bool {
     let (started, scene) = (Instant::now(), Scene::new());
     let (mut troubles, mut days, mut gave_way, mut violations) = (0, 0, 0, Vec::new());

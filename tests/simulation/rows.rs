@@ -1,4 +1,4 @@
-//! The rows of the README's table of plans, hour by hour: what a failed, a manual or a repeated run
+//! The plans of docs/backups.md, hour by hour: what a failed, a manual or a repeated run
 //! leaves never blocks the next.
 //!
 //! A row is lived through until its rules hold all that they can hold. From there every [`Trouble`]
