@@ -3,22 +3,59 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use simulation::grid::{self, Next, Pairs, Tally};
 use simulation::plan::Plan;
 use simulation::run::{TABLES, TICKS_TO_END};
 use simulation::scene::Scene;
 use simulation::{histories, outcomes, receivers, rows, season};
 
-const USAGE: &str = "\
-sim --exhaustive                every scenario of one fault, samples of pairs, seeds, histories
-sim --histories N [--seed S]    so many histories of backups, from this one
-sim [--seconds N] [--seed S]    seeds, for so long (60), from this one
-sim --receivers N [--seed S]    so many times five days on which receivers of every kind fail
-sim --season DAYS [--seed S]    so many days, one after the other
-sim --rows                      every plan of docs/backups.md, with every trouble
-sim --pairs                     every pair of faults
-sim --replay PLAN               one scenario, action by action
-sim --table                     the table fault × step → outcome";
+/// The whole Worker but its entry points, against a simulated Neon, a stale store and a seeded
+/// scheduler.
+///
+/// Draws seeds for a minute where nothing else is asked. Exit status 1 where anything went wrong.
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Arguments {
+    #[command(flatten)]
+    what: What,
+    /// The seed to begin with
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(clap::Args)]
+#[group(multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of a command line")]
+struct What {
+    /// Every scenario of one fault, samples of pairs, seeds, histories and seasons
+    #[arg(long)]
+    exhaustive: bool,
+    /// Seeds, for so many seconds (60)
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// So many histories of backups
+    #[arg(long, value_name = "N")]
+    histories: Option<u64>,
+    /// So many times five days on which receivers of every kind fail
+    #[arg(long, value_name = "N")]
+    receivers: Option<u64>,
+    /// So many days, one after the other
+    #[arg(long, value_name = "DAYS")]
+    season: Option<u32>,
+    /// Every plan of docs/backups.md, with every trouble
+    #[arg(long)]
+    rows: bool,
+    /// Every pair of faults
+    #[arg(long)]
+    pairs: bool,
+    /// One scenario, action by action
+    #[arg(long, value_name = "PLAN")]
+    replay: Option<String>,
+    /// The table fault × step → outcome
+    #[arg(long)]
+    table: bool,
+}
 
 /// Pairs of faults in the exhaustive part.
 const PAIRS_SAMPLED: usize = 3_000;
@@ -37,45 +74,7 @@ const HISTORIES: u64 = 100_000;
 const SEEDS_SAMPLED: usize = 3_000;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| {
-        arguments.iter().position(|word| word == name).and_then(|index| arguments.get(index + 1))
-    };
-    let number = |name: &str, default: u64| {
-        value(name).map_or(Ok(default), |text| text.parse().map_err(|_| format!("{name} {text}")))
-    };
-    let has = |name: &str| arguments.iter().any(|word| word == name);
-    let done = if has("--replay") {
-        value("--replay")
-            .ok_or_else(|| "--replay needs a plan".to_owned())
-            .and_then(|text| replay(text))
-    } else if has("--table") {
-        print(&outcomes::render(&Scene::new()));
-        Ok(true)
-    } else if has("--histories") {
-        number("--histories", HISTORIES)
-            .and_then(|count| Ok(judge_histories(number("--seed", 0)?, count)))
-    } else if has("--season") {
-        number("--season", SEASON).and_then(|days| Ok(live(number("--seed", 0)?, days)))
-    } else if has("--receivers") {
-        number("--receivers", WEEKS)
-            .and_then(|count| Ok(tell_failing_receivers(number("--seed", 0)?, count)))
-    } else if has("--exhaustive") {
-        Ok(exhaustive())
-    } else if has("--rows") {
-        Ok(live_in_rows())
-    } else if has("--pairs") {
-        Ok(all_pairs())
-    } else if arguments
-        .iter()
-        .all(|word| matches!(word.as_str(), "--seconds" | "--seed") || word.parse::<u64>().is_ok())
-    {
-        number("--seconds", 60)
-            .and_then(|seconds| Ok(random(Duration::from_secs(seconds), number("--seed", 0)?)))
-    } else {
-        Err(USAGE.to_owned())
-    };
-    match done {
+    match run(Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(text) => {
@@ -83,6 +82,32 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does what is asked; returns whether all went as it must.
+fn run(Arguments { what, seed }: Arguments) -> Result<bool, String> {
+    if let Some(plan) = &what.replay {
+        return replay(plan);
+    }
+    if what.table {
+        print(&outcomes::render(&Scene::new()));
+        return Ok(true);
+    }
+    Ok(if let Some(count) = what.histories {
+        judge_histories(seed, count)
+    } else if let Some(days) = what.season {
+        live(seed, u64::from(days))
+    } else if let Some(count) = what.receivers {
+        tell_failing_receivers(seed, count)
+    } else if what.exhaustive {
+        exhaustive()
+    } else if what.rows {
+        live_in_rows()
+    } else if what.pairs {
+        all_pairs()
+    } else {
+        random(Duration::from_secs(what.seconds.unwrap_or(60)), seed)
+    })
 }
 
 #[expect(clippy::print_stdout, reason = "a command-line tool writes to its output")]

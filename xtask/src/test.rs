@@ -1,5 +1,6 @@
 //! `cargo xtask test`, `cargo xtask gallery` and `cargo xtask check`.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -43,7 +44,7 @@ pub(crate) fn gallery() -> Result<()> {
 }
 
 /// Runs the simulation, optimised: it runs thousands of mornings a second.
-pub(crate) fn simulate(arguments: &[&str]) -> Result<()> {
+pub(crate) fn simulate<S: AsRef<OsStr>>(arguments: &[S]) -> Result<()> {
     let mut command = Command::new("cargo");
     command.args([
         "run",
@@ -61,7 +62,7 @@ pub(crate) fn simulate(arguments: &[&str]) -> Result<()> {
 
 /// Runs `cargo mutants` over the machine and the tick; `.cargo/mutants.toml` says which tests are
 /// asked.
-pub(crate) fn mutants(arguments: &[&str]) -> Result<()> {
+pub(crate) fn mutants(arguments: &[String]) -> Result<()> {
     if !Command::new("cargo")
         .args(["mutants", "--version"])
         .output()

@@ -4,40 +4,106 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
+use clap::Parser;
 use neon_emulator::model::Durations;
 use neon_emulator::{Emulator, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str = "\
-neon-emulator --listen ADDRESS --data FOLDER --postgres-bin FOLDER [options]
+/// Neon's API and SQL proxy over real PostgreSQL, for tests and demonstrations.
+///
+/// Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT or
+/// SIGTERM, and when its standard input is closed if --until-eof is given.
+#[derive(Parser)]
+#[command(name = "neon-emulator", version)]
+struct Arguments {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Where branches live; made if it is not there, and not removed
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Where initdb and postgres are
+    #[arg(long, value_name = "FOLDER")]
+    postgres_bin: PathBuf,
+    /// The key that requests must have
+    #[arg(long, value_name = "KEY", default_value = "neon_emulator_key")]
+    api_key: String,
+    /// SQL for production
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+    /// Make a child of production with this name
+    #[arg(long, value_name = "NAME")]
+    staging: Option<String>,
+    /// How long making a branch takes
+    #[arg(long, value_name = "N", default_value_t = Durations::default().create_ms)]
+    create_ms: i64,
+    /// How long a restore takes
+    #[arg(long, value_name = "N", default_value_t = Durations::default().restore_ms)]
+    restore_ms: i64,
+    /// How long other operations take
+    #[arg(long, value_name = "N", default_value_t = Durations::default().other_ms)]
+    other_ms: i64,
+    /// How much more or less than that each of them takes at most
+    #[arg(long, value_name = "N", default_value_t = Durations::default().spread_percent,
+        value_parser = clap::value_parser!(u32).range(0..=100))]
+    spread_percent: u32,
+    /// How many of a thousand take twenty times as long
+    #[arg(long, value_name = "N", default_value_t = Durations::default().tail_per_mille,
+        value_parser = clap::value_parser!(u32).range(0..=1000))]
+    tail_per_mille: u32,
+    /// How long the proxy goes on with an old password
+    #[arg(long, value_name = "N", default_value_t = Durations::default().secret_cache_ms)]
+    secret_cache_ms: i64,
+    /// How long a compute that sleeps takes to start; more than 7000 fails the query
+    #[arg(long, value_name = "N", default_value_t = Durations::default().wake_ms)]
+    wake_ms: i64,
+    /// Seconds until an idle compute sleeps
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    suspend_after_s: u64,
+    /// Seconds that Neon's clock is ahead of everybody else's; behind where negative
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset_s: i64,
+    /// The seed of the ids
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    random_seed: u64,
+    /// End when the standard input is closed
+    #[arg(long)]
+    until_eof: bool,
+}
 
-  --listen ADDRESS        such as 127.0.0.1:0
-  --data FOLDER           where branches live
-  --postgres-bin FOLDER   where initdb and postgres are
-  --api-key KEY           the key that requests must have (default: neon_emulator_key)
-  --seed FILE             SQL for production
-  --staging NAME          make a child of production with this name
-  --create-ms N           how long making a branch takes (default: 3000)
-  --restore-ms N          how long a restore takes (default: 6100)
-  --other-ms N            how long other operations take (default: 500)
-  --spread-percent N      how much more or less than that each of them takes at most (default: 30)
-  --tail-per-mille N      how many of a thousand take twenty times as long (default: 10)
-  --secret-cache-ms N     how long the proxy goes on with an old password (default: 1500)
-  --wake-ms N             how long a compute that sleeps takes to start (default: 300);
-                          more than 7000 fails the query
-  --suspend-after-s N     seconds until an idle compute sleeps (default: 300)
-  --clock-offset-s N      seconds that Neon's clock is ahead of everybody else's (default: 0);
-                          behind where negative
-  --random-seed N         the seed of the ids (default: 1)
-
-Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT or
-SIGTERM, and when its standard input is closed if --until-eof is given.";
+impl Arguments {
+    fn options(self) -> Options {
+        let durations = Durations {
+            create_ms: self.create_ms,
+            restore_ms: self.restore_ms,
+            other_ms: self.other_ms,
+            spread_percent: self.spread_percent,
+            tail_per_mille: self.tail_per_mille,
+            secret_cache_ms: self.secret_cache_ms,
+            wake_ms: self.wake_ms,
+            ..Durations::default()
+        };
+        Options {
+            listen: self.listen,
+            data: self.data,
+            postgres_bin: self.postgres_bin,
+            api_key: self.api_key,
+            seed: self.seed,
+            staging: self.staging,
+            durations,
+            suspend_after: Duration::from_secs(self.suspend_after_s),
+            clock_offset_s: self.clock_offset_s,
+            random_seed: self.random_seed,
+        }
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut until_eof = false;
-    let options = options(std::env::args().skip(1), &mut until_eof)?;
+    let arguments = Arguments::parse();
+    let until_eof = arguments.until_eof;
+    let options = arguments.options();
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let emulator = tokio::select! {
@@ -70,60 +136,35 @@ async fn end_of_input() {
     let _ = ended.await;
 }
 
-fn options(mut arguments: impl Iterator<Item = String>, until_eof: &mut bool) -> Result<Options> {
-    let mut options = Options {
-        listen: "127.0.0.1:0".to_owned(),
-        data: PathBuf::new(),
-        postgres_bin: PathBuf::new(),
-        api_key: "neon_emulator_key".to_owned(),
-        seed: None,
-        staging: None,
-        durations: Durations::default(),
-        suspend_after: Duration::from_mins(5),
-        clock_offset_s: 0,
-        random_seed: 1,
-    };
-    while let Some(name) = arguments.next() {
-        if name == "--help" {
-            bail!("{USAGE}");
-        }
-        if name == "--until-eof" {
-            *until_eof = true;
-            continue;
-        }
-        let value =
-            arguments.next().with_context(|| format!("{name}: a value is missing\n\n{USAGE}"))?;
-        let number = || {
-            value.parse::<i64>().with_context(|| format!("{name}: {value:?} is no whole number"))
-        };
-        match name.as_str() {
-            "--listen" => options.listen.clone_from(&value),
-            "--data" => options.data = PathBuf::from(&value),
-            "--postgres-bin" => options.postgres_bin = PathBuf::from(&value),
-            "--api-key" => options.api_key.clone_from(&value),
-            "--seed" => options.seed = Some(PathBuf::from(&value)),
-            "--staging" => options.staging = Some(value.clone()),
-            "--create-ms" => options.durations.create_ms = number()?,
-            "--restore-ms" => options.durations.restore_ms = number()?,
-            "--other-ms" => options.durations.other_ms = number()?,
-            "--spread-percent" => {
-                options.durations.spread_percent = u32::try_from(number()?).unwrap_or(0).min(100);
-            }
-            "--tail-per-mille" => {
-                options.durations.tail_per_mille = u32::try_from(number()?).unwrap_or(0);
-            }
-            "--secret-cache-ms" => options.durations.secret_cache_ms = number()?,
-            "--wake-ms" => options.durations.wake_ms = number()?,
-            "--suspend-after-s" => {
-                options.suspend_after = Duration::from_secs(u64::try_from(number()?).unwrap_or(0));
-            }
-            "--clock-offset-s" => options.clock_offset_s = number()?,
-            "--random-seed" => options.random_seed = u64::try_from(number()?).unwrap_or(0),
-            _ => bail!("{name}: no such option\n\n{USAGE}"),
-        }
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn refused(words: &[&str]) -> clap::Error {
+        let words = ["neon-emulator"].iter().chain(words);
+        Arguments::try_parse_from(words).err().expect("it is refused")
     }
-    if options.data.as_os_str().is_empty() || options.postgres_bin.as_os_str().is_empty() {
-        bail!("--data and --postgres-bin are needed\n\n{USAGE}");
+
+    #[test]
+    fn help_is_no_error_and_a_wrong_flag_names_the_right_one() {
+        Arguments::command().debug_assert();
+        let help = refused(&["--help"]);
+        assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));
+        let wrong = refused(&["--data", "d", "--postgres-bin", "p", "--restore-m", "3"]);
+        assert!(wrong.to_string().contains("--restore-ms"), "{wrong}");
+        assert_eq!(wrong.exit_code(), 2);
+        let beyond = refused(&["--data", "d", "--postgres-bin", "p", "--spread-percent", "101"]);
+        assert!(beyond.to_string().contains("0..=100"), "{beyond}");
     }
-    Ok(options)
+
+    #[test]
+    fn what_is_not_said_is_as_neon_mostly_is() {
+        let words =
+            ["neon-emulator", "--data", "d", "--postgres-bin", "p", "--clock-offset-s", "-60"];
+        let options = Arguments::try_parse_from(words).expect("it is understood").options();
+        assert_eq!((options.durations.create_ms, options.clock_offset_s), (3_000, -60));
+    }
 }
