@@ -75,6 +75,10 @@ pub struct ApiResponse {
     headers: Vec<(&'static str, String)>,
 }
 
+/// The version that answers: a header of every answer, and a word of `GET /health`. `CHANGELOG.md`
+/// says what it does (`tidy`: `the_changelog_begins_with_the_version_that_is_built`).
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Headers of every answer. The API serves no page: nothing of an answer is to be shown, framed,
 /// kept or guessed at.
 ///
@@ -127,7 +131,8 @@ impl ApiResponse {
     /// Returns all headers.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
-        std::iter::once(("content-type", self.content_type)).chain(SECURITY_HEADERS).chain(own)
+        let always = [("content-type", self.content_type), ("firstlight-version", VERSION)];
+        always.into_iter().chain(SECURITY_HEADERS).chain(own)
     }
 }
 

@@ -181,6 +181,17 @@ fn a_line_of_a_page_is_read_at_one_glance() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_changelog_begins_with_the_version_that_is_built() -> Result<()> {
+    let page = read(&root().join("CHANGELOG.md"))?;
+    let newest = page.lines().find_map(|line| line.strip_prefix("## ")).context("a version")?;
+    let newest = newest.split(' ').next().unwrap_or_default();
+    assert_eq!(newest, firstlight::api::VERSION);
+    let worker: toml::Value = toml::from_str(&read(&root().join("src/worker/Cargo.toml"))?)?;
+    assert_eq!(worker["package"]["version"].as_str(), Some(newest), "the Worker's own");
+    Ok(())
+}
+
 /// Returns the anchor that a heading of a page has.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();

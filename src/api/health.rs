@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{ApiResponse, Route};
+use super::{ApiResponse, Route, VERSION};
 use crate::config::{Config, ConfigErrors, Pair};
 use crate::port::{Method, World};
 use crate::record::{self, Channels, RecordError};
@@ -72,8 +72,11 @@ pub(super) async fn health<W: World>(
         Ok(config) => unwell(world, config).await,
     };
     match reason {
-        None => ApiResponse::json(200, &json!({"status": "ok"})),
-        Some(reason) => ApiResponse::json(503, &json!({"status": "unavailable", "reason": reason})),
+        None => ApiResponse::json(200, &json!({"status": "ok", "version": VERSION})),
+        Some(reason) => {
+            let body = json!({"status": "unavailable", "reason": reason, "version": VERSION});
+            ApiResponse::json(503, &body)
+        }
     }
 }
 

@@ -269,7 +269,7 @@ fn an_old_table_one_of_the_future_and_an_empty_one_are_told() -> Result<()> {
                 timestamp, \"A \"\"b\" timestamptz, name text)",
             "insert into public.fresh values (now() - interval '3 h', now() - interval '3 \
                 days', current_date, now() at time zone 'utc' - interval '5 h', now() + \
-                interval '2 h', 'x')",
+                interval '2 h 20 min', 'x')",
             "create table public.empty(at timestamptz)",
         ],
     )?;

@@ -5,6 +5,8 @@
 //! of our own SQL), with ids replaced by names. The two protocols must be equal, so that what the
 //! simulation shows of the Worker holds for the served Neon, which foreign clients judge.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
@@ -30,6 +32,8 @@ trait Neon {
     fn write_to_staging(&mut self) -> Result<()>;
     /// Waits until no operation is under way.
     fn settle(&mut self) -> Result<()>;
+    /// Waits until the proxy has heard of a password that was changed.
+    fn hear_of_passwords(&mut self);
 }
 
 impl Neon for Emulator {
@@ -63,7 +67,14 @@ impl Neon for Emulator {
     fn settle(&mut self) -> Result<()> {
         settle(self)
     }
+
+    fn hear_of_passwords(&mut self) {
+        std::thread::sleep(PROXY_HEARS);
+    }
 }
+
+/// Longer than the proxy goes on with an old password, where nothing else is set.
+const PROXY_HEARS: Duration = Duration::from_secs(2);
 
 /// The project in memory, and its time.
 struct InMemory {
@@ -131,6 +142,10 @@ impl Neon for InMemory {
         self.now += TimeDelta::minutes(1);
         self.neon.advance(self.now);
         Ok(())
+    }
+
+    fn hear_of_passwords(&mut self) {
+        self.now += PROXY_HEARS;
     }
 }
 
@@ -295,9 +310,7 @@ impl Protocol<'_> {
             let rows = self
                 .query(&format!("content of {branch}"), &login, &batch, None)?
                 .context("no content")?;
-            print
-                .take(&piece, &rows, std::time::Duration::ZERO)
-                .context("the content makes no sense")?;
+            print.take(&piece, &rows, Duration::ZERO).context("the content makes no sense")?;
         }
         let counts: Vec<String> =
             print.tables.iter().map(|(name, table)| format!("{name} {}", table.count)).collect();
@@ -432,7 +445,9 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     let which = "select concat(extract(epoch from pg_postmaster_start_time()))".to_owned();
     let which = Batch { statements: vec![(which, Vec::new())], is_read_only: true };
     let given = protocol.login("staging", Some("npg_another"))?;
-    let rows = protocol.query("which compute", &given, &which, None)?.context("no answer")?;
+    protocol.neon.hear_of_passwords();
+    let rows = protocol.query("which compute", &given, &which, None)?;
+    let rows = rows.with_context(|| format!("no answer: {:?}", protocol.lines.last()))?;
     let compute = rows[0].rows[0][0].clone().context("a compute")?;
     protocol.query("meant for this compute", &given, &bound(&compute), None)?;
     protocol.query("meant for another compute", &given, &bound("1.000001"), None)?;

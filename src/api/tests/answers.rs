@@ -113,6 +113,7 @@ fn every_answer_says_that_it_is_not_to_be_kept_framed_or_guessed_at() {
         for (name, value) in SECURITY_HEADERS {
             assert_eq!(header(&answer, name), [value], "{}", answer.body);
         }
+        assert_eq!(header(&answer, "firstlight-version"), [VERSION], "{}", answer.body);
         let challenge = header(&answer, "www-authenticate");
         assert_eq!(challenge.is_empty(), answer.status != 401, "{}", answer.body);
     }

@@ -12,8 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Neon's API and SQL proxy over real PostgreSQL, for tests and demonstrations.
 ///
-/// Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT or
-/// SIGTERM, and when its standard input is closed if --until-eof is given.
+/// Prints `listening on ADDRESS` when it is ready. Ends, with every postgres it started, on SIGINT
+/// or SIGTERM, and when its standard input is closed if --until-eof is given.
 #[derive(Parser)]
 #[command(name = "neon-emulator", version)]
 struct Arguments {
