@@ -2,11 +2,11 @@
 
 use super::operations::{Awaited, CLEANING_UP};
 use super::{
-    Conclusion, Decision, View, act, compute, displaced_stem, end, fail, free_name, is_our_backup,
-    need, passwords, preflight,
+    Conclusion, Decision, Orders, View, act, compute, displaced_stem, end, fail, free_name,
+    is_our_backup, need, passwords, preflight,
 };
 use crate::id::BranchName;
-use crate::neon::wire::{Branch, BranchList, Operation, Progress};
+use crate::neon::wire::{Branch, BranchList, Endpoint, Operation, Progress};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};
 use crate::sync::step::FIRST_LOOK_RESTORE;
@@ -59,41 +59,8 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     let branches = need!(view.branches());
     let endpoints = need!(view.endpoints());
     let orders = need!(view.orders());
-    if let Some(cancelled) = &orders.cancelled {
-        return end(RunStatus::Cancelled, cancelled.told("before staging was restored"));
-    }
-    if view.pair.settings != view.checkpoint.settings {
-        return end(
-            RunStatus::Cancelled,
-            "the pair's configuration has changed since the run started".to_owned(),
-        );
-    }
-    if let Some(objection) = preflight::objection(view, branches, endpoints) {
-        return end(RunStatus::Cancelled, format!("look again before restoring: {objection}"));
-    }
-    if let Some(pins) =
-        view.checkpoint.pins.as_ref().filter(|pins| pins.staging != view.pair.staging_branch)
-    {
-        return end(
-            RunStatus::Cancelled,
-            format!("look again before restoring: staging was {}, expected the same", pins.staging),
-        );
-    }
-    match branches.by_id(&backup.id) {
-        None => {
-            return fail(format!(
-                "backup {} ({}) was made by this run and is gone",
-                backup.name, backup.id
-            ));
-        }
-        Some(branch) if branch.expires_at.is_some() => {
-            return fail(format!(
-                "backup {} has been given an end, and Neon does not restore from such a branch",
-                backup.name
-            ));
-        }
-        Some(_) => {}
-    }
+    need!(is_still_wanted(view, branches, endpoints, orders));
+    need!(can_be_restored_from(branches, backup));
     let Some(staging) = branches.by_id(&view.pair.staging_branch) else {
         return fail("look again before restoring: staging is gone".to_owned());
     };
@@ -130,8 +97,8 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     {
         let reason = format!(
             "somebody has changed staging while a restore of this run may still arrive \
-                (under {intended}); \
-                a second one, under {displaced_name}, could overwrite staging twice"
+             (under {intended}); a second one, under {displaced_name}, could overwrite \
+             staging twice"
         );
         return end(RunStatus::Cancelled, reason);
     }
@@ -140,6 +107,49 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
         source: backup.id.clone(),
         displaced_name,
     }))
+}
+
+/// Returns the end of the run where somebody or something objects to what it was started for.
+fn is_still_wanted(
+    view: &View<'_>,
+    branches: &BranchList,
+    endpoints: &[Endpoint],
+    orders: &Orders,
+) -> Result<(), Decision> {
+    if let Some(cancelled) = &orders.cancelled {
+        return Err(end(RunStatus::Cancelled, cancelled.told("before staging was restored")));
+    }
+    if view.pair.settings != view.checkpoint.settings {
+        let reason = "the pair's configuration has changed since the run started".to_owned();
+        return Err(end(RunStatus::Cancelled, reason));
+    }
+    if let Some(objection) = preflight::objection(view, branches, endpoints) {
+        let reason = format!("look again before restoring: {objection}");
+        return Err(end(RunStatus::Cancelled, reason));
+    }
+    if let Some(pins) =
+        view.checkpoint.pins.as_ref().filter(|pins| pins.staging != view.pair.staging_branch)
+    {
+        let reason =
+            format!("look again before restoring: staging was {}, expected the same", pins.staging);
+        return Err(end(RunStatus::Cancelled, reason));
+    }
+    Ok(())
+}
+
+/// Returns the end of the run where its backup cannot be restored from.
+fn can_be_restored_from(branches: &BranchList, backup: &Backup) -> Result<(), Decision> {
+    match branches.by_id(&backup.id) {
+        None => Err(fail(format!(
+            "backup {} ({}) was made by this run and is gone",
+            backup.name, backup.id
+        ))),
+        Some(branch) if branch.expires_at.is_some() => Err(fail(format!(
+            "backup {} has been given an end, and Neon does not restore from such a branch",
+            backup.name
+        ))),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Looks again while Neon is at work on staging. Where it is not, staging will not become ready by

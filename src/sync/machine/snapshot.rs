@@ -122,25 +122,38 @@ fn step(view: &View<'_>, work: &SnapshotWork) -> Decision {
     }
     let Some(test) = &work.test.id else { return restore(view, work, id) };
     if !work.test.is_ready {
-        let (named, why) = (&work.test.operations, "make a branch of the snapshot");
-        let awaited =
-            Awaited { branch: test, named, since: begun_before(work), first_look: view.now, why };
-        need!(view.await_last(&awaited));
-        return match need!(view.branches()).by_id(test) {
-            Some(branch) if !is_test(view, work, branch) => {
-                fail(format!("branch {} ({test}) was not made from the snapshot", branch.name))
-            }
-            Some(branch) if branch.is_at_rest() => progress(SnapshotProgress::RestoreTestReady),
-            Some(_) => {
-                need!(view.await_all(&awaited));
-                Decision::Conclude(Conclusion::LookAgain)
-            }
-            None => fail(format!(
-                "branch {} was made to compare the snapshot and is gone",
-                work.test.name
-            )),
-        };
+        return await_test(view, work, test);
     }
+    judge(view, test)
+}
+
+/// Waits for the branch that is made of the snapshot.
+fn await_test(view: &View<'_>, work: &SnapshotWork, test: &BranchId) -> Decision {
+    let awaited = Awaited {
+        branch: test,
+        named: &work.test.operations,
+        since: begun_before(work),
+        first_look: view.now,
+        why: "make a branch of the snapshot",
+    };
+    need!(view.await_last(&awaited));
+    match need!(view.branches()).by_id(test) {
+        Some(branch) if !is_test(view, work, branch) => {
+            fail(format!("branch {} ({test}) was not made from the snapshot", branch.name))
+        }
+        Some(branch) if branch.is_at_rest() => progress(SnapshotProgress::RestoreTestReady),
+        Some(_) => {
+            need!(view.await_all(&awaited));
+            Decision::Conclude(Conclusion::LookAgain)
+        }
+        None => {
+            fail(format!("branch {} was made to compare the snapshot and is gone", work.test.name))
+        }
+    }
+}
+
+/// Reads the branch that was made of the snapshot, and compares it with what the backup held.
+fn judge(view: &View<'_>, test: &BranchId) -> Decision {
     let Some(expected) =
         view.checkpoint.fingerprint.as_ref().filter(|expected| expected.is_current())
     else {
