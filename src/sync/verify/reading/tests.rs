@@ -1,6 +1,9 @@
 //! What is asked next, whatever the pace and whatever fails.
 
+use std::time::Duration;
+
 use super::*;
+use crate::neon::sql::Rows;
 
 fn catalogue(sizes: &[u64]) -> Catalogue {
     let relation = |(index, bytes): (usize, &u64)| Relation {
