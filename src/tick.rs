@@ -10,13 +10,16 @@
 //! Failure: where the store does not answer, nothing starts, and people hear of it after an hour.
 
 mod act;
+mod backups;
 mod desk;
 mod drive;
 mod lost;
 mod memory;
 mod meter;
 mod outbox;
+mod publish;
 mod silence;
+mod telling;
 mod waking;
 
 use std::cell::Cell;
