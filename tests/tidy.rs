@@ -293,8 +293,18 @@ fn every_runbook_that_the_code_names_exists() -> Result<()> {
 /// Returns the keys that `config.rs` and its parts read.
 fn keys_of_the_code() -> Result<BTreeSet<String>> {
     let mut code = String::new();
-    let parts = ["address", "channels", "keep", "prices", "smoke", "timetable", "verification"]
-        .map(|part| format!("config/{part}.rs"));
+    let parts = [
+        "address",
+        "channels",
+        "keep",
+        "pairs",
+        "prices",
+        "receivers",
+        "smoke",
+        "timetable",
+        "verification",
+    ]
+    .map(|part| format!("config/{part}.rs"));
     for file in std::iter::once("config.rs".to_owned()).chain(parts) {
         let text = read(&root().join("src").join(file))?;
         code.push_str(text.split("#[cfg(test)]").next().unwrap_or_default());

@@ -1,17 +1,15 @@
 //! The settings of channels: where notices go, which, and when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::address::called_address;
 use super::kinds::{NoticeKind, Severity};
 use super::reader::{Fields, one_of, shown_text};
-use super::secrets::{check_names, is_secret_name, secret_name};
-use super::template::{Template, Writing};
+use super::receivers::{self, Receiver};
+use super::timetable::zone;
 use crate::id::{ChannelName, PairName};
 use crate::ordered::IntoOrdered as _;
-use crate::port::Method;
 use crate::time::{TimeOfDay, Zone};
 
 /// Channels that a notice may go to.
@@ -19,17 +17,6 @@ use crate::time::{TimeOfDay, Zone};
 /// Ending a run takes four subrequests and one for each channel, and must fit the smallest budget
 /// of 20.
 const MOST_CHANNELS: usize = 10;
-
-/// Where `PagerDuty` takes events.
-///
-/// Source: `PagerDuty`, Events API v2 overview: `https://events.pagerduty.com/v2/enqueue`; in the
-/// EU region `events.eu.pagerduty.com`.
-const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
-
-/// Addresses that one e-mail goes to.
-///
-/// Source: Cloudflare Email Service, limits, 2026-04-16: 50 recipients.
-const MOST_RECIPIENTS: usize = 50;
 
 /// Where notices go.
 #[derive(Clone, Debug)]
@@ -48,163 +35,6 @@ pub struct Channel {
     pub quiet: Option<Quiet>,
     /// When it hears, all at once, what is not urgent; `None` hears it at once.
     pub digest: Option<Digest>,
-}
-
-/// What takes notices, and how it is reached. Secrets are named, never held.
-#[derive(Clone, Debug)]
-pub enum Receiver {
-    /// JSON, signed after Standard Webhooks 1.0.
-    Webhook {
-        /// The secret with the address.
-        url_secret: String,
-        /// The secrets that sign; several while one replaces another.
-        signing_secrets: Vec<String>,
-    },
-    /// Slack's incoming webhook, with Block Kit.
-    Slack {
-        /// The secret with the address.
-        url_secret: String,
-    },
-    /// Discord's webhook, with embeds.
-    Discord {
-        /// The secret with the address.
-        url_secret: String,
-        /// How the thread is called that each notice begins, in a forum.
-        thread_name: Option<Template>,
-    },
-    /// A Microsoft Teams workflow, with an Adaptive Card.
-    Teams {
-        /// The secret with the address.
-        url_secret: String,
-    },
-    /// `PagerDuty`'s Events API v2.
-    PagerDuty {
-        /// The secret with the routing key of an integration.
-        routing_key_secret: String,
-        /// Where events are taken.
-        url: String,
-    },
-    /// A message through a `send_email` binding.
-    Email {
-        /// The binding.
-        binding: String,
-        /// The sender.
-        from: String,
-        /// Who gets it.
-        to: Vec<String>,
-    },
-    /// Any HTTP call.
-    Http {
-        /// The secret with the address.
-        url_secret: String,
-        /// How it asks.
-        method: Method,
-        /// Headers.
-        headers: BTreeMap<String, String>,
-        /// Headers whose value a secret holds, by the name of the secret.
-        secret_headers: BTreeMap<String, String>,
-        /// The media type of the body.
-        content_type: String,
-        /// The body.
-        body: Template,
-        /// What an answer says that took the notice.
-        good: Good,
-    },
-    /// A check of a healthchecks-style service: pinged at start, success and failure.
-    Healthcheck {
-        /// The secret with the check's address.
-        url_secret: String,
-    },
-}
-
-/// What a good answer says, beside its status. Nothing, where nothing is configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Good {
-    /// A text that it contains.
-    pub text: Option<String>,
-    /// Places in its JSON (JSON Pointer), each with its value as text.
-    pub json: BTreeMap<String, String>,
-}
-
-impl Receiver {
-    /// Returns the word that is configured.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Webhook { .. } => "webhook",
-            Self::Slack { .. } => "slack",
-            Self::Discord { .. } => "discord",
-            Self::Teams { .. } => "teams",
-            Self::PagerDuty { .. } => "pagerduty",
-            Self::Email { .. } => "email",
-            Self::Http { .. } => "http",
-            Self::Healthcheck { .. } => "healthcheck",
-        }
-    }
-
-    /// Returns the secret that holds the address; `None` where the address is no secret.
-    pub fn url_secret(&self) -> Option<&String> {
-        match self {
-            Self::Webhook { url_secret, .. }
-            | Self::Slack { url_secret }
-            | Self::Discord { url_secret, .. }
-            | Self::Teams { url_secret }
-            | Self::Http { url_secret, .. }
-            | Self::Healthcheck { url_secret } => Some(url_secret),
-            Self::PagerDuty { .. } | Self::Email { .. } => None,
-        }
-    }
-
-    /// Returns every secret that it needs, each with its key.
-    pub fn secrets(&self) -> Vec<(&'static str, &String)> {
-        let mut needed: Vec<_> =
-            self.url_secret().map(|name| ("url_secret", name)).into_iter().collect();
-        match self {
-            Self::Webhook { signing_secrets, .. } => {
-                needed.extend(signing_secrets.iter().map(|name| ("signing_secret", name)));
-            }
-            Self::PagerDuty { routing_key_secret, .. } => {
-                needed.push(("routing_key_secret", routing_key_secret));
-            }
-            Self::Http { secret_headers, .. } => {
-                needed.extend(secret_headers.values().map(|name| ("secret_headers", name)));
-            }
-            Self::Slack { .. }
-            | Self::Discord { .. }
-            | Self::Teams { .. }
-            | Self::Email { .. }
-            | Self::Healthcheck { .. } => {}
-        }
-        needed
-    }
-
-    /// Returns whether a kind of notice is for it at all.
-    fn is_for(&self, kind: NoticeKind) -> bool {
-        match self {
-            // What opens no incident would open one that nothing resolves.
-            Self::PagerDuty { .. } => {
-                kind.is_trouble()
-                    || matches!(
-                        kind,
-                        NoticeKind::Escalated | NoticeKind::Resolved | NoticeKind::Test
-                    )
-            }
-            Self::Healthcheck { .. } => matches!(
-                kind,
-                NoticeKind::Succeeded
-                    | NoticeKind::Corrected
-                    | NoticeKind::Failed
-                    | NoticeKind::Cancelled
-                    | NoticeKind::Missed
-                    | NoticeKind::Stuck
-            ),
-            Self::Webhook { .. }
-            | Self::Slack { .. }
-            | Self::Discord { .. }
-            | Self::Teams { .. }
-            | Self::Email { .. }
-            | Self::Http { .. } => true,
-        }
-    }
 }
 
 /// Hours in which a channel is left in peace.
@@ -284,53 +114,12 @@ pub(super) fn channels(
 }
 
 fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Option<Channel> {
-    // It stands in the ids of notices and in addresses.
-    let name = one.required("name", "\"on-call\"").filter(|name| {
-        let is_good = name.len() <= 40
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        if !is_good {
-            one.problem(
-                "name",
-                format!("is {}; allowed are up to 40 of A-Z, a-z, 0-9, - and _", shown_text(name)),
-            );
-        }
-        is_good
-    });
-    let receiver = receiver(one, allow_insecure);
-    let kinds = one.texts("notices").map(|words| {
-        let known = |word: &String| NoticeKind::ALL.into_iter().find(|kind| kind.as_str() == word);
-        if let Some(word) = words.iter().find(|word| known(word).is_none()) {
-            let allowed = NoticeKind::ALL.map(NoticeKind::as_str).join(", ");
-            one.problem("notices", format!("has {}; allowed are {allowed}", shown_text(word)));
-        }
-        words.iter().filter_map(known).into_set()
-    });
-    if kinds.as_ref().is_some_and(BTreeSet::is_empty)
-        && one.value("notices").is_some_and(|value| value == &Value::Array(Vec::new()))
-    {
-        one.problem(
-            "notices",
-            "is empty, so that the channel hears nothing; name at least one kind, or leave the \
-                key out for all",
-        );
-    }
+    let name = channel_name(one);
+    let receiver = receivers::receiver(one, allow_insecure);
+    let kinds = kinds(one);
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
     let minimum_severity = one.word("minimum_severity", &severities).unwrap_or(Severity::Info);
-    let chosen = one.texts("pairs");
-    for unknown in
-        chosen.iter().flatten().filter(|chosen| !pairs.iter().any(|pair| pair.as_str() == *chosen))
-    {
-        let known = one_of(pairs.iter().map(PairName::as_str));
-        one.problem("pairs", format!("has {}; allowed is {known}", shown_text(unknown)));
-    }
-    if chosen.as_ref().is_some_and(Vec::is_empty) {
-        one.problem(
-            "pairs",
-            "is empty, so that the channel hears nothing; name at least one pair, or leave the \
-                key out for all",
-        );
-    }
-    let chosen = chosen.map(|names| names.into_iter().map(PairName::from).into_set());
+    let chosen = chosen_pairs(one, pairs);
     let is_healthcheck = matches!(receiver, Some(Receiver::Healthcheck { .. }));
     if is_healthcheck && chosen.as_ref().map_or(pairs.len(), BTreeSet::len) != 1 {
         one.problem(
@@ -354,7 +143,7 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
         one.problem(
             "kind",
             "is a check, which has to hear of every run at once; allowed are no notices, \
-                minimum_severity, quiet hours and digest_at",
+             minimum_severity, quiet hours and digest_at",
         );
     }
     let channel = Channel {
@@ -366,6 +155,68 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
         quiet,
         digest,
     };
+    refuse_deaf(one, &channel, pairs);
+    Some(channel)
+}
+
+/// Reads the name of a channel, which stands in the ids of notices and in addresses.
+fn channel_name(one: &mut Fields<'_>) -> Option<String> {
+    one.required("name", "\"on-call\"").filter(|name| {
+        let is_good = name.len() <= 40
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if !is_good {
+            one.problem(
+                "name",
+                format!("is {}; allowed are up to 40 of A-Z, a-z, 0-9, - and _", shown_text(name)),
+            );
+        }
+        is_good
+    })
+}
+
+/// Reads the kinds of notices that a channel hears; `None` where it hears all.
+fn kinds(one: &mut Fields<'_>) -> Option<BTreeSet<NoticeKind>> {
+    let kinds = one.texts("notices").map(|words| {
+        let known = |word: &String| NoticeKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+        if let Some(word) = words.iter().find(|word| known(word).is_none()) {
+            let allowed = NoticeKind::ALL.map(NoticeKind::as_str).join(", ");
+            one.problem("notices", format!("has {}; allowed are {allowed}", shown_text(word)));
+        }
+        words.iter().filter_map(known).into_set()
+    });
+    if kinds.as_ref().is_some_and(BTreeSet::is_empty)
+        && one.value("notices").is_some_and(|value| value == &Value::Array(Vec::new()))
+    {
+        one.problem(
+            "notices",
+            "is empty, so that the channel hears nothing; name at least one kind, or leave the \
+             key out for all",
+        );
+    }
+    kinds
+}
+
+/// Reads the pairs of which a channel hears; `None` where it hears of all.
+fn chosen_pairs(one: &mut Fields<'_>, pairs: &[PairName]) -> Option<BTreeSet<PairName>> {
+    let chosen = one.texts("pairs");
+    for unknown in
+        chosen.iter().flatten().filter(|chosen| !pairs.iter().any(|pair| pair.as_str() == *chosen))
+    {
+        let known = one_of(pairs.iter().map(PairName::as_str));
+        one.problem("pairs", format!("has {}; allowed is {known}", shown_text(unknown)));
+    }
+    if chosen.as_ref().is_some_and(Vec::is_empty) {
+        one.problem(
+            "pairs",
+            "is empty, so that the channel hears nothing; name at least one pair, or leave the \
+             key out for all",
+        );
+    }
+    chosen.map(|names| names.into_iter().map(PairName::from).into_set())
+}
+
+/// Refuses a severity by which a channel would hear nothing of what it has chosen.
+fn refuse_deaf(one: &mut Fields<'_>, channel: &Channel, pairs: &[PairName]) {
     let hears = |kind: &NoticeKind| pairs.iter().any(|pair| channel.hears(pair, *kind));
     let is_chosen = channel.kinds.as_ref().is_none_or(|kinds| !kinds.is_empty())
         && channel.pairs.as_ref().is_none_or(|pairs| !pairs.is_empty());
@@ -378,10 +229,9 @@ fn channel(one: &mut Fields<'_>, pairs: &[PairName], allow_insecure: bool) -> Op
         one.problem(
             "minimum_severity",
             "leaves the channel nothing to hear; lower it, or name kinds of that severity in \
-                notices",
+             notices",
         );
     }
-    Some(channel)
 }
 
 /// Reads when a channel is left in peace, and when it hears of the rest.
@@ -401,7 +251,7 @@ fn times(one: &mut Fields<'_>) -> (Option<Quiet>, Option<Digest>) {
     if from.is_some() || at.is_some() {
         one.need("timezone", "\"America/New_York\"");
     }
-    let zone = super::zone(one);
+    let zone = zone(one);
     let quiet = zone.clone().zip(from.zip(until)).map(|(zone, (from, until))| Quiet {
         zone,
         from,
@@ -409,171 +259,6 @@ fn times(one: &mut Fields<'_>) -> (Option<Quiet>, Option<Digest>) {
         is_for_urgent,
     });
     (quiet, zone.zip(at).map(|(zone, at)| Digest { zone, at }))
-}
-
-/// Reads what takes the notices. Keys of another kind are refused as unknown.
-fn receiver(one: &mut Fields<'_>, allow_insecure: bool) -> Option<Receiver> {
-    const KINDS: [&str; 8] =
-        ["webhook", "slack", "discord", "teams", "pagerduty", "email", "http", "healthcheck"];
-    one.need("kind", "\"slack\"");
-    let kind = one.word("kind", &KINDS.map(|kind| (kind, kind)))?;
-    Some(match kind {
-        "pagerduty" => Receiver::PagerDuty {
-            routing_key_secret: secret_name(
-                one,
-                "routing_key_secret",
-                "\"PAGERDUTY_ROUTING_KEY\"",
-            )?,
-            url: called_address(one, "url", allow_insecure).unwrap_or_else(|| PAGERDUTY.to_owned()),
-        },
-        "email" => email(one)?,
-        "webhook" => {
-            let (url_secret, signing_secrets) =
-                (url_secret(one, "\"WEBHOOK_URL\""), signing_secrets(one));
-            Receiver::Webhook { url_secret: url_secret?, signing_secrets }
-        }
-        "http" => http(one)?,
-        "slack" => Receiver::Slack { url_secret: url_secret(one, "\"SLACK_WEBHOOK_URL\"")? },
-        "discord" => discord(one)?,
-        "teams" => Receiver::Teams { url_secret: url_secret(one, "\"TEAMS_WEBHOOK_URL\"")? },
-        _ => Receiver::Healthcheck { url_secret: url_secret(one, "\"HEALTHCHECK_URL\"")? },
-    })
-}
-
-fn url_secret(one: &mut Fields<'_>, example: &str) -> Option<String> {
-    secret_name(one, "url_secret", example)
-}
-
-fn discord(one: &mut Fields<'_>) -> Option<Receiver> {
-    let url_secret = url_secret(one, "\"DISCORD_WEBHOOK_URL\"");
-    let text = one.text("thread_name");
-    let read = |text: String| {
-        Template::read(&text, Writing::Plain)
-            .map_err(|problem| one.problem("thread_name", problem))
-            .ok()
-    };
-    let thread_name = text.and_then(read);
-    Some(Receiver::Discord { url_secret: url_secret?, thread_name })
-}
-
-/// Reads the secrets that sign: one, or several while one replaces another.
-fn signing_secrets(one: &mut Fields<'_>) -> Vec<String> {
-    match one.value("signing_secret") {
-        Some(Value::Array(_)) => {
-            let names = one.texts("signing_secret").unwrap_or_default();
-            if names.is_empty() {
-                one.problem(
-                    "signing_secret",
-                    "is empty; name one secret, or several while one replaces another",
-                );
-            }
-            check_names(one, "signing_secret", names.iter());
-            names
-        }
-        Some(_) => secret_name(one, "signing_secret", "").into_iter().collect(),
-        None => {
-            one.need("signing_secret", "\"WEBHOOK_SIGNING_SECRET\"");
-            Vec::new()
-        }
-    }
-}
-
-fn email(one: &mut Fields<'_>) -> Option<Receiver> {
-    let is_address = |text: &str| {
-        let (local, domain) = text.split_once('@').unwrap_or_default();
-        !local.is_empty()
-            && domain.contains('.')
-            && !text.contains(|c: char| c.is_whitespace() || "<>,;".contains(c))
-    };
-    let binding = one.text("binding").unwrap_or_else(|| "EMAIL".to_owned());
-    if !is_secret_name(&binding) {
-        let length = binding.chars().count();
-        one.problem(
-            "binding",
-            format!(
-                "is a text of {length} characters; allowed is the name of \
-                    a binding, such as \"EMAIL\""
-            ),
-        );
-    }
-    let from = one.required("from", "\"firstlight@example.com\"");
-    one.need("to", "[\"director@example.com\"]");
-    let to = one.texts("to");
-    if let Some(bad) = from.iter().find(|from| !is_address(from)) {
-        one.problem(
-            "from",
-            format!(
-                "is {}; allowed is an address such as \"firstlight@example.com\"",
-                shown_text(bad)
-            ),
-        );
-    }
-    if let Some(bad) = to.iter().flatten().find(|to| !is_address(to)) {
-        one.problem(
-            "to",
-            format!(
-                "has {}; allowed are addresses such as \"director@example.com\"",
-                shown_text(bad)
-            ),
-        );
-    }
-    if let Some(to) = to.as_ref().filter(|to| to.is_empty() || to.len() > MOST_RECIPIENTS) {
-        one.problem(
-            "to",
-            format!("has {} addresses; allowed are 1 to {MOST_RECIPIENTS}", to.len()),
-        );
-    }
-    Some(Receiver::Email { binding, from: from?, to: to? })
-}
-
-fn http(one: &mut Fields<'_>) -> Option<Receiver> {
-    let url_secret = url_secret(one, "\"HOOK_URL\"");
-    let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete]
-        .map(|method| (method.as_str(), method));
-    let method = one.word("method", &methods).unwrap_or(Method::Post);
-    let (headers, secret_headers) = (one.map("headers"), one.map("secret_headers"));
-    check_names(one, "secret_headers", secret_headers.values());
-    super::headers::check(one, "headers", &headers);
-    super::headers::check(one, "secret_headers", &secret_headers);
-    // A header of that name is what the receiver reads: the places are written as it says.
-    let header = headers
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-        .map(|(_, value)| value.clone());
-    let configured = one.text("content_type");
-    if header.is_some() && configured.is_some() {
-        one.problem("content_type", "stands beside a header Content-Type; allowed is one of them");
-    }
-    let content_type = configured.or(header).unwrap_or_else(|| "application/json".to_owned());
-    let text = if method == Method::Get {
-        if one.value("body").is_some() {
-            one.problem("body", "stands beside method GET, which has none");
-        }
-        String::new()
-    } else {
-        one.need("body", "'{\"message\": \"{{subject}}\"}'");
-        one.scalar("body")?
-    };
-    let writing = Writing::of(&content_type);
-    let body = Template::read(&text, writing).map_err(|problem| one.problem("body", problem)).ok();
-    let good = Good { text: one.text("expect_text"), json: one.map("expect_json") };
-    if let Some(pointer) =
-        good.json.keys().find(|pointer| !pointer.is_empty() && !pointer.starts_with('/'))
-    {
-        one.problem(
-            "expect_json",
-            format!("has {pointer:?}; allowed is a JSON Pointer such as \"/errcode\""),
-        );
-    }
-    Some(Receiver::Http {
-        url_secret: url_secret?,
-        method,
-        headers,
-        secret_headers,
-        content_type,
-        body: body?,
-        good,
-    })
 }
 
 /// Reads who hears of an incident that nobody has acknowledged, and when.

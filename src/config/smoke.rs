@@ -137,6 +137,12 @@ fn smoke_test(
     if name.as_deref().is_some_and(|name| earlier.iter().any(|other| other.name == name)) {
         test.problem("name", "is used by another smoke test; it must be the test's own");
     }
+    refuse_contradictions(test, &found, earlier);
+    (name.is_some() && url.is_some()).then_some(found)
+}
+
+/// Refuses what no request can have together, or what no test before this one provides.
+fn refuse_contradictions(test: &mut Fields<'_>, found: &SmokeTest, earlier: &[SmokeTest]) {
     check_names(test, "secret_headers", found.secret_headers.values());
     headers::check(test, "headers", &found.headers);
     headers::check(test, "secret_headers", &found.secret_headers);
@@ -184,7 +190,6 @@ fn smoke_test(
             format!("{{{{{unknown}}}}} is used and captured by no test before this one"),
         );
     }
-    (name.is_some() && url.is_some()).then_some(found)
 }
 
 /// Reads where values are found: `header:x-csrf`, `cookie:session`, `json:/token`,

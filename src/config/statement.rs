@@ -3,6 +3,7 @@
 //! Invariants: nothing is refused that could work. A statement is not parsed: its first words are
 //! read, outside of quotes, comments and dollar quotes.
 
+use super::reader::shown_text;
 use super::verification::Expected;
 
 /// A statement as a list of words in small letters; what stands in quotes is one word, `''`.
@@ -166,7 +167,7 @@ pub(super) fn never_holds(sql: &str, expected: &Expected) -> Option<String> {
         {
             Some(format!(
                 "is {}, and count gives a whole number; for example expect = \"0\"",
-                super::shown_text(text)
+                shown_text(text)
             ))
         }
         Expected::Range { at_most: Some(most), .. } if is_count && *most < 0.0 => Some(
@@ -174,7 +175,7 @@ pub(super) fn never_holds(sql: &str, expected: &Expected) -> Option<String> {
                 .to_owned(),
         ),
         Expected::Text(text) if is_exists && text != "true" && text != "false" => {
-            Some(format!("is {}, and exists gives \"true\" or \"false\"", super::shown_text(text)))
+            Some(format!("is {}, and exists gives \"true\" or \"false\"", shown_text(text)))
         }
         Expected::Range { .. } if is_exists => {
             Some("is a range, and exists gives \"true\" or \"false\"; use expect".to_owned())

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use chrono::{Datelike as _, NaiveDate, Weekday};
 
-use super::reader::Fields;
+use super::reader::{Fields, shown_text};
 use crate::ordered::IntoOrdered as _;
-use crate::time::{TimeOfDay, read_date};
+use crate::time::{TimeOfDay, Zone, read_date};
 
 /// What is added to the usual length of a run, where nothing else is configured.
 const MARGIN_MIN: u32 = 10;
@@ -180,4 +180,20 @@ fn holidays(fields: &mut Fields<'_>) -> Option<Holidays> {
         words.iter().filter_map(|word| date(word)).into_set(),
         words.iter().filter_map(|word| yearly(word)).into_set(),
     ))
+}
+
+/// Reads the zone of times of day.
+pub(super) fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
+    let name = fields.text("timezone")?;
+    let zone = Zone::get(&name);
+    if zone.is_none() {
+        fields.problem(
+            "timezone",
+            format!(
+                "is {}; allowed is an IANA name; for example \"America/New_York\"",
+                shown_text(&name)
+            ),
+        );
+    }
+    zone
 }
