@@ -369,8 +369,7 @@ fn reason_and_end(
             let instant: Option<Timestamp> = value.as_str().and_then(read_instant);
             let future = instant.filter(|until| *until > now);
             Some(future.ok_or_else(|| {
-                bad("until: expected an instant in the future, such as \
-                    \"2026-11-22T12:00:00Z\""
+                bad("until: expected an instant in the future, such as \"2026-11-22T12:00:00Z\""
                     .to_owned())
             })?)
         }

@@ -74,8 +74,8 @@ pub enum RecordError {
     Store(#[from] StoreFailure),
     /// The record was written by a newer version.
     #[error(
-        "read {key}: it has format {found}, and this version knows {FORMAT}; deploy the \
-            newer version again"
+        "read {key}: it has format {found}, and this version knows {FORMAT}; deploy the newer \
+         version again"
     )]
     Newer {
         /// Which.

@@ -192,8 +192,8 @@ impl<W: World> Asked<'_, W> {
             let name: String = name.chars().take(60).collect();
             let prefix = &self.pair.backup_prefix;
             let detail = format!(
-                "{name:?}: a backup is named {prefix}-20261121 or {prefix}-20261121T143000Z, \
-                    or was made under such a name"
+                "{name:?}: a backup is named {prefix}-20261121 or {prefix}-20261121T143000Z, or \
+                 was made under such a name"
             );
             return Err(Problem::new(404, "There is no such backup").with_detail(detail));
         };

@@ -110,7 +110,7 @@ async fn unwell<W: World>(world: &W, config: &Config) -> Option<String> {
                 Err(RecordError::Newer { .. }) => {
                     return Some(
                         "a record of a pair was written by a newer version, and the pair is left \
-                            alone"
+                         alone"
                             .to_owned(),
                     );
                 }

@@ -191,8 +191,8 @@ async fn begin<W: World>(
 fn what_is_under_way(run: &Checkpoint) -> String {
     match run.driven_until.filter(|_| run.is_published && run.prune.is_at_snapshot()) {
         Some(until) => format!(
-            "the snapshot of run {} is being taken or compared, by a tick that lasts until \
-                {}; try again then",
+            "the snapshot of run {} is being taken or compared, by a tick that lasts until {}; try \
+             again then",
             run.run,
             crate::time::render(until)
         ),

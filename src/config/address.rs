@@ -84,7 +84,7 @@ pub(super) fn base_address(
             key,
             format!(
                 "is {shown}, with a query or a fragment; a path is added to it, so allowed is an \
-                    address without"
+                 address without"
             ),
         );
         return None;
@@ -132,8 +132,8 @@ pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str>
     // the one that was judged.
     if !authority.is_ascii() || authority.contains('%') {
         return Some(
-            "allowed is an address whose host is written in plain letters, an international \
-                one as xn--…",
+            "allowed is an address whose host is written in plain letters, an international one as \
+             xn--…",
         );
     }
     if authority.is_empty() || text.contains(char::is_whitespace) || text.contains(char::is_control)
@@ -147,7 +147,7 @@ pub fn address_problem(text: &str, allow_insecure: bool) -> Option<&'static str>
     let is_private = !allow_insecure && !authority.contains("{{") && is_private(host(authority));
     is_private.then_some(
         "leads into a private network; allowed is a public host (or any with allow_insecure = \
-            true, for local use)",
+         true, for local use)",
     )
 }
 

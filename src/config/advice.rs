@@ -19,7 +19,7 @@ impl Config {
                 let kinds = unheard.join(", ");
                 found.push(format!(
                     "pairs[{index}]: no channel hears of {} when it is {kinds}; add one, for \
-                        example kind = \"slack\"",
+                     example kind = \"slack\"",
                     pair.name
                 ));
             }

@@ -189,8 +189,8 @@ fn kinds(one: &mut Fields<'_>) -> Option<BTreeSet<NoticeKind>> {
     {
         one.problem(
             "notices",
-            "is empty, so that the channel hears nothing; name at least one kind, or leave the \
-             key out for all",
+            "is empty, so that the channel hears nothing; name at least one kind, or leave the key \
+             out for all",
         );
     }
     kinds
@@ -208,8 +208,8 @@ fn chosen_pairs(one: &mut Fields<'_>, pairs: &[PairName]) -> Option<BTreeSet<Pai
     if chosen.as_ref().is_some_and(Vec::is_empty) {
         one.problem(
             "pairs",
-            "is empty, so that the channel hears nothing; name at least one pair, or leave the \
-             key out for all",
+            "is empty, so that the channel hears nothing; name at least one pair, or leave the key \
+             out for all",
         );
     }
     chosen.map(|names| names.into_iter().map(PairName::from).into_set())

@@ -26,8 +26,8 @@ pub(super) fn check(
             fields.problem(
                 key,
                 format!(
-                    "has a name of {length} characters that is no name of a header; allowed is \
-                        one such as \"X-Token\""
+                    "has a name of {length} characters that is no name of a header; allowed is one \
+                     such as \"X-Token\""
                 ),
             );
         } else if FORBIDDEN.contains(&name.to_ascii_lowercase().as_str()) {
@@ -42,15 +42,15 @@ pub(super) fn check(
                 key,
                 format!(
                     "has {name_shown} twice, in capitals and in small letters; allowed is each \
-                        header once"
+                     header once"
                 ),
             );
         } else if value.chars().any(|c| c.is_control() && c != '\t')
             || !value.chars().all(|c| u32::from(c) < 256)
         {
             let text = format!(
-                "has {name_shown} with a line end or a sign outside of Latin-1; allowed is \
-                    one line of plain text"
+                "has {name_shown} with a line end or a sign outside of Latin-1; allowed is one \
+                 line of plain text"
             );
             fields.problem(key, text);
         }

@@ -182,7 +182,7 @@ pub(super) fn keep_rules(fields: &mut Fields<'_>) -> Option<KeepRules> {
             "keep_last",
             format!(
                 "is missing, and so are {others}; one of them has to keep something; for example \
-                    keep_last = 7"
+                 keep_last = 7"
             ),
         );
         return None;

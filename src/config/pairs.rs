@@ -215,8 +215,8 @@ fn backup_prefix(fields: &mut Fields<'_>) -> String {
             format!("is {}", shown_text(&prefix))
         };
         let text = format!(
-            "{found}; allowed are up to {LONGEST_PREFIX} of A-Z, a-z, 0-9, -, _ and . (Neon \
-                takes names of 256 with what is added)"
+            "{found}; allowed are up to {LONGEST_PREFIX} of A-Z, a-z, 0-9, -, _ and . (Neon takes \
+             names of 256 with what is added)"
         );
         fields.problem("backup_prefix", text);
     }

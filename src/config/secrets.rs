@@ -20,8 +20,7 @@ use crate::id::Secret;
 const STORE: &str = "STATE";
 
 const ALLOWED: &str = "the name of a secret, up to 100 of A-Z, 0-9 and _, which begins with a \
-    letter; set its \
-    value with `wrangler secret put`";
+    letter; set its value with `wrangler secret put`";
 
 /// Returns whether a text can be the name of a secret, and does not look like one itself.
 pub(super) fn is_secret_name(text: &str) -> bool {
@@ -53,8 +52,8 @@ fn name_problem(text: &str) -> Option<String> {
     let fixed = [secret::NEON_API_KEY, secret::ADMIN_TOKEN, secret::READ_TOKEN];
     if fixed.contains(&text) {
         return Some(format!(
-            "is {text}, which is sent to nobody else; allowed is a secret of its own, such \
-                as {text}_OF_RECEIVER"
+            "is {text}, which is sent to nobody else; allowed is a secret of its own, such as \
+             {text}_OF_RECEIVER"
         ));
     }
     (text == STORE)
@@ -131,8 +130,8 @@ pub(super) fn shared(config: &Config) -> Vec<Problem> {
         let other = *uses.entry(name.as_str()).or_insert(is);
         if other != is {
             let text = format!(
-                "names {name}, which is {other} already and must not be {is}; allowed is a \
-                    secret with one use"
+                "names {name}, which is {other} already and must not be {is}; allowed is a secret \
+                 with one use"
             );
             problems.push(Problem { path, text });
         }
@@ -156,8 +155,8 @@ pub(super) fn settings_as_text(
             && value.as_str().is_some_and(|text| text.trim_start().starts_with(['{', '[']))
     };
     let text = format!(
-        "is a text; allowed is a table, [vars.{VARIABLE}_<X>] in wrangler.toml or a variable \
-            of type JSON"
+        "is a text; allowed is a table, [vars.{VARIABLE}_<X>] in wrangler.toml or a variable of \
+         type JSON"
     );
     variables
         .iter()
@@ -243,15 +242,15 @@ fn token_problems(secrets: &BTreeMap<String, Secret>) -> Vec<Problem> {
             problem(
                 name,
                 format!(
-                    "has {length} characters; allowed are {SHORTEST_TOKEN} and more: openssl \
-                        rand -hex 32"
+                    "has {length} characters; allowed are {SHORTEST_TOKEN} and more: openssl rand \
+                     -hex 32"
                 ),
             );
         } else if token.trim() != token || token.chars().any(|c| c.is_control() || !c.is_ascii()) {
             problem(
                 name,
                 "has blanks at an end or signs that no header takes; set another: openssl rand \
-                    -hex 32"
+                 -hex 32"
                     .to_owned(),
             );
         }

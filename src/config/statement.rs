@@ -141,8 +141,8 @@ pub(super) fn cannot_be_asked(sql: &str) -> Option<&'static str> {
             let first = words.iter().find(|word| *word != "(").map_or("", String::as_str);
             let is_question = matches!(first, "select" | "with" | "values" | "table");
             (!is_question).then_some(
-                "is no question; allowed is one statement that begins with select, with, values \
-                    or table",
+                "is no question; allowed is one statement that begins with select, with, values or \
+                 table",
             )
         }
         _ => Some("has several statements; allowed is one"),

@@ -70,9 +70,8 @@ fn the_budget_of_an_invocation_leaves_the_time_of_the_longest_statement() {
         })
     };
     let expected = "wall_budget_s: is 600, and pairs[0].verification.after_restore may take 5 \
-        minutes \
-        more; an invocation has fifteen \
-        in all, so allowed are at most 570, or a shorter timeout_min";
+        minutes more; an invocation has fifteen in all, so allowed are at most 570, or a shorter \
+        timeout_min";
     assert_eq!(with(600, 5), [expected]);
     assert!(with(570, 5).is_empty() && with(240, 10).is_empty());
     assert_eq!(with(840, 1).len(), 1);
@@ -88,8 +87,8 @@ fn staging_must_not_be_production() {
         faults(|value| value["pairs"][0]["staging_branch"] = json!("br-noisy-breeze-a5e59rrb"));
     assert_eq!(
         found,
-        ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so \
-            they must differ"]
+        ["pairs[0].staging_branch: is the production branch; a run overwrites staging, so they \
+            must differ"]
     );
 }
 
@@ -206,8 +205,7 @@ fn a_window_across_midnight_is_refused_with_a_way_out() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with(&format!("pairs[0].{key}: is ")), "{found:?}");
         let way_out = "one across midnight ends by 23:59, begins at 00:00, or has another \
-            timezone, such \
-            as \"Etc/GMT+6\" for UTC-6";
+            timezone, such as \"Etc/GMT+6\" for UTC-6";
         assert!(found[0].contains(way_out), "{found:?}");
     }
     assert!(Zone::get("Etc/GMT+6").is_some(), "the way out is one");
@@ -285,8 +283,7 @@ fn a_check_of_a_database_that_is_not_compared_is_refused() {
         (json!({"tenants": tenants}), "tenants"),
     ] {
         let text = "is \"b\", which is not compared; allowed is \"a\" or \"shop\", or add it to \
-            the \
-            pair's databases";
+            the pair's databases";
         assert_eq!(whole(verification), [format!("pairs[0].verification.{path}.database: {text}")]);
     }
     let good =
@@ -383,8 +380,8 @@ fn secrets_that_are_missing_or_lead_into_a_private_network_are_named_and_not_sho
         "{found:#?}"
     );
     assert!(found[1].starts_with(
-        "channels[1].url_secret: names secret B_URL, whose address cannot be called; leads \
-            into a private network"
+        "channels[1].url_secret: names secret B_URL, whose address cannot be called; leads into a \
+         private network"
     ));
     assert_eq!(found[2], "channels[1].signing_secret: names secret B_KEY, which is empty");
     assert!(

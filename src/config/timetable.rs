@@ -14,9 +14,8 @@ const MARGIN_MIN: u32 = 10;
 
 /// The way out of a window across midnight: a run is named by one date, and days off are dates.
 const ONE_DATE: &str = "; a window lies within one date, so one across midnight ends by 23:59, \
-    begins at 00:00, or \
-    has another timezone, \
-    such as \"Etc/GMT+6\" for UTC-6, in which midnight is elsewhere";
+    begins at 00:00, or has another timezone, such as \"Etc/GMT+6\" for UTC-6, in which midnight \
+    is elsewhere";
 
 /// The days of a week, as they are written.
 const WEEKDAYS: [(&str, Weekday); 7] = [
@@ -116,7 +115,7 @@ fn times(fields: &mut Fields<'_>) -> Option<[TimeOfDay; 5]> {
     if earliest_start > start_at {
         let text = format!(
             "is {earliest_start}, after start_at {start_at}; allowed is that time or \
-                earlier{ONE_DATE}"
+             earlier{ONE_DATE}"
         );
         fields.problem("earliest_start", text);
     }
@@ -129,14 +128,14 @@ fn times(fields: &mut Fields<'_>) -> Option<[TimeOfDay; 5]> {
     if latest_start >= deadline {
         let text = format!(
             "is {deadline}, not after latest_start {latest_start}; allowed is a later \
-                time{ONE_DATE}"
+             time{ONE_DATE}"
         );
         fields.problem("deadline", text);
     }
     if catch_up_until < latest_start && fields.value("catch_up_until").is_some() {
         let text = format!(
-            "is {catch_up_until}, before latest_start {latest_start}; allowed is that time \
-                or later{ONE_DATE}"
+            "is {catch_up_until}, before latest_start {latest_start}; allowed is that time or \
+             later{ONE_DATE}"
         );
         fields.problem("catch_up_until", text);
     }
@@ -170,8 +169,8 @@ fn holidays(fields: &mut Fields<'_>) -> Option<Holidays> {
     };
     if let Some(bad) = words.iter().find(|word| date(word).is_none() && yearly(word).is_none()) {
         let text = format!(
-            "has {bad:?}; allowed are dates such as \"2026-11-26\", and days of every year \
-                such as \"12-25\""
+            "has {bad:?}; allowed are dates such as \"2026-11-26\", and days of every year such as \
+             \"12-25\""
         );
         fields.problem("holidays", text);
         return None;

@@ -318,8 +318,8 @@ fn assertions(fields: &mut Fields<'_>, compared: Option<&[String]>) -> Vec<Asser
         if expected.is_none() && on != AssertedOn::Both {
             one.problem(
                 "expect",
-                "is missing, and so are at_least and at_most; for example expect = \"0\" \
-                    (only on = \"both\" needs none)",
+                "is missing, and so are at_least and at_most; for example expect = \"0\" (only on \
+                 = \"both\" needs none)",
             );
         }
         let database = database(&mut one, compared);
@@ -427,7 +427,7 @@ fn tenants(
         one.problem(
             "role",
             "is the role that verifies, which sees every row; allowed is the role that the \
-                application logs in with",
+             application logs in with",
         );
     }
     let database = database(&mut one, compared);

@@ -265,14 +265,14 @@ mod tests {
             ),
             (
                 "23505",
-                "duplicate key value violates unique constraint \
-                    \"people_email_key\"\nDETAIL:  Key (email)=(ann@example.com) already exists.",
+                "duplicate key value violates unique constraint \"people_email_key\"\nDETAIL:  Key \
+                 (email)=(ann@example.com) already exists.",
                 "duplicate key value violates unique constraint \"people_email_key\"",
             ),
             (
                 "23514",
-                "new row for relation \"people\" violates check constraint \
-                    \"adult\"\nFailing row contains (1, ann)",
+                "new row for relation \"people\" violates check constraint \"adult\"\nFailing row \
+                 contains (1, ann)",
                 "new row for relation \"people\" violates check constraint \"adult\"",
             ),
             ("23514", "Failing row contains (1, ann@example.com)", "Failing row contains …"),
@@ -379,15 +379,15 @@ mod tests {
     #[test]
     fn a_quota_that_is_used_up_is_told_from_a_compute_that_is_not_there() {
         assert!(is_quota(
-            "Your account or project has exceeded the compute time quota. Upgrade your plan \
-                to increase limits."
+            "Your account or project has exceeded the compute time quota. Upgrade your plan to \
+             increase limits."
         ));
         assert!(
             is_quota("exceeded the data transfer quota") && is_quota("branches limit exceeded")
         );
         assert!(!is_quota(
-            "Control plane request failed: endpoint is temporarily unavailable. Check your \
-                quotas and/or contact our support."
+            "Control plane request failed: endpoint is temporarily unavailable. Check your quotas \
+             and/or contact our support."
         ));
         assert!(!is_quota("rate limit exceeded") && !is_quota(""));
     }

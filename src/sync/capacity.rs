@@ -87,11 +87,10 @@ pub fn too_many_reads(config: &Config, interval: Duration) -> Option<String> {
     let (pairs, minutes) = (config.pairs.len(), interval.as_secs() / 60);
     (config.subrequest_budget <= FREE_BUDGET && reads > FREE_READS).then(|| {
         format!(
-            "pairs: {pairs} pairs read about {reads} keys of Workers KV in a day at a tick \
-                every {minutes} minutes, and the Free plan answers \
-                {FREE_READS}; after that nothing is driven or told until midnight UTC. What would \
-                do: the Paid plan with a larger subrequest_budget, \
-                fewer pairs in one Worker, or a cron that fires less often"
+            "pairs: {pairs} pairs read about {reads} keys of Workers KV in a day at a tick every \
+             {minutes} minutes, and the Free plan answers {FREE_READS}; after that nothing is \
+             driven or told until midnight UTC. What would do: the Paid plan with a larger \
+             subrequest_budget, fewer pairs in one Worker, or a cron that fires less often"
         )
     })
 }
@@ -122,7 +121,7 @@ pub fn crowded(
     let longer = longer(&jobs, at_once.max(1), interval).map(|minutes| {
         format!(
             "windows that are {minutes} minutes longer (an earlier start_at, or a later \
-                latest_start and deadline)"
+             latest_start and deadline)"
         )
     });
     let remedies: Vec<String> = budget.into_iter().chain(longer).collect();
@@ -132,10 +131,9 @@ pub fn crowded(
         remedies.join(", or ")
     };
     Some(format!(
-        "pairs: on {date} the runs of {} of {of} pairs cannot begin by their latest_start \
-            and end by their deadline ({first}{more}): an invocation \
-            every {} minutes has subrequests for {} of them (subrequest_budget = {}). What would \
-            do: {remedies}",
+        "pairs: on {date} the runs of {} of {of} pairs cannot begin by their latest_start and end \
+         by their deadline ({first}{more}): an invocation every {} minutes has subrequests for {} \
+         of them (subrequest_budget = {}). What would do: {remedies}",
         names.len(),
         interval.as_secs() / 60,
         at_once.max(1),
@@ -268,12 +266,11 @@ mod tests {
         assert_eq!(
             told(&config(8, &|_, _| {}, 50), None).as_deref(),
             Some(
-                "pairs: on 2026-11-21 the runs of 1 of 8 pairs cannot begin by their \
-                    latest_start and end by their deadline (pair-7): an invocation \
-                    every 5 minutes has subrequests for 1 of them (subrequest_budget = 50). What \
-                    would do: subrequest_budget = 104 (Paid plan), or \
-                    windows that are 5 minutes longer (an earlier start_at, or a later \
-                    latest_start and deadline)"
+                "pairs: on 2026-11-21 the runs of 1 of 8 pairs cannot begin by their latest_start \
+                 and end by their deadline (pair-7): an invocation every 5 minutes has subrequests \
+                 for 1 of them (subrequest_budget = 50). What would do: subrequest_budget = 104 \
+                 (Paid plan), or windows that are 5 minutes longer (an earlier start_at, or a \
+                 later latest_start and deadline)"
             )
         );
     }
@@ -343,7 +340,7 @@ mod tests {
         assert!(
             text.starts_with(
                 "pairs: 72 pairs read about 100080 keys of Workers KV in a day at a tick every 5 \
-                    minutes"
+                 minutes"
             ),
             "{text}"
         );

@@ -240,10 +240,10 @@ fn overlaps(config: &Config, now: Timestamp) -> Vec<String> {
             };
             if let Some(day) = days.iter().find(meets) {
                 found.push(format!(
-                    "pairs[{index}].start_at: on {} the run of {} may be under way at the \
-                        same time as that of {} (pairs[{other}]); an invocation \
-                        drives one first, and the other with the subrequests and the time that are \
-                        left, so leave each the time that it takes",
+                    "pairs[{index}].start_at: on {} the run of {} may be under way at the same \
+                     time as that of {} (pairs[{other}]); an invocation drives one first, and the \
+                     other with the subrequests and the time that are left, so leave each the time \
+                     that it takes",
                     day.date, config.pairs[index].name, config.pairs[other].name
                 ));
             }
@@ -382,8 +382,8 @@ pub(crate) mod tests {
         let found = warnings(&value("03:00"), at("2026-11-21T12:00:00Z"));
         assert_eq!(
             found[0],
-            "pairs[0].start_at: 02:30 does not exist in America/New_York on 2027-03-14: it \
-                is 03:00 there"
+            "pairs[0].start_at: 02:30 does not exist in America/New_York on 2027-03-14: it is \
+             03:00 there"
         );
         assert!(
             found.last().is_some_and(|last| last

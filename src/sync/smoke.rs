@@ -258,24 +258,23 @@ fn explained(response: &HttpResponse) -> Option<&'static str> {
         |code: &str| body.strip_prefix("error code: ").is_some_and(|rest| rest.trim() == code);
     if answer::header(&response.headers, "cf-mitigated") == Some("challenge") {
         return Some(
-            "Cloudflare's bot protection asks for a browser: let the header that this test \
-                sends past it",
+            "Cloudflare's bot protection asks for a browser: let the header that this test sends \
+             past it",
         );
     }
     match response.status {
         _ if is_code("1042") => Some(
-            "Cloudflare: the application is a Worker of the same zone, which this Worker \
-                may call only with \
-                compatibility_flags = [\"global_fetch_strictly_public\"] in wrangler.toml",
+            "Cloudflare: the application is a Worker of the same zone, which this Worker may call \
+             only with compatibility_flags = [\"global_fetch_strictly_public\"] in wrangler.toml",
         ),
         _ if is_code("1016") => {
             Some("Cloudflare: the name of the application's server is not known")
         }
         _ if is_code("1101") => Some("Cloudflare: the application is a Worker, and it threw"),
         522 => Some(
-            "Cloudflare did not reach a server: it is down, or the host has none because a \
-                Worker of the same zone answers for it, which \
-                needs compatibility_flags = [\"global_fetch_strictly_public\"] in wrangler.toml",
+            "Cloudflare did not reach a server: it is down, or the host has none because a Worker \
+             of the same zone answers for it, which needs compatibility_flags = \
+             [\"global_fetch_strictly_public\"] in wrangler.toml",
         ),
         521 | 523 | 530 => Some("Cloudflare did not reach the application's server"),
         524 => Some("the application did not answer Cloudflare within 100 s"),

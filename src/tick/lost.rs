@@ -166,7 +166,7 @@ fn taken_up(
     match goal {
         Some(_) => checkpoint.warn(
             "KV had forgotten this run while it was under way; it was taken up from the names in \
-                Neon"
+             Neon"
                 .to_owned(),
         ),
         None => {

@@ -94,7 +94,7 @@ fn the_plan_is_shown_by_other_rules_and_a_rule_that_makes_no_sense_is_refused_by
     assert!(
         warning.contains(
             "no room for all that the rules keep: the project may have 25 branches, and \
-                backup-20261110 will give way to"
+             backup-20261110 will give way to"
         ),
         "{warning}"
     );

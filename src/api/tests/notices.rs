@@ -189,7 +189,7 @@ fn health_is_good_until_the_last_day_on_which_a_run_had_to_succeed_is_over_with_
         (
             503,
             "the last success of a pair was at 2026-11-20T10:04:00.000Z; one was due by \
-                2026-11-21T11:00:00.000Z"
+             2026-11-21T11:00:00.000Z"
                 .to_owned()
         )
     );

@@ -154,9 +154,8 @@ fn a_run_is_started_while_a_snapshot_is_being_tested() {
     let driven_until = Some("2026-11-21T14:33:00Z".parse().expect("an instant"));
     keep(&Checkpoint { driven_until, ..at_snapshot() });
     let (status, body, _) = post(&memory);
-    let expected = "the snapshot of run 20261121 is being taken or compared, by a tick that \
-        lasts until \
-        2026-11-21T14:33:00.000Z; try again then";
+    let expected = "the snapshot of run 20261121 is being taken or compared, by a tick that lasts \
+        until 2026-11-21T14:33:00.000Z; try again then";
     assert_eq!((status, body["detail"].as_str()), (409, Some(expected)));
     keep(&at_snapshot());
     let (status, body, drives) = post(&memory);

@@ -157,12 +157,9 @@ fn a_secret_of_another_use_is_refused() {
     let test = json!([{"name": "t", "url": "https://staging.example.com/",
                 "secret_headers": {"X": "SLACK_WEBHOOK_URL"}}]);
     let found = faults(|value| value["pairs"][0]["smoke_tests"] = test.clone());
-    assert_eq!(
-        found,
-        ["channels[0].url_secret: names SLACK_WEBHOOK_URL, which is a part of a smoke \
-            test already and must not be the address of a channel; allowed is a secret with \
-            one use"]
-    );
+    let expected = "channels[0].url_secret: names SLACK_WEBHOOK_URL, which is a part of a smoke \
+        test already and must not be the address of a channel; allowed is a secret with one use";
+    assert_eq!(found, [expected]);
     let both = json!([{"name": "a", "kind": "slack", "url_secret": "A_URL"},
             {"name": "b", "kind": "slack", "url_secret": "A_URL", "minimum_severity": "urgent"}]);
     assert!(

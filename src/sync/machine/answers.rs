@@ -237,10 +237,9 @@ fn give_up(run: &mut Run, query: &Query, error: &SqlError, pair: &Pair, now: Tim
                 && let Some(rule) = keeps_everybody_out(run, error) =>
         {
             let text = format!(
-                "production: {rule}, and Neon does not let us in, because a Worker has no \
-                    fixed address: {error}; let the rule hold for \
-                    protected branches alone and protect production, or set sql_url to a proxy \
-                    whose address is on the list"
+                "production: {rule}, and Neon does not let us in, because a Worker has no fixed \
+                 address: {error}; let the rule hold for protected branches alone and protect \
+                 production, or set sql_url to a proxy whose address is on the list"
             );
             end(run, RunStatus::Failed, text, RUN_FAILED);
         }

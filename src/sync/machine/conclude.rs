@@ -210,7 +210,7 @@ fn look_ahead(run: &mut Run, pair: &Pair, now: Timestamp) {
     let left = (!left.is_empty()).then(|| {
         format!(
             "branches of pairs that are not configured any more are left: {}; GET /backups lists \
-                them",
+             them",
             shortened(&left)
         )
     });
@@ -261,9 +261,9 @@ fn passwords_done(run: &mut Run, pair: &Pair) {
         run.checkpoint.restore.as_ref().and_then(|restore| restore.displaced_id.clone());
     if displaced.is_none() && pair.keep_passwords {
         run.checkpoint.warn(
-            "the displaced branch was not found; the passwords of staging's roles were not \
-                looked at"
-                .to_owned(),
+            "the displaced branch was not found; the passwords of staging's roles were not looked \
+             at"
+            .to_owned(),
         );
     }
     let Some(displaced) = displaced.filter(|_| pair.keep_passwords) else { return };

@@ -35,8 +35,7 @@ pub(super) fn next_backup(view: &View<'_>) -> Decision {
     if !not_checked.is_empty() && view.pair.verification.is_not_checked_fatal {
         return fail(format!(
             "read every table of {}: not checked: {}; leave one out with databases or \
-                verification.exclude, or set \
-                verification.on_not_checked to \"warn\"",
+             verification.exclude, or set verification.on_not_checked to \"warn\"",
             backup.name,
             shortened(&not_checked)
         ));

@@ -319,7 +319,7 @@ impl Different<'_> {
         if ranges > RANGES_LOOKED_INTO {
             return bound(format!(
                 "the rows were not looked into: {ranges} ranges of blocks differ, \
-                    {RANGES_LOOKED_INTO} at most are read again"
+                 {RANGES_LOOKED_INTO} at most are read again"
             ));
         }
         let Some(shape) = looked.shape(table) else {

@@ -7,9 +7,8 @@ use crate::sync::retry::RUN_FAILED;
 
 const UNSEEN: &str = "look at staging once more before calling it a copy: Neon did not answer";
 const UNKNOWN: &str = "What staging holds could not be observed; look before using it.";
-const DELETED: &str = "somebody deleted staging after this run had restored it; make it again \
-    and name it in \
-    staging_branch";
+const DELETED: &str = "somebody deleted staging after this run had restored it; make it again and \
+    name it in staging_branch";
 const GONE: &str = "Staging is gone.";
 const OVERTAKEN: &str =
     "staging was restored from another backup meanwhile, or is being restored again";
@@ -135,8 +134,8 @@ fn describe(view: &View<'_>, branches: &BranchList, staging: &Branch, status: Ru
         (false, _, None, None) => "Staging is untouched.".to_owned(),
         (false, _, Some(_), None) if is_as_before(view, staging) => {
             format!(
-                "Staging is what it was before this run, whose restore did not end well \
-                    (child of {parent})."
+                "Staging is what it was before this run, whose restore did not end well (child of \
+                 {parent})."
             )
         }
         (false, _, Some(_), None) => {

@@ -129,9 +129,9 @@ pub(super) fn too_long_to_keep(staging: &Branch) -> Option<String> {
     let length = staging.name.as_str().chars().count();
     (length > most).then(|| {
         format!(
-            "staging_branch: the name of {} has {length} characters; allowed are up to \
-                {most}, because what it holds is kept as \
-                <name>-of-… and Neon takes names of {LONGEST_NAME}; rename the branch in Neon",
+            "staging_branch: the name of {} has {length} characters; allowed are up to {most}, \
+             because what it holds is kept as <name>-of-… and Neon takes names of {LONGEST_NAME}; \
+             rename the branch in Neon",
             staging.id
         )
     })

@@ -41,8 +41,8 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     }
     if let Some((key, wanted)) = not_compared(view.pair, &known) {
         return fail(format!(
-            "{key}.database: {wanted} is not compared, and what is configured for it would \
-                not be run; production {production} has {}",
+            "{key}.database: {wanted} is not compared, and what is configured for it would not be \
+             run; production {production} has {}",
             known.join(", ")
         ));
     }
@@ -58,9 +58,9 @@ pub(super) fn next(view: &View<'_>) -> Decision {
     }
     if !need!(view.has_password(production, role)) {
         return fail(format!(
-            "read the password of role {role} on {production}: Neon has none to tell (the \
-                project may store no passwords); \
-                set role_password_secret to the name of a secret that holds it"
+            "read the password of role {role} on {production}: Neon has none to tell (the project \
+             may store no passwords); set role_password_secret to the name of a secret that holds \
+             it"
         ));
     }
     if let Some(decision) = sees_all_rows(view, endpoints) {
@@ -122,15 +122,15 @@ pub(super) fn objection(
     if let Some(successor) = branches.successor(production) {
         let (name, new) = (&successor.name, &successor.id);
         return Some(format!(
-            "production_branch: a snapshot was restored in place of {production}, which \
-                nobody uses any more; set production_branch to {new} ({name})"
+            "production_branch: a snapshot was restored in place of {production}, which nobody \
+             uses any more; set production_branch to {new} ({name})"
         ));
     }
     if let Some(successor) = branches.successor(staging) {
         return Some(format!(
-            "staging_branch: a snapshot was restored in place of {staging}, and {} ({}) is \
-                a root branch, which cannot be staging; make a branch of production \
-                with a read-write endpoint and set staging_branch to it",
+            "staging_branch: a snapshot was restored in place of {staging}, and {} ({}) is a root \
+             branch, which cannot be staging; make a branch of production with a read-write \
+             endpoint and set staging_branch to it",
             successor.id, successor.name
         ));
     }
@@ -162,8 +162,8 @@ pub(super) fn objection(
     let foreign = branches.by_name(&name).filter(|found| !is_our_backup(pair, branches, found));
     foreign.map(|found| {
         format!(
-            "branch {name} ({}) exists and was not made by this pair, expected the name to \
-                be free; rename it or set backup_prefix",
+            "branch {name} ({}) exists and was not made by this pair, expected the name to be \
+             free; rename it or set backup_prefix",
             found.id
         )
     })
@@ -177,16 +177,16 @@ fn sees_all_rows(view: &View<'_>, endpoints: &[Endpoint]) -> Option<Decision> {
     let production = &view.pair.production_branch;
     match &view.seen.sees_all_rows {
         Some(RoleSight::Watched(triggers)) => Some(fail(format!(
-            "production has login event triggers, which would run as {} at each of our \
-                log-ins, and Neon did not switch them off for \
-                our connection: {triggers}; expected none, or each `alter event trigger … disable`",
+            "production has login event triggers, which would run as {} at each of our log-ins, \
+             and Neon did not switch them off for our connection: {triggers}; expected none, or \
+             each `alter event trigger … disable`",
             view.pair.role
         ))),
         Some(RoleSight::All | RoleSight::Unknown) => None,
         Some(RoleSight::Filtered) => Some(fail(format!(
-            "role: {} does not see every row, because row-level security filters it; \
-                expected a role with BYPASSRLS \
-                (roles made through Neon's API have it; members do not inherit it)",
+            "role: {} does not see every row, because row-level security filters it; expected a \
+             role with BYPASSRLS (roles made through Neon's API have it; members do not inherit \
+             it)",
             view.pair.role
         ))),
         None => {
@@ -257,8 +257,8 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<usize>) -> Op
         .collect::<Vec<_>>()
         .join("; ");
     Some(fail(format!(
-        "make room for {wanted} branches: the project has {used} of {limit}, and nothing \
-            more may give way: {why}; GET /backups tells why each is kept"
+        "make room for {wanted} branches: the project has {used} of {limit}, and nothing more may \
+         give way: {why}; GET /backups tells why each is kept"
     )))
 }
 

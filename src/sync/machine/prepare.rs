@@ -29,22 +29,22 @@ const ATTEMPTS: u32 = 3;
 /// The marker is made first: a second tick waits for it, instead of running everything beside the
 /// first. The configured statements see the path of the database from the first to the last;
 /// nothing of ours is resolved after that.
-const RUN_ONCE: &str = "do $firstlight$ declare marker text := \
-    current_setting('firstlight.marker'); statements \
-    text[]; number int := 0; begin \
-    if exists (select from pg_namespace where nspname = marker and nspowner = (select oid from \
-    pg_roles where rolname = current_user)) \
+const RUN_ONCE: &str = "do $firstlight$ \
+    declare marker text := current_setting('firstlight.marker'); \
+    statements text[]; number int := 0; begin \
+    if exists (select from pg_namespace where nspname = marker \
+    and nspowner = (select oid from pg_roles where rolname = current_user)) \
     then return; end if; \
     execute format('create schema %I', marker); \
-    statements := array(select value from \
-    json_array_elements_text(current_setting('firstlight.sql')::json)); \
+    statements := array(select value \
+    from json_array_elements_text(current_setting('firstlight.sql')::json)); \
     begin \
     perform set_config('search_path', null, true); \
     while number operator(pg_catalog.<) pg_catalog.cardinality(statements) loop \
     number := number operator(pg_catalog.+) 1; execute statements[number]; end loop; \
     exception when query_canceled or others then \
-    raise exception using errcode = sqlstate, message = format('statement %s of %s: %s', \
-    number, cardinality(statements), sqlerrm); \
+    raise exception using errcode = sqlstate, \
+    message = format('statement %s of %s: %s', number, cardinality(statements), sqlerrm); \
     end; end $firstlight$";
 
 /// Decides the next action, or returns `Ok` when everything was done.

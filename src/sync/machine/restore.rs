@@ -74,8 +74,8 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
     }
     if let Some(name) = displaced_since(branches, staging, backup) {
         let reason = format!(
-            "{name} is a child of this run's backup: this run has restored staging already, \
-                and that state was displaced since"
+            "{name} is a child of this run's backup: this run has restored staging already, and \
+             that state was displaced since"
         );
         return end(RunStatus::Superseded, reason);
     }
@@ -96,9 +96,8 @@ fn look_and_restore(view: &View<'_>, backup: &Backup) -> Decision {
         view.checkpoint.intended_name.as_ref().filter(|intended| **intended != displaced_name)
     {
         let reason = format!(
-            "somebody has changed staging while a restore of this run may still arrive \
-             (under {intended}); a second one, under {displaced_name}, could overwrite \
-             staging twice"
+            "somebody has changed staging while a restore of this run may still arrive (under \
+             {intended}); a second one, under {displaced_name}, could overwrite staging twice"
         );
         return end(RunStatus::Cancelled, reason);
     }
@@ -181,8 +180,8 @@ fn wait_until_ready(view: &View<'_>, staging: &Branch) -> Decision {
     });
     let (name, state) = (&staging.name, &staging.current_state);
     fail(format!(
-        "{name} ({}) is {state:?}, expected \"ready\", and no operation of Neon's is under \
-            way on it{failed}; restore it by hand, or ask Neon",
+        "{name} ({}) is {state:?}, expected \"ready\", and no operation of Neon's is under way on \
+         it{failed}; restore it by hand, or ask Neon",
         staging.id
     ))
 }

@@ -221,8 +221,8 @@ fn take(view: &View<'_>, work: &SnapshotWork) -> Decision {
         );
         return give_up(
             format!(
-                "{text}; a snapshot can be taken only of what is inside \
-                    (history_retention_seconds of the project)"
+                "{text}; a snapshot can be taken only of what is inside (history_retention_seconds \
+                 of the project)"
             ),
             true,
         );
@@ -246,8 +246,8 @@ fn restore(view: &View<'_>, work: &SnapshotWork, id: &SnapshotId) -> Decision {
             return progress(SnapshotProgress::RestoreTestFound(found.id.clone()));
         }
         return fail(format!(
-            "branch {} ({}) exists and was not made from snapshot {id}, expected the name to \
-                be free",
+            "branch {} ({}) exists and was not made from snapshot {id}, expected the name to be \
+             free",
             found.name, found.id
         ));
     }

@@ -159,8 +159,8 @@ fn roll_back(view: &View<'_>, backup: &Backup, reason: String) -> Decision {
         restored.and_then(|restore| restore.displaced_id.clone()).filter(|_| is_recent)
     else {
         return fail(format!(
-            "{reason}; not rolled back, because this run did not itself see its restore \
-                accepted within 30 minutes"
+            "{reason}; not rolled back, because this run did not itself see its restore accepted \
+             within 30 minutes"
         ));
     };
     let branches = need!(view.branches());

@@ -14,10 +14,9 @@ pub fn of_disabled_channel(
     now: Timestamp,
 ) -> Notice {
     let text = format!(
-        "Channel {channel} has answered 410 (gone) to notice {}: nothing is sent there any \
-            more. Give it a new address, then try it with \
-            POST /channels/{channel}/test, which enables it again. Runbook: \
-            runbooks/incident-response.md",
+        "Channel {channel} has answered 410 (gone) to notice {}: nothing is sent there any more. \
+         Give it a new address, then try it with POST /channels/{channel}/test, which enables it \
+         again. Runbook: runbooks/incident-response.md",
         lost.id
     );
     let subject = format!("[{label}] Channel {channel} is disabled");
@@ -38,7 +37,7 @@ pub fn of_misconfigured(
 ) -> Notice {
     let text =
         "What is configured cannot be used as it is; runs go on, and notices wait. Runbook: \
-            runbooks/incident-response.md"
+         runbooks/incident-response.md"
             .to_owned();
     let subject = format!("[{label}] Configuration needs a look — {}", run.date());
     Notice {

@@ -218,8 +218,7 @@ mod tests {
 
     /// What tries to be mark-up, a mention, an entity or the end of a line somewhere.
     const HOSTILE: &str = "<!channel> & <b>*bold*</b> _x_ ~y~ `z` ||s|| @everyone <@123> \
-        [a](https://evil.example) \
-        &amp; \"q\" \\ 😀\n# h\n- l\n> q\u{7}";
+        [a](https://evil.example) &amp; \"q\" \\ 😀\n# h\n- l\n> q\u{7}";
 
     /// Returns an ordinary failure.
     pub(super) fn failure() -> Notice {

@@ -36,8 +36,7 @@ pub fn of_escalation(
     };
     let text = format!(
         "Incident {} is open {since}: {}. {why}{more} Acknowledge it with POST \
-            /incidents/{}/acknowledge; a good run resolves it. \
-            Runbook: runbooks/incident-response.md",
+         /incidents/{}/acknowledge; a good run resolves it. Runbook: runbooks/incident-response.md",
         incident.id, incident.subject, incident.id
     );
     let subject = format!("[URGENT] [{label}] Daily sync UNRESOLVED — {}", pair.zone.date(now));
@@ -110,11 +109,10 @@ mod tests {
         );
         assert_eq!(
             told.text,
-            "Incident hub-20261121 is open since 2026-11-21 06:05 ET (15 min): [URGENT] \
-                [CAIO Hub] Daily sync MISSED — 2026-11-21. Nobody has \
-                acknowledged it. Acknowledge it with POST /incidents/hub-20261121/acknowledge; a \
-                good run resolves it. \
-                Runbook: runbooks/incident-response.md"
+            "Incident hub-20261121 is open since 2026-11-21 06:05 ET (15 min): [URGENT] [CAIO Hub] \
+             Daily sync MISSED — 2026-11-21. Nobody has acknowledged it. Acknowledge it with POST \
+             /incidents/hub-20261121/acknowledge; a good run resolves it. Runbook: \
+             runbooks/incident-response.md"
         );
         incident.acknowledged = Some(Acknowledgement {
             format: 1,
@@ -148,8 +146,8 @@ mod tests {
         );
         assert_eq!(
             told.text,
-            "Incident hub-20261121 was resolved by run 20261122 at 5:04 AM ET. It was open \
-                since 2026-11-21 06:05 ET (22 h)."
+            "Incident hub-20261121 was resolved by run 20261122 at 5:04 AM ET. It was open since \
+             2026-11-21 06:05 ET (22 h)."
         );
     }
 }

@@ -66,8 +66,8 @@ pub fn of_run(checkpoint: &Checkpoint, pair: &Pair, label: &str) -> Option<Notic
             NoticeKind::Failed,
             format!("[URGENT] [{label}] Daily sync FAILED — {date}"),
             format!(
-                "Production → staging sync failed at {place}. Error: {reason}. {staging} \
-                    Runbook: runbooks/{page}"
+                "Production → staging sync failed at {place}. Error: {reason}. {staging} Runbook: \
+                 runbooks/{page}"
             ),
         ),
     };
@@ -119,9 +119,8 @@ fn checkpoint_date(checkpoint: &Checkpoint, pair: &Pair, at: Timestamp) -> chron
 pub fn of_missed_day(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
     let subject = format!("[URGENT] [{label}] Daily sync MISSED — {}", run.date());
     let text = format!(
-        "Production → staging sync was not started between {} and {} {}. Staging is \
-            untouched, and will be until somebody starts a run. \
-            Runbook: runbooks/run-failed.md",
+        "Production → staging sync was not started between {} and {} {}. Staging is untouched, and \
+         will be until somebody starts a run. Runbook: runbooks/run-failed.md",
         pair.times.start_at, pair.times.catch_up_until, pair.zone_label
     );
     Notice {
@@ -142,8 +141,8 @@ pub fn crowded_out(pair: &Pair, others: &[PairName]) -> String {
     };
     let (from, until, zone) = (pair.times.start_at, pair.times.catch_up_until, &pair.zone_label);
     format!(
-        "the invocations between {from} and {until} {zone} drove the runs of {}{more} and \
-            had no room for this one",
+        "the invocations between {from} and {until} {zone} drove the runs of {}{more} and had no \
+         room for this one",
         named.join(", ")
     )
 }
@@ -157,10 +156,9 @@ pub fn of_crowded_out_day(
     now: Timestamp,
 ) -> Notice {
     let text = format!(
-        "Production → staging sync was not started: {}. Staging is untouched, and will be \
-            until somebody starts a run. \
-            `cargo xtask check-config` says how the windows of one day fit. Runbook: \
-            runbooks/run-failed.md",
+        "Production → staging sync was not started: {}. Staging is untouched, and will be until \
+         somebody starts a run. `cargo xtask check-config` says how the windows of one day fit. \
+         Runbook: runbooks/run-failed.md",
         crowded_out(pair, others)
     );
     Notice { text, ..of_missed_day(pair, run, label, now) }
@@ -177,11 +175,10 @@ pub fn of_silent_store(
 ) -> Notice {
     let run = RunId::scheduled(pair.zone.date(since));
     let text = format!(
-        "No run of any pair is started or goes on, and no notice is sent but this one: \
-            Workers KV cannot be read since {} {}: {error}. Staging stays as \
-            it is. The first tick that can read goes on by itself. An answer of 429 for hours \
-            means that the plan's reads of the day are used \
-            up. Runbook: runbooks/run-failed.md",
+        "No run of any pair is started or goes on, and no notice is sent but this one: Workers KV \
+         cannot be read since {} {}: {error}. Staging stays as it is. The first tick that can read \
+         goes on by itself. An answer of 429 for hours means that the plan's reads of the day are \
+         used up. Runbook: runbooks/run-failed.md",
         pair.zone.date_time(since),
         pair.zone_label,
     );
@@ -197,8 +194,8 @@ pub fn of_silent_store(
 /// Writes the notice of a run that is under way when its deadline passes.
 pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
-        "Production → staging sync is at {} and has passed its deadline of {} {}. It goes \
-            on; the outcome will be told. Runbook: runbooks/late.md",
+        "Production → staging sync is at {} and has passed its deadline of {} {}. It goes on; the \
+         outcome will be told. Runbook: runbooks/late.md",
         place(checkpoint.step),
         pair.times.deadline,
         pair.zone_label
@@ -216,9 +213,8 @@ pub fn of_late_run(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Times
 /// Writes the notice of a deadline that passes after the day's run has ended without success.
 pub fn of_missed_deadline(pair: &Pair, run: &RunId, label: &str, now: Timestamp) -> Notice {
     let text = format!(
-        "The deadline of {} {} has passed, and staging is no verified copy: the day's run \
-            has ended without success, and no other has succeeded since. \
-            Runbook: runbooks/late.md",
+        "The deadline of {} {} has passed, and staging is no verified copy: the day's run has \
+         ended without success, and no other has succeeded since. Runbook: runbooks/late.md",
         pair.times.deadline, pair.zone_label
     );
     of_lateness(
@@ -241,9 +237,8 @@ pub fn of_at_risk(
 ) -> Notice {
     let deadline = schedule::deadline(pair, &checkpoint.run);
     let text = format!(
-        "Production → staging sync is at {} and is expected to be done at {} {}, {} after \
-            its deadline of {} {}. It goes on; the outcome will be told. \
-            Runbook: runbooks/late.md",
+        "Production → staging sync is at {} and is expected to be done at {} {}, {} after its \
+         deadline of {} {}. It goes on; the outcome will be told. Runbook: runbooks/late.md",
         place(checkpoint.step),
         pair.zone.clock_time(expected_at),
         pair.zone_label,
@@ -265,8 +260,8 @@ pub fn of_at_risk(
 pub fn of_late_start(checkpoint: &Checkpoint, pair: &Pair, label: &str, now: Timestamp) -> Notice {
     let text = format!(
         "Production → staging sync was to start by {} {label_of_zone} and starts at {} \
-            {label_of_zone}. It is to be done by {} {label_of_zone}; \
-            the outcome will be told. Runbook: runbooks/late.md",
+         {label_of_zone}. It is to be done by {} {label_of_zone}; the outcome will be told. \
+         Runbook: runbooks/late.md",
         pair.times.latest_start,
         pair.zone.clock_time(now),
         pair.times.deadline,
@@ -343,9 +338,8 @@ pub(super) fn notice(
 pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Timestamp) -> Notice {
     let subject = format!("[URGENT] [{label}] Daily sync STUCK — {}", run.date());
     let text = format!(
-        "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is \
-            made, until that is mended. \
-            Runbook: runbooks/run-failed.md",
+        "Nothing is done for pair {}: {error}. Staging stays as it is, and no backup is made, \
+         until that is mended. Runbook: runbooks/run-failed.md",
         pair.name
     );
     Notice {
@@ -369,9 +363,9 @@ pub fn of_snapshot(
             NoticeKind::SnapshotFailed,
             format!("[{label}] Backup has no verified snapshot — {date}"),
             format!(
-                "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long \
-                    as there is room, and the next run takes a snapshot of its \
-                    own backup. Runbook: runbooks/snapshots.md",
+                "{} was to be kept by a snapshot, and is not: {}. It stays a branch as long as \
+                 there is room, and the next run takes a snapshot of its own backup. Runbook: \
+                 runbooks/snapshots.md",
                 work.name,
                 reason.trim_end_matches('.')
             ),
@@ -380,8 +374,8 @@ pub fn of_snapshot(
             NoticeKind::SnapshotVerified,
             format!("[{label}] Backup has a verified snapshot — {date}"),
             format!(
-                "{} is kept by a snapshot after all: restored, {tables} tables with {rows} \
-                    rows are equal.",
+                "{} is kept by a snapshot after all: restored, {tables} tables with {rows} rows \
+                 are equal.",
                 work.name
             ),
         ),
@@ -417,7 +411,7 @@ pub fn of_overtaken_run(
     let subject = format!("[{label}] Daily sync superseded — {}", pair.zone.date(now));
     let text = format!(
         "Production → staging sync {run} was accepted, and run {by} took its place before it \
-            ended. What staging holds is told by that run."
+         ended. What staging holds is told by that run."
     );
     notice(NoticeKind::Superseded, &pair.name, run, now, subject, text)
 }
@@ -440,9 +434,8 @@ pub fn of_unrecorded_run(
             checkpoint_date(checkpoint, pair, now)
         ),
         text: format!(
-            "The end of run {} could not be recorded, because the store does not answer; \
-                the next tick takes the run up again and tells how it \
-                ended. As far as is known: {}",
+            "The end of run {} could not be recorded, because the store does not answer; the next \
+             tick takes the run up again and tells how it ended. As far as is known: {}",
             checkpoint.run, told.text
         ),
         runbook: Some("run-failed.md".to_owned()),
@@ -464,8 +457,8 @@ pub fn of_contradiction(success: &Notice, others: &[NoticeKind], now: Timestamp)
         kind: NoticeKind::Corrected,
         at: now,
         text: format!(
-            "This run was told as {others} as well, by a tick that did not know of its \
-                success. What holds: {}",
+            "This run was told as {others} as well, by a tick that did not know of its success. \
+             What holds: {}",
             success.text
         ),
         ..success.clone()

@@ -154,7 +154,7 @@ impl Forecast {
         let blocked = blocked.map(|(after, Blocked { on, why })| {
             format!(
                 "on {on} there will be no room for a backup{after}: the project may have {limit} \
-                    branches; {why} (runbooks/retention-blocked.md)"
+                 branches; {why} (runbooks/retention-blocked.md)"
             )
         });
         let short = self.short.iter().map(|Short { on, gives_way, rule }| {
@@ -163,9 +163,9 @@ impl Forecast {
                 |rule| format!("lower {rule}"),
             );
             format!(
-                "on {on} there will be no room for all that the rules keep: the project may \
-                    have {limit} branches, and {gives_way} will give way to that \
-                    day's backup; {remedy} (runbooks/retention-blocked.md)"
+                "on {on} there will be no room for all that the rules keep: the project may have \
+                 {limit} branches, and {gives_way} will give way to that day's backup; {remedy} \
+                 (runbooks/retention-blocked.md)"
             )
         });
         let snapshots = self.snapshots.as_ref().and_then(|stock| {
@@ -175,9 +175,8 @@ impl Forecast {
                 |rule| format!("lower {rule}"),
             );
             Some(format!(
-                "on {day} there will be no room for a snapshot: the plan has {limit} that \
-                    people may ask for; {rule}, or let it keep branches \
-                    (runbooks/retention-blocked.md)"
+                "on {day} there will be no room for a snapshot: the plan has {limit} that people \
+                 may ask for; {rule}, or let it keep branches (runbooks/retention-blocked.md)"
             ))
         });
         short.chain(blocked).chain(snapshots).collect()

@@ -135,7 +135,7 @@ impl<'a> Judge<'a> {
                 foreign.push((
                     placed,
                     "foreign: has a displaced branch's place, after a name that staging had not, \
-                        as far as is known",
+                     as far as is known",
                 ));
             }
         }

@@ -33,7 +33,7 @@ pub fn limits(
             let floor = rules.at_least;
             format!(
                 "keep_at_least: {floor} backups that no rule may delete, and {beside} branches \
-                    beside them, do not fit into the plan's {limit} branches"
+                 beside them, do not fit into the plan's {limit} branches"
             )
         });
     let wanted = rules.as_snapshots.iter().filter_map(|rule| too_many(rules, *rule, owner?));
@@ -56,8 +56,8 @@ fn too_many(rules: &KeepRules, rule: Rule, owner: &Owner) -> Option<String> {
     let count = count(rules, rule).filter(|count| *count > limit)?;
     let (key, tier_key, plan) = (rule.key(), rule.tier_key(), &owner.subscription_type);
     Some(format!(
-        "{tier_key}: {key} = {count} wants more snapshots than plan {plan} lets people ask \
-            for ({limit})"
+        "{tier_key}: {key} = {count} wants more snapshots than plan {plan} lets people ask for \
+         ({limit})"
     ))
 }
 
@@ -75,8 +75,7 @@ fn of_snapshots(
         .map(|seconds| {
             format!(
                 "history_retention_seconds of the project is {seconds}: a run that takes longer \
-                    cannot have a snapshot of its backup ({keys}); set it to {HISTORY_NEEDED} \
-                    at least"
+                 cannot have a snapshot of its backup ({keys}); set it to {HISTORY_NEEDED} at least"
             )
         });
     let roots = branches.branches.iter().filter(|branch| branch.parent_id.is_none()).count();
@@ -85,8 +84,7 @@ fn of_snapshots(
             |limit| {
                 format!(
                     "the project has {roots} of {limit} root branches, and a snapshot is compared \
-                        on one \
-                        more ({keys}); delete one that nobody needs"
+                     on one more ({keys}); delete one that nobody needs"
                 )
             },
         );
@@ -94,8 +92,8 @@ fn of_snapshots(
         let times: Vec<&str> = schedule.iter().map(|item| item.frequency.as_str()).collect();
         let times = times.join(", ");
         format!(
-            "Neon takes snapshots of production by itself as well ({times}): nobody compares \
-                them, and they are paid for beside those of {keys}"
+            "Neon takes snapshots of production by itself as well ({times}): nobody compares them, \
+             and they are paid for beside those of {keys}"
         )
     });
     history.into_iter().chain(roots).chain(schedule).collect()
@@ -113,8 +111,8 @@ fn nearly_full(project: &Project, branches: &BranchList) -> Option<String> {
     let (size, name) = largest;
     (size / 100 * 100 >= limit / 100 * NEARLY_FULL).then(|| {
         format!(
-            "branch {name} holds {size} bytes of the {limit} that the plan lets a branch \
-                hold (BRANCH_SIZE_LIMIT_EXCEEDED from there on)"
+            "branch {name} holds {size} bytes of the {limit} that the plan lets a branch hold \
+             (BRANCH_SIZE_LIMIT_EXCEEDED from there on)"
         )
     })
 }
@@ -186,12 +184,12 @@ mod tests {
         assert_eq!(
             told,
             [
-                "keep_at_least: 6 backups that no rule may delete, and 5 branches beside \
-                    them, do not fit into the plan's 10 branches",
-                "keep_weekly_tier: keep_weekly = 8 wants more snapshots than plan free_v3 \
-                    lets people ask for (1)",
-                "Neon takes snapshots of production by itself as well (daily): nobody \
-                    compares them, and they are paid for beside those of keep_weekly",
+                "keep_at_least: 6 backups that no rule may delete, and 5 branches beside them, do \
+                 not fit into the plan's 10 branches",
+                "keep_weekly_tier: keep_weekly = 8 wants more snapshots than plan free_v3 lets \
+                 people ask for (1)",
+                "Neon takes snapshots of production by itself as well (daily): nobody compares \
+                 them, and they are paid for beside those of keep_weekly",
             ]
         );
         let no_snapshots = KeepRules { as_snapshots: [].into(), ..weeks() };

@@ -164,7 +164,7 @@ pub fn shortage(
     {
         parts.push(format!(
             "the first of those that were made within the hour may go at {}: start a run after \
-                that",
+             that",
             render(first)
         ));
     }

@@ -48,10 +48,9 @@ fn an_answer_is_held_against_everything_that_is_expected_and_never_shown() {
                 "expect_text": "Bob", "expect_json": {"/user/id": "8", "/list": ""}});
     assert_eq!(
         told(&test, &page),
-        "Failed GET https://staging.example.com/: expected 201, answered 200; no header \
-            x-none contains \"a\"; the page does not contain \
-            \"Bob\"; /list in its JSON is not \"\"; /user/id in its JSON is not \"8\"; it says \
-            \"JSON with list, user\""
+        "Failed GET https://staging.example.com/: expected 201, answered 200; no header x-none \
+         contains \"a\"; the page does not contain \"Bob\"; /list in its JSON is not \"\"; \
+         /user/id in its JSON is not \"8\"; it says \"JSON with list, user\""
     );
     assert_eq!(
         told(&json!({"on_failure": "warn"}), &Err(HttpFailure::Disconnected)),
@@ -90,8 +89,8 @@ fn an_answer_of_cloudflare_is_explained() {
     let text = told(&json!({}), &Ok(answer(404, &[], "error code: 1042")));
     assert!(
         text.starts_with(
-            "Failed GET https://staging.example.com/: expected 200, answered 404; it \
-                says \"error code: 1042\" (Cloudflare: "
+            "Failed GET https://staging.example.com/: expected 200, answered 404; it says \"error \
+             code: 1042\" (Cloudflare: "
         ) && text.contains("global_fetch_strictly_public"),
         "{text}"
     );
@@ -119,8 +118,8 @@ fn a_redirect_says_where_it_leads_and_the_address_is_called_letter_by_letter() {
     let text = told(&json!({"url": "https://staging.example.com/app/accounts/login?a=1"}), &page);
     assert_eq!(
         text,
-        "Failed GET https://staging.example.com/app/accounts/login?…: expected 200, \
-            answered 301; it sends to /app/accounts/login/?…"
+        "Failed GET https://staging.example.com/app/accounts/login?…: expected 200, answered 301; \
+         it sends to /app/accounts/login/?…"
     );
     for url in [
         "https://staging.example.com/app/accounts/login/",
@@ -216,8 +215,8 @@ fn what_was_sent_or_captured_is_not_told() {
     assert_eq!(decoded("a%40b+%zz%C3%A9"), "a@b %zzé");
     assert_eq!(
         check.detail,
-        "POST https://s.example.com/: expected 200, answered 403; it says \"password … \
-            with … and … in …\""
+        "POST https://s.example.com/: expected 200, answered 403; it says \"password … with … and \
+         … in …\""
     );
 }
 

@@ -384,11 +384,9 @@ mod tests {
             print.tables.clear();
             print.not_checked.insert("public.users".into(), "the role may not read it".into());
         });
-        assert_eq!(
-            found,
-            ["neondb: content of public.users: not checked: could not be read on staging: \
-                the role may not read it"]
-        );
+        let expected = "neondb: content of public.users: not checked: could not be read on \
+            staging: the role may not read it";
+        assert_eq!(found, [expected]);
     }
 
     #[test]
@@ -463,8 +461,8 @@ mod tests {
         );
         assert!(
             told.contains(
-                &"neondb: content of public.nothing: is excluded by the \
-                    configuration and is not there"
+                &"neondb: content of public.nothing: is excluded by the configuration and is not \
+                    there"
                     .to_owned()
             )
         );

@@ -138,8 +138,7 @@ mod tests {
                     "title": "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21",
                     "url": "https://firstlight.example.com/runs/20261121?pair=hub",
                     "description": "Production → staging sync failed at step 4 of 7 (restore \
-                        staging). \
-                        Error: none recorded.\n\
+                        staging). Error: none recorded.\n\
                         • table public.user\\_accounts: 2 rows differ",
                     "color": 0xD9_2D_20,
                     "fields": [
@@ -226,7 +225,7 @@ mod tests {
         assert_eq!(
             sent["embeds"][0]["description"],
             "\\# a\n\\- b \\*c\\* \\_\\_d\\_\\_ \\`e\\` \\|\\|f\\|\\| \\~\\~g\\~\\~ \\<@1> \
-                [h]\\(https://i.example) 4 (of 7) \\\\"
+             [h]\\(https://i.example) 4 (of 7) \\\\"
         );
         assert!(sent["embeds"][0].get("url").is_none());
     }

@@ -124,10 +124,10 @@ mod tests {
         assert_eq!(
             sent["text"],
             "Production → staging sync failed at step 4 of 7 (restore staging). Error: none \
-                recorded.\n\n\
-                Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
-                Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: \
-                https://git.example.com/runbooks/run-failed.md\n"
+             recorded.\n\n\
+             Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
+             Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: \
+             https://git.example.com/runbooks/run-failed.md\n"
         );
         assert_eq!(
             sent["html"],

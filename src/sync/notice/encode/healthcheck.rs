@@ -157,11 +157,11 @@ mod tests {
         assert_eq!(
             sent.body,
             "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21\n\n\
-                Production → staging sync failed at step 4 of 7 (restore staging). Error: none \
-                recorded.\n\n\
-                Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
-                Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: \
-                https://git.example.com/runbooks/run-failed.md\n"
+             Production → staging sync failed at step 4 of 7 (restore staging). Error: none \
+             recorded.\n\n\
+             Warnings:\n- table public.user_accounts: 2 rows differ\n\n\
+             Report: https://firstlight.example.com/runs/20261121?pair=hub\nRunbook: \
+             https://git.example.com/runbooks/run-failed.md\n"
         );
     }
 

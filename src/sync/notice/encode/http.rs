@@ -83,9 +83,9 @@ mod tests {
             sent.body,
             format!(
                 "id=hub/20261121/failed\nkind=failed\nseverity=urgent\npair=hub\nrun=20261121\nat=2026-11-21T10:02:31.250Z\n\
-                  subject={}\ntext={}\nwarnings=one\ntwo \
-                  lines\nrunbook=https://git.example.com/runbooks/run-failed.md\n\
-                  link=https://firstlight.example.com/runs/20261121?pair=hub\nincident=hub-20261121",
+                 subject={}\ntext={}\nwarnings=one\ntwo \
+                 lines\nrunbook=https://git.example.com/runbooks/run-failed.md\n\
+                 link=https://firstlight.example.com/runs/20261121?pair=hub\nincident=hub-20261121",
                 notice.subject, notice.text
             )
         );

@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(
             cut,
             "word word word word… the whole is at \
-                https://firstlight.example.com/runs/20261121?pair=hub"
+             https://firstlight.example.com/runs/20261121?pair=hub"
         );
         assert!(ROOM.size(&cut) <= ROOM.text);
         let unknown = ROOM.text(&Letter { public_url: None, ..letter(&notice) });

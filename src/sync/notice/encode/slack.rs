@@ -113,21 +113,19 @@ mod tests {
             sent(&letter(&failure())),
             json!({
                 "text": "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21\nProduction → staging \
-                    sync failed at step 4 of 7 (restore staging). \
-                    Error: none recorded.",
+                    sync failed at step 4 of 7 (restore staging). Error: none recorded.",
                 "blocks": [
                     {"type": "header",
                         "text": text("[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21")},
                     {"type": "section",
                         "text": text("Production → staging sync failed at step 4 of 7 (restore \
-                            staging). \
-                            Error: none recorded.")},
+                            staging). Error: none recorded.")},
                     {"type": "section",
                         "text": text("• table public.user_accounts: 2 rows differ")},
                     {"type": "context", "elements": [{"type": "mrkdwn", "verbatim": true, "text":
                         "hub · run 20261121 · incident hub-20261121 · \
-                            <https://firstlight.example.com/runs/20261121?pair=hub|Report> · \
-                            <https://git.example.com/runbooks/run-failed.md|Runbook>"}]},
+                         <https://firstlight.example.com/runs/20261121?pair=hub|Report> · \
+                         <https://git.example.com/runbooks/run-failed.md|Runbook>"}]},
                 ]
             })
         );

@@ -155,8 +155,7 @@ mod tests {
         );
         let teams = Receiver::Teams { url_secret: url() };
         let failed = "Webhook message delivery failed with error: Microsoft Teams endpoint \
-            returned HTTP \
-            error 429";
+            returned HTTP error 429";
         assert_eq!(told(&teams, 200, failed), format!("answered 200, but it refused: {failed}"));
         assert_eq!((told(&teams, 202, ""), told(&teams, 200, "1")), (String::new(), String::new()));
         let check = Receiver::Healthcheck { url_secret: url() };

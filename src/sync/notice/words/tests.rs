@@ -42,8 +42,8 @@ fn a_success_is_told_in_these_words() {
     assert_eq!(notice.subject, "[CAIO Hub] Daily sync completed — 2026-11-21");
     assert_eq!(
         notice.text,
-        "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes \
-            early. Staging data verified."
+        "Production → staging sync completed successfully at 5:02 AM ET, 58 minutes early. Staging \
+         data verified."
     );
 }
 
@@ -80,10 +80,9 @@ fn a_staging_that_is_not_what_was_restored_is_told_first() {
     assert_eq!(
         told(vec![added.clone(), lost.clone(), changed]),
         format!(
-            "Staging is not what was restored any more: public.t: 5,000 rows of the \
-                backup are gone; public.u: 5,000 rows are changed. \
-                {done} All else of staging data verified; public.made_here: 3 rows were added \
-                since. There are 2 warnings."
+            "Staging is not what was restored any more: public.t: 5,000 rows of the backup are \
+             gone; public.u: 5,000 rows are changed. {done} All else of staging data verified; \
+             public.made_here: 3 rows were added since. There are 2 warnings."
         )
     );
     assert_eq!(
@@ -107,9 +106,9 @@ fn a_failure_is_told_in_these_words() {
     assert_eq!(notice.subject, "[URGENT] [CAIO Hub] Daily sync FAILED — 2026-11-21");
     assert_eq!(
         notice.text,
-        "Production → staging sync failed at step 4 of 7 (restore staging). Error: \
-            operation op-1 ended \"failed\". \
-            Staging holds backup-20261121, not verified. Runbook: runbooks/run-failed.md"
+        "Production → staging sync failed at step 4 of 7 (restore staging). Error: operation op-1 \
+         ended \"failed\". Staging holds backup-20261121, not verified. Runbook: \
+         runbooks/run-failed.md"
     );
 }
 
@@ -120,9 +119,8 @@ fn a_late_start_a_missed_day_and_a_stuck_pair_are_told() {
     assert_eq!(late.subject, "[CAIO Hub] Daily sync starts late — 2026-11-21");
     assert_eq!(
         late.text,
-        "Production → staging sync was to start by 05:30 ET and starts at 5:42 AM ET. \
-            It is to be done by 06:00 ET; \
-            the outcome will be told. Runbook: runbooks/late.md"
+        "Production → staging sync was to start by 05:30 ET and starts at 5:42 AM ET. It is to be \
+         done by 06:00 ET; the outcome will be told. Runbook: runbooks/late.md"
     );
     let stuck = of_stuck_pair(
         &pair(),
@@ -133,15 +131,13 @@ fn a_late_start_a_missed_day_and_a_stuck_pair_are_told() {
     );
     assert_eq!(
         stuck.text,
-        "Nothing is done for pair hub: read hold/hub: Syntax. Staging stays as it is, \
-            and no backup is made, until that is mended. \
-            Runbook: runbooks/run-failed.md"
+        "Nothing is done for pair hub: read hold/hub: Syntax. Staging stays as it is, and no \
+         backup is made, until that is mended. Runbook: runbooks/run-failed.md"
     );
     let missed = of_missed_day(&pair(), &checkpoint.run, "CAIO Hub", at("2026-11-21T11:05:00Z"));
     assert_eq!(missed.subject, "[URGENT] [CAIO Hub] Daily sync MISSED — 2026-11-21");
     assert!(missed.text.starts_with(
-        "Production → staging sync was not started between 05:00 and 06:00 ET. Staging is \
-            untouched"
+        "Production → staging sync was not started between 05:00 and 06:00 ET. Staging is untouched"
     ));
 }
 
@@ -204,9 +200,8 @@ fn a_held_staging_is_told() {
     let notice = of_run(&checkpoint, &pair(), "CAIO Hub").expect("a verdict");
     assert_eq!(
         notice.text,
-        "The backup of production was made and verified at 5:02 AM ET. Staging is held \
-            as it is until 2026-11-22 12:00 ET: \
-            customer demo."
+        "The backup of production was made and verified at 5:02 AM ET. Staging is held as it is \
+         until 2026-11-22 12:00 ET: customer demo."
     );
 }
 
@@ -217,15 +212,14 @@ fn what_is_late_is_told_with_its_deadline() {
     assert_eq!(risk.subject, "[CAIO Hub] Daily sync may be late — 2026-11-21");
     assert_eq!(
         risk.text,
-        "Production → staging sync is at step 1 of 7 (preflight) and is expected to be \
-            done at 6:12 AM ET, 12 minutes after its deadline of \
-            06:00 ET. It goes on; the outcome will be told. Runbook: runbooks/late.md"
+        "Production → staging sync is at step 1 of 7 (preflight) and is expected to be done at \
+         6:12 AM ET, 12 minutes after its deadline of 06:00 ET. It goes on; the outcome will be \
+         told. Runbook: runbooks/late.md"
     );
     assert_eq!(
         of_missed_deadline(&pair(), &started().run, "CAIO Hub", at("2026-11-21T11:05:00Z")).text,
-        "The deadline of 06:00 ET has passed, and staging is no verified copy: the \
-            day's run has ended without success, and no other has \
-            succeeded since. Runbook: runbooks/late.md"
+        "The deadline of 06:00 ET has passed, and staging is no verified copy: the day's run has \
+         ended without success, and no other has succeeded since. Runbook: runbooks/late.md"
     );
     let late =
         Checkpoint { is_manual: false, ..restored(ended(RunStatus::Succeeded, Step::Prune, None)) };

@@ -61,17 +61,15 @@ fn the_day_is_told_on_which_there_will_be_no_room_and_the_rule_to_lower() {
         failed_days: Some(3),
         ..KeepRules::default()
     };
-    let expected = "on 2026-11-28 there will be no room for all that the rules keep: the \
-        project may have \
-        10 branches, and backup-20261122 will give way to \
-        that day's backup; lower keep_daily (runbooks/retention-blocked.md)";
+    let expected = "on 2026-11-28 there will be no room for all that the rules keep: the project \
+        may have 10 branches, and backup-20261122 will give way to that day's backup; lower \
+        keep_daily (runbooks/retention-blocked.md)";
     assert_eq!(told(&rules, 10, 0).1.as_deref(), Some(expected));
     let floor = KeepRules { last: 1, at_least: 30, daily: 0, ..rules.clone() };
     let expected = "on 2026-11-28 there will be no room for a backup: the project may have 10 \
-        branches; 6 \
-        of keep_at_least = 30 (backup-20261127, backup-20261126, \
-        backup-20261125, …): lower it; 1 of keep_displaced = 1 \
-        (staging-of-20261126): lower it (runbooks/retention-blocked.md)";
+        branches; 6 of keep_at_least = 30 (backup-20261127, backup-20261126, backup-20261125, …): \
+        lower it; 1 of keep_displaced = 1 (staging-of-20261126): lower it \
+        (runbooks/retention-blocked.md)";
     assert_eq!(told(&floor, 10, 0).1.as_deref(), Some(expected));
     assert_eq!(told(&rules, 100, 0).1, None);
 }
@@ -178,10 +176,8 @@ fn the_day_is_told_on_which_there_will_be_no_room_for_a_snapshot() {
         seen(&rules, Room { branches: 25, snapshots: Some(snapshots) }, 0, MORNINGS).warnings()
     };
     assert_eq!(told(100), Vec::<String>::new());
-    let expected = "on 2026-11-23 there will be no room for a snapshot: the plan has 1 that \
-        people may ask \
-        for; lower keep_daily, or let it keep \
-        branches (runbooks/retention-blocked.md)";
+    let expected = "on 2026-11-23 there will be no room for a snapshot: the plan has 1 that people \
+        may ask for; lower keep_daily, or let it keep branches (runbooks/retention-blocked.md)";
     assert_eq!(told(1).first().map(String::as_str), Some(expected));
 }
 

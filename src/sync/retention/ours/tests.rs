@@ -70,9 +70,8 @@ fn what_staging_held_is_known_after_it_has_another_name() {
             .map(|entry| format!("{}: {}", entry.name, entry.reasons.join("; ")))
             .collect::<Vec<_>>()
     };
-    let unknown = "foreign: has a displaced branch's place, after a name that staging had not, \
-        as far as \
-        is known";
+    let unknown = "foreign: has a displaced branch's place, after a name that staging had not, as \
+        far as is known";
     let kept = "preview-of-20261119: keep_displaced: number 1 of 1".to_owned();
     let mine = format!("mine-of-20261120: {unknown}");
     assert_eq!(

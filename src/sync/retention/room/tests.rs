@@ -171,12 +171,11 @@ fn nothing_that_somebody_holds_gives_way_and_the_reason_tells_who() {
     displaced(&mut world, 0);
     assert_eq!(gives_way(&world, &rules), ["backup-20261116: Rule"]);
     let expected = "1 not Firstlight's (inspect): delete what nobody needs; 1 of keep_at_least = 1 \
-        (backup-20261121): lower it; 1 of keep_displaced = 1 \
-        (staging-of-20261120): lower it; 1 pinned (backup-20261120): release those \
-        that nobody needs; 1 protected in Neon, or its default branch \
-        (backup-20261119): change that there; 1 with a child that stays \
-        (backup-20261118): delete the child first; 1 with a name like ours that \
-        this pair has not given (backup-20261117): rename or delete them";
+        (backup-20261121): lower it; 1 of keep_displaced = 1 (staging-of-20261120): lower it; 1 \
+        pinned (backup-20261120): release those that nobody needs; 1 protected in Neon, or its \
+        default branch (backup-20261119): change that there; 1 with a child that stays \
+        (backup-20261118): delete the child first; 1 with a name like ours that this pair has not \
+        given (backup-20261117): rename or delete them";
     assert_eq!(told(&world, &rules), expected);
 }
 
