@@ -79,7 +79,7 @@ pub(crate) async fn ask(
     let client = if outlives { Client::Unheeded } else { Client::Waits(waits) };
     let (state, headers, body) = (Arc::clone(state), headers.clone(), body.to_owned());
     let task =
-        tokio::spawn(async move { crate::control::query(&state, &headers, &body, client).await });
+        tokio::spawn(async move { crate::queries::query(&state, &headers, &body, client).await });
     task.await.unwrap_or_else(|error| {
         eprintln!("neon-emulator: a query ended badly: {error}");
         sql::error(500, "Control plane request failed")

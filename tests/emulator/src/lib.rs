@@ -10,17 +10,20 @@
 //! Failure: an operation whose real work fails ends `failed`, with the reason in its `error`.
 
 mod client;
+mod computes;
 mod control;
 mod data;
 mod faults;
 pub mod model;
 mod passwords;
 mod postgres;
+mod queries;
 mod scram;
 mod server;
 pub mod simulated;
 mod sql;
 mod wire;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,7 +121,7 @@ impl Emulator {
 async fn tend(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => control::tend(&state).await,
+            () = tokio::time::sleep(Duration::from_secs(1)) => computes::tend(&state).await,
             _ = stopped.changed() => return,
         }
     }
@@ -188,7 +191,7 @@ async fn prepare(state: &Arc<State>, options: &Options) -> Result<()> {
 async fn run_seed(state: &Arc<State>, production: &str, seed: &Path) -> Result<()> {
     let script = std::fs::read_to_string(seed)
         .with_context(|| format!("read the seed {}", seed.display()))?;
-    control::seed(state, production, &script).await
+    queries::seed(state, production, &script).await
 }
 
 /// Makes the roles and the database that a new project of Neon's has.

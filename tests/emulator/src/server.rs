@@ -226,19 +226,7 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     match fault.clone() {
         Some(Fault::Refuse { status, body }) => {
             note(Some(status), Value::Null);
-            let body = body.unwrap_or_else(
-                || json!({"request_id": "", "code": "", "message": "refused on request"}),
-            );
-            return Ok(match &body {
-                Value::String(text) => {
-                    respond(status, text.clone(), &[("content-type", "text/html".to_owned())])
-                }
-                Value::Null
-                | Value::Bool(_)
-                | Value::Number(_)
-                | Value::Array(_)
-                | Value::Object(_) => api_response(body.to_string(), status),
-            });
+            return Ok(refused_on_request(status, body));
         }
         Some(Fault::Hang) => {
             note(None, Value::Null);
@@ -275,6 +263,20 @@ async fn serve_api(state: Arc<State>, asked: Asked) -> Result<hyper::Response<Bo
     }
 }
 
+/// Refuses a request of the API as it is planned: a text is a page in HTML.
+fn refused_on_request(status: u16, body: Option<Value>) -> hyper::Response<Body> {
+    match body {
+        Some(Value::String(page)) => {
+            respond(status, page, &[("content-type", "text/html".to_owned())])
+        }
+        Some(body) => api_response(body.to_string(), status),
+        None => {
+            let body = json!({"request_id": "", "code": "", "message": "refused on request"});
+            api_response(body.to_string(), status)
+        }
+    }
+}
+
 /// Lets the model answer, and carries out what follows.
 async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
     let route = route_name(&asked.method, &path);
@@ -287,10 +289,10 @@ async fn apply(state: &Arc<State>, asked: &Asked, path: String) -> Response {
         Err(error) => return lock(&state.model).refuse(&error),
     };
     let request = Request { method: asked.method.clone(), path, query: asked.query.clone(), body };
-    crate::control::note_position(state, route, &request).await;
+    crate::work::note_position(state, route, &request).await;
     let response = lock(&state.model).serve(&request, state.now());
     if !response.effects.is_empty() {
-        tokio::spawn(crate::control::carry_out(Arc::clone(state), response.effects.clone()));
+        tokio::spawn(crate::work::carry_out(Arc::clone(state), response.effects.clone()));
     }
     response
 }
@@ -312,15 +314,8 @@ fn refusal(state: &State, asked: &Asked, route: &str) -> Option<(u16, Value)> {
 async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<Body>, Dropped> {
     let started = Instant::now();
     let at = state.now();
-    if asked.method == "OPTIONS" {
-        let allow = [
-            ("allow", "OPTIONS, POST".to_owned()),
-            ("access-control-allow-origin", "*".to_owned()),
-        ];
-        return Ok(respond(200, String::new(), &allow));
-    }
-    if asked.method != "POST" {
-        return Ok(respond(400, json!("query is not supported").to_string(), &[]));
+    if let Some(answer) = no_query(&asked.method) {
+        return Ok(answer);
     }
     let fault = lock(&state.faults).next("sql");
     let answer = match fault.clone() {
@@ -340,16 +335,7 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
         }
         Some(Fault::DropBefore) => return Err(Dropped),
         Some(Fault::Later { milliseconds }) => {
-            let (state, headers, body) =
-                (Arc::clone(state), asked.headers.clone(), asked.body.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-                let answer = client::ask(&state, &headers, &body, true).await;
-                let at = state.now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-                state.note(
-                    json!({"at": at, "kind": "late", "route": "sql", "status": answer.status}),
-                );
-            });
+            run_later(state, asked, milliseconds);
             return Err(Dropped);
         }
         Some(
@@ -388,6 +374,28 @@ async fn serve_sql(state: &Arc<State>, asked: &Asked) -> Result<hyper::Response<
     headers.push(("access-control-allow-origin", "*".to_owned()));
     headers.push(("neon-request-id", "00000000-0000-4000-a000-000000000000".to_owned()));
     Ok(respond(answer.status, answer.body, &headers))
+}
+
+/// Answers a request that is no query: a browser asks what it may send, any other is refused.
+fn no_query(method: &str) -> Option<hyper::Response<Body>> {
+    let allow =
+        [("allow", "OPTIONS, POST".to_owned()), ("access-control-allow-origin", "*".to_owned())];
+    match method {
+        "POST" => None,
+        "OPTIONS" => Some(respond(200, String::new(), &allow)),
+        _ => Some(respond(400, json!("query is not supported").to_string(), &[])),
+    }
+}
+
+/// Runs a query when its client has gone, and notes how it ended.
+fn run_later(state: &Arc<State>, asked: &Asked, milliseconds: u64) {
+    let (state, headers, body) = (Arc::clone(state), asked.headers.clone(), asked.body.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        let answer = client::ask(&state, &headers, &body, true).await;
+        let at = state.now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        state.note(json!({"at": at, "kind": "late", "route": "sql", "status": answer.status}));
+    });
 }
 
 fn api_response(body: String, status: u16) -> hyper::Response<Body> {

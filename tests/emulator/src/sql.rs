@@ -3,14 +3,19 @@
 //! Source: neondatabase/neon `proxy/src/serverless/{sql_over_http,json,http_util}.rs`, read
 //! 2026-11-21.
 
+#[cfg(test)]
+mod tests;
+mod values;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use url::Url;
 
+use self::values::{parameter, render_row};
 use crate::model::Model;
-use crate::wire::{Connection, Field, PgError, QueryResult};
+use crate::wire::{Connection, PgError, QueryResult};
 
 /// Bytes of a request and of a response. Source: PROXY `binary/proxy.rs`: 10 MiB each.
 pub(crate) const SIZE_LIMIT: usize = 10 << 20;
@@ -106,9 +111,9 @@ pub(crate) fn kept_out(model: &Model, endpoint: &str) -> Option<Answer> {
         return Some(error(
             400,
             &format!(
-                "This IP address {CALLER} is not allowed to connect to this endpoint. \
-                    Please add it to the allowed list in the Neon \
-                    console. Make sure to check for IPv4 or IPv6 addresses."
+                "This IP address {CALLER} is not allowed to connect to this endpoint. Please add \
+                    it to the allowed list in the Neon console. Make sure to check for IPv4 or \
+                    IPv6 addresses."
             ),
         ));
     }
@@ -358,34 +363,6 @@ fn statement(value: &Value, options: &Options) -> Result<Statement, Answer> {
     })
 }
 
-/// Turns a JSON value into the text of a parameter.
-fn parameter(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Array(items) => Some(array_literal(items)),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Some(value.to_string()),
-    }
-}
-
-fn array_literal(items: &[Value]) -> String {
-    let parts: Vec<String> = items
-        .iter()
-        .map(|item| match item {
-            Value::Null => "NULL".to_owned(),
-            Value::Array(items) => array_literal(items),
-            Value::String(text) => {
-                format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-            }
-            Value::Bool(_) | Value::Number(_) => item.to_string(),
-            Value::Object(_) => {
-                format!("\"{}\"", item.to_string().replace('\\', "\\\\").replace('"', "\\\""))
-            }
-        })
-        .collect();
-    format!("{{{}}}", parts.join(","))
-}
-
 /// Writes one result.
 fn render(
     result: &QueryResult,
@@ -431,102 +408,6 @@ fn render(
     ))
 }
 
-/// Writes a row; as an object it may have the same key twice, as the proxy's has.
-fn render_row(
-    out: &mut String,
-    row: &[Option<String>],
-    fields: &[Field],
-    is_array: bool,
-    is_raw: bool,
-) -> Result<(), Answer> {
-    out.push(if is_array { '[' } else { '{' });
-    for (index, (value, field)) in row.iter().zip(fields).enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        if !is_array {
-            out.push_str(&json!(field.name).to_string());
-            out.push(':');
-        }
-        let rendered = match value {
-            None => "null".to_owned(),
-            Some(text) if is_raw => json!(text).to_string(),
-            Some(text) => typed(text, field.type_oid)
-                .ok_or_else(|| error(500, "could not parse postgres response"))?,
-        };
-        out.push_str(&rendered);
-    }
-    out.push(if is_array { ']' } else { '}' });
-    Ok(())
-}
-
-/// Writes a value by its type.
-fn typed(text: &str, oid: u32) -> Option<String> {
-    Some(match oid {
-        16 => json!(text == "t").to_string(),
-        21 | 23 => text.parse::<i64>().ok()?.to_string(),
-        700 | 701 => match text {
-            "NaN" | "Infinity" | "-Infinity" => json!(text).to_string(),
-            _ => serde_json::from_str::<serde_json::Number>(text).ok()?.to_string(),
-        },
-        114 | 3802 => text.to_owned(),
-        1000 => array(text, 16)?,
-        1005 | 1007 => array(text, 23)?,
-        1021 | 1022 => array(text, 701)?,
-        199 | 3807 => array(text, 114)?,
-        1009 | 1015 | 1016 | 1231 | 2951 | 1115 | 1185 | 1182 => array(text, 25)?,
-        _ => json!(text).to_string(),
-    })
-}
-
-/// Writes an array. An empty one is misread as having one empty item: the proxy does that, and
-/// clients must know.
-fn array(text: &str, element: u32) -> Option<String> {
-    let text = text
-        .split_once('=')
-        .filter(|(bounds, _)| bounds.starts_with('['))
-        .map_or(text, |(_, rest)| rest);
-    let mut rest = text.char_indices().peekable();
-    array_items(&mut rest, element)
-}
-
-fn array_items(
-    rest: &mut std::iter::Peekable<std::str::CharIndices<'_>>,
-    element: u32,
-) -> Option<String> {
-    let (_, '{') = rest.next()? else { return None };
-    let mut items = Vec::new();
-    loop {
-        match rest.peek()?.1 {
-            '{' => items.push(array_items(rest, element)?),
-            '"' => {
-                rest.next();
-                let mut item = String::new();
-                loop {
-                    match rest.next()?.1 {
-                        '\\' => item.push(rest.next()?.1),
-                        '"' => break,
-                        other => item.push(other),
-                    }
-                }
-                items.push(typed(&item, element)?);
-            }
-            _ => {
-                let mut item = String::new();
-                while !matches!(rest.peek()?.1, ',' | '}') {
-                    item.push(rest.next()?.1);
-                }
-                items.push(if item == "NULL" { "null".to_owned() } else { typed(&item, element)? });
-            }
-        }
-        match rest.next()?.1 {
-            ',' => {}
-            '}' => return Some(format!("[{}]", items.join(","))),
-            _ => return None,
-        }
-    }
-}
-
 /// Returns every text of a request that could be a password: parameters, and literals of
 /// statements.
 pub(crate) fn literals(body: &str) -> Vec<String> {
@@ -557,41 +438,4 @@ pub(crate) fn literals_of_sql(sql: &str) -> Vec<String> {
         }
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_typed_as_the_proxy_types_them() {
-        assert_eq!(typed("t", 16).as_deref(), Some("true"));
-        assert_eq!(typed("42", 23).as_deref(), Some("42"));
-        assert_eq!(typed("42", 20).as_deref(), Some("\"42\""));
-        assert_eq!(typed("NaN", 701).as_deref(), Some("\"NaN\""));
-        assert_eq!(typed("{1,NULL,{2}}", 1007).as_deref(), Some("[1,null,[2]]"));
-        assert_eq!(typed("{\"a,b\",c}", 1009).as_deref(), Some("[\"a,b\",\"c\"]"));
-    }
-
-    #[test]
-    fn an_empty_array_is_misread_as_the_proxy_misreads_it() {
-        assert_eq!(typed("{}", 1009).as_deref(), Some("[\"\"]"));
-        assert_eq!(typed("{}", 1007), None);
-    }
-
-    #[test]
-    fn a_connection_string_is_checked_part_by_part() {
-        let message =
-            |text: Option<&str>| target(text).err().map(|answer| answer.body).unwrap_or_default();
-        assert!(message(None).contains("invalid header: neon-connection-string"));
-        assert!(message(Some("mysql://a:b@ep-x.y/d")).contains("incorrect scheme"));
-        assert!(message(Some("postgresql://a:b@ep-x.y/")).contains("missing database name"));
-        assert!(message(Some("postgresql://ep-x.y/d")).contains("missing username"));
-        assert!(message(Some("postgresql://a@ep-x.y/d")).contains("required password"));
-        assert!(message(Some("postgresql://a:b@127.0.0.1/d")).contains("missing hostname"));
-        let good = target(Some("postgresql://a:p%40+b@ep-x-pooler.y/d?sslmode=require"))
-            .ok()
-            .expect("it is complete");
-        assert_eq!((good.endpoint.as_str(), good.password.as_str()), ("ep-x", "p@+b"));
-    }
 }

@@ -277,21 +277,7 @@ fn check_object(fields: &[Field], value: &Value, path: &str) -> Result<(), ApiEr
 fn check_value(kind: &Kind, value: &Value, path: &str) -> Result<(), ApiError> {
     let text = || value.as_str().ok_or_else(|| invalid(path, "string expected"));
     match kind {
-        Kind::Text(least, most) => {
-            let length = text()?.chars().count();
-            if length < *least {
-                return Err(invalid(
-                    path,
-                    &format!("string: len {length} less than minimum {least}"),
-                ));
-            }
-            if length > *most {
-                return Err(invalid(
-                    path,
-                    &format!("string: len {length} greater than maximum {most}"),
-                ));
-            }
-        }
+        Kind::Text(least, most) => check_length(text()?, (*least, *most), path)?,
         Kind::Id => {
             let id = text()?;
             let is_id =
@@ -350,6 +336,18 @@ fn check_value(kind: &Kind, value: &Value, path: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Refuses a text that has fewer or more characters than it may have.
+fn check_length(text: &str, (least, most): (usize, usize), path: &str) -> Result<(), ApiError> {
+    let length = text.chars().count();
+    if length < least {
+        return Err(invalid(path, &format!("string: len {length} less than minimum {least}")));
+    }
+    if length > most {
+        return Err(invalid(path, &format!("string: len {length} greater than maximum {most}")));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -386,8 +384,7 @@ mod tests {
         assert_eq!(branch("name", json!("ä".repeat(256))), "", "characters are counted, not bytes");
         assert_eq!(branch("colour", json!(5)), "", "what nobody knows is skipped");
         let required = "400 invalid request: decode application/json: invalid: source_branch_id \
-            (field \
-            required)";
+            (field required)";
         assert_eq!(refusal("restoreProjectBranch", &json!({})), required);
         assert_eq!(
             refusal("restoreProjectBranch", &Value::Null),

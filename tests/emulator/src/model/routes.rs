@@ -74,26 +74,14 @@ pub(super) fn serve(
     let body = &request.body;
     let name = route_name(&request.method, &path);
     super::decode::check(name, body)?;
-    if name != "unknown"
-        && parts.first() == Some(&"projects")
-        && parts.len() > 1
-        && parts[1] != "shared"
-        && parts[1] != model.project
-    {
-        return Err(ApiError::new(404, "", "project not found"));
+    if name != "unknown" {
+        check_project(model, &parts)?;
     }
     let part = |index: usize| parts.get(index).copied().unwrap_or_default();
     match name {
-        "getAuthDetails" => Ok(Response::ok(json!({
-            "account_id": "user-emulated", "auth_method": "api_key_user", "auth_data": "1",
-        }))),
+        "getAuthDetails" => Ok(Response::ok(authentication())),
         "getCurrentUserInfo" => Ok(Response::ok(user())),
-        "getCurrentUserOrganizations" => Ok(Response::ok(json!({"organizations": [{
-            "id": "org-emulated-00000000", "name": "Emulated", "handle": "emulated",
-            "plan": "scale_v3", "managed_by": "console",
-            "created_at": "2025-01-01T00:00:00Z", "updated_at": "2025-01-01T00:00:00Z",
-            "require_mfa": false,
-        }]}))),
+        "getCurrentUserOrganizations" => Ok(Response::ok(organizations())),
         "listProjects" => Ok(list_projects(model, request)),
         "listSharedProjects" => Ok(Response::ok(json!({"projects": []}))),
         "getProject" => Ok(Response::ok(json!({"project": model.render_project()}))),
@@ -149,6 +137,16 @@ pub(super) fn serve(
     }
 }
 
+/// Refuses a path of another project.
+fn check_project(model: &Model, parts: &[&str]) -> Result<(), ApiError> {
+    match parts {
+        ["projects", project, ..] if *project != "shared" && *project != model.project => {
+            Err(ApiError::new(404, "", "project not found"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Decodes one part of a path.
 fn decode(part: &str) -> String {
     let mut bytes = Vec::with_capacity(part.len());
@@ -164,21 +162,33 @@ fn decode(part: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+fn authentication() -> Value {
+    json!({"account_id": "user-emulated", "auth_method": "api_key_user", "auth_data": "1"})
+}
+
 fn user() -> Value {
     json!({
-        "active_seconds_limit": 0, "billing_account": {
+        "active_seconds_limit": 0,
+        "billing_account": {
             "state": "active", "payment_source": {"type": ""}, "subscription_type": "scale_v3",
-            "payment_method": "none",
-            "quota_reset_at_last": "2025-01-01T00:00:00Z", "name": "Owner",
-            "email": "owner@example.com", "address_city": "",
-            "address_country": "", "address_line1": "", "address_line2": "",
+            "payment_method": "none", "quota_reset_at_last": "2025-01-01T00:00:00Z",
+            "name": "Owner", "email": "owner@example.com",
+            "address_city": "", "address_country": "", "address_line1": "", "address_line2": "",
             "address_postal_code": "", "address_state": "",
         },
         "auth_accounts": [], "email": "owner@example.com", "id": "user-emulated", "image": "",
-        "login": "owner", "name": "Owner",
-        "last_name": "", "projects_limit": 100, "branches_limit": 25, "max_autoscaling_limit": 8,
-        "plan": "scale_v3",
+        "login": "owner", "name": "Owner", "last_name": "", "projects_limit": 100,
+        "branches_limit": 25, "max_autoscaling_limit": 8, "plan": "scale_v3",
     })
+}
+
+fn organizations() -> Value {
+    json!({"organizations": [{
+        "id": "org-emulated-00000000", "name": "Emulated", "handle": "emulated",
+        "plan": "scale_v3", "managed_by": "console",
+        "created_at": "2025-01-01T00:00:00Z", "updated_at": "2025-01-01T00:00:00Z",
+        "require_mfa": false,
+    }]})
 }
 
 fn list_projects(model: &Model, request: &Request) -> Response {

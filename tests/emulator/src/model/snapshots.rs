@@ -187,16 +187,7 @@ impl Model {
             .id
             .clone();
         self.check_idle(&[&target])?;
-        if self
-            .operation(&snapshot.operation)
-            .is_none_or(|operation| operation.status != "finished")
-        {
-            return Err(ApiError::new(422, "", "snapshot not ready yet"));
-        }
-        if self.branches.len() >= self.limits.branches {
-            return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
-        }
-        self.check_roots()?;
+        self.check_unpacking(&snapshot)?;
         let id = self.id("br");
         // The parameter was to go in 2025.
         let name = body["name"]
@@ -255,6 +246,20 @@ impl Model {
         let body = json!({"branch": rendered, "endpoints": endpoints,
                 "operations": self.render_operations(&operations, now)});
         Ok(Response::new(200, body, effects))
+    }
+
+    /// Refuses a snapshot that is not taken yet, and one more branch than the plan has.
+    fn check_unpacking(&self, snapshot: &Snapshot) -> Result<(), ApiError> {
+        if self
+            .operation(&snapshot.operation)
+            .is_none_or(|operation| operation.status != "finished")
+        {
+            return Err(ApiError::new(422, "", "snapshot not ready yet"));
+        }
+        if self.branches.len() >= self.limits.branches {
+            return Err(ApiError::new(422, "BRANCHES_LIMIT_EXCEEDED", "branches limit exceeded"));
+        }
+        self.check_roots()
     }
 
     /// Lets a branch that was made from a snapshot take the place of its target.

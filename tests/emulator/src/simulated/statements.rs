@@ -100,9 +100,8 @@ impl Simulated {
     /// Returns the branch that a query at an endpoint reads, and wakes its compute.
     fn served(&mut self, endpoint: &str, now: Timestamp) -> Result<String, sql::Answer> {
         let unavailable = || {
-            let text = "Control plane request failed: endpoint is temporarily unavailable. \
-                Check your \
-                quotas and/or contact our support.";
+            let text = "Control plane request failed: endpoint is temporarily unavailable. Check \
+                your quotas and/or contact our support.";
             sql::error(500, text)
         };
         let branch = self.model.served_by(endpoint).unwrap_or_default().to_owned();
@@ -158,17 +157,8 @@ impl Simulated {
         if text.contains("below(oid, leaf) as (") && text.contains("amcheck") {
             return Ok(integrity());
         }
-        if text.starts_with("select length(set_config('firstlight.probes', $1, true))") {
-            session.probes = query
-                .params
-                .first()
-                .and_then(|probes| serde_json::from_str(probes).ok())
-                .unwrap_or_default();
-            return Ok(vec![filled(["t"])]);
-        }
-        if text.starts_with("select length(set_config('firstlight.sql', $1, true)") {
-            session.marker = query.params.last().cloned().unwrap_or_default();
-            return Ok(vec![filled(["t"])]);
+        if let Some(rows) = session.keep(query) {
+            return Ok(rows);
         }
         if let Some(answer) = self.which_compute(session, query) {
             return answer;
@@ -191,10 +181,6 @@ impl Simulated {
         if text.starts_with("select (rolsuper or rolbypassrls)::text") {
             return Ok(vec![filled(["true"])]);
         }
-        if text.starts_with("select length(set_config('firstlight.password', $1, true))") {
-            session.password = query.params.first().cloned();
-            return Ok(vec![filled(["t"])]);
-        }
         if text.starts_with(
             "do $$ begin execute pg_catalog.format('alter role current_user password %L'",
         ) {
@@ -205,15 +191,7 @@ impl Simulated {
         }
         let contents = self.contents(&session.branch);
         if let Some((_, rest)) = text.split_once(KEYED) {
-            let table =
-                rest.split_once([' ', ')']).and_then(|(name, _)| contents?.tables.get(name));
-            let table = table
-                .ok_or_else(|| failure("42P01", "the simulation does not know this relation"))?;
-            return Ok(match text {
-                text if text.starts_with("select (n & ") => table.parts(),
-                text if text.starts_with("select string_agg(r") => vec![table.hashes()],
-                text => keys_asked(text),
-            });
+            return look_at_rows(contents, text, rest);
         }
         let rows = contents.and_then(|contents| {
             text.split(" union all ").map(|part| digest(contents, part)).collect()
@@ -383,6 +361,42 @@ struct Session {
     /// What marks that something was run on staging.
     marker: String,
     now: Timestamp,
+}
+
+impl Session {
+    /// Runs a statement that keeps something for the later ones of its transaction; `None` for
+    /// every other.
+    fn keep(&mut self, query: &Statement<'_>) -> Option<Vec<Row>> {
+        let set = query.query.strip_prefix("select length(set_config('firstlight.")?;
+        if set.starts_with("probes', $1, true))") {
+            let probes = query.params.first();
+            self.probes =
+                probes.and_then(|probes| serde_json::from_str(probes).ok()).unwrap_or_default();
+        } else if set.starts_with("sql', $1, true)") {
+            self.marker = query.params.last().cloned().unwrap_or_default();
+        } else if set.starts_with("password', $1, true))") {
+            self.password = query.params.first().cloned();
+        } else {
+            return None;
+        }
+        Some(vec![filled(["t"])])
+    }
+}
+
+/// Looks into the rows of a table by their keys; `rest` begins with the name of the table.
+fn look_at_rows(
+    contents: Option<&Contents>,
+    text: &str,
+    rest: &str,
+) -> Result<Vec<Row>, sql::Answer> {
+    let table = rest.split_once([' ', ')']).and_then(|(name, _)| contents?.tables.get(name));
+    let table =
+        table.ok_or_else(|| failure("42P01", "the simulation does not know this relation"))?;
+    Ok(match text {
+        text if text.starts_with("select (n & ") => table.parts(),
+        text if text.starts_with("select string_agg(r") => vec![table.hashes()],
+        text => keys_asked(text),
+    })
 }
 
 /// Digests the relation that a part of a statement reads; `None` when there is none of its name.
