@@ -387,7 +387,7 @@ fn a_zone_that_is_changed_in_the_middle_of_a_day_makes_no_second_run_of_a_date_a
 #[test]
 fn days_off_have_no_run_and_the_next_one_is_known() {
     let more = json!({"weekdays": ["mon", "tue", "wed", "thu", "fri"],
-            "holidays": ["2026-11-26", "12-25"]});
+        "holidays": ["2026-11-26", "12-25"]});
     let pair = pair("America/New_York", WINDOWS[0], &more);
     let (from, until) = (at("2026-01-01T12:02:17Z"), at("2027-01-01T12:02:17Z"));
     let found =

@@ -102,6 +102,74 @@ impl World {
             Ok(())
         }
     }
+
+    /// Answers a query, with the trouble that its project makes.
+    fn query(&self, request: &HttpRequest) -> (u16, String) {
+        let now = self.now.get();
+        let connection =
+            request.secret_headers.first().map(|(_, secret)| secret.reveal()).unwrap_or_default();
+        let host = connection.rsplit_once('@').map(|(_, rest)| rest).unwrap_or_default();
+        let endpoint = host.split('.').next().unwrap_or_default();
+        let is_read_only = request
+            .headers
+            .iter()
+            .any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
+        let mut projects = self.projects.borrow_mut();
+        let project =
+            projects.iter_mut().find(|project| project.neon.model.endpoint(endpoint).is_some());
+        let Some(project) = project else {
+            return (400, json!({"message": "endpoint cannot be found"}).to_string());
+        };
+        match project.trouble {
+            Trouble::None => {}
+            Trouble::Asleep => {
+                return (500, json!({"message": "Control plane request failed"}).to_string());
+            }
+            Trouble::Slow(seconds) => self.pass(TimeDelta::seconds(seconds)),
+        }
+        let branch = project.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
+        project.oracle.asked(branch.as_deref(), is_read_only);
+        let (status, body) = project.neon.query(connection, is_read_only, &request.body, now);
+        if let Some(branch) = branch.filter(|_| status == 200) {
+            project.oracle.read(&branch, tables_in(&request.body).into_iter());
+        }
+        (status, body)
+    }
+
+    /// Answers a call of the API, and lets the judge of its project see it.
+    fn call(&self, request: &HttpRequest) -> (u16, String) {
+        let now = self.now.get();
+        let asked = api_request(request);
+        let id = asked.path.split('/').nth(2).unwrap_or_default().to_owned();
+        let mut projects = self.projects.borrow_mut();
+        let Some(project) = projects.iter_mut().find(|project| project.neon.model.project == id)
+        else {
+            return (404, json!({"message": "project not found"}).to_string());
+        };
+        project.neon.advance(now);
+        let staging = project.oracle.staging_id().to_owned();
+        let before = project.neon.model.branch(&staging).cloned();
+        let response = project.neon.serve(&asked, now);
+        if asked.method == "GET" && asked.path.ends_with("/branches") && response.status == 200 {
+            project.oracle.listed();
+        }
+        project.oracle.applied(&asked, &response, before.as_ref(), &project.neon, now);
+        (response.status, response.body)
+    }
+
+    /// Takes a notice, or refuses it where the channel does.
+    fn hear(&self, request: &HttpRequest) -> (u16, String) {
+        let (status, count) = self.receiver.get();
+        self.receiver.set((status, count + 1));
+        if status >= 300 {
+            return (status, String::new());
+        }
+        let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        let text = |name: &str| body["data"][name].as_str().unwrap_or_default().to_owned();
+        let run = format!("{}/{}", text("pair"), text("run"));
+        self.told.borrow_mut().push(Told { run, kind: text("kind"), text: text("text") });
+        (200, "ok".to_owned())
+    }
 }
 
 impl Clock for World {
@@ -117,79 +185,16 @@ impl Clock for World {
 impl Http for World {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
         self.count();
-        let now = self.now.get();
-        let answer = |status: u16, body: String| {
-            Ok(HttpResponse { status, body, ..HttpResponse::default() })
+        let (status, body) = if request.url.ends_with("/sql") {
+            self.query(&request)
+        } else if request.url.contains("/api/v2") {
+            self.call(&request)
+        } else if action_of(&request) == "webhook" {
+            self.hear(&request)
+        } else {
+            (200, "ok".to_owned())
         };
-        if request.url.ends_with("/sql") {
-            let connection = request
-                .secret_headers
-                .first()
-                .map(|(_, secret)| secret.reveal())
-                .unwrap_or_default();
-            let host = connection.rsplit_once('@').map(|(_, rest)| rest).unwrap_or_default();
-            let endpoint = host.split('.').next().unwrap_or_default();
-            let is_read_only = request
-                .headers
-                .iter()
-                .any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
-            let mut projects = self.projects.borrow_mut();
-            let project =
-                projects.iter_mut().find(|project| project.neon.model.endpoint(endpoint).is_some());
-            let Some(project) = project else {
-                return answer(400, json!({"message": "endpoint cannot be found"}).to_string());
-            };
-            match project.trouble {
-                Trouble::None => {}
-                Trouble::Asleep => {
-                    return answer(
-                        500,
-                        json!({"message": "Control plane request failed"}).to_string(),
-                    );
-                }
-                Trouble::Slow(seconds) => self.pass(TimeDelta::seconds(seconds)),
-            }
-            let branch =
-                project.neon.model.endpoint(endpoint).map(|endpoint| endpoint.branch.clone());
-            project.oracle.asked(branch.as_deref(), is_read_only);
-            let (status, body) = project.neon.query(connection, is_read_only, &request.body, now);
-            if let Some(branch) = branch.filter(|_| status == 200) {
-                project.oracle.read(&branch, tables_in(&request.body).into_iter());
-            }
-            return answer(status, body);
-        }
-        if request.url.contains("/api/v2") {
-            let asked = api_request(&request);
-            let id = asked.path.split('/').nth(2).unwrap_or_default().to_owned();
-            let mut projects = self.projects.borrow_mut();
-            let Some(project) =
-                projects.iter_mut().find(|project| project.neon.model.project == id)
-            else {
-                return answer(404, json!({"message": "project not found"}).to_string());
-            };
-            project.neon.advance(now);
-            let staging = project.oracle.staging_id().to_owned();
-            let before = project.neon.model.branch(&staging).cloned();
-            let response = project.neon.serve(&asked, now);
-            if asked.method == "GET" && asked.path.ends_with("/branches") && response.status == 200
-            {
-                project.oracle.listed();
-            }
-            project.oracle.applied(&asked, &response, before.as_ref(), &project.neon, now);
-            return answer(response.status, response.body);
-        }
-        if action_of(&request) == "webhook" {
-            let (status, count) = self.receiver.get();
-            self.receiver.set((status, count + 1));
-            if status >= 300 {
-                return answer(status, String::new());
-            }
-            let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
-            let text = |name: &str| body["data"][name].as_str().unwrap_or_default().to_owned();
-            let run = format!("{}/{}", text("pair"), text("run"));
-            self.told.borrow_mut().push(Told { run, kind: text("kind"), text: text("text") });
-        }
-        answer(200, "ok".to_owned())
+        Ok(HttpResponse { status, body, ..HttpResponse::default() })
     }
 }
 
@@ -292,7 +297,7 @@ impl Fleet {
         let mut value = json!({
             "label": "Example", "allow_insecure": true, "pairs": pairs,
             "channels": [{"name": "on-call", "kind": "webhook", "url_secret": "WEBHOOK_URL",
-                    "signing_secret": "WEBHOOK_SECRET"}],
+                "signing_secret": "WEBHOOK_SECRET"}],
         });
         change(&mut value);
         let secrets = [

@@ -137,7 +137,7 @@ fn a_deadline_that_passed_after_a_failure_is_told_by_the_first_tick_however_late
 fn settings_that_cannot_be_used_are_told_once_a_day_also_while_nothing_is_due() {
     let mut fleet = Fleet::new(2, &|value| {
         let team = json!({"name": "team", "kind": "slack", "url_secret": "SLACK_URL",
-                "pairs": ["pair-1"]});
+            "pairs": ["pair-1"]});
         value["channels"].as_array_mut().expect("a list").push(team);
     });
     let read = fleet.ticks("2026-11-21T15:00:00Z", "2026-11-21T16:00:00Z");

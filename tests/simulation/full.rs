@@ -98,8 +98,7 @@ fn people_are_told_the_name_of_what_gave_way_and_why_it_was_kept() {
         "backup-20261124 was deleted to make room for this run; it was kept because of: \
             keep_last: number 5 of 5",
         "backup-20261129 was deleted to make room for this run; it was kept because of: not \
-            verified: kept until somebody deletes it, because keep_failed is not \
-            set",
+            verified: kept until somebody deletes it, because keep_failed is not set",
     ];
     assert_eq!(
         told, expected,

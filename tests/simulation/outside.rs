@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use firstlight::time::Timestamp;
-use neon_emulator::model::{Finish, Request};
+use neon_emulator::model::{Finish, Request, Response};
 use neon_emulator::simulated::Simulated;
 use serde_json::{Value, json};
 
@@ -10,106 +10,97 @@ use crate::faults::Fault;
 use crate::oracle::Oracle;
 use crate::run::TODAY;
 
-/// Does it, at once and as far as Neon allows.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other fault is done where the request is"
-)]
-pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, now: Timestamp) {
-    let (project, neon_offset) = (neon.model.project.clone(), neon.clock_offset);
-    let staging = oracle.staging_id().to_owned();
-    let production = oracle.production_id().to_owned();
-    let endpoints: Vec<(String, String)> = neon
-        .model
-        .endpoints
-        .iter()
-        .map(|endpoint| (endpoint.id.clone(), endpoint.branch.clone()))
-        .collect();
-    let mut call = |method: &str, path: String, body: Value| {
+/// Somebody at the console of the project.
+struct Console<'a> {
+    neon: &'a mut Simulated,
+    now: Timestamp,
+}
+
+impl Console<'_> {
+    /// Sends a request; the path begins after the project.
+    fn call(&mut self, method: &str, path: &str, body: Value) -> Response {
         let request = Request {
             method: method.to_owned(),
-            path: format!("/projects/{project}{path}"),
+            path: format!("/projects/{}{path}", self.neon.model.project),
             query: [].into(),
             body,
         };
-        neon.serve(&request, now);
-    };
-    match fault {
-        Fault::BackupDeleted => {
-            if let Some(id) = oracle.backup(TODAY) {
-                oracle.loses(&id);
-                call("DELETE", format!("/branches/{id}"), Value::Null);
+        self.neon.serve(&request, self.now)
+    }
+
+    /// Changes settings of a branch.
+    fn change(&mut self, branch: &str, settings: &Value) -> Response {
+        self.call("PATCH", &format!("/branches/{branch}"), json!({"branch": settings}))
+    }
+
+    /// Deletes a branch.
+    fn delete(&mut self, branch: &str) {
+        self.call("DELETE", &format!("/branches/{branch}"), Value::Null);
+    }
+}
+
+/// Does it, at once and as far as Neon allows.
+pub(crate) fn happens(neon: &mut Simulated, oracle: &mut Oracle, fault: Fault, now: Timestamp) {
+    let neons = now + neon.clock_offset;
+    let staging = oracle.staging_id().to_owned();
+    let mut console = Console { neon, now };
+    match (fault, oracle.backup(TODAY)) {
+        (Fault::BackupDeleted, Some(id)) => {
+            oracle.loses(&id);
+            console.delete(&id);
+        }
+        (Fault::BackupRenamed, Some(id)) => {
+            oracle.locks_lost += 1;
+            console.change(&id, &json!({"name": "kept-for-later"}));
+        }
+        (Fault::BackupExpires, Some(id)) => {
+            let expires_at = (neons + TimeDelta::days(7)).to_rfc3339();
+            console.change(&id, &json!({"expires_at": expires_at}));
+        }
+        (Fault::ReaderDeleted, Some(id)) => {
+            let endpoints = &console.neon.model.endpoints;
+            let reader = endpoints.iter().find(|endpoint| endpoint.branch == id);
+            if let Some(id) = reader.map(|endpoint| endpoint.id.clone()) {
+                console.call("DELETE", &format!("/endpoints/{id}"), Value::Null);
             }
         }
-        Fault::BackupRenamed => {
-            if let Some(id) = oracle.backup(TODAY) {
-                oracle.locks_lost += 1;
-                call(
-                    "PATCH",
-                    format!("/branches/{id}"),
-                    json!({"branch": {"name": "kept-for-later"}}),
-                );
-            }
-        }
-        Fault::BackupExpires => {
-            if let Some(id) = oracle.backup(TODAY) {
-                let expires_at = (now + neon_offset + TimeDelta::days(7)).to_rfc3339();
-                call(
-                    "PATCH",
-                    format!("/branches/{id}"),
-                    json!({"branch": {"expires_at": expires_at}}),
-                );
-            }
-        }
-        Fault::ReaderDeleted => {
-            let reader = oracle
-                .backup(TODAY)
-                .and_then(|id| Some(endpoints.iter().find(|(_, branch)| *branch == id)?.0.clone()));
-            if let Some(id) = reader {
-                call("DELETE", format!("/endpoints/{id}"), Value::Null);
-            }
-        }
-        Fault::DisplacedDeleted => {
+        (Fault::DisplacedDeleted, _) => {
             if let Some(id) = oracle.displaced(TODAY) {
                 oracle.loses(&id);
-                call("DELETE", format!("/branches/{id}"), Value::Null);
+                console.delete(&id);
             }
         }
-        Fault::StagingRenamed => {
-            call("PATCH", format!("/branches/{staging}"), json!({"branch": {"name": "preview"}}));
+        (Fault::StagingRenamed, _) => {
+            console.change(&staging, &json!({"name": "preview"}));
         }
-        Fault::StagingProtected => {
-            call("PATCH", format!("/branches/{staging}"), json!({"branch": {"protected": true}}));
+        (Fault::StagingProtected, _) => {
+            console.change(&staging, &json!({"protected": true}));
         }
-        Fault::StagingDefault => {
-            call("POST", format!("/branches/{staging}/set_as_default"), Value::Null);
-            oracle.takes_production_as_it_is(&neon.model);
+        (Fault::StagingDefault, _) => {
+            console.call("POST", &format!("/branches/{staging}/set_as_default"), Value::Null);
+            oracle.takes_production_as_it_is(&console.neon.model);
         }
-        Fault::StagingDeleted => call("DELETE", format!("/branches/{staging}"), Value::Null),
-        Fault::StagingRestored => {
-            let body =
-                json!({"source_branch_id": production, "preserve_under_name": "before-somebody"});
-            call("POST", format!("/branches/{staging}/restore"), body);
+        (Fault::StagingDeleted, _) => console.delete(&staging),
+        (Fault::StagingRestored, _) => {
+            let body = json!({"source_branch_id": oracle.production_id(),
+                "preserve_under_name": "before-somebody"});
+            console.call("POST", &format!("/branches/{staging}/restore"), body);
         }
+        // Every other fault is done where the request is.
         _ => {}
     }
 }
 
 /// Gives a branch a read-only endpoint.
 pub(crate) fn adds_reader(neon: &mut Simulated, branch: &str, now: Timestamp) {
-    let path = format!("/projects/{}/endpoints", neon.model.project);
     let body = json!({"endpoint": {"branch_id": branch, "type": "read_only"}});
-    let response =
-        neon.serve(&Request { method: "POST".to_owned(), path, query: [].into(), body }, now);
+    let response = Console { neon, now }.call("POST", "/endpoints", body);
     assert_eq!(response.status, 201, "{}", response.body);
 }
 
 /// Gives a branch another name.
 pub(crate) fn renames(neon: &mut Simulated, branch: &str, name: &str, now: Timestamp) {
-    let path = format!("/projects/{}/branches/{branch}", neon.model.project);
-    let body = json!({"branch": {"name": name}});
-    let response =
-        neon.serve(&Request { method: "PATCH".to_owned(), path, query: [].into(), body }, now);
+    let response = Console { neon, now }.change(branch, &json!({"name": name}));
     assert_eq!(response.status, 200, "{}", response.body);
 }
 
@@ -120,11 +111,8 @@ pub(crate) fn suspends_in_vain(neon: &mut Simulated, branch: &str, now: Timestam
         return;
     };
     neon.model.operation_faults.push(Finish::Failed);
-    let path = format!("/projects/{}/endpoints/{endpoint}/suspend", neon.model.project);
-    let response = neon.serve(
-        &Request { method: "POST".to_owned(), path, query: [].into(), body: Value::Null },
-        now,
-    );
+    let path = format!("/endpoints/{endpoint}/suspend");
+    let response = Console { neon, now }.call("POST", &path, Value::Null);
     assert_eq!(response.status, 200, "{}", response.body);
 }
 

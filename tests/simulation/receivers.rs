@@ -59,15 +59,15 @@ fn configure(value: &mut Value, subrequest_budget: u32) {
     let url = |name: &str| format!("{}_URL", name.to_uppercase());
     let channels = KINDS.map(|kind| match kind {
         "webhook" => json!({"name": kind, "kind": kind, "url_secret": url(kind),
-                "signing_secret": "WEBHOOK_SECRET"}),
+            "signing_secret": "WEBHOOK_SECRET"}),
         "pagerduty" => json!({
             "name": kind, "kind": kind, "routing_key_secret": "ROUTING_KEY",
             "url": "https://hooks.example.test/pagerduty"
         }),
         "email" => json!({"name": kind, "kind": kind, "from": "firstlight@example.com",
-                "to": ["director@example.com"]}),
+            "to": ["director@example.com"]}),
         "http" => json!({"name": kind, "kind": kind, "url_secret": url(kind),
-                "body": r#"{"id": "{{id}}", "text": "{{text}}"}"#}),
+            "body": r#"{"id": "{{id}}", "text": "{{text}}"}"#}),
         _ => json!({"name": kind, "kind": kind, "url_secret": url(kind)}),
     });
     value["channels"] = json!(channels);

@@ -6,15 +6,16 @@
 //! start at any hour, and both. Each run that nothing was made to go wrong with has to succeed, and
 //! a week later the rules hold again what they held before.
 
+use std::rc::Rc;
+
 use chrono::{NaiveDate, TimeDelta};
 use firstlight::config::Config;
 use firstlight::time::Timestamp;
 use serde_json::{Value, json};
-use std::rc::Rc;
 
 use crate::faults::Fault;
 use crate::plan::Planned;
-use crate::run::Simulation;
+use crate::run::{Simulation, Told};
 use crate::scene::Scene;
 use crate::script::Happening;
 use crate::world::Sim;
@@ -336,8 +337,19 @@ impl Full<'_> {
         let mut sim = simulation.into_sim();
         sim.kv.settle();
         let told = sim.oracle.told_since(told);
+        let aftermath = self.judge(&mut sim, &date.format("%Y%m%d").to_string(), failure, &told);
+        (sim, aftermath)
+    }
+
+    /// Judges a day: every run ended as it must, and found room. Notes which backups gave way.
+    fn judge(
+        &self,
+        sim: &mut Sim,
+        day: &str,
+        failure: Option<&Failure>,
+        told: &[Told],
+    ) -> Aftermath {
         let mut aftermath = Aftermath::default();
-        let day = date.format("%Y%m%d").to_string();
         // Where Neon deletes nothing it makes no room either.
         let is_refused = failure.is_some_and(|failure| failure.step == 7);
         let is_to_succeed = |run: &str| failure.is_none() || run != day;
@@ -348,8 +360,8 @@ impl Full<'_> {
                 .find(|kind| matches!(kind.as_str(), "succeeded" | "failed"))
                 .cloned()
         };
-        let mut runs: Vec<String> = sim.oracle.runs_of(&day);
-        runs.push(day.clone());
+        let mut runs: Vec<String> = sim.oracle.runs_of(day);
+        runs.push(day.to_owned());
         runs.dedup();
         for run in &runs {
             match (ended(run).as_deref(), is_to_succeed(run)) {
@@ -358,7 +370,7 @@ impl Full<'_> {
                 (how, _) => aftermath.violations.push(format!("{}, {run}: {how:?}", self.row.name)),
             }
         }
-        for notice in &told {
+        for notice in told {
             if notice.text.contains("Error: make room for")
                 && !(is_refused && notice.text.contains("could not be deleted"))
             {
@@ -387,7 +399,7 @@ impl Full<'_> {
                 .drain(..)
                 .map(|violation| format!("{}, {day}: {violation}", self.row.name)),
         );
-        (sim, aftermath)
+        aftermath
     }
 }
 

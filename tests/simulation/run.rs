@@ -281,23 +281,13 @@ impl<'a> Simulation<'a> {
             Event::Check(name, finish, milliseconds) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;
-                let branch = sim
-                    .neon
-                    .model
-                    .branch_named(name)
-                    .map(|branch| branch.id.clone())
-                    .unwrap_or_default();
+                let branch = sim.branch(name).unwrap_or_default();
                 sim.neon.model.checks(&branch, finish, milliseconds, now);
             }
             Event::Bustle(count) => {
                 let mut sim = self.sim.borrow_mut();
                 let now = sim.now;
-                let other = sim
-                    .neon
-                    .model
-                    .branch_named("inspect")
-                    .map(|branch| branch.id.clone())
-                    .unwrap_or_default();
+                let other = sim.branch("inspect").unwrap_or_default();
                 sim.neon.model.has_done(&other, "check_availability", count, now);
             }
             Event::Outside(fault) => {
@@ -322,8 +312,7 @@ impl<'a> Simulation<'a> {
             Event::Application => {
                 let mut sim = self.sim.borrow_mut();
                 for name in ["production", "staging"] {
-                    let id = sim.neon.model.branch_named(name).map(|branch| branch.id.clone());
-                    if let Some(id) = id {
+                    if let Some(id) = sim.branch(name) {
                         sim.neon.write(&id);
                     }
                 }

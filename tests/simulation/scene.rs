@@ -62,6 +62,47 @@ fn config(ids: &Ids, change: &dyn Fn(&mut Value)) -> Rc<Config> {
     Rc::new(Config::from_value(&value).expect("the configuration is complete"))
 }
 
+/// Makes the project: production, a staging whose role has a password of its own, and a branch of
+/// somebody else's.
+fn project() -> (Model, Ids) {
+    let start = instant("2026-11-01T00:00:00Z");
+    let mut model = Model::new(1, start);
+    let production = model.branches[0].id.clone();
+    let staging = model.add_child(&production, "staging", start).expect("production is there");
+    let roles = model.branch_mut(&staging).into_iter().flat_map(|branch| &mut branch.roles);
+    roles.for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
+    let foreign = model.add_child(&production, "backup-20260101", start);
+    assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
+    // The proxy hears of new passwords at once, as it mostly does; days with a protected
+    // production and seeds have it later. Operations take what they mostly take; uneven days,
+    // seeds and seasons have them shorter, longer and very long. What somebody does takes place
+    // when it is done; seeds have it refused while Neon is at work.
+    model.switches.changes_conflict = false;
+    // A compute that sleeps costs nothing more than every query does; named scenarios and seeds
+    // have it start slowly.
+    model.durations = Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() }.exact();
+    let ids = Ids { project: model.project.clone(), production, staging };
+    (model, ids)
+}
+
+fn secrets(production_password: &str) -> Secrets {
+    let secrets = [
+        ("NEON_API_KEY", "neon_emulator_key"),
+        ("ADMIN_TOKEN", ADMIN),
+        ("READ_TOKEN", "reader-0123456789ab"),
+        ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
+        ("ROUTING_KEY", "0123456789abcdef0123456789abcdef"),
+        ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("SLACK_URL", "https://hooks.example.test/slack"),
+        ("DISCORD_URL", "https://hooks.example.test/discord"),
+        ("TEAMS_URL", "https://hooks.example.test/teams"),
+        ("HTTP_URL", "https://hooks.example.test/http"),
+        ("HEALTHCHECK_URL", "https://hooks.example.test/healthcheck"),
+        ("ROLE_PASSWORD", production_password),
+    ];
+    secrets.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into()
+}
+
 /// Sets a budget of subrequests; with every other a rule keeps snapshots.
 fn small(value: &mut Value, budget: u32) {
     value["subrequest_budget"] = json!(budget);
@@ -89,63 +130,20 @@ impl Scene {
         reason = "this is hours of simulated work, not a default"
     )]
     pub fn new() -> Self {
-        let start = instant("2026-11-01T00:00:00Z");
-        let mut model = Model::new(1, start);
-        let production = model.branches[0].id.clone();
-        let staging = model.add_child(&production, "staging", start).expect("production is there");
-        let production_password =
-            model.branches[0].roles[0].password.clone().expect("a new role has one");
-        let own = |branch: &mut neon_emulator::model::Branch| {
-            branch
-                .roles
-                .iter_mut()
-                .for_each(|role| role.password = Some("npg_stagingsown".to_owned()));
-        };
-        model.branch_mut(&staging).into_iter().for_each(own);
-        let foreign = model.add_child(&production, "backup-20260101", start);
-        assert!(foreign.is_some(), "a branch of somebody else's that looks like ours");
-        // The proxy hears of new passwords at once, as it mostly does; days with a protected
-        // production and seeds have it later. Operations take what they mostly take; uneven days,
-        // seeds and seasons have them shorter, longer and very long. What somebody does takes place
-        // when it is done; seeds have it refused while Neon is at work.
-        model.switches.changes_conflict = false;
-        // A compute that sleeps costs nothing more than every query does; named scenarios and seeds
-        // have it start slowly.
-        model.durations =
-            Durations { secret_cache_ms: 0, wake_ms: 0, ..Durations::default() }.exact();
-        let pair = Ids {
-            project: model.project.clone(),
-            production: production.clone(),
-            staging: staging.clone(),
-        };
+        let (model, pair) = project();
+        let (production, staging) = (pair.production.clone(), pair.staging.clone());
+        let role = model.branch(&production).and_then(|branch| branch.roles.first());
+        let password = role.and_then(|role| role.password.clone()).expect("a new role has one");
         let oracle = Oracle::new(&model, &production, &staging);
         let neon = Simulated::new(model, &Contents::with_tables(TABLES));
         let plain = |change: &dyn Fn(&mut Value)| config(&pair, change);
-        let secrets = [
-            ("NEON_API_KEY", "neon_emulator_key"),
-            ("ADMIN_TOKEN", ADMIN),
-            ("READ_TOKEN", "reader-0123456789ab"),
-            ("WEBHOOK_URL", "https://hooks.example.test/webhook"),
-            ("ROUTING_KEY", "0123456789abcdef0123456789abcdef"),
-            ("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-            ("SLACK_URL", "https://hooks.example.test/slack"),
-            ("DISCORD_URL", "https://hooks.example.test/discord"),
-            ("TEAMS_URL", "https://hooks.example.test/teams"),
-            ("HTTP_URL", "https://hooks.example.test/http"),
-            ("HEALTHCHECK_URL", "https://hooks.example.test/healthcheck"),
-            ("ROLE_PASSWORD", production_password.as_str()),
-        ];
         let mut scene = Self {
             base: Sim::new(instant("2026-11-19T09:59:00Z"), neon, oracle),
             config: plain(&|_| {}),
             deployed: plain(&|value| value["pairs"][0]["keep_last"] = json!(3)),
             rolls_back: plain(&|value| value["pairs"][0]["on_mismatch"] = json!("roll_back")),
             takes_snapshots: plain(&keeps_weeks_as_snapshots),
-            secrets: Rc::new(
-                secrets
-                    .map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned())))
-                    .into(),
-            ),
+            secrets: Rc::new(secrets(&password)),
             small: (22..=44)
                 .step_by(2)
                 .map(|budget| plain(&|value| small(value, budget)))

@@ -65,9 +65,8 @@ fn a_snapshot_that_is_no_copy_is_told_and_does_not_count() {
     let text = told(&outcome).expect("it is told");
     assert!(
         text.starts_with(
-            "backup-20261121 was to be kept by a snapshot, and is not: \
-                restored, it differs from the \
-                backup: "
+            "backup-20261121 was to be kept by a snapshot, and is not: restored, it differs from \
+                the backup: "
         ),
         "{text}"
     );
@@ -81,9 +80,7 @@ fn a_position_outside_the_history_is_refused_by_name_before_anything_is_taken() 
     assert_eq!(deeds(&outcome), (0, 0, false));
     let text = told(&outcome).expect("it is told");
     let expected = "backup-20261121 was to be kept by a snapshot, and is not: its position \
-        0/1000000 is \
-        outside the history of production, which \
-        goes back 5.0 s";
+        0/1000000 is outside the history of production, which goes back 5.0 s";
     assert!(text.contains(expected), "{text}");
 }
 
@@ -98,8 +95,7 @@ fn a_plan_without_room_for_a_snapshot_is_told_with_the_name_of_the_key() {
     });
     assert_eq!(outcome.status, Some(RunStatus::Succeeded));
     let expected = "keep_weekly_tier: keep_weekly = 8 wants more snapshots than plan free_v3 \
-        lets people \
-        ask for (1)";
+        lets people ask for (1)";
     assert!(
         report(&outcome).warnings.iter().any(|warning| warning == expected),
         "{:?}",

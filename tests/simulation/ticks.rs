@@ -1,29 +1,21 @@
-//! What a tick does and says: the calendar, other ticks, its budgets.
+//! What a tick does and says: its budgets, its notices, other ticks.
 
 use chrono::TimeDelta;
 use firstlight::id::RunId;
-use firstlight::record::{self, Report, VerifiedBackup};
+use firstlight::record::{self, VerifiedBackup};
 use firstlight::sync::checkpoint::{Checkpoint, Goal, Prune, RunStatus, Start, Verdict};
 use firstlight::sync::notice::Outgoing;
 use firstlight::sync::step::Step;
 use firstlight::time::Timestamp;
 use simulation::faults::Fault;
-use simulation::plan::{Crash, Planned};
+use simulation::plan::Crash;
 use simulation::run::{Outcome, TickRecord};
-use simulation::script::{Answers, Happening, Script, Settings};
+use simulation::script::{Happening, Script, Settings};
 
 use crate::{count, planned, play, report, run, stored};
 
-/// Plays crons at these seconds after 05:05 in New York.
-fn crons(seconds: &[i64]) -> Outcome {
-    play(&Script {
-        happenings: seconds.iter().map(|at| (*at, Happening::Cron)).collect(),
-        ..Script::default()
-    })
-}
-
 /// The kinds of notices, in the order in which they came.
-fn kinds(outcome: &Outcome) -> Vec<&str> {
+pub(crate) fn kinds(outcome: &Outcome) -> Vec<&str> {
     outcome.told.iter().map(|told| told.kind.as_str()).collect()
 }
 
@@ -93,74 +85,6 @@ fn a_run_that_a_person_started_is_driven_by_the_request_and_by_the_ticks_after_i
     assert!(
         ended[1].contains("status=succeeded") && ended[1].contains("handed_over=false"),
         "{ended:?}"
-    );
-}
-
-#[test]
-fn a_day_without_a_tick_in_its_time_is_missed_and_told_once() {
-    // 06:00:00 is in time, a millisecond later is not; the sixth decimal of a second is not told
-    // apart.
-    let outcome = crons(&[3_301, 3_600, 3_900]);
-    assert_eq!((outcome.status, kinds(&outcome)), (Some(RunStatus::Missed), vec!["missed"]));
-    assert_eq!(outcome.deeds, (0, 0, 0));
-    assert!(
-        outcome.told[0].text.contains("was not started between 05:00 and 06:00 ET"),
-        "{}",
-        outcome.told[0].text
-    );
-    assert_eq!(kinds(&crons(&[3_300])), ["late_start", "late", "succeeded", "resolved"]);
-}
-
-#[test]
-fn a_day_without_any_tick_is_told_as_missed_the_next_morning() {
-    let outcome = crons(&[86_400]);
-    let told: Vec<(&str, &str)> =
-        outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
-    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded"), ("20261121", "resolved")]);
-}
-
-#[test]
-fn a_start_after_the_latest_one_is_told_as_late_and_the_latest_one_is_not() {
-    assert_eq!(kinds(&crons(&[1_500])), ["succeeded"]);
-    let late = crons(&[1_501]);
-    assert_eq!(kinds(&late), ["late_start", "succeeded"]);
-    assert!(
-        late.told[0].text.contains("was to start by 05:30 ET and starts at 5:30 AM ET"),
-        "{}",
-        late.told[0].text
-    );
-}
-
-#[test]
-fn a_run_under_way_after_its_deadline_is_told_as_late_once() {
-    // Neon is out for three hours; the run tries until 06:00 and is given up by the first tick
-    // after that.
-    let outage = planned("createProjectBranch", 1, Fault::LongOutage);
-    let told = |first: i64, faults: Vec<Planned>| {
-        let outcome = play(&Script {
-            faults,
-            happenings: vec![(first, Happening::Cron)],
-            ..Script::default()
-        });
-        let texts: Vec<(String, String)> =
-            outcome.told.iter().map(|told| (told.kind.clone(), told.text.clone())).collect();
-        texts
-    };
-    let kinds =
-        |told: &[(String, String)]| told.iter().map(|(kind, _)| kind.clone()).collect::<Vec<_>>();
-    assert_eq!(
-        kinds(&told(0, vec![outage.clone()])),
-        ["late", "failed"],
-        "the tick of 06:00:00 goes on after that"
-    );
-    let late = told(60, vec![outage.clone()]);
-    assert_eq!(kinds(&late), ["late", "failed"]);
-    assert!(late[0].1.contains("has passed its deadline of 06:00 ET"), "{}", late[0].1);
-    let refused_first = told(60, vec![outage, planned("webhook", 1, Fault::Refused(500))]);
-    assert_eq!(
-        kinds(&refused_first),
-        ["late", "failed"],
-        "it is sent again, before what came after it"
     );
 }
 
@@ -274,19 +198,6 @@ fn a_tick_whose_clock_jumps_back_does_not_wait_for_an_instant_that_is_far_again(
 }
 
 #[test]
-fn the_days_run_is_not_repeated_after_a_manual_one() {
-    let happenings = vec![
-        (0, Happening::Cron),
-        (300, Happening::Cron),
-        (400, Happening::Start),
-        (700, Happening::Cron),
-    ];
-    let outcome = play(&Script { happenings, ..Script::default() });
-    assert_eq!(outcome.deeds, (1, 1, 0));
-    assert_eq!(kinds(&outcome), ["succeeded", "succeeded"], "one each");
-}
-
-#[test]
 fn a_tick_says_how_many_subrequests_it_made() {
     let outcome = play(&Script::default());
     let number = |line: &str, name: &str| -> u32 {
@@ -357,100 +268,6 @@ fn a_smoke_test_that_fails_three_times_fails_the_run_and_says_what_it_answered()
         "{}",
         outcome.told[0].text
     );
-}
-
-/// Somebody starts a run that dies at once; somebody else's, started before the first is seen,
-/// takes its place.
-fn overtaken(faults: Vec<Planned>) -> Outcome {
-    let faults = [vec![planned("getProject", 1, Fault::Nothing)], faults].concat();
-    let happenings = vec![(0, Happening::Rehearse), (5, Happening::Rehearse)];
-    play(&Script {
-        view: Answers::Stale,
-        faults,
-        crash: Crash::AtOnce,
-        happenings,
-        ..Script::default()
-    })
-}
-
-#[test]
-fn a_manual_run_that_died_and_lost_its_place_is_told_recorded_and_struck_off_by_a_later_run() {
-    // The fourth notice is the one about it; a receiver that refuses it gets it later.
-    for faults in [Vec::new(), vec![planned("webhook", 4, Fault::Refused(500))]] {
-        let outcome = overtaken(faults.clone());
-        let lost: Vec<_> =
-            outcome.told.iter().filter(|told| told.run == "20261121T100500Z").collect();
-        assert_eq!(
-            lost.iter().map(|told| told.kind.as_str()).collect::<Vec<_>>(),
-            ["superseded"],
-            "{faults:?}"
-        );
-        assert!(lost[0].text.contains("took its place before it ended"), "{}", lost[0].text);
-        let report: Report = stored(&outcome, "result/hub/20261121T100500Z");
-        assert_eq!((report.status, report.is_manual), (RunStatus::Superseded, true));
-        assert!(
-            !outcome.stored.keys().any(|key| key.starts_with("accepted/")),
-            "{:?}",
-            outcome.stored.keys()
-        );
-        let notice: Outgoing = stored(&outcome, "notice/hub/20261121T100500Z/superseded");
-        assert!(notice.is_delivered(), "{faults:?}");
-    }
-}
-
-#[test]
-fn a_lost_run_whose_notice_was_refused_is_not_forgotten_with_the_tick_that_told_of_it() {
-    // The day's run closes it, a channel refuses the notice, and the tick dies before it has saved
-    // that.
-    let accepted = Happening::Stored("accepted/hub/20261121T093000Z", Some("{}".to_owned()));
-    let happenings = vec![(-600, accepted), (0, Happening::Cron)];
-    for nth in 1..=3 {
-        let faults = vec![planned("webhook", nth, Fault::Refused(500))];
-        let outcome = play(&Script {
-            faults,
-            crash: Crash::BeforeSave,
-            happenings: happenings.clone(),
-            ..Script::default()
-        });
-        let told: Vec<_> = outcome
-            .told
-            .iter()
-            .filter(|told| told.run == "20261121T093000Z")
-            .map(|told| told.kind.as_str())
-            .collect();
-        assert_eq!(told, ["superseded"], "notice {nth} refused");
-    }
-}
-
-#[test]
-fn a_manual_run_that_died_between_its_notice_and_its_channels_is_told_as_it_ended() {
-    // Its result is stored in the first case, in the second only its notice is.
-    for (place, fault) in [("webhook", Fault::Lost), ("kv:result", Fault::Nothing)] {
-        let happenings =
-            vec![(0, Happening::Rehearse), (5, Happening::Rehearse), (86_100, Happening::Cron)];
-        let faults = vec![planned(place, 1, fault)];
-        let outcome = play(&Script {
-            view: Answers::Stale,
-            faults,
-            crash: Crash::AtOnce,
-            happenings,
-            ..Script::default()
-        });
-        let of_first: Vec<_> = outcome
-            .told
-            .iter()
-            .filter(|told| told.run == "20261121T100500Z")
-            .map(|told| &told.kind)
-            .collect();
-        assert_eq!(of_first, ["succeeded"], "{place}");
-        let report: Report = stored(&outcome, "result/hub/20261121T100500Z");
-        assert_eq!(report.status, RunStatus::Succeeded, "{place}");
-        assert!(
-            !outcome.stored.keys().any(|key| key.starts_with("accepted/")),
-            "{place}: {:?}",
-            outcome.stored.keys()
-        );
-    }
 }
 
 #[test]
@@ -594,39 +411,6 @@ fn pruning_that_gets_nowhere_is_left_for_the_next_run_in_the_fourth_tick() {
     };
     assert_eq!(first_tick(2), (true, false), "the third that gets nowhere still looks");
     assert_eq!(first_tick(3), (false, false), "the fourth does not");
-}
-
-#[test]
-fn yesterday_was_missed_where_the_last_run_began_before_it_and_no_result_of_it_is_there() {
-    let yesterday_is_missed = |last: &str, started_at: &str| {
-        let mut last = ended(last, started_at);
-        last.prune.is_done = true;
-        let happenings = vec![
-            (-5, Happening::Stored("checkpoint/hub", Some(record::encode(&last)))),
-            (-5, Happening::Stored("result/hub/20261120", None)),
-            (0, Happening::Cron),
-        ];
-        let outcome = play(&Script { happenings, ..Script::default() });
-        outcome
-            .told
-            .iter()
-            .any(|told| (told.run.as_str(), told.kind.as_str()) == ("20261120", "missed"))
-    };
-    assert!(yesterday_is_missed("20261119", "2026-11-19T10:00:00Z"));
-    assert!(yesterday_is_missed("20261120T095959Z", "2026-11-20T09:59:59.999Z"));
-    assert!(
-        !yesterday_is_missed("20261120T100000Z", "2026-11-20T10:00:00Z"),
-        "the pair came to be at that instant"
-    );
-    assert!(!yesterday_is_missed("20261120", "2026-11-20T09:59:00Z"), "its run was there");
-}
-
-#[test]
-fn a_day_that_was_missed_is_told_once_however_many_ticks_there_are_before_the_next_run() {
-    let outcome = crons(&[79_200, 79_500, 79_800, 86_100]);
-    let told: Vec<(&str, &str)> =
-        outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
-    assert_eq!(told, [("20261121", "missed"), ("20261122", "succeeded"), ("20261121", "resolved")]);
 }
 
 #[test]

@@ -205,6 +205,11 @@ impl Sim {
         }
     }
 
+    /// Returns the id of the branch of a name.
+    pub(crate) fn branch(&self, name: &str) -> Option<String> {
+        self.neon.model.branch_named(name).map(|branch| branch.id.clone())
+    }
+
     /// Writes down what happens, if that is wanted.
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
