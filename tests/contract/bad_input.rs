@@ -160,15 +160,13 @@ fn every_value_of_every_odd_type_is_told_from_its_neighbour() -> Result<()> {
             "create type public.span as range (subtype = numeric)",
             "create type public.mood as enum ('glad', 'sad')",
             "create domain public.mood_too as public.mood",
-            "create table public.odd(id int primary key, f float8, n numeric, l text \
-                collate public.loose, p public.pair, t public.tags, s public.span, \
-                o oid, b bigint, t1 timestamptz, dm public.mood_too, rc refcursor, ts tsvector, ip \
-                inet, m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j \
-                jsonb, nested public.pair[], \
-                t2 timestamp, d date, f4 float4, h time, x json, raw bytea, flag bool, s2 int2, u \
-                uuid, v varchar(9), \
-                a text[], ai int[], ab bigint[], al text[] collate public.loose, am public.mood[], \
-                af bool[])",
+            "create table public.odd(id int primary key, f float8, n numeric, \
+                l text collate public.loose, p public.pair, t public.tags, s public.span, o oid, \
+                b bigint, t1 timestamptz, dm public.mood_too, rc refcursor, ts tsvector, ip inet, \
+                m macaddr8, y int4multirange, i interval, tt timetz, c \"char\", z xid, j jsonb, \
+                nested public.pair[], t2 timestamp, d date, f4 float4, h time, x json, raw bytea, \
+                flag bool, s2 int2, u uuid, v varchar(9), a text[], ai int[], ab bigint[], \
+                al text[] collate public.loose, am public.mood[], af bool[])",
             "insert into public.odd(id) select generate_series(1, 20)",
         ],
     )?;
@@ -364,11 +362,9 @@ fn a_statement_that_is_cancelled_is_asked_again_alone_and_the_others_are_answere
     let answer = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| ask(&emulator, &password, &batch));
         // As the server's own timer does: 57014.
-        let cancel = "select count(pg_cancel_backend(pid))::text from pg_stat_activity where \
-            query like \
-            '%pg_sleep(600)%' and pid <> pg_backend_pid() \
-            or query like 'do $firstlight$%' and state = 'active' and pid <> \
-            pg_backend_pid()";
+        let cancel = "select count(pg_cancel_backend(pid))::text from pg_stat_activity \
+            where query like '%pg_sleep(600)%' and pid <> pg_backend_pid() \
+            or query like 'do $firstlight$%' and state = 'active' and pid <> pg_backend_pid()";
         let cancelled = harness::wait_for(Duration::from_secs(30), || {
             let count =
                 emulator.sql(&emulator.staging, &[cancel]).ok()?.first()?.first()?.clone()?;

@@ -126,10 +126,10 @@ fn is_named(word: &str) -> bool {
 #[test]
 fn every_column_of_every_catalogue_is_compared_or_left_out_for_a_reason() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let sql = "select c.relname, a.attname from pg_class c join pg_attribute a on a.attrelid = \
-        c.oid \
-        where c.relnamespace = 'pg_catalog'::regnamespace and c.relkind = 'r' and a.attnum > 0 \
-        and not a.attisdropped";
+    let sql = "select c.relname, a.attname \
+        from pg_class c join pg_attribute a on a.attrelid = c.oid \
+        where c.relnamespace = 'pg_catalog'::regnamespace and c.relkind = 'r' \
+        and a.attnum > 0 and not a.attisdropped";
     let rows = emulator.sql(&emulator.staging, &[sql])?;
     let columns: Vec<(String, String)> =
         rows.into_iter().filter_map(|row| Some((row[0].clone()?, row[1].clone()?))).collect();

@@ -150,7 +150,7 @@ fn everything_that_neon_says_of_time_is_by_its_own_clock() -> Result<()> {
         // By its clock the branch was made a moment ago, and can be branched at that time.
         let at = branch["branch"]["created_at"].clone();
         let child = json!({"branch": {"name": "of-then", "parent_id": emulator.production,
-                    "parent_timestamp": at}});
+            "parent_timestamp": at}});
         make_branch(&emulator, &child)?;
     }
     Ok(())

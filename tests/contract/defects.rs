@@ -237,8 +237,8 @@ fn a_damaged_index_is_found_where_amcheck_is_installed_and_allowed() -> Result<(
             "create function public.compare(int, int) returns int language sql immutable as \
                 'select btint4cmp($1, $2)'",
             "create operator class public.odd for type int using btree as operator 1 <, \
-                operator 2 <=, operator 3 =, operator 4 >=, \
-                operator 5 >, function 1 public.compare(int, int)",
+                operator 2 <=, operator 3 =, operator 4 >=, operator 5 >, \
+                function 1 public.compare(int, int)",
             "create table public.ordered(id int)",
             "insert into public.ordered select generate_series(1, 1000)",
             "create index ordered_odd on public.ordered(id public.odd)",
@@ -418,10 +418,10 @@ fn what_would_act_by_itself_is_listed_without_its_secrets() -> Result<()> {
             "create schema cron",
             "create table cron.job(jobid bigint, schedule text, command text, database text, \
                 active boolean, jobname text)",
-            "insert into cron.job values (1, '0 3 * * *', 'select secret_token()', \
-                current_database(), true, 'nightly'), \
-                (2, '* * * * *', '', current_database(), false, 'off'), (3, '* * * * *', '', \
-                'elsewhere', true, null)",
+            "insert into cron.job values \
+                (1, '0 3 * * *', 'select secret_token()', current_database(), true, 'nightly'), \
+                (2, '* * * * *', '', current_database(), false, 'off'), \
+                (3, '* * * * *', '', 'elsewhere', true, null)",
             "create publication \"to Warehouse\" for all tables",
             "create subscription fed connection 'host=db password=hidden' publication p with \
                 (connect = false, enabled = false)",

@@ -30,12 +30,18 @@ fn read(emulator: &Emulator, database: &str) -> Result<DatabasePrint> {
     content_with(&ask, &catalogue, catalogue.print.clone(), None)
 }
 
+/// Reads all of the owner's database of staging, with its catalogue as it is then.
+fn as_owner(emulator: &Emulator) -> Result<DatabasePrint> {
+    let password = owner(emulator)?;
+    let catalogue = catalogue(emulator, "neondb_owner", &password)?;
+    content(emulator, "neondb_owner", &password, &catalogue)
+}
+
 /// As in case 05, and the other ways in which one type holds another: a domain over an array, a
 /// range, a table's row.
 #[test]
 fn a_type_without_a_binary_form_is_read_at_any_depth() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let password = owner(&emulator)?;
     emulator.sql(
         &emulator.staging,
         &[
@@ -53,24 +59,19 @@ fn a_type_without_a_binary_form_is_read_at_any_depth() -> Result<()> {
             "create table public.of_range(id int primary key, s public.codes)",
             "create table public.of_row(id int primary key, s public.array_of_composite)",
             "create table public.of_measure(id int primary key, s seg[])",
-            "insert into public.array_of_composite values (1, array[row('a', \
-                '9780000000002')::public.edition])",
-            "insert into public.composite_with_array values (1, \
-                row(array['9780000000002'::isbn13]))",
-            "insert into public.of_domain select id, s::public.shelf from \
-                public.array_of_composite",
+            "insert into public.array_of_composite \
+                values (1, array[row('a', '9780000000002')::public.edition])",
+            "insert into public.composite_with_array \
+                values (1, row(array['9780000000002'::isbn13]))",
+            "insert into public.of_domain \
+                select id, s::public.shelf from public.array_of_composite",
             "insert into public.of_deep values (1, row(row(array['9780000000002'::isbn13]), 'n'))",
             "insert into public.of_range values (1, '[9780000000002,]')",
             "insert into public.of_row select 1, a from public.array_of_composite as a",
             "insert into public.of_measure values (1, array['1..2'::seg])",
         ],
     )?;
-    let before = content(
-        &emulator,
-        "neondb_owner",
-        &password,
-        &catalogue(&emulator, "neondb_owner", &password)?,
-    )?;
+    let before = as_owner(&emulator)?;
     assert!(before.not_checked.is_empty(), "{:?}", before.not_checked);
     // NULL is not the composite of which every value is NULL.
     emulator.sql(
@@ -85,12 +86,7 @@ fn a_type_without_a_binary_form_is_read_at_any_depth() -> Result<()> {
             "update public.of_measure set s = array['1..3'::seg]",
         ],
     )?;
-    let after = content(
-        &emulator,
-        "neondb_owner",
-        &password,
-        &catalogue(&emulator, "neondb_owner", &password)?,
-    )?;
+    let after = as_owner(&emulator)?;
     for table in [
         "array_of_composite",
         "composite_with_array",
@@ -104,12 +100,7 @@ fn a_type_without_a_binary_form_is_read_at_any_depth() -> Result<()> {
         assert_ne!(before.tables[&name], after.tables[&name], "{name}");
     }
     emulator.sql(&emulator.staging, &["update public.composite_with_array set s = row(null)"])?;
-    let last = content(
-        &emulator,
-        "neondb_owner",
-        &password,
-        &catalogue(&emulator, "neondb_owner", &password)?,
-    )?;
+    let last = as_owner(&emulator)?;
     assert_ne!(
         last.tables["public.composite_with_array"], after.tables["public.composite_with_array"],
         "NULL for (NULL)"
@@ -130,10 +121,10 @@ fn a_database_that_is_not_in_utf8_is_read_in_its_own_encoding() -> Result<()> {
         for sql in [
             "create type public.noted as (n name, c char(4))",
             "create extension citext",
-            "create table public.customer(id int primary key, code char(6), name text, noted \
-                name, pair public.noted, free citext, many text[])",
-            "insert into public.customer(id, code, name, noted) values (1, 'A1', 'plain', \
-                'n'), (2, E'A\\x81', E'Fran\\xe7ois \\x81', 'n')",
+            "create table public.customer(id int primary key, code char(6), name text, \
+                noted name, pair public.noted, free citext, many text[])",
+            "insert into public.customer(id, code, name, noted) values \
+                (1, 'A1', 'plain', 'n'), (2, E'A\\x81', E'Fran\\xe7ois \\x81', 'n')",
             "update public.customer set pair = row(E'x\\x81', E'y\\x81'), free = E'Z\\x81', \
                 many = array[array[E'q\\x81']] where id = 2",
             "create table public.text_key(name text primary key, n int)",
@@ -175,26 +166,20 @@ fn a_database_that_is_not_in_utf8_is_read_in_its_own_encoding() -> Result<()> {
 #[test]
 fn a_virtual_column_that_cannot_be_computed_keeps_no_table_from_being_read() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let password = owner(&emulator)?;
     emulator.sql(
         &emulator.staging,
         &[
-            "create table public.invoice(id int primary key, cents int not null, quantity \
-                int not null, \
-                unit int generated always as (cents / quantity) virtual, kept int generated always \
-                as (cents + 1) stored)",
+            "create table public.invoice(id int primary key, cents int not null, \
+                quantity int not null, \
+                unit int generated always as (cents / quantity) virtual, \
+                kept int generated always as (cents + 1) stored)",
             "insert into public.invoice(id, cents, quantity) values (1, 1000, 4), (2, 500, 0)",
-            "create table public.doubled(a int primary key, b int generated always as (a * \
-                2) virtual)",
+            "create table public.doubled(a int primary key, \
+                b int generated always as (a * 2) virtual)",
             "insert into public.doubled(a) values (1), (2000000000)",
         ],
     )?;
-    let print = content(
-        &emulator,
-        "neondb_owner",
-        &password,
-        &catalogue(&emulator, "neondb_owner", &password)?,
-    )?;
+    let print = as_owner(&emulator)?;
     assert_eq!(
         (print.tables["public.invoice"].count, print.tables["public.doubled"].count),
         (2, 2),
@@ -202,12 +187,7 @@ fn a_virtual_column_that_cannot_be_computed_keeps_no_table_from_being_read() -> 
         print.not_checked
     );
     emulator.sql(&emulator.staging, &["update public.invoice set cents = 501 where id = 2"])?;
-    let after = content(
-        &emulator,
-        "neondb_owner",
-        &password,
-        &catalogue(&emulator, "neondb_owner", &password)?,
-    )?;
+    let after = as_owner(&emulator)?;
     assert_ne!(after.tables["public.invoice"], print.tables["public.invoice"]);
     Ok(())
 }
@@ -217,9 +197,8 @@ fn a_virtual_column_that_cannot_be_computed_keeps_no_table_from_being_read() -> 
 #[test]
 fn no_timeout_of_a_database_or_a_role_is_in_force_for_us() -> Result<()> {
     let (_folder, emulator) = emulator()?;
-    let settings = "select name from pg_settings where name like '%timeout%' and context = \
-        'user' and \
-        vartype = 'integer' \
+    let settings = "select name from pg_settings \
+        where name like '%timeout%' and context = 'user' and vartype = 'integer' \
         and name not in ('tcp_user_timeout', 'wal_sender_timeout') order by name";
     let names: Vec<String> = emulator
         .sql(&emulator.staging, &[settings])?
@@ -257,10 +236,11 @@ fn a_job_for_another_database_of_the_copy_is_armed_and_one_for_a_database_that_i
             "create schema cron",
             "create table cron.job(jobid bigint primary key, schedule text, command text, \
                 database text, active boolean default true, jobname text)",
-            "insert into cron.job values (1, '*/5 * * * *', 'select 1', 'reports', true, \
-                'invoices'), (2, '0 3 * * *', 'vacuum', 'gone', true, 'x'), \
-                (3, '1 1 * * *', 'select 2', 'neondb', true, 'here'), (4, '1 1 * * *', 'select 2', \
-                'reports', false, 'off')",
+            "insert into cron.job values \
+                (1, '*/5 * * * *', 'select 1', 'reports', true, 'invoices'), \
+                (2, '0 3 * * *', 'vacuum', 'gone', true, 'x'), \
+                (3, '1 1 * * *', 'select 2', 'neondb', true, 'here'), \
+                (4, '1 1 * * *', 'select 2', 'reports', false, 'off')",
         ],
     )?;
     let settings = crate::defects::pair(&json!({}));
@@ -288,8 +268,8 @@ fn a_login_trigger_does_not_run_at_our_log_ins_or_is_named() -> Result<()> {
         &emulator.staging,
         &[
             "create table public.login_log(who text)",
-            "create function public.note_login() returns event_trigger language plpgsql \
-                security definer as \
+            "create function public.note_login() returns event_trigger \
+                language plpgsql security definer as \
                 $$ begin insert into public.login_log values (session_user); end $$",
             "create event trigger note_login on login execute function public.note_login()",
         ],
@@ -318,10 +298,10 @@ fn tables_of_extensions_are_read_and_their_definitions_compared() -> Result<()> 
     emulator.sql(
         &emulator.staging,
         &[
-            "create table public.spatial_ref_sys (srid int primary key, auth_name text, \
-                proj4text text)",
-            "insert into public.spatial_ref_sys values (4326, 'EPSG', '+proj=longlat'), \
-                (900913, 'ours', '+proj=merc')",
+            "create table public.spatial_ref_sys \
+                (srid int primary key, auth_name text, proj4text text)",
+            "insert into public.spatial_ref_sys \
+                values (4326, 'EPSG', '+proj=longlat'), (900913, 'ours', '+proj=merc')",
             "create schema cron",
             "create table cron.job (jobid bigint primary key, command text)",
             "insert into cron.job values (1, 'select 1')",

@@ -5,149 +5,19 @@
 //! of our own SQL), with ids replaced by names. The two protocols must be equal, so that what the
 //! simulation shows of the Worker holds for the served Neon, which foreign clients judge.
 
-use std::time::Duration;
+mod forms;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, TimeDelta, Utc};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login};
-use firstlight::port::{HttpRequest, HttpResponse};
+use firstlight::port::HttpResponse;
 use firstlight::sync::verify::{
     DatabasePrint, Pages, decode_catalogue, pieces, role_batch, role_facts,
 };
-use harness::emulator::Emulator;
-use neon_emulator::model::{Model, Request};
-use neon_emulator::simulated::{Contents, Simulated, Table};
 use serde_json::{Value, json};
 
-use crate::{emulator, settle};
-
-/// A project of Neon's, wherever it is.
-trait Neon {
-    /// Calls the API; the path begins after the project.
-    fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)>;
-    /// Sends a batch of SQL.
-    fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)>;
-    /// An application writes a row to staging.
-    fn write_to_staging(&mut self) -> Result<()>;
-    /// Waits until no operation is under way.
-    fn settle(&mut self) -> Result<()>;
-    /// Waits until the proxy has heard of a password that was changed.
-    fn hear_of_passwords(&mut self);
-}
-
-impl Neon for Emulator {
-    fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
-        let answer =
-            Emulator::call(self, method, path, body.map(|body| body.to_string()).as_deref())?;
-        Ok((answer.status, answer.json()))
-    }
-
-    fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)> {
-        let mut headers: Vec<(&str, &str)> =
-            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        headers.extend(
-            request.secret_headers.iter().map(|(name, value)| (name.as_str(), value.reveal())),
-        );
-        headers.retain(|(name, _)| *name != "Content-Type");
-        let answer = harness::http::send_with(
-            "POST",
-            &format!("{}/sql", self.url),
-            None,
-            &headers,
-            Some(&request.body),
-        )?;
-        Ok((answer.status, answer.body))
-    }
-
-    fn write_to_staging(&mut self) -> Result<()> {
-        self.sql(&self.staging, &["insert into users values (3, 'three')"]).map(drop)
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        settle(self)
-    }
-
-    fn hear_of_passwords(&mut self) {
-        std::thread::sleep(PROXY_HEARS);
-    }
-}
-
-/// Longer than the proxy goes on with an old password, where nothing else is set.
-const PROXY_HEARS: Duration = Duration::from_secs(2);
-
-/// The project in memory, and its time.
-struct InMemory {
-    neon: Simulated,
-    now: DateTime<Utc>,
-}
-
-impl InMemory {
-    fn new() -> Result<Self> {
-        let now = "2026-11-21T10:00:00Z".parse()?;
-        let mut model = Model::new(1, now);
-        let production = model.branches[0].id.clone();
-        model.add_child(&production, "staging", now).context("make staging")?;
-        let tables = [("public.users".to_owned(), Table::new(2, 77))].into();
-        Ok(Self { neon: Simulated::new(model, &Contents { tables, ..Contents::default() }), now })
-    }
-}
-
-impl Neon for InMemory {
-    fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
-        self.now += TimeDelta::milliseconds(20);
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let query = query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let request = Request {
-            method: method.to_owned(),
-            path: format!("/projects/{}{path}", self.neon.model.project),
-            query: query.collect(),
-            body: body.unwrap_or_default(),
-        };
-        let response = self.neon.serve(&request, self.now);
-        Ok((response.status, response.value()))
-    }
-
-    fn query(&mut self, request: &HttpRequest) -> Result<(u16, String)> {
-        let connection = request
-            .secret_headers
-            .first()
-            .map(|(_, secret)| secret.reveal())
-            .context("a connection string")?;
-        let is_read_only = request
-            .headers
-            .iter()
-            .any(|(name, value)| name == "Neon-Batch-Read-Only" && value == "true");
-        let answer = self.neon.query(connection, is_read_only, &request.body, self.now);
-        // It is answered when the compute runs.
-        self.now += self.neon.waked_for;
-        Ok(answer)
-    }
-
-    fn write_to_staging(&mut self) -> Result<()> {
-        let staging = self
-            .neon
-            .model
-            .branch_named("staging")
-            .map(|branch| branch.id.clone())
-            .context("find staging")?;
-        self.neon.write(&staging);
-        Ok(())
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        self.now += TimeDelta::minutes(1);
-        self.neon.advance(self.now);
-        Ok(())
-    }
-
-    fn hear_of_passwords(&mut self) {
-        self.now += PROXY_HEARS;
-    }
-}
+use self::forms::{InMemory, Neon};
+use crate::emulator;
 
 /// What a client has seen, step by step.
 struct Protocol<'a> {
@@ -310,7 +180,9 @@ impl Protocol<'_> {
             let rows = self
                 .query(&format!("content of {branch}"), &login, &batch, None)?
                 .context("no content")?;
-            print.take(&piece, &rows, Duration::ZERO).context("the content makes no sense")?;
+            print
+                .take(&piece, &rows, std::time::Duration::ZERO)
+                .context("the content makes no sense")?;
         }
         let counts: Vec<String> =
             print.tables.iter().map(|(name, table)| format!("{name} {}", table.count)).collect();
@@ -339,7 +211,9 @@ fn keys(value: &Value) -> String {
 fn suite(neon: &mut dyn Neon) -> Result<Vec<String>> {
     let mut protocol = Protocol { neon, lines: Vec::new() };
     names_locks_and_places(&mut protocol)?;
-    reading_and_passwords(&mut protocol)?;
+    reading(&mut protocol)?;
+    logging_in(&mut protocol)?;
+    giving_a_password(&mut protocol)?;
     ends_and_refusals(&mut protocol)?;
     Ok(protocol.lines)
 }
@@ -377,7 +251,8 @@ fn names_locks_and_places(protocol: &mut Protocol<'_>) -> Result<()> {
     Ok(())
 }
 
-fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
+/// Reads and compares copies, before and after a write.
+fn reading(protocol: &mut Protocol<'_>) -> Result<()> {
     let (backup, staging) = (protocol.print("backup-20261121")?, protocol.print("staging")?);
     protocol.note(format!("equal as restored: {}", backup == staging));
     protocol.neon.write_to_staging()?;
@@ -395,7 +270,11 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
         "the branch at the fork is what was restored: {}",
         backup.tables == undisturbed.tables
     ));
+    Ok(())
+}
 
+/// Logs in as it should be done, and in ways that are refused.
+fn logging_in(protocol: &mut Protocol<'_>) -> Result<()> {
     let login = protocol.login("staging", None)?;
     let rows =
         protocol.query("sees all rows", &login, &role_batch(), None)?.context("no answer")?;
@@ -404,9 +283,14 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.query("wrong password", &wrong, &role_batch(), None)?;
     let nowhere = Login { database: "nowhere".into(), ..login.clone() };
     protocol.query("no such database", &nowhere, &role_batch(), None)?;
-    let gone =
-        Login { host: "ep-gone-gone-00000000.us-east-2.neon.test".to_owned(), ..login.clone() };
+    let gone = Login { host: "ep-gone-gone-00000000.us-east-2.neon.test".to_owned(), ..login };
     protocol.query("no such endpoint", &gone, &role_batch(), None)?;
+    Ok(())
+}
+
+/// Gives the role another password, and asks which compute answers with it.
+fn giving_a_password(protocol: &mut Protocol<'_>) -> Result<()> {
+    let login = protocol.login("staging", None)?;
     let mut give = Batch {
         statements: vec![
             (
@@ -425,7 +309,29 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
     protocol.query("password, read only", &login, &give, Some("npg_another"))?;
     give.is_read_only = false;
     protocol.query("password", &login, &give, Some("npg_another"))?;
-    let bound = |compute: &str| Batch {
+    let which = "select concat(extract(epoch from pg_postmaster_start_time()))".to_owned();
+    let which = Batch { statements: vec![(which, Vec::new())], is_read_only: true };
+    let given = protocol.login("staging", Some("npg_another"))?;
+    protocol.neon.hear_of_passwords();
+    let rows = protocol.query("which compute", &given, &which, None)?;
+    let rows = rows.with_context(|| format!("no answer: {:?}", protocol.lines.last()))?;
+    let compute = rows[0].rows[0][0].clone().context("a compute")?;
+    protocol.query("meant for this compute", &given, &bound_to(&compute), None)?;
+    protocol.query("meant for another compute", &given, &bound_to("1.000001"), None)?;
+    let id = protocol.id("staging")?;
+    let (status, revealed) = protocol.neon.call(
+        "GET",
+        &format!("/branches/{id}/roles/neondb_owner/reveal_password"),
+        None,
+    )?;
+    protocol.note(format!("revealed: {status} {}", revealed["password"]));
+    protocol.query("log in with it", &given, &role_batch(), None)?;
+    Ok(())
+}
+
+/// A batch that runs only on the compute that it is meant for.
+fn bound_to(compute: &str) -> Batch {
+    Batch {
         statements: vec![
             (
                 "select length(set_config('firstlight.compute', $1, true)) > 0".to_owned(),
@@ -441,25 +347,7 @@ fn reading_and_passwords(protocol: &mut Protocol<'_>) -> Result<()> {
             ),
         ],
         is_read_only: false,
-    };
-    let which = "select concat(extract(epoch from pg_postmaster_start_time()))".to_owned();
-    let which = Batch { statements: vec![(which, Vec::new())], is_read_only: true };
-    let given = protocol.login("staging", Some("npg_another"))?;
-    protocol.neon.hear_of_passwords();
-    let rows = protocol.query("which compute", &given, &which, None)?;
-    let rows = rows.with_context(|| format!("no answer: {:?}", protocol.lines.last()))?;
-    let compute = rows[0].rows[0][0].clone().context("a compute")?;
-    protocol.query("meant for this compute", &given, &bound(&compute), None)?;
-    protocol.query("meant for another compute", &given, &bound("1.000001"), None)?;
-    let id = protocol.id("staging")?;
-    let (status, revealed) = protocol.neon.call(
-        "GET",
-        &format!("/branches/{id}/roles/neondb_owner/reveal_password"),
-        None,
-    )?;
-    protocol.note(format!("revealed: {status} {}", revealed["password"]));
-    protocol.query("log in with it", &given, &role_batch(), None)?;
-    Ok(())
+    }
 }
 
 fn lsn(protocol: &mut Protocol<'_>, name: &str) -> Result<Value> {

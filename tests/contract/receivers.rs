@@ -12,8 +12,7 @@ use crate::judge;
 
 /// Everything that some mark-up reads, and characters of one to four bytes.
 const HOSTILE: &str = "\\ *b* _i_ ~s~ `c` ||h|| # a\n- b\n+ c\n> d\n1. e <@1> <!here> <#2> \
-    <https://i.example|j> \
-    [k](https://l.example) @everyone & \
+    <https://i.example|j> [k](https://l.example) @everyone & \
     \"q\" 'r' <at>t</at> {{u}} ${v} é → 🚨 ";
 
 fn notice(
@@ -109,7 +108,7 @@ fn every_message_is_one_that_other_peoples_readers_take_as_it_is_meant() -> Resu
                 )?;
                 let plain = json!({"subject": notice.subject, "text": notice.text});
                 letters.push(json!({"channel": channel.name, "name": name, "isWhole": is_whole,
-                            "plain": plain, "body": body}));
+                    "plain": plain, "body": body}));
             }
         }
     }

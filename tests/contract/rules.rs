@@ -105,7 +105,7 @@ fn a_branch_at_an_earlier_position_holds_what_was_there_then() -> Result<()> {
     .unwrap_or_default();
     emulator.sql(&emulator.production, &["delete from users"])?;
     let body = json!({"branch": {"name": "earlier", "parent_lsn": position},
-            "endpoints": [{"type": "read_only"}, {"type": "read_write"}]});
+        "endpoints": [{"type": "read_only"}, {"type": "read_write"}]});
     let earlier = make_branch(&emulator, &body)?;
     assert_eq!(
         emulator.sql(&earlier, &["select count(*) from users"])?,
@@ -263,7 +263,7 @@ fn a_branch_at_an_earlier_time_holds_what_was_there_then() -> Result<()> {
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     emulator.sql(&emulator.production, &["delete from users"])?;
     let body = json!({"branch": {"name": "earlier", "parent_timestamp": then},
-            "endpoints": [{"type": "read_write"}]});
+        "endpoints": [{"type": "read_write"}]});
     let earlier = make_branch(&emulator, &body)?;
     assert_eq!(
         emulator.sql(&earlier, &["select count(*) from users"])?,

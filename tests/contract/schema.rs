@@ -70,8 +70,8 @@ const CHANGES: [(&str, &str, &str); 56] = [
     (
         "aggregates",
         "sales.total(integer)",
-        "create or replace aggregate sales.total(int) (sfunc = int4pl, stype = int, initcond \
-            = '1')",
+        "create or replace aggregate sales.total(int) (sfunc = int4pl, stype = int, \
+            initcond = '1')",
     ),
     ("triggers", "sales.customer.touched", "alter table sales.customer enable trigger touched"),
     (

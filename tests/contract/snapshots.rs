@@ -159,7 +159,7 @@ fn a_finalized_restore_gives_the_name_and_the_computes_to_another_branch() -> Re
     );
     // What was restored from a snapshot cannot be taken back to a point in time.
     let body = json!({"source_branch_id": preview, "source_timestamp": "2026-01-01T00:00:00Z",
-            "preserve_under_name": "before"});
+        "preserve_under_name": "before"});
     let (status, body) =
         call(&emulator, "POST", &format!("/branches/{preview}/restore"), Some(&body))?;
     assert_eq!(

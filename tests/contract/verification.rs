@@ -308,9 +308,8 @@ fn every_one_of_two_hundred_random_changes_is_found_and_its_row_named() -> Resul
     let password = owner(&emulator)?;
     let tables = ["public.backup", "public.copy"].map(str::to_owned);
     for table in &tables {
-        let columns = "\"a \"\"key\"\"\" text, id int, v float8, w numeric, t text, primary key \
-            (id, \"a \
-            \"\"key\"\"\")";
+        let columns = "\"a \"\"key\"\"\" text, id int, v float8, w numeric, t text, \
+            primary key (id, \"a \"\"key\"\"\")";
         let rows = "select 'k' || g, g, g, g, 'x' || g from generate_series(1, 300) g";
         emulator.sql(
             &emulator.staging,

@@ -117,7 +117,7 @@ fn a_receiver_whose_answer_has_no_end_has_taken_the_notice() -> Result<()> {
                 let body = "{\"text\": \"{{text}}\"}";
                 channels
                     .push(json!({"name": "talker", "kind": "http", "url_secret": "ENDLESS_URL",
-                            "body": body}));
+                        "body": body}));
             }
         },
     )?;

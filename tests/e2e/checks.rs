@@ -150,8 +150,9 @@ fn what_the_backup_must_not_have_fails_the_run_before_staging_is_touched() -> Re
 
 #[test]
 fn a_tenant_that_sees_what_is_not_its_own_fails_the_run() -> Result<()> {
-    let stack = stack(&json!({"tenants": {"role": "app", "setting": "app.org", "column": "org",
-                    "values": ["1", "2"]}}))?;
+    let stack = stack(&json!({
+        "tenants": {"role": "app", "setting": "app.org", "column": "org", "values": ["1", "2"]},
+    }))?;
     stack
         .emulator
         .sql(&stack.emulator.production, &["create policy open on projects using (id = 3)"])?;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use harness::emulator::Options;
+use harness::emulator::{Emulator, Options};
 use harness::paths;
 use harness::stack::Stack;
 use serde_json::{Value, json};
@@ -49,8 +49,8 @@ fn doubles(names: &str, operators: &str) -> String {
     include_str!("hostile.sql").replace("@NAMES@", names).replace("@OPERATORS@", operators)
 }
 
-/// Runs a morning, and returns its report.
-fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
+/// Starts everything with a production that holds the doubles.
+fn hostile(postgres_bin: Option<std::path::PathBuf>) -> Result<Stack> {
     let mut text = String::new();
     for folder in ["src/sync", "src/neon"] {
         sources(&paths::root().join(folder), &mut text)?;
@@ -58,20 +58,23 @@ fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
     let (names, operators) = words(&text);
     let seed = doubles(&names, &operators);
     let options = Options { seed, postgres_bin, ..Options::default() };
-    let stack = Stack::start_with(&options, &|settings, _, _| {
+    Stack::start_with(&options, &|settings, _, _| {
         settings["pairs"][0]["verification"] = json!({
             "freshness": [{"schema": "public", "table": "news", "column": "seen", "max_age_h": 1}],
             "assertions": [{"name": "news", "sql": "select pg_catalog.count(*) from public.news",
-                    "expect": "1", "on": "both"}],
+                "expect": "1", "on": "both"}],
             "after_restore": {"sql": ["update public.news set seen = null"]},
             "tenants": {"role": "app", "setting": "app.org", "column": "org", "values": ["1", "2"]},
             "production_counts": "warn", "row_loss": "warn",
         });
-    })?;
-    let (production, staging) = (&stack.emulator.production, &stack.emulator.staging);
-    // Control: the doubles are in the way of whoever trusts the path.
+    })
+}
+
+/// The control: the doubles are in the way of whoever trusts the path.
+fn assert_that_doubles_are_called(emulator: &Emulator) -> Result<()> {
+    let production = &emulator.production;
     let count = "select kind, count(*)::text from trap.made group by kind order by kind";
-    let made = stack.emulator.sql(
+    let made = emulator.sql(
         production,
         &["select pg_catalog.set_config('search_path', 'pg_catalog', true)", count],
     )?;
@@ -83,18 +86,19 @@ fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
             .all(|count| count > 10),
         "{made:?}"
     );
-    let trapped = stack
-        .emulator
-        .sql(production, &["select format('%s', 'x')"])
-        .expect_err("the double of format is called")
-        .to_string();
-    assert!(trapped.contains(CAUGHT), "{trapped}");
-    let trapped = stack
-        .emulator
-        .sql(production, &["select 1 = 1"])
-        .expect_err("the double of = is called")
-        .to_string();
-    assert!(trapped.contains(CAUGHT), "{trapped}");
+    for sql in ["select format('%s', 'x')", "select 1 = 1"] {
+        let refused = emulator.sql(production, &[sql]);
+        let trapped = refused.expect_err("a double is called").to_string();
+        assert!(trapped.contains(CAUGHT), "{sql}: {trapped}");
+    }
+    Ok(())
+}
+
+/// Runs a morning, and judges it.
+fn morning(postgres_bin: Option<std::path::PathBuf>) -> Result<()> {
+    let stack = hostile(postgres_bin)?;
+    let staging = &stack.emulator.staging;
+    assert_that_doubles_are_called(&stack.emulator)?;
     stack.emulator.sql(staging, &["alter role app password 'Staging-Password-1'"])?;
 
     let report = stack.run_to_end(4)?;

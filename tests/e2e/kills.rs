@@ -23,7 +23,7 @@ fn short_ticks() -> Result<Stack> {
     Stack::start_with(&options, &|settings, _, sink| {
         settings["wall_budget_s"] = json!(10);
         settings["pairs"][0]["smoke_tests"] = json!([{"name": "sign-in",
-                    "url": format!("{}/sign-in", sink.url), "expect_status": 204}]);
+            "url": format!("{}/sign-in", sink.url), "expect_status": 204}]);
     })
 }
 

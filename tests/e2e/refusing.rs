@@ -92,20 +92,19 @@ fn a_database_that_lets_nobody_in_fails_the_run_within_minutes_and_says_how_to_l
 /// Seeds so many tenants, each a schema with thirty tables.
 fn tenants(count: usize) -> String {
     let columns = "f1 text, f2 integer, f3 timestamptz, f4 numeric(12,2), f5 boolean, f6 jsonb, \
-        f7 text, \
-        f8 integer, f9 timestamptz";
+        f7 text, f8 integer, f9 timestamptz";
     let block = |first: usize| {
         format!(
-            "do $$ declare t int; n int; begin for t in {first}..{last} loop execute \
-                format('create schema tenant_%s', t); \
-                execute format('create table tenant_%s.account_1 (id bigserial primary key, name \
-                text not null, parent_id bigint, {columns})', t); \
-                for n in 2..30 loop execute format('create table tenant_%1$s.account_%2$s (id \
-                bigserial primary key, name text not null, \
-                parent_id bigint references tenant_%1$s.account_%3$s (id), {columns})', t, n, n - \
-                1); end loop; \
-                execute format('insert into tenant_%s.account_1 (name) values (''a'')', t); end \
-                loop; end $$;\ncommit;\n",
+            "do $$ declare t int; n int; begin for t in {first}..{last} loop \
+                execute format('create schema tenant_%s', t); \
+                execute format('create table tenant_%s.account_1 (id bigserial primary key, \
+                name text not null, parent_id bigint, {columns})', t); \
+                for n in 2..30 loop \
+                execute format('create table tenant_%1$s.account_%2$s (id bigserial primary key, \
+                name text not null, parent_id bigint references tenant_%1$s.account_%3$s (id), \
+                {columns})', t, n, n - 1); end loop; \
+                execute format('insert into tenant_%s.account_1 (name) values (''a'')', t); \
+                end loop; end $$;\ncommit;\n",
             last = (first + 9).min(count)
         )
     };
@@ -143,9 +142,8 @@ fn six_thousand_tables_in_two_hundred_schemas_are_verified() -> Result<()> {
 #[test]
 fn a_plan_that_is_used_up_is_told_at_once_in_neons_words() -> Result<()> {
     let stack = small()?;
-    let message = "Your account or project has exceeded the compute time quota. Upgrade your \
-        plan to \
-        increase limits.";
+    let message = "Your account or project has exceeded the compute time quota. Upgrade your plan \
+        to increase limits.";
     stack.emulator.fault(
         "sql",
         1,

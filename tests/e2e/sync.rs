@@ -153,10 +153,10 @@ fn an_idle_tick_reads_thirty_three_keys_in_the_hour_after_a_run_and_calls_nobody
 
 #[test]
 fn a_run_of_a_hundred_tables_fits_one_invocation_and_its_count_is_the_journals() -> Result<()> {
-    let tables = "do $$ begin for i in 1..100 loop execute format('create table public.t%s(id int \
-        primary key, v text); \
-        insert into public.t%s select g, md5(g::text) from generate_series(1, 20) g', \
-        i, i); end loop; end $$;";
+    let tables = "do $$ begin for i in 1..100 loop \
+        execute format('create table public.t%s(id int primary key, v text); \
+        insert into public.t%s select g, md5(g::text) from generate_series(1, 20) g', i, i); \
+        end loop; end $$;";
     let stack = Stack::start(&Options { seed: tables.to_owned(), ..Options::default() })?;
     stack.emulator.control("DELETE", "journal", None)?;
 
@@ -231,9 +231,9 @@ fn told(stack: &Stack) -> String {
 
 #[test]
 fn a_copy_that_is_no_copy_is_told_first_wherever_the_change_lies() -> Result<()> {
-    let swap = "update users set name = case id when 5 then (select name from users where id = \
-        6) else \
-        (select name from users where id = 5) end where id in (5, 6)";
+    let swap = "update users set name = case id \
+        when 5 then (select name from users where id = 6) \
+        else (select name from users where id = 5) end where id in (5, 6)";
     for place in ["before", "after"] {
         let stack = small()?;
         stack.emulator.fault(
@@ -295,14 +295,13 @@ fn a_definition_that_the_restore_changed_warns_and_names_the_object() -> Result<
 /// restore brings.
 #[test]
 fn a_staging_that_was_emptied_right_after_its_restore_is_told_first_and_warns() -> Result<()> {
-    let seed = "create table public.t(id int primary key, v text); insert into public.t select \
-        g, g \
-        from generate_series(1, 5000) g;\n\
-        create table public.u(id int primary key, v text); insert into public.u select \
-        g, g from generate_series(1, 5000) g;\n\
+    let seed = "create table public.t(id int primary key, v text); \
+        insert into public.t select g, g from generate_series(1, 5000) g;\n\
+        create table public.u(id int primary key, v text); \
+        insert into public.u select g, g from generate_series(1, 5000) g;\n\
         create materialized view public.later as select 1 as one with no data;\n";
-    let misuse = "truncate t; update u set v = v || 'x'; create table made_here (id int); refresh \
-        materialized view later";
+    let misuse = "truncate t; update u set v = v || 'x'; create table made_here (id int); \
+        refresh materialized view later";
     for (word, status) in [("warn", "succeeded"), ("fail", "failed")] {
         let options = Options { seed: seed.to_owned(), ..Options::default() };
         let stack = Stack::start_with(&options, &|settings, _, _| {
