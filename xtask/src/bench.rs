@@ -21,11 +21,10 @@ const COUNT: u32 = 20;
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A production of a hundred tables.
-const TABLES: &str = "do $$ begin for i in 1..100 loop execute format('create table \
-    public.t%s(id int primary \
-    key, v text); \
-    insert into public.t%s select g, md5(g::text) from generate_series(1, 200) g', i, i); end \
-    loop; end $$;";
+const TABLES: &str = "do $$ begin for i in 1..100 loop \
+    execute format('create table public.t%s(id int primary key, v text); \
+    insert into public.t%s select g, md5(g::text) from generate_series(1, 200) g', i, i); \
+    end loop; end $$;";
 
 /// Measures and prints.
 pub(crate) fn cost() -> Result<()> {

@@ -5,10 +5,11 @@
 //! stood for by the emulator's copies of files (operations, and the computes that queries wait
 //! for), whose time is told apart.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use harness::emulator::Options;
+use harness::emulator::{Emulator, Options};
 use harness::stack::Stack;
 
 use crate::bench_verify::{Copy, insert, ratio, shell, shown, timed, vacuum};
@@ -19,9 +20,8 @@ use crate::shell::say;
 const ROWS_PER_MEGABYTE: u64 = 4_000;
 
 /// The statement that counts every table, as the manual procedure does.
-const COUNTS: &str = "select format('select %L, count(*) from %I.%I;', relname, nspname, \
-    relname) from pg_class \
-    c join pg_namespace n on n.oid = relnamespace \
+const COUNTS: &str = "select format('select %L, count(*) from %I.%I;', relname, nspname, relname) \
+    from pg_class c join pg_namespace n on n.oid = relnamespace \
     where relkind = 'r' and nspname = 'public'";
 
 /// Measures and prints.
@@ -37,26 +37,7 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
         settings["wall_budget_s"] = serde_json::json!(840);
     })?;
     let emulator = &stack.emulator;
-    say(&format!("filling production with {megabytes} MB"));
-    let create = "create table public.events(id bigint primary key, at timestamptz, kind text, \
-        amount \
-        numeric(12, 2), doc jsonb, note text)";
-    emulator.sql(
-        &emulator.production,
-        &[create, "create table public.users(id int primary key, name text)"],
-    )?;
-    insert(
-        emulator,
-        "insert into public.events select g, timestamptz '2026-01-01' + make_interval(secs \
-            => g), 'kind ' || g % 17, g * 1.01, \
-            jsonb_build_object('k', g, 'v', md5(g::text)), repeat(md5(g::text), 3)",
-        megabytes * ROWS_PER_MEGABYTE,
-    )?;
-    let size = emulator.sql(
-        &emulator.production,
-        &["create index on public.events(at)", "select pg_size_pretty(pg_database_size('neondb'))"],
-    )?;
-    vacuum(emulator, "public.events, public.users")?;
+    let size = fill(emulator, megabytes)?;
     emulator.control("DELETE", "journal", None)?;
 
     say("cron to verified staging");
@@ -69,6 +50,66 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
     let requests = emulator.journal()?.len();
 
     say("pg_dump, pg_restore, counts");
+    let by_hand = by_hand(emulator, &bin)?;
+    let theirs = by_hand.dumped + by_hand.restored + by_hand.counted;
+    let copied = Duration::from_millis(operations);
+    let verifying = Duration::from_millis(sql);
+    println!("production of {size}");
+    println!("cron to verified staging: {}, {requests} requests to Neon", shown(ours));
+    println!("  of that the file copies that stand for Neon's own work: {}", shown(copied));
+    println!(
+        "  of that SQL, which is verification: {} ({} % of the rest)",
+        shown(verifying),
+        percent(verifying, ours.saturating_sub(copied))
+    );
+    println!(
+        "pg_dump {}, pg_restore {}, counts {}: {}",
+        shown(by_hand.dumped),
+        shown(by_hand.restored),
+        shown(by_hand.counted),
+        shown(theirs)
+    );
+    println!(
+        "that is {} times as long; without the file copies, {} times",
+        ratio(theirs, ours),
+        ratio(theirs, ours.saturating_sub(copied))
+    );
+    Ok(())
+}
+
+/// Fills production. Returns how large it is, as PostgreSQL says it.
+fn fill(emulator: &Emulator, megabytes: u64) -> Result<String> {
+    say(&format!("filling production with {megabytes} MB"));
+    let create = "create table public.events(id bigint primary key, at timestamptz, kind text, \
+        amount numeric(12, 2), doc jsonb, note text)";
+    emulator.sql(
+        &emulator.production,
+        &[create, "create table public.users(id int primary key, name text)"],
+    )?;
+    insert(
+        emulator,
+        "insert into public.events \
+            select g, timestamptz '2026-01-01' + make_interval(secs => g), 'kind ' || g % 17, \
+            g * 1.01, jsonb_build_object('k', g, 'v', md5(g::text)), repeat(md5(g::text), 3)",
+        megabytes * ROWS_PER_MEGABYTE,
+    )?;
+    let size = emulator.sql(
+        &emulator.production,
+        &["create index on public.events(at)", "select pg_size_pretty(pg_database_size('neondb'))"],
+    )?;
+    vacuum(emulator, "public.events, public.users")?;
+    size.first().and_then(|row| row.first()?.clone()).context("its size")
+}
+
+/// How long each part of the manual procedure took.
+struct ByHand {
+    dumped: Duration,
+    restored: Duration,
+    counted: Duration,
+}
+
+/// Refreshes staging as the manual procedure does.
+fn by_hand(emulator: &Emulator, bin: &Path) -> Result<ByHand> {
     let (production, staging) =
         (Copy::of(emulator, &emulator.production)?, Copy::of(emulator, &emulator.staging)?);
     let folder = crate::bench_verify::tempfile_in_reach()?;
@@ -90,33 +131,7 @@ pub(crate) fn refresh(megabytes: u64) -> Result<()> {
         shell(&format!("psql '{address}' -Atc \"{COUNTS}\" | psql '{address}' -At"))
     };
     let counted = count(&production.address)? + count(&staging.address)?;
-    let theirs = dumped + restored + counted;
-    let copied = Duration::from_millis(operations);
-    let verifying = Duration::from_millis(sql);
-    println!(
-        "production of {}",
-        size.first().and_then(|row| row.first()?.clone()).context("its size")?
-    );
-    println!("cron to verified staging: {}, {requests} requests to Neon", shown(ours));
-    println!("  of that the file copies that stand for Neon's own work: {}", shown(copied));
-    println!(
-        "  of that SQL, which is verification: {} ({} % of the rest)",
-        shown(verifying),
-        percent(verifying, ours.saturating_sub(copied))
-    );
-    println!(
-        "pg_dump {}, pg_restore {}, counts {}: {}",
-        shown(dumped),
-        shown(restored),
-        shown(counted),
-        shown(theirs)
-    );
-    println!(
-        "that is {} times as long; without the file copies, {} times",
-        ratio(theirs, ours),
-        ratio(theirs, ours.saturating_sub(copied))
-    );
-    Ok(())
+    Ok(ByHand { dumped, restored, counted })
 }
 
 fn percent(part: Duration, of: Duration) -> u128 {

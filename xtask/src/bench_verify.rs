@@ -278,10 +278,10 @@ fn one_table(one: &Copy<'_>, other: &Copy<'_>) -> Result<Duration> {
 fn with_small_tables(emulator: &Emulator) -> Result<()> {
     say(&format!("adding {SMALL_TABLES} small tables"));
     let small = format!(
-        "do $$ begin for i in 1..{SMALL_TABLES} loop execute format('create table \
-            public.small_%s(id int primary key, v text); \
-            insert into public.small_%s select g, md5(g::text) from generate_series(1, 100) g', i, \
-            i); end loop; end $$"
+        "do $$ begin for i in 1..{SMALL_TABLES} loop \
+            execute format('create table public.small_%s(id int primary key, v text); \
+            insert into public.small_%s \
+            select g, md5(g::text) from generate_series(1, 100) g', i, i); end loop; end $$"
     );
     emulator.sql(&emulator.production, &[&small, "analyze"])?;
     restore_staging(emulator, "before-the-small-ones")?;

@@ -30,8 +30,7 @@ const DRIFT: [&str; 4] = [
 
 /// Digests a table in another way than the Worker does: every row as text, in order.
 const INDEPENDENT: &str = "select count(*)::text || ' ' || \
-    coalesce(md5(string_agg(md5(t::text), '' order by \
-    md5(t::text))), '') from ";
+    coalesce(md5(string_agg(md5(t::text), '' order by md5(t::text))), '') from ";
 
 /// The tables that are compared independently at the end.
 const COMPARED: [&str; 8] = [

@@ -38,8 +38,7 @@ pub(crate) fn ensure() -> Result<()> {
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
     let library = source(&work).context(format!(
         "get the sources of the Rust standard library. Where rustup cannot download, set \
-            {SOURCE_VARIABLE} to an archive \
-            (.tar.xz) of the folder `library/` of this Rust version"
+            {SOURCE_VARIABLE} to an archive (.tar.xz) of the folder `library/` of this Rust version"
     ))?;
     build(&work, &library, &sysroot, &libraries)?;
     forget_builds()?;
