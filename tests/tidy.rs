@@ -440,12 +440,12 @@ fn the_example_of_the_runbook_is_a_configuration() -> Result<()> {
         .nth(1)
         .and_then(|rest| rest.split("```").next())
         .context("find the example")?;
-    let pair = "[[vars.FIRSTLIGHT.pairs]]\nname = \"hub\"\nproject = \
-        \"old-violet-32930710\"\nproduction_branch = \"br-noisy-breeze-a5e59rrb\"\n\
-        staging_branch = \"br-calm-river-a5x0q1zz\"\nrole = \"neondb_owner\"\ntimezone \
-        = \"America/New_York\"\nstart_at = \"05:00\"\n\
-        latest_start = \"05:30\"\ndeadline = \"06:00\"\nkeep_last = 7\nkeep_displaced = \
-        1\n\n";
+    let pair = "[[vars.FIRSTLIGHT.pairs]]\nname = \"hub\"\nproject = \"old-violet-32930710\"\n\
+        production_branch = \"br-noisy-breeze-a5e59rrb\"\n\
+        staging_branch = \"br-calm-river-a5x0q1zz\"\nrole = \"neondb_owner\"\n\
+        timezone = \"America/New_York\"\n\
+        start_at = \"05:00\"\nlatest_start = \"05:30\"\ndeadline = \"06:00\"\n\
+        keep_last = 7\nkeep_displaced = 1\n\n";
     let value: serde_json::Value = toml::from_str(&format!("{pair}{example}"))?;
     let config = firstlight::config::Config::from_value(&value["vars"]["FIRSTLIGHT"])?;
     let pair = config.pair("hub").context("the pair")?;

@@ -111,7 +111,7 @@ fn project(state: &State) -> Value {
         .iter()
         .map(|branch| {
             json!({"id": branch.id, "name": branch.name, "parent_id": branch.parent,
-                    "parent_lsn": branch.parent_lsn.map(|lsn| lsn.to_string())})
+                "parent_lsn": branch.parent_lsn.map(|lsn| lsn.to_string())})
         })
         .collect();
     let operations: Vec<Value> = model

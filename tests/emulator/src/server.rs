@@ -302,7 +302,7 @@ fn refusal(state: &State, asked: &Asked, route: &str) -> Option<(u16, Value)> {
     let key = asked.headers.get("authorization").and_then(|header| header.strip_prefix("Bearer "));
     if key != Some(state.api_key.as_str()) {
         let body = json!({"request_id": "", "code": "",
-                "message": "supplied credentials do not pass authentication"});
+            "message": "supplied credentials do not pass authentication"});
         return Some((401, body));
     }
     state

@@ -93,7 +93,7 @@ impl Model {
         let mut pagination = json!({"sort_by": sort_by, "sort_order": order});
         if let Some(last) = found.last() {
             let cursor = json!({"branch_id": last.id, "sort_by": sort_by,
-                    "sort_by_value": last.name, "sort_order": order});
+                "sort_by_value": last.name, "sort_order": order});
             pagination["next"] = json!(BASE64.encode(cursor.to_string()));
         }
         let branches = found.iter().map(|branch| self.render_branch(branch)).collect();
@@ -361,7 +361,7 @@ impl Model {
         operations.push(operation.clone());
         effects.push(Effect::Delete { operation, branch: id.to_owned() });
         let body = json!({"branch": self.render_branch(&branch),
-                "operations": self.render_operations(&operations, now)});
+            "operations": self.render_operations(&operations, now)});
         Ok(Response::new(200, body, effects))
     }
 

@@ -221,7 +221,7 @@ impl Model {
         let effects =
             vec![Effect::Suspend { operation: operation.clone(), endpoint: id.to_owned() }];
         let body = json!({"endpoint": self.render_endpoint(&endpoint),
-                "operations": self.render_operations(&[operation], now)});
+            "operations": self.render_operations(&[operation], now)});
         Ok(Response::new(200, body, effects))
     }
 

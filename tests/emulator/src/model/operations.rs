@@ -202,9 +202,8 @@ impl Model {
             .filter(|operation| operation.is_under_way())
             .any(|operation| conflicts(&operation))
         {
-            let text = "project already has running conflicting operations, scheduling of new \
-                ones is \
-                prohibited";
+            let text = "project already has running conflicting operations, scheduling of new ones \
+                is prohibited";
             return Err(ApiError::new(423, "", text));
         }
         Ok(())

@@ -91,7 +91,7 @@ impl Model {
             full_size: None,
         };
         let body = json!({"snapshot": self.render_snapshot(&snapshot),
-                "operations": self.render_operations(std::slice::from_ref(&operation), now)});
+            "operations": self.render_operations(std::slice::from_ref(&operation), now)});
         self.snapshots.push(snapshot);
         Ok(Response::new(
             200,
@@ -244,7 +244,7 @@ impl Model {
             .map(|endpoint| self.render_endpoint(endpoint));
         let endpoints: Vec<_> = endpoint.into_iter().collect();
         let body = json!({"branch": rendered, "endpoints": endpoints,
-                "operations": self.render_operations(&operations, now)});
+            "operations": self.render_operations(&operations, now)});
         Ok(Response::new(200, body, effects))
     }
 

@@ -173,7 +173,7 @@ impl Simulated {
             // Nothing is wrong with a simulated database, and an extension of it is not there.
             let found = session.probes.iter().map(|(sql, ..)| match sql {
                 sql if sql.contains("cron.job") => serde_json::json!({"error": "42P01",
-                        "message": "relation \"cron.job\" does not exist"}),
+                    "message": "relation \"cron.job\" does not exist"}),
                 _ => serde_json::json!({"rows": []}),
             });
             return Ok(vec![filled([found.collect::<serde_json::Value>().to_string()])]);
