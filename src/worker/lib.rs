@@ -105,7 +105,7 @@ async fn fetch(
     }
     let answer = api::answer(&platform, config.as_ref(), &secrets, &asked).await;
     HEALTH.with_borrow_mut(|recent| {
-        recent.keep(method, &asked.path, platform.now(), &answer.response)
+        recent.keep(method, &asked.path, platform.now(), &answer.response);
     });
     let (Some(drive), Ok(config)) = (answer.drive, config) else { return reply(&answer.response) };
     if drive.is_followed {
