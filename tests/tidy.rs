@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 8] = [
 const TOP: [&str; 2] = ["api", "worker"];
 
 /// Lines after which a file holds more than one idea.
-const LINES: usize = 750;
+const LINES: usize = 560;
 
 /// Columns that an eye reads without moving.
 const COLUMNS: usize = 100;
