@@ -14,7 +14,6 @@ mod advice;
 mod channels;
 mod headers;
 mod keep;
-mod kinds;
 mod pairs;
 mod prices;
 mod reader;
@@ -35,7 +34,6 @@ pub use self::address::address_problem;
 use self::address::{base_address, called_address};
 pub use self::channels::{Channel, Digest, Escalation, Quiet};
 pub use self::keep::{KeepRules, Rule, Span, Tier};
-pub use self::kinds::{NoticeKind, Severity};
 pub use self::pairs::{OnMismatch, Pair};
 pub use self::prices::Prices;
 use self::reader::Fields;
@@ -49,6 +47,7 @@ pub use self::verification::{
     Verification,
 };
 use crate::id::PairName;
+pub use crate::notice_kind::{NoticeKind, Severity};
 use crate::ordered::IntoOrdered as _;
 
 /// The variables that are read: this one, and all that begin with it and an underscore.

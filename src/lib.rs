@@ -10,11 +10,12 @@
 //!
 //! From the top: the crate `firstlight-worker` in `src/worker` (entry points and ports on
 //! Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save), [`record`]
-//! (KV keys and formats), [`sync`] (the machine and its policies: `machine::next`,
-//! `machine::apply`, `retry::disposition`, `verify::pieces` reads, `verify::compare` compares,
-//! `verify::judge_backup` judges, `retention::plan`, `notice::of_run`, `incident::take_up`,
-//! `schedule::today`), [`neon`] and [`config`] (protocol and settings), [`port`] (the five ports),
-//! [`time`] and [`id`] (values). A module uses lower ones only.
+//! (KV keys and formats), [`sync`] (the run: `machine::next`, `machine::apply`,
+//! `retry::disposition`, `notice::of_run`, `incident::take_up`, `schedule::today`), [`retention`]
+//! (`plan`: what is kept, what goes, why), [`verify`] (`pieces` reads, `compare` compares,
+//! `judge_backup` judges) and [`names`] (what our branches are called), [`neon`] and [`config`]
+//! (protocol and settings), [`port`] (the five ports) and [`notice_kind`], [`time`] and [`id`]
+//! (values). A room uses lower ones only (`tidy`: `a_module_uses_lower_layers_only`).
 //!
 //! # Who owns what
 //!
@@ -23,8 +24,8 @@
 //!
 //! # Invariants
 //!
-//! - `sync` has no clock, no randomness, no `async` and no ports (`tidy`:
-//!   `a_module_uses_lower_layers_only`).
+//! - What decides has no clock, no randomness, no `async` and no ports (`tidy`:
+//!   `the_core_has_no_clock_no_async_and_no_ports`).
 //! - Production is never the target of a writing call (end to end:
 //!   `the_cron_makes_staging_a_verified_copy`).
 //! - A restore that Neon accepted is not sent again (end to end:
@@ -47,11 +48,17 @@
 
 pub mod api;
 pub mod config;
+#[cfg(test)]
+mod fixtures;
 pub mod id;
+pub mod names;
 pub mod neon;
+pub mod notice_kind;
 pub mod ordered;
 pub mod port;
 pub mod record;
+pub mod retention;
 pub mod sync;
 pub mod tick;
 pub mod time;
+pub mod verify;

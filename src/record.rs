@@ -53,8 +53,8 @@ use crate::sync::checkpoint::{
     Checkpoint, FORMAT, Goal, Hold, Passwords, Prune, RecordedError, RunStatus, StepRecord,
 };
 use crate::sync::step::Step;
-use crate::sync::verify::{Check, CheckOutcome};
 use crate::time::{Timestamp, after, millis};
+use crate::verify::{Check, CheckOutcome};
 
 /// How long a write waits before it is repeated: one key takes one write a second.
 ///

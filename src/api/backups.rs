@@ -10,17 +10,18 @@ use serde_json::{Map, Value, json};
 use super::{ApiRequest, ApiResponse, Asked, Problem, body, reason_and_end, unavailable};
 use crate::config::{KeepRules, Rule, secret};
 use crate::id::{BranchName, RunId};
+use crate::names::{run_of_backup, run_of_slug};
 use crate::neon::wire::{BranchList, Endpoint, Owner, Snapshot};
 use crate::neon::{Api, Call, Reply};
 use crate::ordered::IntoOrdered as _;
 use crate::port::{Method, World};
 use crate::record;
-use crate::sync::checkpoint::Checkpoint;
-use crate::sync::machine::{recall, run_of_backup, run_of_slug};
-use crate::sync::retention::{
+use crate::retention::{
     self, After, Entry, Forecast, Inventory, Kind, Known, Pin, Records, Room, is_our_snapshot,
     marked_run,
 };
+use crate::sync::checkpoint::Checkpoint;
+use crate::sync::machine::recall;
 use crate::time::render;
 
 impl<W: World> Asked<'_, W> {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::kinds::{NoticeKind, Severity};
 use super::reader::{Fields, one_of, shown_text};
 use super::receivers::{self, Receiver};
 use super::timetable::zone;
 use crate::id::{ChannelName, PairName};
+use crate::notice_kind::{NoticeKind, Severity};
 use crate::ordered::IntoOrdered as _;
 use crate::time::{TimeOfDay, Zone};
 

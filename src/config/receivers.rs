@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::address::called_address;
 use super::headers;
-use super::kinds::NoticeKind;
 use super::reader::{Fields, shown_text};
 use super::secrets::{check_names, is_secret_name, secret_name};
 use super::template::{Template, Writing};
+use crate::notice_kind::NoticeKind;
 use crate::port::Method;
 
 /// Where `PagerDuty` takes events.

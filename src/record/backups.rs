@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{Compared, KEYS_PER_READ, accepted_key, decode, result_key};
 use crate::id::{BranchId, BranchName, PairName, RunId, SnapshotId};
 use crate::port::{Metadata, Store, StoreFailure};
+use crate::retention::{Known, Pin, Records, SnapshotRecord};
 use crate::sync::checkpoint::SnapshotWork;
 use crate::sync::machine::Ledger;
-use crate::sync::retention::{Known, Pin, Records, SnapshotRecord};
-use crate::sync::verify::Counts;
 use crate::time::{Timestamp, millis, read_instant};
+use crate::verify::Counts;
 
 /// Pages of the listing of backups: with a record, a snapshot and a pin for each, a page of 1,000
 /// keys is most of a year at least.

@@ -14,7 +14,7 @@ use serde::ser::SerializeSeq as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::DatabaseName;
-use crate::sync::verify::{Check, CheckKind, CheckOutcome};
+use crate::verify::{Check, CheckKind, CheckOutcome};
 
 /// Checks of one kind that passed.
 #[derive(Serialize)]

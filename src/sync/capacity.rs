@@ -232,7 +232,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::sync::schedule::tests::settings;
+    use crate::fixtures::settings;
 
     fn config(count: usize, change: &dyn Fn(usize, &mut Value), budget: u32) -> Config {
         let pair = |number: usize| {

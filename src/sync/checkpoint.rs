@@ -30,8 +30,8 @@ use crate::id::{
 use crate::sync::notice::Outgoing;
 use crate::sync::retry::LONGEST_WAIT;
 use crate::sync::step::{ATTEMPTS_PER_STEP, RUN_GRACE, Step};
-use crate::sync::verify::{Check, Fingerprint, Probe};
 use crate::time::{Timestamp, between, millis};
+use crate::verify::{Check, Fingerprint, Probe};
 
 /// The format that is written.
 pub const FORMAT: u32 = 1;
@@ -513,4 +513,4 @@ impl Checkpoint {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

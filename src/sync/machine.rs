@@ -21,7 +21,6 @@ mod contents;
 mod differences;
 mod ending;
 mod login;
-mod names;
 mod operations;
 mod passwords;
 mod posture;
@@ -39,29 +38,25 @@ use std::time::Duration;
 pub use self::action::{Action, Purpose, Query};
 pub use self::apply::{IllegalTransition, apply};
 pub use self::conclude::conclude;
-pub use self::names::{
-    RESTORE_TEST, backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test,
-    snapshot_slug,
-};
-use self::names::{displaced_stem, free_name, renamed_backup};
 pub use self::passwords::SECRET_AT;
 pub use self::prepare::after_restore_batch;
 pub use self::prune::recall;
 pub use self::snapshot::SnapshotProgress;
 use crate::config::{Pair, Policy};
 use crate::id::{BranchId, BranchName, DatabaseName, OperationId, RoleName, RunId, Secret};
+use crate::names::{backup_name, free_name};
 use crate::neon::sql::{Rows, SqlError};
 use crate::neon::wire::{
     Branch, BranchList, Database, Endpoint, Project, Role, ScheduleItem, Snapshot,
 };
 use crate::neon::{Call, EndpointKind, NeonError, Reply};
+use crate::retention::{Known, Records};
 use crate::sync::checkpoint::{Checkpoint, Ending, Hold, RunStatus, Side};
-use crate::sync::retention::{Known, Records};
 use crate::sync::retry::{LONGEST_WAIT, RUN_FAILED};
 use crate::sync::smoke::Captured;
 use crate::sync::step::{LONGEST_LOOK, Step};
-use crate::sync::verify::{Baseline, Check, Fingerprint, TOLD};
 use crate::time::{Timestamp, between};
+use crate::verify::{Baseline, Check, Fingerprint, TOLD};
 
 /// A run as a tick holds it.
 pub struct Run {
@@ -436,7 +431,7 @@ impl<'a> View<'a> {
         let wants_baseline = (settings.row_loss != Policy::Off || settings.people != Policy::Off)
             && !self.checkpoint.probed.contains(&Side::Backup);
         let runs = if wants_baseline {
-            names::earlier_runs(self.pair, self.branches()?, &self.checkpoint.run)
+            crate::names::earlier_runs(self.pair, self.branches()?, &self.checkpoint.run)
         } else {
             Vec::new()
         };

@@ -298,7 +298,7 @@ pub fn redelivery_wait(attempts: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::sync::schedule::tests::{pair, settings};
+    use crate::fixtures::{pair, settings};
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")

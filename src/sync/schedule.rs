@@ -267,31 +267,12 @@ pub fn manual_give_up_at(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::config::Config;
-
-    /// The settings of a pair of New York, from 05:00 to 06:00.
-    pub(crate) fn settings() -> serde_json::Value {
-        json!({
-            "name": "hub", "project": "old-violet-32930710",
-            "production_branch": "br-noisy-breeze-a5e59rrb",
-            "staging_branch": "br-calm-river-a5x0q1zz", "role": "neondb_owner",
-            "timezone": "America/New_York",
-            "zone_label": "ET", "start_at": "05:00", "latest_start": "05:30", "deadline": "06:00",
-            "keep_last": 2, "keep_displaced": 1, "keep_at_least": 2
-        })
-    }
-
-    /// That pair.
-    pub(crate) fn pair() -> Pair {
-        Config::from_value(&json!({"pairs": [settings()]}))
-            .expect("the configuration is complete")
-            .pairs
-            .remove(0)
-    }
+    use crate::fixtures::pair;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")

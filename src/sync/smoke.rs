@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::config::{Capture, SmokeTest, Writing};
 use crate::id::Secret;
 use crate::port::{HttpFailure, HttpRequest, HttpResponse, Reading, answer};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, outcome_of};
+use crate::verify::{Check, CheckKind, CheckOutcome, outcome_of};
 
 /// Values that tests have captured, by name.
 pub type Captured = BTreeMap<String, Secret>;

@@ -14,8 +14,8 @@ use crate::record::{self, CancelOrder, VerifiedBackup};
 use crate::sync::checkpoint::Hold;
 use crate::sync::machine::{Action, Cancelled, Orders, Outcome, Purpose, Query, Run, SECRET_AT};
 use crate::sync::smoke::{self, Captured, Sent};
-use crate::sync::verify::{Baseline, Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, between};
+use crate::verify::{Baseline, Check, CheckKind, CheckOutcome};
 
 /// Returns the subrequests that an action may take.
 pub(super) fn cost(action: &Action, channel_count: u32, is_manual: bool) -> u32 {

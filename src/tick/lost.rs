@@ -15,13 +15,14 @@ use std::time::Duration;
 use super::{Context, Memory};
 use crate::config::Pair;
 use crate::id::RunId;
+use crate::names::{backup_name, is_our_backup, run_of_backup};
 use crate::neon::wire::BranchList;
 use crate::neon::{Call, Reply};
 use crate::ordered;
 use crate::port::{Level, Recall as _, Store as _, World};
 use crate::record::{self, Accepted};
 use crate::sync::checkpoint::{Checkpoint, Ending, Goal, History, Hold, RunStatus, Start};
-use crate::sync::machine::{Outcome, backup_name, is_our_backup, run_of_backup};
+use crate::sync::machine::Outcome;
 use crate::sync::schedule;
 use crate::time::{Timestamp, between};
 

@@ -468,9 +468,9 @@ fn contradictions(told: &[Notice]) -> Vec<Contradiction> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::sync::checkpoint::Verdict;
-    use crate::sync::checkpoint::tests::started;
-    use crate::sync::schedule::tests::pair;
     use crate::sync::step::Step;
 
     #[test]

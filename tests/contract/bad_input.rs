@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use firstlight::neon::sql::{Batch, SqlError};
-use firstlight::sync::verify::{
+use firstlight::verify::{
     Catalogue, DatabasePrint, Fingerprint, Found, Probe, ProbeKind, ROWS_AT_ONCE, Shape, Wanted,
     compare, decode_catalogue, decode_rows, differing_ranges, keys_batch, next_probes, pieces,
     probe_batch, probes_too_slow, rows_batch, take_probes,

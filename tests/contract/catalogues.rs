@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::emulator;
 
-const SQL: &str = include_str!("../../src/sync/verify/schema.sql");
+const SQL: &str = include_str!("../../src/verify/schema.sql");
 
 /// Catalogues whose rows are taken whole, but for names and numbers.
 const WHOLE: [&str; 9] = [

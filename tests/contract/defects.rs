@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use firstlight::config::{Config, Pair};
-use firstlight::sync::verify::{
+use firstlight::verify::{
     Check, CheckKind, CheckOutcome, Probe, ProbeKind, armed_probes, backup_probes,
     integrity_probes, judge_backup, judge_staging, next_probes, probe_batch, staging_probes,
     take_probes,

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use firstlight::neon::sql::Batch;
-use firstlight::sync::verify::{
+use firstlight::verify::{
     DatabasePrint, Found, Pages, armed_probes, decode_catalogue, probe_batch, role_batch,
     role_facts, take_probes,
 };

@@ -11,9 +11,7 @@ use anyhow::{Context as _, Result};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login};
 use firstlight::port::HttpResponse;
-use firstlight::sync::verify::{
-    DatabasePrint, Pages, decode_catalogue, pieces, role_batch, role_facts,
-};
+use firstlight::verify::{DatabasePrint, Pages, decode_catalogue, pieces, role_batch, role_facts};
 use serde_json::{Value, json};
 
 use self::forms::{InMemory, Neon};

@@ -2,7 +2,7 @@
 //! changed is found and named.
 
 use anyhow::{Context as _, Result};
-use firstlight::sync::verify::{Item, decode_items, differences, items_batch};
+use firstlight::verify::{Item, decode_items, differences, items_batch};
 use harness::emulator::Emulator;
 use serde_json::json;
 use tempfile::TempDir;

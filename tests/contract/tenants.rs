@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use firstlight::config::{AfterRestore, Policy, Tenants};
 use firstlight::sync::machine::after_restore_batch;
-use firstlight::sync::verify::{
+use firstlight::verify::{
     CheckOutcome, Probe, guarded_probe, judge_tenants, next_probes, probe_batch, take_probes,
     tenants_batch,
 };
@@ -37,7 +37,7 @@ fn looked(emulator: &Emulator) -> Result<Vec<String>> {
         &tenants,
         counted.as_deref().ok_or("nothing to count"),
     );
-    let told = |check: &firstlight::sync::verify::Check| {
+    let told = |check: &firstlight::verify::Check| {
         let word = match check.outcome {
             CheckOutcome::Passed => "passed",
             CheckOutcome::Failed => "failed",

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
-use firstlight::sync::verify::{
+use firstlight::verify::{
     Catalogue, DatabasePrint, Pages, RowCounts, RowDifferences, RowsFound, Shape, Wanted,
     compare_rows, decode_catalogue, decode_keys, decode_parts, decode_rows, differing_parts,
     differing_ranges, keys_batch, parts_batch, pieces, role_batch, role_facts, rows_batch,

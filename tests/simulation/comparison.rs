@@ -2,7 +2,7 @@
 //! afterwards.
 
 use firstlight::sync::checkpoint::RunStatus;
-use firstlight::sync::verify::{CheckKind, CheckOutcome};
+use firstlight::verify::{CheckKind, CheckOutcome};
 use serde_json::json;
 use simulation::faults::Fault;
 use simulation::plan::Crash;

@@ -2,7 +2,7 @@
 //! is configured and safe.
 
 use firstlight::sync::checkpoint::RunStatus;
-use firstlight::sync::verify::CheckOutcome;
+use firstlight::verify::CheckOutcome;
 use serde_json::json;
 use simulation::faults::Fault;
 use simulation::plan::Crash;

@@ -1,7 +1,7 @@
 //! What people are told of how a run ended, and of what staging holds then.
 
 use firstlight::record::Report;
-use firstlight::sync::verify::CheckKind;
+use firstlight::verify::CheckKind;
 use simulation::faults::Fault;
 use simulation::script::{Happening, Script};
 

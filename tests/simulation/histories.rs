@@ -16,7 +16,7 @@ use chrono::TimeDelta;
 use firstlight::config::{KeepRules, Pair, Rule, Tier};
 use firstlight::id::{BranchId, RunId};
 use firstlight::neon::wire::{Annotation, BranchList, Snapshot};
-use firstlight::sync::retention::{Inventory, Known, Records, plan};
+use firstlight::retention::{Inventory, Known, Records, plan};
 use firstlight::time::{Timestamp, Zone};
 
 use self::drawn::{history, push};

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use firstlight::id::Secret;
 use firstlight::neon::sql::{Batch, Login, Rows};
 use firstlight::port::HttpResponse;
-use firstlight::sync::verify::{Catalogue, DatabasePrint, Pages, Piece, decode_catalogue, pieces};
+use firstlight::verify::{Catalogue, DatabasePrint, Pages, Piece, decode_catalogue, pieces};
 use harness::emulator::{Emulator, Options};
 
 use crate::shell::say;

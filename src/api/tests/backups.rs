@@ -219,7 +219,7 @@ fn a_backup_with_a_compute_of_somebodys_is_listed_as_kept_for_it() {
         endpoint("ep-ours", "br-backup-9", "2026-11-12T11:20:00Z"),
     ]);
     // The last run remembers what the one before it had made anew.
-    let mut last = crate::sync::checkpoint::tests::started();
+    let mut last = crate::fixtures::started();
     last.history
         .endpoints
         .insert(RunId::decode("20261112").expect("a date"), ["ep-ours".into()].into());

@@ -1,8 +1,8 @@
 //! Notices, channels, incidents and health.
 
 use super::*;
+use crate::fixtures::started;
 use crate::record::Channels;
-use crate::sync::checkpoint::tests::started;
 use crate::sync::checkpoint::{History, RunStatus, Verdict};
 use crate::sync::incident::Incident;
 use crate::sync::notice::{Outgoing, of_missed_day};

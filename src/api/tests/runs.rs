@@ -120,7 +120,8 @@ fn a_checkpoint_that_makes_no_sense_keeps_nobody_from_a_run() {
 
 /// Returns the checkpoint of a run that has succeeded and is at the snapshot of its backup.
 fn at_snapshot() -> Checkpoint {
-    use crate::sync::checkpoint::{RunStatus, Verdict, tests::started};
+    use crate::fixtures::started;
+    use crate::sync::checkpoint::{RunStatus, Verdict};
     let at: Timestamp = "2026-11-21T10:04:00Z".parse().expect("an instant");
     let snapshot = json!({
         "name": "backup-20261121", "slug": null, "lsn": "0/1DE2850",

@@ -159,7 +159,7 @@ fn percentile(seconds: impl Iterator<Item = u64>, percent: usize) -> Option<Dura
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::checkpoint::tests::started;
+    use crate::fixtures::started;
     use crate::sync::checkpoint::{Backup, Pins, Restore, StepRecord, Verdict};
 
     fn at(text: &str) -> Timestamp {

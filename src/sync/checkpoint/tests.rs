@@ -1,24 +1,10 @@
 //! What a checkpoint keeps, and what of it an older version reads.
 
 use super::*;
+use crate::fixtures::started;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
-}
-
-/// Returns a scheduled run of the pair `hub` that started at ten and has done nothing yet.
-pub(crate) fn started() -> Checkpoint {
-    let start = Start {
-        pair: "hub".into(),
-        run: RunId::decode("20261121").expect("a date"),
-        is_manual: false,
-        goal: Goal::Staging,
-        hold: None,
-        give_up_at: at("2026-11-21T12:00:00Z"),
-        settings: String::new(),
-        history: History::default(),
-    };
-    Checkpoint::start(start, at("2026-11-21T10:00:00Z"))
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::sync::checkpoint::tests::started;
+use crate::fixtures::started;
+use crate::fixtures::{pair, settings};
 use crate::sync::checkpoint::{Restore, Verdict};
 use crate::sync::notice::{of_late_run, of_missed_day};
-use crate::sync::schedule::tests::{pair, settings};
 use crate::sync::step::Step;
 
 fn at(text: &str) -> Timestamp {

@@ -7,7 +7,7 @@ use crate::id::{BranchId, DatabaseName, RoleName, RunId};
 use crate::neon::Call;
 use crate::neon::sql::Batch;
 use crate::sync::checkpoint::Side;
-use crate::sync::verify::Piece;
+use crate::verify::Piece;
 
 /// Something to be done outside.
 #[derive(Clone, Debug, PartialEq, Eq)]

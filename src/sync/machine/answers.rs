@@ -12,8 +12,8 @@ use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::{RunStatus, Side};
 use crate::sync::retry::{RUN_FAILED, wait_after};
 use crate::sync::step::Step;
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, role_facts};
 use crate::time::{Timestamp, after};
+use crate::verify::{Check, CheckKind, CheckOutcome, role_facts};
 
 /// Attempts to give a role its password back, when the error is not one that passes.
 const ATTEMPTS_TO_GIVE: u32 = 3;

@@ -12,12 +12,12 @@ use crate::id::{OperationId, RunId};
 use crate::neon::wire::{Branch, Endpoint, Operation, Permission};
 use crate::neon::{Call, NeonError, Reply, RestoreBranch};
 use crate::ordered::IntoOrdered as _;
+use crate::retention::Known;
 use crate::sync::checkpoint::{Backup, Ending, Origin, Restore, RunStatus};
-use crate::sync::retention::Known;
 use crate::sync::retry::{RUN_FAILED, wait_after};
 use crate::sync::step::{BETWEEN_DELETIONS, FIRST_LOOK_CREATE};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome};
 use crate::time::{Timestamp, after};
+use crate::verify::{Check, CheckKind, CheckOutcome};
 
 /// An outcome does not belong to its action: our own assumption is false.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

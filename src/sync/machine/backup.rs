@@ -1,7 +1,8 @@
 //! Step 2: makes a branch of production and waits for its operations.
 
 use super::operations::Awaited;
-use super::{Conclusion, Decision, View, act, end, fail, is_our_backup, need, renamed_backup};
+use super::{Conclusion, Decision, View, act, end, fail, need};
+use crate::names::{is_our_backup, renamed_backup};
 use crate::neon::{Call, CreateBranch};
 use crate::sync::checkpoint::{Backup, RunStatus};
 
@@ -68,12 +69,12 @@ fn create(view: &View<'_>) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::branch;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::neon::wire::{Branch, BranchList};
     use crate::sync::checkpoint::Checkpoint;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::Seen;
-    use crate::sync::machine::names::tests::branch;
-    use crate::sync::schedule::tests::pair;
 
     #[test]
     fn a_backup_whose_operations_are_unknown_is_used_once_it_says_itself_that_it_is_ready() {

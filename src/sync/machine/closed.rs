@@ -17,7 +17,7 @@ use crate::config::Pair;
 use crate::id::DatabaseName;
 use crate::neon::sql::SqlError;
 use crate::sync::checkpoint::{Checkpoint, Side};
-use crate::sync::verify::{DatabasePrint, backup_probes, end_probes};
+use crate::verify::{DatabasePrint, backup_probes, end_probes};
 
 /// How often a database is asked that refuses with an error that may pass: with the waits between
 /// two attempts, for two minutes.
@@ -123,11 +123,11 @@ pub(super) fn first_of_production<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::neon::sql::Batch;
     use crate::port::HttpFailure;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::Purpose;
-    use crate::sync::schedule::tests::pair;
 
     fn query() -> Query {
         Query {
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_configured_for_a_database_that_is_left_out_is_answered_by_the_reason() {
         use crate::config::{AssertedOn, Assertion, Expected, Policy};
-        use crate::sync::verify::{CheckOutcome, judge_backup};
+        use crate::verify::{CheckOutcome, judge_backup};
 
         let mut pair = pair();
         pair.verification.assertions = vec![Assertion {

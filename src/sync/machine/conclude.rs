@@ -1,22 +1,20 @@
 //! What a conclusion changes in the run.
 
 use super::apply::{end, new_backup};
-use super::{
-    Conclusion, Run, contents, is_our_backup, posture, prepare, probing, run_of_backup,
-    run_of_slug, shortened, snapshot,
-};
+use super::{Conclusion, Run, contents, posture, prepare, probing, shortened, snapshot};
 use crate::config::Pair;
 use crate::id::{OperationId, RoleName};
+use crate::names::{is_our_backup, run_of_backup, run_of_slug};
 use crate::neon::wire::{Owner, Snapshot};
 use crate::ordered::IntoOrdered as _;
-use crate::sync::checkpoint::{Ending, Failing, Pins, Restore, RunStatus, Side, Verdict};
-use crate::sync::retention::{
+use crate::retention::{
     Inventory, Known, Records, Room, SnapshotRecord, always_has_room, forecast, limits, orphans,
 };
+use crate::sync::checkpoint::{Ending, Failing, Pins, Restore, RunStatus, Side, Verdict};
 use crate::sync::retry::RUN_FAILED;
 use crate::sync::step::{LOOKS_UNTIL_RARE, Step, look_gap};
-use crate::sync::verify::Check;
 use crate::time::{Timestamp, after};
+use crate::verify::Check;
 
 /// Changes the run by a conclusion.
 pub fn conclude(run: &mut Run, conclusion: Conclusion, pair: &Pair, now: Timestamp) {
@@ -374,12 +372,12 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::fixtures::branch;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::neon::wire::BranchList;
     use crate::sync::checkpoint::Checkpoint;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::apply::new_backup;
-    use crate::sync::machine::names::tests::branch;
-    use crate::sync::schedule::tests::pair;
 
     #[test]
     fn what_a_forgotten_restore_displaced_is_found_by_neons_own_clock() {

@@ -12,7 +12,7 @@ use crate::config::{Pair, Policy};
 use crate::id::{BranchId, DatabaseName, RoleName};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, RunStatus, Side};
-use crate::sync::verify::{
+use crate::verify::{
     Check, CheckKind, CheckOutcome, DatabasePrint, Fingerprint, Pages, Piece, Refused, Unread,
     backup_probes, catalogue_batch, decode_catalogue, integrity_probes, is_read, looks_for_defects,
     pieces, production_probes,

@@ -16,7 +16,7 @@ use crate::config::OnDrift;
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows};
 use crate::sync::checkpoint::Side;
-use crate::sync::verify::{
+use crate::verify::{
     Blocks, Catalogue, Check, CheckKind, CheckOutcome, Chosen, Drift, Fingerprint, GROUPS, Groups,
     ITEMS_AT_ONCE, Item, Pages, Parts, RANGES_LOOKED_INTO, ROWS_AT_ONCE, ROWS_COUNTED, RowCounts,
     RowDifferences, RowsFound, Shape, TABLES_IN_PARTS, TOLD, Wanted, catalogue_batch, compare_rows,

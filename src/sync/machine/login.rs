@@ -161,12 +161,12 @@ pub(super) fn may_be_remembered(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::id::Lsn;
     use crate::neon::sql::Batch;
     use crate::sync::checkpoint::Backup;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::{Action, Purpose};
-    use crate::sync::schedule::tests::pair;
 
     fn endpoint(id: &str, branch: &BranchId, kind: &str) -> Endpoint {
         let at = "2026-11-21T10:00:00Z".parse().expect("an instant");

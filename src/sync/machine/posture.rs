@@ -11,7 +11,7 @@ use super::{Decision, View, act};
 use crate::config::{Pair, Policy};
 use crate::neon::Call;
 use crate::neon::wire::{BranchList, Endpoint, Permission, Project};
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, outcome_of};
+use crate::verify::{Check, CheckKind, CheckOutcome, outcome_of};
 
 /// People that a check names; the others are counted.
 const NAMED: usize = 20;
@@ -138,8 +138,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sync::machine::names::tests::branch;
-    use crate::sync::schedule::tests::pair;
+    use crate::fixtures::branch;
+    use crate::fixtures::pair;
 
     fn judged(
         settings: &serde_json::Value,

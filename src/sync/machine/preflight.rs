@@ -1,14 +1,15 @@
 //! Step 1: refuses what is unsafe before anything is made.
 
 use super::{
-    Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, backup_name, closed, fail,
-    is_our_backup, names::too_long_to_keep, need, prune, writer,
+    Action, Conclusion, Decision, Purpose, Query, RoleSight, View, act, closed, fail, need, prune,
+    writer,
 };
 use crate::config::Pair;
 use crate::id::DatabaseName;
+use crate::names::{backup_name, is_our_backup, too_long_to_keep};
 use crate::neon::Call;
 use crate::neon::wire::{BranchList, Endpoint, Owner};
-use crate::sync::verify::role_batch;
+use crate::verify::role_batch;
 
 /// Decides the next action of preflight.
 pub(super) fn next(view: &View<'_>) -> Decision {
@@ -265,11 +266,11 @@ fn make_room(view: &View<'_>, branches: &BranchList, limit: Option<usize>) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::branch;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::neon::wire::Branch;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::Seen;
-    use crate::sync::machine::names::tests::branch;
-    use crate::sync::schedule::tests::pair;
     use crate::time::Timestamp;
 
     fn now() -> Timestamp {

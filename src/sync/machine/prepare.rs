@@ -16,7 +16,7 @@ use crate::config::{AfterRestore, Tenants};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Batch, Rows, SqlError};
 use crate::sync::checkpoint::{RunStatus, Side};
-use crate::sync::verify::{
+use crate::verify::{
     Check, CheckKind, CheckOutcome, Probe, ProbeKind, judge_tenants, tenants_batch,
 };
 

@@ -8,7 +8,7 @@ use crate::config::{Pair, Policy, Verification};
 use crate::id::{BranchId, DatabaseName};
 use crate::neon::sql::{Rows, SqlError};
 use crate::sync::checkpoint::{Checkpoint, Side};
-use crate::sync::verify::{
+use crate::verify::{
     Check, Fingerprint, Probe, ProbeKind, end_probes, judge_backup, judge_production,
     judge_row_loss, judge_staging, next_probes, policy, prepared_probes, probe_batch,
     probes_too_slow, staging_probes, take_probes,

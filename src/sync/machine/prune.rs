@@ -6,8 +6,8 @@ use super::{Action, Conclusion, Decision, View, act, need, snapshot};
 use crate::id::{BranchId, EndpointId, RunId, SnapshotId};
 use crate::neon::Call;
 use crate::ordered::IntoOrdered as _;
+use crate::retention::{self, Entry, Hold, Inventory, Known, Records, SnapshotRecord};
 use crate::sync::checkpoint::{Checkpoint, History};
-use crate::sync::retention::{self, Entry, Hold, Inventory, Known, Records, SnapshotRecord};
 use crate::time::after;
 
 /// The time after which nobody drives a manual run whose place in the store another run has taken.

@@ -2,10 +2,10 @@
 
 use super::operations::{Awaited, CLEANING_UP};
 use super::{
-    Conclusion, Decision, Orders, View, act, compute, displaced_stem, end, fail, free_name,
-    is_our_backup, need, passwords, preflight,
+    Conclusion, Decision, Orders, View, act, compute, end, fail, need, passwords, preflight,
 };
 use crate::id::BranchName;
+use crate::names::{displaced_stem, free_name, is_our_backup};
 use crate::neon::wire::{Branch, BranchList, Endpoint, Operation, Progress};
 use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, Restore, RunStatus};

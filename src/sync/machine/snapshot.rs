@@ -7,22 +7,20 @@
 //! it is told, and tried again.
 
 use super::operations::Awaited;
-use super::{
-    Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened,
-    snapshot_slug,
-};
+use super::{Action, Conclusion, Decision, Run, View, act, contents, fail, need, prune, shortened};
 use crate::config::Pair;
 use crate::id::{BranchId, OperationId, SnapshotId};
+use crate::names::snapshot_slug;
 use crate::neon::sql::SqlError;
 use crate::neon::wire::{Branch, CLOCKS_APART, Snapshot};
 use crate::neon::{Call, CreateSnapshot, NeonError, RestoreSnapshot};
 use crate::ordered;
+use crate::retention::is_our_snapshot;
 use crate::sync::checkpoint::{Checkpoint, RestoreTest, Side, SnapshotOutcome, SnapshotWork};
-use crate::sync::retention::is_our_snapshot;
 use crate::sync::retry::{Disposition, wait_after};
 use crate::sync::step::{ATTEMPTS_PER_STEP, FIRST_LOOK_CREATE};
-use crate::sync::verify::{Fingerprint, Unread, compare};
 use crate::time::{Timestamp, after, before, between, render_duration};
+use crate::verify::{Fingerprint, Unread, compare};
 
 /// How long a snapshot may take to be taken, restored and compared.
 ///
@@ -317,7 +315,7 @@ fn begin(checkpoint: &mut Checkpoint, pair: &Pair, now: Timestamp) {
         id: None,
         operations: Vec::new(),
         is_taken: false,
-        test: RestoreTest::new(super::names::test_name(pair, &checkpoint.run)),
+        test: RestoreTest::new(crate::names::test_name(pair, &checkpoint.run)),
         outcome: None,
         is_told: false,
         has_failed: false,

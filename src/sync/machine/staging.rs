@@ -13,8 +13,8 @@ use crate::neon::{Call, RestoreBranch};
 use crate::sync::checkpoint::{Backup, RunStatus, Side};
 use crate::sync::smoke;
 use crate::sync::step::ROLL_BACK_WITHIN;
-use crate::sync::verify::{Check, CheckKind, CheckOutcome, compare};
 use crate::time::between;
+use crate::verify::{Check, CheckKind, CheckOutcome, compare};
 
 /// Decides the next action of step 5.
 pub(super) fn next(view: &View<'_>) -> Decision {
@@ -219,14 +219,14 @@ pub(super) fn next_smoke(view: &View<'_>) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::branch;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::id::{BranchId, Secret};
     use crate::neon::wire::{BranchList, Endpoint};
     use crate::sync::checkpoint::Checkpoint;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::machine::Seen;
-    use crate::sync::machine::names::tests::branch;
-    use crate::sync::schedule::tests::pair;
-    use crate::sync::verify::{DatabasePrint, Fingerprint};
+    use crate::verify::{DatabasePrint, Fingerprint};
 
     #[test]
     fn a_backup_that_another_version_has_read_is_read_again() {

@@ -4,7 +4,7 @@
 //! changed stands first.
 
 use crate::sync::checkpoint::Checkpoint;
-use crate::sync::verify::{Check, CheckKind, Drift, TOLD};
+use crate::verify::{Check, CheckKind, Drift, TOLD};
 
 /// Returns the text of a success: what staging has lost, then what was done, then what was
 /// verified. `end` ends the sentence.

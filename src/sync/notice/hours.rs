@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::sync::schedule::tests::settings;
+    use crate::fixtures::settings;
 
     fn channel(more: &Value) -> Channel {
         let mut channel = json!({"name": "team", "kind": "slack", "url_secret": "SLACK",

@@ -86,11 +86,11 @@ fn opened_text(incident: &Incident, pair: &Pair, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::pair;
+    use crate::fixtures::started;
     use crate::id::RunId;
-    use crate::sync::checkpoint::tests::started;
     use crate::sync::incident::Acknowledgement;
     use crate::sync::notice::of_missed_day;
-    use crate::sync::schedule::tests::pair;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("an instant")

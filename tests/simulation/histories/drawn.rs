@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 use firstlight::config::{Config, KeepRules, Pair, Rule, Span};
 use firstlight::id::{BranchId, RunId};
+use firstlight::names::snapshot_slug;
 use firstlight::neon::wire::{Annotation, Branch, BranchList, Snapshot};
-use firstlight::sync::machine::snapshot_slug;
-use firstlight::sync::retention::{Known, Pin, Records, SnapshotRecord};
+use firstlight::retention::{Known, Pin, Records, SnapshotRecord};
 use firstlight::time::{Timestamp, Zone};
 use serde_json::json;
 

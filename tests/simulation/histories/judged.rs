@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{Datelike as _, Days, NaiveDate, TimeDelta};
 use firstlight::config::{KeepRules, Tier};
 use firstlight::id::BranchId;
-use firstlight::sync::retention::{Hold, PrunePlan, plan};
+use firstlight::retention::{Hold, PrunePlan, plan};
 use firstlight::time::{Timestamp, Zone};
 
 use super::{Backup, CLOCKS_APART, Counts, Form, History};

@@ -1,9 +1,9 @@
 //! Which databases are read, and what an answer is taken for.
 
 use super::*;
+use crate::fixtures::pair;
+use crate::fixtures::started;
 use crate::neon::Call;
-use crate::sync::checkpoint::tests::started;
-use crate::sync::schedule::tests::pair;
 
 fn row(values: &[&str]) -> Vec<Option<String>> {
     values.iter().map(|value| Some((*value).to_owned()).filter(|value| value != "-")).collect()

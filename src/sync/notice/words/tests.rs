@@ -1,9 +1,9 @@
 //! The words, notice by notice.
 
 use super::*;
-use crate::sync::checkpoint::tests::started;
+use crate::fixtures::pair;
+use crate::fixtures::started;
 use crate::sync::checkpoint::{Hold, Restore, Verdict};
-use crate::sync::schedule::tests::pair;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
@@ -49,7 +49,7 @@ fn a_success_is_told_in_these_words() {
 
 #[test]
 fn a_staging_that_is_not_what_was_restored_is_told_first() {
-    use crate::sync::verify::{Check, CheckKind, CheckOutcome, Drift, RowCounts, RowDifferences};
+    use crate::verify::{Check, CheckKind, CheckOutcome, Drift, RowCounts, RowDifferences};
 
     let content = |object: &str, outcome, drift, counts| {
         let check =

@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::config::Rule;
+use crate::fixtures::pair;
 use crate::id::PairName;
 use crate::neon::wire::Annotation;
-use crate::sync::schedule::tests::pair;
 
 pub(super) struct World {
     pub(super) branches: BranchList,

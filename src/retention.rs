@@ -37,8 +37,8 @@ use self::room::Firm;
 pub use self::room::{Hold, shortage};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, BranchName, EndpointId, Lsn, RunId, SnapshotId};
+use crate::names::{RESTORE_TEST, is_our_backup, run_of_backup, run_of_slug};
 use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
-use crate::sync::machine::{RESTORE_TEST, is_our_backup, run_of_backup, run_of_slug};
 use crate::time::Timestamp;
 
 /// Nothing of a run younger than this is deleted, unless a run finds no room.

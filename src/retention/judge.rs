@@ -9,8 +9,8 @@ use super::room::{self, Firm, Hold};
 use super::{Entry, Inventory, Kind, YOUNG};
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, BranchName, RunId};
+use crate::names::run_of_test;
 use crate::neon::wire::{Branch, CLOCKS_APART, Endpoint};
-use crate::sync::machine::run_of_test;
 use crate::time::{Timestamp, after, between};
 
 /// A branch, after its place in Neon's listing.

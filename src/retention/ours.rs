@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::{ENDPOINT_OF_CALL, Records};
 use crate::config::Pair;
 use crate::id::{EndpointId, RunId};
-use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
-use crate::sync::machine::{
+use crate::names::{
     backup_name, is_marked, is_our_backup, run_of_backup, run_of_slug, run_of_test, snapshot_slug,
 };
+use crate::neon::wire::{Branch, BranchList, Endpoint, Snapshot};
 use crate::time::between;
 
 const FOREIGN: &str = "foreign: has a backup's name but was not made by this pair";

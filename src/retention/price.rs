@@ -66,7 +66,7 @@ pub fn size_of_production(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::retention::forecast::SnapshotForecast;
+    use crate::retention::forecast::SnapshotForecast;
 
     #[test]
     fn storage_is_priced_by_what_is_kept_at_most_and_extra_branches_by_the_plan() {

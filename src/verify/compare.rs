@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::id::DatabaseName;
 use crate::ordered::IntoOrdered as _;
-use crate::sync::verify::{
+use crate::verify::{
     Check, CheckKind, CheckOutcome, DatabasePrint, Digest, Drift, Fingerprint, Position, RowCounts,
     RowDifferences,
 };

@@ -6,7 +6,7 @@ use super::super::tests::{World, branch, now, rules, run, why, world};
 use super::super::{Inventory, Kind, Pin, PrunePlan, forgotten, plan};
 use super::*;
 use crate::config::KeepRules;
-use crate::sync::schedule::tests::pair;
+use crate::fixtures::pair;
 
 fn planned(world: &World, pair: &Pair, endpoints: &[Endpoint]) -> PrunePlan {
     let inventory =

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::config::{KeepRules, Pair};
 use crate::id::{BranchId, RunId, SnapshotId};
+use crate::names::{backup_name, is_our_backup, run_of_backup};
 use crate::neon::wire::{Annotation, Branch, BranchList, Snapshot};
-use crate::sync::machine::{backup_name, is_our_backup, run_of_backup};
 use crate::time::{Timestamp, after};
 
 /// Mornings that are looked ahead.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Rule;
-use crate::sync::schedule::tests::pair;
+use crate::fixtures::pair;
 
 fn project(others: usize) -> BranchList {
     let pair = pair();

@@ -190,8 +190,8 @@ pub fn judge_production(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::schedule::tests::pair;
-    use crate::sync::verify::{DatabasePrint, Digest};
+    use crate::fixtures::pair;
+    use crate::verify::{DatabasePrint, Digest};
 
     /// As in case 13: a table by day, of which the oldest is dropped each night and a new one made,
     /// and one that is swapped.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use super::{Part, Piece, Range, Refused, gaps, wanted};
 use crate::neon::sql::{Rows, STATEMENT_TIMEOUT_S, SqlError};
 use crate::ordered::{self, IntoOrdered as _};
-use crate::sync::verify::catalogue::{Catalogue, Relation, text};
-use crate::sync::verify::probe::{Found, answers};
-use crate::sync::verify::{DatabasePrint, Digest, Position};
+use crate::verify::catalogue::{Catalogue, Relation, text};
+use crate::verify::probe::{Found, answers};
+use crate::verify::{DatabasePrint, Digest, Position};
 
 /// How the reason begins that a table was not read because the time was up.
 const OUT_OF_TIME: &str = "did not fit the time budget";

@@ -2,7 +2,7 @@
 //!
 //! Invariants: every name that is asked for fits into what Neon takes. Those that begin with
 //! `backup_prefix` are held against it by `config.rs`, those that begin with staging's name by
-//! [`too_long_to_keep`] in preflight: a name that Neon refuses is found before anything is made.
+//! `too_long_to_keep` in preflight: a name that Neon refuses is found before anything is made.
 
 use crate::config::Pair;
 use crate::id::{BranchId, BranchName, LONGEST_NAME, Lsn, RunId};
@@ -157,28 +157,9 @@ pub(super) fn free_name(branches: &BranchList, stem: &str) -> BranchName {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::sync::schedule::tests::pair;
-
-    /// Returns a branch that is ready and was made at ten.
-    pub(in crate::sync::machine) fn branch(id: &str, name: &str, parent: &BranchId) -> Branch {
-        Branch {
-            id: id.into(),
-            name: name.into(),
-            parent_id: Some(parent.clone()),
-            parent_lsn: Some(Lsn(0x1_0000_0abc)),
-            current_state: "ready".into(),
-            default: false,
-            protected: false,
-            created_at: "2026-11-21T10:00:00Z".parse().expect("an instant"),
-            expires_at: None,
-            restored_from: None,
-            restored_as: None,
-            restore_status: None,
-            logical_size: None,
-        }
-    }
+    use crate::fixtures::{branch, pair};
 
     /// One branch, with what is written on it.
     fn list(branch: &Branch, pair: &str, run: &str) -> BranchList {

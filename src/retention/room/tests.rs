@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use super::super::tests::{World, branch, now, rules, run, world};
 use super::super::{Inventory, Known, Pin, PrunePlan, plan};
 use super::*;
-use crate::sync::schedule::tests::pair;
+use crate::fixtures::pair;
 
 /// The run of tomorrow asks, at five; it may be earlier or later by so much.
 fn asked_at(world: &World, rules: &KeepRules, later: TimeDelta) -> PrunePlan {
