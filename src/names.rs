@@ -43,7 +43,7 @@ fn slug_stem(pair: &Pair) -> String {
 }
 
 /// Returns the name of the branch that is made from a run's snapshot to compare it.
-pub(super) fn test_name(pair: &Pair, run: &RunId) -> BranchName {
+pub(crate) fn test_name(pair: &Pair, run: &RunId) -> BranchName {
     format!("{RESTORE_TEST}{}", backup_name(pair, run)).as_str().into()
 }
 
@@ -59,7 +59,7 @@ pub fn is_our_backup(pair: &Pair, branches: &BranchList, branch: &Branch) -> boo
 }
 
 /// Returns the runs before a run whose backups are there, newest first, at most ten.
-pub(super) fn earlier_runs(pair: &Pair, branches: &BranchList, run: &RunId) -> Vec<RunId> {
+pub(crate) fn earlier_runs(pair: &Pair, branches: &BranchList, run: &RunId) -> Vec<RunId> {
     const MOST: usize = 10;
     let mut ours: Vec<&Branch> =
         branches.branches.iter().filter(|branch| is_our_backup(pair, branches, branch)).collect();
@@ -73,7 +73,7 @@ pub(super) fn earlier_runs(pair: &Pair, branches: &BranchList, run: &RunId) -> V
 
 /// Returns a branch that somebody has renamed although it is the backup of this run: its annotation
 /// says so.
-pub(super) fn renamed_backup<'a>(
+pub(crate) fn renamed_backup<'a>(
     pair: &Pair,
     branches: &'a BranchList,
     run: &RunId,
@@ -99,7 +99,7 @@ pub fn is_marked(pair: &Pair, branches: &BranchList, branch: &Branch, run: &RunI
 /// a backup of ours, else `<staging>-of-<tail of the parent's id>-<position>`. Whoever saw the same
 /// state therefore asks for the same name. Staging has the name that preflight saw: a run whose
 /// restore may still arrive must not ask under another when somebody has renamed staging since.
-pub(super) fn displaced_stem(
+pub(crate) fn displaced_stem(
     pair: &Pair,
     branches: &BranchList,
     staging: &Branch,
@@ -122,7 +122,7 @@ pub(super) fn displaced_stem(
 ///
 /// The longest is `<staging>-of-<tail of an id>-FFFFFFFF-FFFFFFFF-5000`, where that many names are
 /// taken: a project has at most 5,000 branches. A run in the place of tail and position is shorter.
-pub(super) fn too_long_to_keep(staging: &Branch) -> Option<String> {
+pub(crate) fn too_long_to_keep(staging: &Branch) -> Option<String> {
     let tail = staging.parent_id.as_ref().map_or("root", BranchId::tail).len().max(NEONS_TAIL);
     let most = LONGEST_NAME
         .saturating_sub("-of-".len() + tail + "-FFFFFFFF-FFFFFFFF".len() + "-5000".len());
@@ -146,7 +146,7 @@ fn lsn_in_name(lsn: Option<Lsn>) -> String {
 }
 
 /// Returns the first free name of `stem`, `stem-2`, `stem-3`, ….
-pub(super) fn free_name(branches: &BranchList, stem: &str) -> BranchName {
+pub(crate) fn free_name(branches: &BranchList, stem: &str) -> BranchName {
     let mut name = BranchName::from(stem);
     let mut number = 2_u32;
     while branches.by_name(&name).is_some() {
