@@ -228,7 +228,7 @@ fn the_commands_of_the_page_for_incidents_work() -> Result<()> {
     );
     assert!(told(start)?.contains("\"status\":\"succeeded\""));
     told_at_last(incidents, "\"state\":\"resolved\"")?;
-    told_at_last(health, "{\"status\":\"ok\"}")?;
+    told_at_last(health, "\"status\":\"ok\"")?;
     Ok(())
 }
 
@@ -272,7 +272,7 @@ fn the_commands_of_the_page_for_channels_work() -> Result<()> {
         (Some("whsec_"), 50),
         "32 bytes in base64 have 44 characters"
     );
-    assert!(paste(&stack, "20261121", health, &more)?.contains("{\"status\":\"ok\"}"));
+    assert!(paste(&stack, "20261121", health, &more)?.contains("\"status\":\"ok\""));
     Ok(())
 }
 
