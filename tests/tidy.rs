@@ -254,6 +254,37 @@ fn every_link_of_a_page_leads_to_a_page_and_to_a_section_of_it() -> Result<()> {
     Ok(())
 }
 
+/// Returns the blocks of commands of a page.
+fn commands(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
+/// At three in the morning nobody looks for what a name stands for.
+#[test]
+fn every_name_in_a_command_of_a_runbook_is_set_or_explained() -> Result<()> {
+    let first = read(&root().join("runbooks/README.md"))?;
+    let set: BTreeSet<&str> = commands(&first)
+        .flat_map(str::lines)
+        .filter_map(|line| line.strip_prefix("export ")?.split('=').next())
+        .collect();
+    assert!(set.contains("WORKER") && set.contains("ADMIN_TOKEN"), "{set:?}");
+    let mut lost = Vec::new();
+    for path in files("runbooks", &["md"]) {
+        let text = read(&path)?;
+        for command in commands(&text) {
+            for rest in command.split('$').skip(1) {
+                let end = rest.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_');
+                let name = &rest[..end.unwrap_or(rest.len())];
+                if !name.is_empty() && !set.contains(name) && !text.contains(&format!("`{name}`")) {
+                    lost.push(format!("{}: ${name}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{lost:#?}");
+    Ok(())
+}
+
 #[test]
 fn every_file_that_the_page_for_developers_names_exists() -> Result<()> {
     let text = read(&root().join("HACKING.md"))?;

@@ -22,6 +22,28 @@ fn blocks(page: &str) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Returns what the block at the top of the first page sets, with the values of this stack: a name
+/// that it does not set is not set here.
+fn environment(stack: &Stack, run: &str) -> Result<Vec<(String, String)>> {
+    let text = fs::read_to_string(paths::root().join("runbooks/README.md"))?;
+    let names = text.lines().filter_map(|line| line.strip_prefix("export ")?.split('=').next());
+    let value = |name: &str| {
+        Ok(match name {
+            "NEON_API_KEY" => API_KEY.to_owned(),
+            "NEON_API_HOST" => stack.emulator.api(),
+            "PROJECT" => stack.emulator.project.clone(),
+            "PRODUCTION" => stack.emulator.production.clone(),
+            "STAGING" => stack.emulator.staging.clone(),
+            "RUN" => run.to_owned(),
+            "WORKER" => stack.worker.url.clone(),
+            "ADMIN_TOKEN" => ADMIN_TOKEN.to_owned(),
+            "READ_TOKEN" => READ_TOKEN.to_owned(),
+            _ => anyhow::bail!("runbooks/README.md sets {name}, of which no command is known"),
+        })
+    };
+    names.map(|name| Ok((name.to_owned(), value(name)?))).collect()
+}
+
 /// Runs commands as a person would paste them.
 fn paste(stack: &Stack, run: &str, commands: &str, more: &[(&str, &str)]) -> Result<String> {
     let home = tempfile::tempdir()?;
@@ -42,17 +64,7 @@ fn paste(stack: &Stack, run: &str, commands: &str, more: &[(&str, &str)]) -> Res
         .env("HOME", home.path())
         .env("XDG_CONFIG_HOME", home.path())
         .env("CI", "1")
-        .envs([
-            ("NEON_API_KEY", API_KEY),
-            ("NEON_API_HOST", &stack.emulator.api()),
-            ("PROJECT", &stack.emulator.project),
-            ("PRODUCTION", &stack.emulator.production),
-            ("STAGING", &stack.emulator.staging),
-            ("RUN", run),
-            ("WORKER", &stack.worker.url),
-            ("ADMIN_TOKEN", ADMIN_TOKEN),
-            ("READ_TOKEN", READ_TOKEN),
-        ])
+        .envs(environment(stack, run)?)
         .envs(more.iter().copied())
         .output()
         .context("start sh")?;
@@ -333,5 +345,33 @@ fn the_commands_of_the_page_for_snapshots_work() -> Result<()> {
         report["reason"].as_str().is_some_and(|reason| reason.contains(&expected)),
         "{report:#}"
     );
+    Ok(())
+}
+
+#[test]
+fn the_commands_of_the_page_for_an_unusable_staging_work() -> Result<()> {
+    let stack = small()?;
+    let staging = stack.emulator.staging.clone();
+    stack.emulator.sql(&staging, &["update users set name = 'of yesterday'"])?;
+    let report = stack.run_to_end(3)?;
+    let run = report["run"].as_str().context("the run's id")?.to_owned();
+    stack.emulator.sql(&staging, &["delete from users"])?;
+    let blocks = blocks("staging-unusable.md")?;
+    let [hold, read, back, wait, release] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
+
+    assert!(paste(&stack, &run, hold, &[])?.contains("staging cannot be used"));
+    let displaced = report["displaced"].as_str().context("the displaced branch")?;
+    assert!(paste(&stack, &run, read, &[])?.contains(&format!("\"displaced\":\"{displaced}\"")));
+    let more = [("DISPLACED", displaced)];
+    let settled = || paste(&stack, &run, back, &more).ok();
+    harness::wait_for(std::time::Duration::from_secs(30), settled)
+        .context("staging could not be restored from the displaced branch")?;
+    paste(&stack, &run, wait, &[])?;
+    let count = "select count(*) from users where name = 'of yesterday'";
+    let rows = stack.emulator.sql(&staging, &[count])?;
+    assert_eq!(rows, vec![vec![Some("1000".to_owned())]]);
+    assert!(paste(&stack, &run, release, &[])?.contains("\"hold\":null"));
     Ok(())
 }
