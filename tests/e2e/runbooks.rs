@@ -375,3 +375,50 @@ fn the_commands_of_the_page_for_an_unusable_staging_work() -> Result<()> {
     assert!(paste(&stack, &run, release, &[])?.contains("\"hold\":null"));
     Ok(())
 }
+
+#[test]
+fn a_token_that_was_changed_is_refused_and_the_new_one_is_taken() -> Result<()> {
+    let mut stack = small()?;
+    let blocks = blocks("rotate-secrets.md")?;
+    let [rehearse, draw, old, new] = blocks.as_slice() else {
+        anyhow::bail!("the page has other blocks: {blocks:#?}")
+    };
+    assert!(paste(&stack, "20261121", rehearse, &[])?.contains("\"status\":\"succeeded\""));
+    let token = paste(&stack, "20261121", draw, &[])?;
+    let token = token.trim();
+    assert_eq!(token.len(), 64);
+    for (name, before) in [("READ_TOKEN", READ_TOKEN), ("ADMIN_TOKEN", ADMIN_TOKEN)] {
+        let more = [("OLD_TOKEN", before)];
+        assert_eq!(paste(&stack, "20261121", old, &more)?.trim(), "200", "{name} is in force");
+        let fresh = format!("{token}{name}");
+        stack.put_secret(name, &fresh)?;
+        assert_eq!(paste(&stack, "20261121", old, &more)?.trim(), "401", "{name} was changed");
+        let more = [("READ_TOKEN", fresh.as_str())];
+        assert!(paste(&stack, "20261121", new, &more)?.contains("\"runs\":["), "{name}");
+    }
+    Ok(())
+}
+
+/// The set-up deploys; here is all of that but Cloudflare's answer.
+#[test]
+fn wrangler_finds_nothing_to_object_to_in_what_is_deployed() -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("firstlight-").tempdir()?;
+    let output = Command::new(paths::root().join("node_modules/.bin/wrangler"))
+        .args(["deploy", "--dry-run", "--outdir"])
+        .arg(folder.path().join("bundle"))
+        .current_dir(paths::root())
+        .env("PATH", paths::path_with_node())
+        .env("CI", "1")
+        .env("WRANGLER_SEND_METRICS", "false")
+        .env("XDG_CONFIG_HOME", folder.path())
+        .output()
+        .context("start wrangler")?;
+    let text = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat();
+    anyhow::ensure!(output.status.success(), "{text}");
+    assert!(text.contains("env.STATE") && text.contains("env.FIRSTLIGHT"), "{text}");
+    let has_wasm = fs::read_dir(folder.path().join("bundle"))?
+        .filter_map(|entry| entry.ok()?.path().extension().map(std::ffi::OsStr::to_owned))
+        .any(|ending| ending == "wasm");
+    assert!(has_wasm, "{text}");
+    Ok(())
+}

@@ -78,7 +78,10 @@ pub(crate) fn check(file: &Path, secrets: Option<&Path>, now: Timestamp) -> Resu
     for fault in &faults {
         println!("{fault}");
     }
-    bail!("{} has {} faults", file.display(), faults.len())
+    match faults.len() {
+        1 => bail!("{} has 1 fault", file.display()),
+        count => bail!("{} has {count} faults", file.display()),
+    }
 }
 
 /// Returns what e-mail channels need and the file does not bind.

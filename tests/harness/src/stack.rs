@@ -88,6 +88,21 @@ impl Stack {
         Ok(())
     }
 
+    /// Gives the Worker another secret, and starts it again, as a deploy does.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such secret, or the Worker does not become ready.
+    pub fn put_secret(&mut self, name: &str, value: &str) -> Result<()> {
+        let file = self.folder.path().join(".dev.vars");
+        let text = std::fs::read_to_string(&file)?;
+        let is_it = |line: &&str| line.starts_with(&format!("{name}="));
+        anyhow::ensure!(text.lines().filter(is_it).count() == 1, "there is one secret {name}");
+        let others = text.lines().filter(|line| !is_it(line)).map(|line| format!("{line}\n"));
+        std::fs::write(&file, others.chain([format!("{name}=\"{value}\"\n")]).collect::<String>())?;
+        self.restart_worker()
+    }
+
     /// Removes everything that the Worker remembers. It must be killed first.
     ///
     /// # Errors
