@@ -40,7 +40,7 @@ fn with_key(key: &str, value: &str) -> (TempDir, String) {
         assert_eq!(text.lines().filter(is_key).count(), 1, "the example sets {key} once");
         let changed = format!("{key} = {value}");
         let lines = text.lines().map(|line| if is_key(&line) { changed.as_str() } else { line });
-        lines.map(|line| format!("{line}\n")).collect()
+        lines.collect::<Vec<_>>().join("\n")
     })
 }
 
