@@ -1,7 +1,8 @@
 //! The calendar of a pair: days that are missed, starts that are late, the deadline.
 
+use firstlight::id::RunId;
 use firstlight::record;
-use firstlight::sync::checkpoint::RunStatus;
+use firstlight::sync::checkpoint::{Pace, RunStatus};
 use simulation::faults::Fault;
 use simulation::plan::Planned;
 use simulation::run::Outcome;
@@ -130,4 +131,41 @@ fn the_days_run_is_not_repeated_after_a_manual_one() {
     let outcome = play(&Script { happenings, ..Script::default() });
     assert_eq!(outcome.deeds, (1, 1, 0));
     assert_eq!(kinds(&outcome), ["succeeded", "succeeded"], "one each");
+}
+
+/// Plays a morning after three good ones, each of whose steps took so many seconds.
+fn after_runs_of(steps: [u64; 6]) -> Outcome {
+    let mut last = ended("20261120", "2026-11-20T10:05:00Z");
+    last.prune.is_done = true;
+    last.history.paces = ["20261118", "20261119", "20261120"]
+        .map(|run| Pace {
+            run: RunId::decode(run).expect("a date"),
+            seconds: steps.iter().sum(),
+            steps: steps.to_vec(),
+        })
+        .into();
+    // A minute before the deadline of 06:00 no step of this morning's run is late by itself.
+    let happenings = vec![
+        (0, Happening::Stored("checkpoint/hub", Some(record::encode(&last)))),
+        (1_500, Happening::Cron),
+        (1_800, Happening::Cron),
+    ];
+    play(&Script { happenings, ..Script::default() })
+}
+
+#[test]
+fn a_run_that_usually_takes_longer_than_there_is_time_is_told_as_at_risk_once() {
+    // At 05:30 it begins, and needs forty minutes for the restore alone.
+    let outcome = after_runs_of([2, 10, 60, 2_400, 60, 2]);
+    assert_eq!(kinds(&outcome), ["at_risk", "succeeded"]);
+    let told = &outcome.told[0].text;
+    assert!(told.contains("expected to be done at 6:1") && told.contains("06:00 ET"), "{told}");
+    // It was quicker than usual, which the success says.
+    assert!(outcome.told[1].text.contains("30 minutes early"), "{}", outcome.told[1].text);
+}
+
+#[test]
+fn a_run_that_usually_ends_in_time_is_not_told_as_at_risk() {
+    let outcome = after_runs_of([2, 10, 60, 600, 60, 2]);
+    assert_eq!(kinds(&outcome), ["succeeded"]);
 }
