@@ -1,7 +1,11 @@
 //! `cargo xtask demo`: does the main job before your eyes, and `cargo xtask dev`: starts the same
 //! and stays.
 //!
+//! With `--seed` the production is a dump of somebody's own ([`seed`]).
+//!
 //! Failure: the exit status is 0 only if everything that is reported held.
+
+pub(crate) mod seed;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,8 +60,13 @@ pub(crate) struct Shown {
 /// Starts emulator, Worker and receiver with the large production.
 fn start() -> Result<Stack> {
     say("starting the Neon emulator with a production of about 200 MB");
+    start_with(PRODUCTION)
+}
+
+/// Starts emulator, Worker and receiver; Neon's operations take what they mostly take.
+fn start_with(production: &str) -> Result<Stack> {
     let options = Options {
-        seed: PRODUCTION.to_owned(),
+        seed: production.to_owned(),
         create_ms: 3_000,
         restore_ms: 6_100,
         ..Options::default()
@@ -72,6 +81,7 @@ fn start() -> Result<Stack> {
 pub(crate) fn demo(shown: Shown) -> Result<()> {
     let stack = start()?;
     let emulator = &stack.emulator;
+    let compared = COMPARED.map(str::to_owned);
     say("letting staging drift, as staging does");
     for statement in DRIFT {
         for part in statement.split(';') {
@@ -79,7 +89,7 @@ pub(crate) fn demo(shown: Shown) -> Result<()> {
         }
     }
     emulator.sql(&emulator.staging, &["alter role app password 'staging_application_secret'"])?;
-    let before = summary(emulator, &emulator.staging)?;
+    let before = summary(emulator, &emulator.staging, &compared)?;
     emulator.control("DELETE", "journal", None)?;
     let stop = AtomicBool::new(false);
     let written = AtomicU64::new(0);
@@ -93,17 +103,36 @@ pub(crate) fn demo(shown: Shown) -> Result<()> {
     });
     let elapsed = began.elapsed();
     outcome?;
-    let times = neon_time(emulator)?;
-    let report = report(&stack, &before, elapsed, written.load(Ordering::SeqCst), times)?;
+    let mut report = report(&stack, &before, elapsed)?;
+    let written = written.load(Ordering::SeqCst);
+    report["written_to_production"] = json!(written);
+    demand(&mut report, written > 0, "nothing was written to production meanwhile");
+    let login = emulator.control("GET", "endpoints", None)?;
+    let kept =
+        password(&login, &emulator.staging, "app") == Some("staging_application_secret".to_owned());
+    demand(&mut report, kept, "the application's password on staging was not kept");
+    finish(&stack, &report, shown)
+}
+
+/// Adds an objection to a report, where something did not hold.
+fn demand(report: &mut Value, held: bool, objection: &str) {
+    if !held && let Some(objections) = report["objections"].as_array_mut() {
+        objections.push(json!(objection));
+        report["status"] = json!("failed");
+    }
+}
+
+/// Shows a report, and stays where that is asked. The exit status says whether everything held.
+fn finish(stack: &Stack, report: &Value, shown: Shown) -> Result<()> {
     if shown.json {
         println!("{report}");
     } else {
-        print_report(&report);
+        print_report(report);
     }
     if shown.keep {
         say(&format!(
             "everything stays up: Worker {}, emulator {}; press Enter to end it",
-            stack.worker.url, emulator.url
+            stack.worker.url, stack.emulator.url
         ));
         let mut line = String::new();
         std::io::stdin().read_line(&mut line)?;
@@ -217,59 +246,33 @@ fn show(line: &Value, elapsed: Duration) {
 }
 
 /// Counts what a branch holds.
-fn summary(emulator: &Emulator, branch: &str) -> Result<BTreeMap<String, String>> {
+fn summary(
+    emulator: &Emulator,
+    branch: &str,
+    tables: &[String],
+) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    for table in COMPARED {
+    for table in tables {
         let rows = emulator
             .sql(branch, &["set local row_security = off", &format!("{INDEPENDENT}{table} t")])?;
-        found.insert(
-            table.to_owned(),
-            rows.into_iter().flatten().flatten().next().unwrap_or_default(),
-        );
+        found
+            .insert(table.clone(), rows.into_iter().flatten().flatten().next().unwrap_or_default());
     }
     Ok(found)
 }
 
-/// Puts the report together, with objections where something did not hold.
-fn report(
-    stack: &Stack,
-    before: &BTreeMap<String, String>,
-    elapsed: Duration,
-    written: u64,
-    (operations, sql): (u64, u64),
-) -> Result<Value> {
+/// Puts the report together, with objections where something did not hold. `before` is what staging
+/// held in each table that is compared.
+fn report(stack: &Stack, before: &BTreeMap<String, String>, elapsed: Duration) -> Result<Value> {
     let emulator = &stack.emulator;
+    let (operations, sql) = neon_time(emulator)?;
     let (run, _) = stack.runs()?.into_iter().next().context("find the run")?;
     let result = stack.worker.report(&run)?;
-    let mut objections: Vec<String> = Vec::new();
-    let mut demand = |held: bool, text: String| {
-        if !held {
-            objections.push(text);
-        }
-    };
-    demand(
-        result["status"] == "succeeded",
-        format!("the run ended {}: {}", result["status"], result["reason"]),
-    );
-    let after = summary(emulator, &emulator.staging)?;
-    let production = summary(emulator, &emulator.production)?;
-    // Nobody writes to these tables of production, so that staging must equal it in them.
-    demand(
-        after == production,
-        format!("staging differs from production by another digest: {after:?}, {production:?}"),
-    );
-    demand(before != &after, "staging did not change".to_owned());
+    let compared: Vec<String> = before.keys().cloned().collect();
+    let after = summary(emulator, &emulator.staging, &compared)?;
+    let production = summary(emulator, &emulator.production, &compared)?;
     let notices = stack.sink.taken("/webhook");
     let notice = notices.last().context("find the notice")?;
-    demand(
-        notices.len() == 1 && notice.is_signed == Some(true),
-        format!("{} notices, signed: {:?}", notices.len(), notice.is_signed),
-    );
-    demand(written > 0, "nothing was written to production meanwhile".to_owned());
-    let login = emulator.control("GET", "endpoints", None)?;
-    let kept =
-        password(&login, &emulator.staging, "app") == Some("staging_application_secret".to_owned());
-    demand(kept, "the application's password on staging was not kept".to_owned());
     let started = result["started_at"].as_str().unwrap_or_default();
     let run_ms = millis_between(started, result["ended_at"].as_str().unwrap_or_default());
     let ours = run_ms.saturating_sub(operations + sql);
@@ -284,17 +287,28 @@ fn report(
                 "attempts": step["attempts"]})
         })
         .collect();
-    Ok(json!({
-        "status": if objections.is_empty() { "succeeded" } else { "failed" }, "run": run,
-        "backup": result["backup"]["name"],
+    let mut report = json!({
+        "status": "succeeded", "run": run, "backup": result["backup"]["name"],
         "compared": result["compared"], "steps": steps, "run_ms": run_ms,
         "operations_ms": operations, "sql_ms": sql, "ours_ms": ours,
         "ours_percent": ours * 100 / run_ms.max(1), "wall_ms": u64::try_from(elapsed.as_millis())?,
-        "written_to_production": written,
+        "written_to_production": 0,
         "notice": {"subject": notice.body["data"]["subject"], "text": notice.body["data"]["text"],
             "is_signed": notice.is_signed},
-        "staging_before": before, "staging_after": after, "objections": objections,
-    }))
+        "staging_before": before, "staging_after": after, "objections": [],
+    });
+    let succeeded = result["status"] == "succeeded";
+    let ended = format!("the run ended {}: {}", result["status"], result["reason"]);
+    demand(&mut report, succeeded, &ended);
+    // Nobody writes to these tables of production, so that staging must equal it in them.
+    let differs =
+        format!("staging differs from production by another digest: {after:?}, {production:?}");
+    demand(&mut report, after == production, &differs);
+    demand(&mut report, before != &after, "staging did not change");
+    let signed = notice.is_signed;
+    let told = format!("{} notices, signed: {signed:?}", notices.len());
+    demand(&mut report, notices.len() == 1 && signed == Some(true), &told);
+    Ok(report)
 }
 
 fn password(endpoints: &Value, branch: &str, role: &str) -> Option<String> {

@@ -37,6 +37,9 @@ enum Task {
         /// Print the report as one line of JSON
         #[arg(long)]
         json: bool,
+        /// Take a dump of your own as production: a file or folder of `pg_dump`, in any format
+        #[arg(long, value_name = "DUMP")]
+        seed: Option<PathBuf>,
     },
     /// Run every test
     Test,
@@ -112,9 +115,10 @@ fn main() {
 
 fn run(task: Task) -> Result<()> {
     match task {
-        Task::Demo { keep, json } => {
+        Task::Demo { keep, json, seed } => {
             prepare()?;
-            demo::demo(demo::Shown { keep, json })
+            let shown = demo::Shown { keep, json };
+            seed.map_or_else(|| demo::demo(shown), |dump| demo::seed::demo(&dump, shown))
         }
         Task::Test => {
             prepare()?;
