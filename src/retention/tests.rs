@@ -1,4 +1,4 @@
-//! The plan, case by case; `tests/simulation/histories.rs` draws histories at random.
+//! The plan, case by case; `tests/simulation/src/histories.rs` draws histories at random.
 
 mod snapshots;
 

@@ -45,7 +45,7 @@ enum Task {
     Test,
     /// Start the same as the demo and stay; details in target/dev.json
     Dev,
-    /// Run the simulation; see tests/simulation/lib.rs
+    /// Run the simulation; see tests/simulation/src/lib.rs
     #[command(disable_help_flag = true)]
     Sim {
         /// What the simulation takes, such as --seconds 60, --exhaustive or --help

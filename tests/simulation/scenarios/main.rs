@@ -479,7 +479,7 @@ fn a_plan_is_read_as_it_is_printed() {
 
 #[test]
 fn the_table_of_outcomes_is_what_the_simulation_makes() {
-    let written = include_str!("outcomes.md");
+    let written = include_str!("../outcomes.md");
     assert!(
         with_scene(outcomes::render).trim_end() == written.trim_end(),
         "tests/simulation/outcomes.md is old; run `cargo xtask sim --table > \

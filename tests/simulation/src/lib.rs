@@ -38,7 +38,7 @@
 //!
 //! # Adding a scenario
 //!
-//! A bug that was found becomes a test in `named.rs`, with the plan that shows it. A new way to
+//! A bug that was found becomes a test in `scenarios`, with the plan that shows it. A new way to
 //! fail is told in [`faults`], gets a name there, is done in `requests`, `store` or `outside`, and
 //! joins the grid through [`faults::Kind::faults`].
 
