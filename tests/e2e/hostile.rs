@@ -52,9 +52,7 @@ fn doubles(names: &str, operators: &str) -> String {
 /// Starts everything with a production that holds the doubles.
 fn hostile(postgres_bin: Option<std::path::PathBuf>) -> Result<Stack> {
     let mut text = String::new();
-    for folder in ["src/sync", "src/neon"] {
-        sources(&paths::root().join(folder), &mut text)?;
-    }
+    sources(&paths::root().join("src"), &mut text)?;
     let (names, operators) = words(&text);
     let seed = doubles(&names, &operators);
     let options = Options { seed, postgres_bin, ..Options::default() };
