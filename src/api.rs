@@ -3,8 +3,8 @@
 //! In: an [`ApiRequest`]. Out: an [`Answer`]: a reply, and the run that is to be driven after it.
 //!
 //! Invariants: nothing is said to who has no token, except by `GET /health`, which names nothing,
-//! and which methods an address has; nothing of a body is read before the token is known
-//! ([`reads_body`]), and never more than [`BODY_LIMIT`]; a malformed request changes nothing; every
+//! and which methods an address has. Nothing of a body is read before the token is known
+//! ([`reads_body`]), and never more than [`BODY_LIMIT`]. A malformed request changes nothing. Every
 //! answer has the headers of [`ApiResponse::headers`].
 //!
 //! Source: RFC 9457 for errors; RFC 9110 for methods; draft-ietf-httpapi-idempotency-key-header for

@@ -8,14 +8,22 @@
 //!
 //! # Code map
 //!
-//! From the top: the crate `firstlight-worker` in `src/worker` (entry points and ports on
-//! Cloudflare), [`api`] (what a request does), [`tick`] (load, next, act, apply, save), [`record`]
-//! (KV keys and formats), [`sync`] (the run: `machine::next`, `machine::apply`,
-//! `retry::disposition`, `notice::of_run`, `incident::take_up`, `schedule::today`), [`retention`]
-//! (`plan`: what is kept, what goes, why), [`verify`] (`pieces` reads, `compare` compares,
-//! `judge_backup` judges) and [`names`] (what our branches are called), [`neon`] and [`config`]
-//! (protocol and settings), [`port`] (the five ports) and [`notice_kind`], [`time`] and [`id`]
-//! (values). A room uses lower ones only (`tidy`: `a_module_uses_lower_layers_only`).
+//! From the top:
+//!
+//! - the crate `firstlight-worker` in `src/worker`: entry points, and the ports on Cloudflare;
+//! - [`api`]: what a request does;
+//! - [`tick`]: load, next, act, apply, save;
+//! - [`record`]: KV keys and formats;
+//! - [`sync`]: the run (`machine::next`, `machine::apply`, `retry::disposition`), its day
+//!   (`schedule::today`), and what people are told (`notice::of_run`, `incident::take_up`);
+//! - [`retention`]: what is kept, what goes, why (`plan`);
+//! - [`verify`]: reading and comparing databases (`pieces`, `compare`, `judge_backup`), and
+//!   [`names`]: what our branches are called;
+//! - [`neon`] and [`config`]: the protocol, and settings;
+//! - [`port`]: the five ports, and [`notice_kind`];
+//! - [`time`] and [`id`]: values.
+//!
+//! A room uses lower ones only (`tidy`: `a_module_uses_lower_layers_only`).
 //!
 //! # Who owns what
 //!

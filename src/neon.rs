@@ -36,7 +36,7 @@ use crate::port::{HttpFailure, HttpRequest, HttpResponse, Method};
 
 /// How long a call to Neon may take.
 ///
-/// Cloudflare, which stands before Neon, gives up after 100 s (status 524); a call that takes
+/// Cloudflare, which stands before Neon, gives up after 100 s (status 524). A call that takes
 /// longer than 20 s is better looked at than waited for, and leaves room for several in one
 /// invocation.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);

@@ -112,9 +112,9 @@ pub fn notice_key(id: &str) -> String {
 ///
 /// What is for people, notices, results and what was pruned, is looked up for a year and a month.
 /// An order to cancel, and a request that may be repeated, mean something for as long as a run may
-/// take, many times over; that a run was accepted, until the next has told what became of it. There
-/// is one of each of the others for a pair, or for a backup that is there, which counts as verified
-/// by it: those go with what they are about.
+/// take, many times over. That a run was accepted counts until the next has told what became of it.
+/// There is one of each of the others for a pair, or for a backup that is there, which counts as
+/// verified by it: those go with what they are about.
 pub fn lifetime(key: &str) -> Option<std::time::Duration> {
     let days = match key.split('/').next()? {
         "notice" | "result" | "prune" => 400,

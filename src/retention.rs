@@ -4,9 +4,9 @@
 //! [`PrunePlan`] that gives everything of ours a reason to stay or to go.
 //!
 //! Invariants: only what is ours by name *and* by annotation, record or place in the tree ever
-//! goes; the newest `keep_at_least` verified backups never do; only verified backups count towards
-//! a rule; a backup of which nothing is on record, because the store lost it, is treated as if it
-//! were verified where that keeps it, and as if it were not where that keeps another; children go
+//! goes. The newest `keep_at_least` verified backups never do. Only verified backups count towards
+//! a rule. A backup of which nothing is on record, because the store lost it, is treated as if it
+//! were verified where that keeps it, and as if it were not where that keeps another. Children go
 //! before their parents. After its verdict a run deletes what no rule keeps and is older than 24
 //! hours. Before its backup it deletes more where it finds no room, in the order that `room`
 //! states.

@@ -4,8 +4,8 @@
 //! In: the world, the settings, the secrets. Out: a [`Summary`].
 //!
 //! Invariants: an idle tick makes one KV read of 1 + 2 keys a pair (`waking` says why) and calls
-//! nobody; a run is driven by one tick at a time as far as KV can tell, and nothing breaks when it
-//! cannot; the tick stops before its budget is spent and hands over.
+//! nobody. A run is driven by one tick at a time as far as KV can tell, and nothing breaks when it
+//! cannot. The tick stops before its budget is spent and hands over.
 //!
 //! Failure: where the store does not answer, nothing starts, and people hear of it after an hour.
 
@@ -86,8 +86,8 @@ pub struct Summary {
 }
 
 /// What comes first is driven first. In this order: whether people were told its end, for what
-/// comes after that waits for every run; whether it still waits for another attempt; how often it
-/// has led [`TICKS_IN_A_ROW`] ticks; whether a person started it; its deadline.
+/// comes after that waits for every run. Whether it still waits for another attempt. How often it
+/// has led [`TICKS_IN_A_ROW`] ticks. Whether a person started it. Its deadline.
 type Order = (bool, bool, u32, bool, Timestamp);
 
 /// A run that wants to be driven.

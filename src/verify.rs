@@ -3,10 +3,10 @@
 //! In: rows of the catalogue and of the content. Out: a [`Fingerprint`] of each side, and the
 //! [`Check`]s of comparing two.
 //!
-//! Invariants: a table that could not be read is *not checked*, which is never equal; only physical
-//! copies are compared (enums hash by OID); every statement runs on a hot standby.
+//! Invariants: a table that could not be read is *not checked*, which is never equal. Only physical
+//! copies are compared (enums hash by OID). Every statement runs on a hot standby.
 //!
-//! Failure: an error in one statement ends the whole batch, because it is one transaction; what may
+//! Failure: an error in one statement ends the whole batch, because it is one transaction. What may
 //! not be read is therefore found out from the catalogue before it is read.
 
 mod catalogue;

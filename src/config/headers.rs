@@ -1,7 +1,7 @@
 //! Headers of requests: names and values that can be sent.
 //!
 //! Source: RFC 9110, 5.1 and 5.5: a name is a token, a value has no line end and no other control
-//! character; WHATWG Fetch, "forbidden request-header", and what the platform sets itself.
+//! character. WHATWG Fetch, "forbidden request-header", and what the platform sets itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -146,7 +146,7 @@ pub struct CreateSnapshot {
 /// # Source
 ///
 /// Neon API v2, restoreSnapshot, read 2026-11-22: "Defaults to `false` to allow previewing the
-/// restored snapshot data first"; without a target, "the branch from which the snapshot was
+/// restored snapshot data first". Without a target, "the branch from which the snapshot was
 /// originally created will be used".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreSnapshot {

@@ -29,7 +29,7 @@ use crate::time::{Timestamp, millis};
 
 /// How far Neon's clock and ours may be apart, either way.
 ///
-/// Nobody promises it. Servers that keep time at all are within a second; one that has lost its
+/// Nobody promises it. Servers that keep time at all are within a second. One that has lost its
 /// source drifts by a second or two a day, and ten minutes are a year of that.
 pub const CLOCKS_APART: Duration = Duration::from_mins(10);
 

@@ -7,7 +7,7 @@
 //!
 //! Invariants: a morning adds a backup and a displaced branch, which are verified and used;
 //! branches of other people stay as they are. What mornings like these leave is not all that there
-//! can be: the first mornings are lived through twice more, once with a first run that fails after
+//! can be. The first mornings are lived through twice more: once with a first run that fails after
 //! its backup is made, and once with a run that people start five hours after it. A plan that is
 //! full by its rules has room for that only because something gives way, which is shown, and is no
 //! warning.

@@ -14,9 +14,9 @@
 //!
 //! Of each the oldest goes first, and children before their parents.
 //!
-//! Invariants: never one of the newest `keep_at_least` verified backups; never the newest
-//! `keep_displaced` of what staging held; never what is pinned, protected, foreign, of this run, or
-//! has a child or an endpoint that stays (staging is such a child); never what was made within the
+//! Invariants: never one of the newest `keep_at_least` verified backups. Never the newest
+//! `keep_displaced` of what staging held. Never what is pinned, protected, foreign, of this run, or
+//! has a child or an endpoint that stays (staging is such a child). Never what was made within the
 //! last hour, or since a manual run began of which it is not known that it has ended.
 
 use std::cmp::Reverse;

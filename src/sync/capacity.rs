@@ -5,7 +5,7 @@
 //! deserves a look, each with what would do.
 //!
 //! The model is plainer than a tick: at each tick so many runs may be driven as their subrequests
-//! fit ([`WHOLE_RUN`] each), those with the earliest deadline first; one that takes longer than the
+//! fit ([`WHOLE_RUN`] each), those with the earliest deadline first. One that takes longer than the
 //! interval takes its share of several ticks. Nothing goes wrong, and nobody starts a run by hand.
 
 use std::collections::BTreeMap;

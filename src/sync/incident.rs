@@ -3,8 +3,8 @@
 //! In: the incident on record, a notice, what is configured, `now`. Out: the changed incident, and
 //! what is [`due`].
 //!
-//! Invariants: a pair has one open incident at most; its id is that of the first notice that it was
-//! opened by, so that two ticks open the same one; an escalation has an id of its own, so that a
+//! Invariants: a pair has one open incident at most. Its id is that of the first notice that it was
+//! opened by, so that two ticks open the same one. An escalation has an id of its own, so that a
 //! receiver drops a second copy.
 //!
 //! Failure: the record is a memory. Where it is lost, the notices of the day open the incident

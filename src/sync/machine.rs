@@ -3,8 +3,8 @@
 //! In: a [`Run`] (the checkpoint and what this tick has seen), the pair's settings, `now`. Out: a
 //! [`Decision`]; then, for its [`Outcome`], the changed run.
 //!
-//! Invariants: every step begins by observing; a restore that Neon has accepted is not sent again;
-//! what was seen is forgotten whenever something may have changed it, so that the next decision is
+//! Invariants: every step begins by observing. A restore that Neon has accepted is not sent again.
+//! What was seen is forgotten whenever something may have changed it, so that the next decision is
 //! an observation.
 //!
 //! Failure: an error is classified by `sync::retry` alone. A run that has to end first looks at

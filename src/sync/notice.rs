@@ -3,8 +3,8 @@
 //! In: a run that ended, a day that was missed, an incident. Out: a [`Notice`] with a deterministic
 //! id; [`encode()`] writes it for a channel.
 //!
-//! Invariants: a notice holds no secret; its id is derived from pair, run and kind, so that a
-//! receiver can drop a second copy; of one incident a channel is given an earlier notice before a
+//! Invariants: a notice holds no secret. Its id is derived from pair, run and kind, so that a
+//! receiver can drop a second copy. Of one incident a channel is given an earlier notice before a
 //! later one.
 
 mod channels;

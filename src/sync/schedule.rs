@@ -4,7 +4,7 @@
 //!
 //! Invariants: a civil date has one scheduled run; nothing starts before `earliest_start` or after
 //! `catch_up_until`; a day off has none. Where the clocks skip the end of a window, the window is
-//! as long as ever; where they skip its start as well, it begins at the first instant after the
+//! as long as ever. Where they skip its start as well, it begins at the first instant after the
 //! gap. Before midnight that is on the next date, and the run has the name of the date that it
 //! belongs to.
 

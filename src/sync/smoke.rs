@@ -249,7 +249,7 @@ fn faults(test: &SmokeTest, response: &HttpResponse) -> (Vec<String>, Captured) 
 ///
 /// Cloudflare, "Errors" of Workers: 1042 "Worker tried to fetch from another Worker on the same
 /// zone, which is only supported when the `global_fetch_strictly_public` compatibility flag is
-/// used"; compatibility flags: without it such requests go "directly to the zone's origin server",
+/// used". Compatibility flags: without it such requests go "directly to the zone's origin server",
 /// and a host that has none is answered 522. "Detect a challenge page response": the header
 /// `cf-mitigated`.
 fn explained(response: &HttpResponse) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! What a tick knows of the notices that are on their way, of channels and of incidents.
 //!
 //! Invariants: of one incident a channel is given an earlier notice before a later one, as far as
-//! KV lets this tick know; a channel that is slow or gone delays no other.
+//! KV lets this tick know. A channel that is slow or gone delays no other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

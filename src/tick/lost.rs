@@ -108,7 +108,7 @@ impl<W: World> Context<'_, W> {
     }
 
     /// Returns the newest of these runs of which no result is on record, with what is on record of
-    /// its being accepted; an outer `None` where the store does not answer.
+    /// its being accepted. An outer `None` where the store does not answer.
     async fn without_result(&self, pair: &Pair, runs: &[RunId]) -> Option<Option<Lost>> {
         // Two keys of each and the hold, in one request.
         let runs: Vec<&RunId> = runs.iter().take(record::KEYS_PER_READ / 2 - 1).collect();

@@ -109,9 +109,9 @@ impl<W: World> Context<'_, W> {
     /// Reads what is remembered of every pair, as far as there may be something to do:
     /// [`super::waking`] says where. A record that cannot be read stops its own pair only.
     ///
-    /// One request reads a hundred keys, and a tick makes three at most where that is enough: what
-    /// is read of every pair, what that asks for, and everything of a pair that is woken by what is
-    /// not there.
+    /// One request reads a hundred keys, and a tick makes three at most where that is enough.
+    /// They are what is read of every pair, what that asks for, and everything of a pair that is
+    /// woken by what is not there.
     pub(super) async fn load(&self, now: Timestamp) -> Result<Vec<Remembered>, RecordError> {
         let mut keys = vec![record::CHANNELS_KEY.to_owned()];
         for pair in &self.config.pairs {

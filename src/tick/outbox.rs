@@ -4,7 +4,7 @@
 //! not taken. The parts are what is due (`due`), what is sent (`sending`), and what became of it
 //! (`taken`, and `gone` for a channel that is no more).
 //!
-//! Invariants: a notice is stored before it is sent; channels are called side by side, and of one
+//! Invariants: a notice is stored before it is sent. Channels are called side by side, and of one
 //! channel what comes after a notice that it did not take is left for a later tick.
 //!
 //! Failure: what the store does not take is sent all the same, to each channel once an hour as far

@@ -3,7 +3,7 @@
 //! In: a pair, its checkpoint and its incident. Out: a [`Glance`].
 //!
 //! KV bills each key that is read, also one that is not there. All that is remembered of a pair are
-//! 32 keys; a tick that has nothing to do reads two of them, the checkpoint and the incident, and
+//! 32 keys. A tick that has nothing to do reads two of them, the checkpoint and the incident, and
 //! one for all channels: 1 + 2 keys a pair. Everything is read of a pair that is *awake*:
 //!
 //! - a run is under way, wants its second pruning, or was left by a tick within the last hour;
@@ -13,19 +13,20 @@
 //! - its incident was opened within the last hour, or is about to be resolved;
 //! - the checkpoint or the incident cannot be read.
 //!
-//! Of one that sleeps, single keys are read where checkpoint, incident or settings ask for them:
-//! notices that they list, who knows of an incident that is to be escalated, and *doubts*: results
-//! of days that should have one, and notices that should have been told of a deadline that has
-//! passed or of settings that cannot be used. A doubt that is not there wakes the pair.
+//! Of one that sleeps, single keys are read where checkpoint, incident or settings ask for them.
+//! These are notices that they list, who knows of an incident that is to be escalated, and
+//! *doubts*. A doubt is the result of a day that should have one, or a notice that should have been
+//! told of a deadline that has passed or of settings that cannot be used. A doubt that is not there
+//! wakes the pair.
 //!
 //! Invariants: nobody waits for a tick that does not look. A tick acts on a record only if the
 //! clock, the checkpoint, the incident or `channels` says that it may be there. The API keeps to
-//! that: `POST /runs` writes the checkpoint, `redeliver` lists its notice in `channels`; an order
-//! to cancel and a hold are read by the run itself before it writes; an acknowledgement only keeps
+//! that: `POST /runs` writes the checkpoint, `redeliver` lists its notice in `channels`. An order
+//! to cancel and a hold are read by the run itself before it writes. An acknowledgement only keeps
 //! people from being told, and is read when they are about to be.
 //!
 //! Failure: a notice that a killed tick has stored and listed nowhere is found within the hour, by
-//! an awake pair; where no tick ran for that hour, by the first one of the next window.
+//! an awake pair. Where no tick ran for that hour, by the first one of the next window.
 //!
 //! Source: Workers KV, pricing, 2026-09-05: "all operations made against your KV namespaces are
 //! billed"; bulk reads are billed per key. Free: 100,000 reads a day.

@@ -48,8 +48,8 @@ pub struct Check {
 
 /// How staging, as people get it, differs from the backup that it was restored from.
 ///
-/// Both sides are read while staging may be in use, and nothing in a database says who has written:
-/// a difference is therefore told as what it is to those who use staging, and never as the proof of
+/// Both sides are read while staging may be in use, and nothing in a database says who has written.
+/// A difference is therefore told as what it is to those who use staging, and never as the proof of
 /// a bad copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

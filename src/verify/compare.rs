@@ -18,7 +18,7 @@ const NOT_POPULATED: &str = "not populated";
 ///
 /// Whatever differs is a *failed* check with its [`Drift`]; the caller knows whether the other side
 /// may be in use, and what follows then. A table that only one side has is a difference, never an
-/// omission; one that could not be read on staging is *not checked*, because it is not known to
+/// omission. One that could not be read on staging is *not checked*, because it is not known to
 /// differ. A sequence behind the backup's is a failure without drift: it would give out values
 /// again.
 pub fn compare(backup: &Fingerprint, staging: &Fingerprint, is_optional: bool) -> Vec<Check> {

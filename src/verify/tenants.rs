@@ -247,8 +247,8 @@ fn judge_relation(found: &[&Counted], tenants: &Tenants) -> (CheckOutcome, Strin
 /// # Source
 ///
 /// PostgreSQL, appendix A: 42704 `undefined_object` is what `current_setting` says of a setting
-/// that is not set; class 22 "Data Exception", as of an empty text that is read as a number; 42501
-/// `insufficient_privilege`; P0001 `raise_exception`.
+/// that is not set. Class 22 "Data Exception", as of an empty text that is read as a number. 42501
+/// `insufficient_privilege`. P0001 `raise_exception`.
 fn is_of_the_policy(state: &str) -> bool {
     matches!(state, "42704" | "42501" | "P0001") || state.starts_with("22")
 }

@@ -34,7 +34,7 @@ insert into public.users values (1, 'one'), (2, 'two');
 grant select on all tables in schema public to reporting;
 ";
 
-/// As in case 06 and case 33b: a role that is read only gets its password back; one that may not
+/// As in case 06 and case 33b: a role that is read only gets its password back. One that may not
 /// log in is told once and holds nothing up. (The emulator lists no role that has NOLOGIN;
 /// `machine/passwords.rs` asks for it all the same.)
 #[test]

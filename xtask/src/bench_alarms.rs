@@ -1,7 +1,7 @@
 //! `cargo xtask bench alarms`: many runs while an application with a password of its own writes to
-//! staging, none of which may fail or tell that a table is changed which nobody changes; and as
-//! many with one change that the restore brought, of a row that the application never touches, all
-//! of which must warn and name it.
+//! staging. None of them may fail, or tell that a table is changed which nobody changes. As many
+//! runs have one change that the restore brought, of a row that the application never touches: all
+//! of them must warn and name it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! library in the active toolchain.
 //!
 //! Invariants: every part looks first whether it is already done, so that a second run starts at
-//! once; nothing outside the project and the Rust toolchain is changed; no root is needed.
+//! once. Nothing outside the project and the Rust toolchain is changed. No root is needed.
 //!
 //! Failure: a missing tool is named together with the command that installs it.
 

@@ -1,7 +1,7 @@
 //! Makes sure that the active toolchain can compile for `wasm32-unknown-unknown`.
 //!
-//! Three ways, in this order: `rustup target add`; the standard library built from a source archive
-//! named by `FIRSTLIGHT_RUST_STD_SOURCE`; the standard library built from Debian's package
+//! Three ways, in this order: `rustup target add`. The standard library built from a source archive
+//! named by `FIRSTLIGHT_RUST_STD_SOURCE`. The standard library built from Debian's package
 //! `rust-src` of the same version.
 //!
 //! Invariants: the version of the source is the version of the compiler; the toolchain is changed

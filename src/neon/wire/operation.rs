@@ -124,8 +124,8 @@ impl Operation {
     /// # Source
     ///
     /// Documents disagree about `failed`: Neon, reference of operations, read 2026-11-21, calls
-    /// `finished`, `skipped` and `cancelled` final and says that a failed one may be tried again;
-    /// its SDK takes `failed` for an end. With `retry_at` it is certainly under way.
+    /// `finished`, `skipped` and `cancelled` final and says that a failed one may be tried again.
+    /// Its SDK takes `failed` for an end. With `retry_at` it is certainly under way.
     pub fn progress(&self) -> Progress {
         match (&self.status, self.retry_at) {
             (OperationStatus::Finished | OperationStatus::Skipped, _) => Progress::EndedWell,

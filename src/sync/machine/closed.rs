@@ -9,8 +9,8 @@
 //! database.
 //!
 //! Source: PostgreSQL, appendix A. 55000 "database … is not currently accepting connections", and
-//! "cannot connect to invalid database"; 53300 "too many connections for database …"; 3D000
-//! `invalid_catalog_name`; 42501 "permission denied for database".
+//! "cannot connect to invalid database". 53300 "too many connections for database …". 3D000
+//! `invalid_catalog_name`. 42501 "permission denied for database".
 
 use super::{Decision, Query, Run, View, fail};
 use crate::config::Pair;

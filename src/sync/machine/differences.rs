@@ -2,7 +2,7 @@
 //! many rows are gone, changed and added.
 //!
 //! Both sides are read where they are. A branch of staging at the position where its restore ended
-//! would prove nothing: on Neon it has the pages of the backup itself, because nothing that staging
+//! would prove nothing. On Neon it has the pages of the backup itself, because nothing that staging
 //! has of its own lies at or below that position. It could show a wrong source or a wrong position
 //! alone, which the listing shows (`parent_id`, `parent_lsn`).
 //!

@@ -4,8 +4,8 @@
 //! used and the endpoint that is asked.
 //!
 //! Invariants: a helper branch is never given up at the first refusal. It is asked with its own
-//! password, then with production's, from which its data came; last through a read-write endpoint,
-//! which is made for it, because a read-only compute cannot take a password that its data does not
+//! password, then with production's, from which its data came. Then a read-write endpoint is made
+//! for it, because a read-only compute cannot take a password that its data does not
 //! hold. Production and staging have their own password only, and nothing is made on them.
 //!
 //! Failure: a refusal on staging shortly after its restore, or after a role got its password back,

@@ -1,11 +1,12 @@
 //! Follows what Neon does after it has accepted a call: by the ids that the reply named.
 //!
 //! A listing is read only for what no id is known of, because a reply was lost or Neon does not
-//! know the id: then the operations of the branch that are not older than the call, page by page.
-//! What a listing of the newest ones does not show says nothing: others' work comes between.
+//! know the id. Then the operations of the branch that are not older than the call are read, page
+//! by page. What a listing of the newest ones does not show says nothing: others' work comes
+//! between.
 //!
 //! Invariants: an operation that this run did not start neither ends the run nor holds it up,
-//! whatever becomes of it; an id that ended well is not asked for again; `Ok(())` says that
+//! whatever becomes of it. An id that ended well is not asked for again. `Ok(())` says that
 //! operations ended well, and never that a branch can be used, which the branch itself says.
 //!
 //! Failure: an operation that failed is waited for as long as Neon may try it again. An id that is

@@ -2,7 +2,7 @@
 //! seeded, and looked at as the application sees it.
 //!
 //! Invariants: the configured SQL is run once in a run, and only while staging is a child of this
-//! run's backup; a marker in the same transaction says that it was, also to a tick that has
+//! run's backup. A marker in the same transaction says that it was, also to a tick that has
 //! forgotten it. Where it arrives late, `compute` keeps it from another run's staging. The marker
 //! is an empty schema that is called after the id of the backup, which Neon chose after the
 //! backup's content stood: nothing that production holds can be taken for it.

@@ -1,6 +1,6 @@
 //! Asks what is asked beside the content: of the backup in step 3, of staging in step 5.
 //!
-//! Invariants: what was answered is in the checkpoint and is not asked again; what cannot be asked
+//! Invariants: what was answered is in the checkpoint and is not asked again. What cannot be asked
 //! is *not checked*, and the policy of each check says whether that fails the run.
 
 use super::{Conclusion, Decision, Purpose, Run, View, contents, posture};

@@ -1,7 +1,7 @@
 //! When a channel is told: at once, after its quiet hours, or with its digest.
 //!
 //! Invariants: what is urgent never waits for a digest, and waits for the end of quiet hours only
-//! where that is configured; the end of an incident is as urgent as its beginning.
+//! where that is configured. The end of an incident is as urgent as its beginning.
 
 use chrono::Days;
 

@@ -349,7 +349,7 @@ pub fn of_stuck_pair(pair: &Pair, run: &RunId, error: &str, label: &str, now: Ti
 }
 
 /// Writes the notice of a backup that is not kept by a snapshot although a rule wants one, or that
-/// is, after that was told; `None` where there is nothing new to tell.
+/// is, after that was told. `None` where there is nothing new to tell.
 pub fn of_snapshot(
     checkpoint: &Checkpoint,
     pair: &Pair,

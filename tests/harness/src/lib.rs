@@ -1,8 +1,8 @@
 //! Starts and stops the programs that tests and the demo need: the emulator, `wrangler dev`, a
 //! receiver of notices.
 //!
-//! Invariants: everything listens on loopback, on ports it chose; every process is ended by its own
-//! id, also when a test fails; everything written lies in one temporary folder that is removed.
+//! Invariants: everything listens on loopback, on ports it chose. Every process is ended by its own
+//! id, also when a test fails. Everything written lies in one temporary folder that is removed.
 
 pub mod emulator;
 pub mod http;

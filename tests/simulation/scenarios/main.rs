@@ -403,8 +403,8 @@ fn two_runs_at_once_never_mix_and_the_one_that_is_overtaken_says_so() {
             outcome.told.iter().map(|told| (told.run.as_str(), told.kind.as_str())).collect();
         ends.sort_unstable();
         ends.dedup();
-        // One that restores after the other was told of its success has not been at once with it;
-        // one whose checkpoint the store refused was answered with 503 and never began.
+        // One that restores after the other was told of its success has not been at once with it.
+        // One whose checkpoint the store refused was answered with 503 and never began.
         let is_good = |(_, kind): &(&str, &str)| matches!(*kind, "succeeded" | "superseded");
         assert!(!ends.is_empty() && ends.iter().all(is_good), "{delay}: {ends:?}");
         overtaken += usize::from(ends.iter().any(|(_, kind)| *kind == "superseded"));

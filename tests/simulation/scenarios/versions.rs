@@ -1,7 +1,7 @@
 //! Two versions of the Worker at once: one of them writes fields that the other does not know.
 //!
 //! This version plays the older one. After every tick each record gets an addition in every object
-//! that it holds, as the next version might write it; a roll-back, and a gradual deployment, then
+//! that it holds, as the next version might write it. A roll-back, and a gradual deployment, then
 //! look the same to this one.
 
 use std::collections::BTreeSet;
@@ -118,7 +118,7 @@ fn tick(fleet: &mut Fleet, step: i32) {
 }
 
 /// A morning of two pairs with every kind of record: one is held, one has an incident that somebody
-/// knows of; both are handed over in the middle of their runs.
+/// knows of. Both are handed over in the middle of their runs.
 fn morning(after_tick: &mut dyn FnMut(&mut Fleet)) -> Fleet {
     let mut fleet = Fleet::new(2, &|value| {
         value["subrequest_budget"] = json!(32);

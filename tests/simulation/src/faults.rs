@@ -18,11 +18,11 @@
 //! for commits late. Where it was noticed, the query is cancelled, which is the same as lost.
 //!
 //! A cut body is a failed connection to the Worker's HTTP port, which compares the announced
-//! length; the simulation also shows the core a body that is shorter than it should be, as a proxy
+//! length. The simulation also shows the core a body that is shorter than it should be, as a proxy
 //! that re-encodes it would.
 //!
 //! **An operation of Neon's** ends `failed`, is `failed` with `retry_at` and then succeeds, *hangs*
-//! for ever, or is `cancelled`; it ends `error`, is `skipped`, is `cancelling` for a while, or is
+//! for ever, or is `cancelled`. It ends `error`, is `skipped`, is `cancelling` for a while, or is
 //! `failed` and finishes later without a word. A restore may end well and be *damaged*: a copy that
 //! is no copy.
 //!
@@ -39,14 +39,14 @@
 //!
 //! **The clock** of Neon is ahead of the Worker's, or behind, by seconds or by minutes, all day.
 //!
-//! **Workers KV** answers with what was true up to a minute ago, absence included; takes one write
-//! a second for each key; does not answer; says that it did not write although it did; has lost
+//! **Workers KV** answers with what was true up to a minute ago, absence included. Takes one write
+//! a second for each key. Does not answer. Says that it did not write although it did. Has lost
 //! everything.
 //!
 //! # Not in the model
 //!
 //! Somebody else removes a lock (deletes or renames the backup, or the branch that keeps what
-//! staging held), and what else would know is gone as well: a request that was given up arrives
+//! staging held), and what else would know is gone as well. A request that was given up arrives
 //! after that, or the store has lost everything. Then something is done a second time, and only
 //! that is forgiven.
 //!

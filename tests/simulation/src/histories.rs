@@ -1,10 +1,10 @@
 //! Random histories, judged by the plan and by a second, simple reading of the rules that walks
 //! over days.
 //!
-//! A history has what a year of mornings leaves: days without a run, runs that failed, six in a row
-//! among them, records that were lost, backups of a clock that was ahead, pins, branches and
-//! snapshots of other people with our names, children that somebody made, backups that are
-//! branches, snapshots or both, in zones whose days are 23 and 25 hours long or are skipped.
+//! A history has what a year of mornings leaves. There are days without a run, and runs that
+//! failed, six in a row among them. Records were lost, and a clock was ahead. There are pins,
+//! branches and snapshots of other people with our names, and children that somebody made. Backups
+//! are branches, snapshots or both, in zones whose days are 23 and 25 hours long or are skipped.
 
 mod drawn;
 mod judged;

@@ -4,8 +4,8 @@
 //! because KV would refuse it every time.
 //!
 //! Source: Workers KV, limits and "how KV works", 2026-09-05: a read may be 60 seconds old and
-//! caches absence; 1 write/s per key (429); keys of 512 bytes, values of 25 MiB, metadata of 1,024
-//! bytes; bulk reads of 100 keys; lists of 1,000 keys.
+//! caches absence. 1 write/s per key (429). Keys of 512 bytes, values of 25 MiB, metadata of 1,024
+//! bytes. Bulk reads of 100 keys. Lists of 1,000 keys.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

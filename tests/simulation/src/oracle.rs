@@ -2,7 +2,7 @@
 //! Worker.
 //!
 //! Safety is judged after every request that Neon has applied, whoever sent it and however late it
-//! came; what people are told is judged when it is told; what is left is judged at the end.
+//! came. What people are told is judged when it is told. What is left is judged at the end.
 
 mod restores;
 mod snapshots;

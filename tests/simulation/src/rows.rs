@@ -130,7 +130,7 @@ pub struct Trouble {
 }
 
 /// Returns every trouble: each failure on one to three mornings, alone and with what people do
-/// after it, as `run-failed.md` tells them; a run at each hour; several within a day.
+/// after it, as `run-failed.md` tells them. A run at each hour. Several within a day.
 pub fn troubles() -> Vec<Trouble> {
     let failing =
         (0..FAILURES.len()).flat_map(|which| (1..=LONGEST).map(move |times| Some((which, times))));

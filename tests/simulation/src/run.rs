@@ -32,11 +32,11 @@ pub(crate) const DEADLINE: &str = "2026-11-21T11:00:00Z";
 pub const TABLES: u64 = 5;
 /// Ticks within which the day's run ends after the last fault has passed.
 ///
-/// A tick that was killed keeps others away for its wall budget (1 tick), twelve attempts of a step
-/// take eight minutes (2), looking at the end and storing the result may each be tried again (2), a
-/// run that gets nowhere is given up after three more (4), and three ticks in a row may be missed:
-/// 12. A manual run that is under way is ended first, in another 6 where an invocation has the
-/// smallest budget.
+/// A tick that was killed keeps others away for its wall budget (1 tick). Twelve attempts of a step
+/// take eight minutes (2). Looking at the end and storing the result may each be tried again (2). A
+/// run that gets nowhere is given up after three more (4). Three ticks in a row may be missed: 12.
+/// A manual run that is under way is ended first, in another 6 where an invocation has the smallest
+/// budget.
 pub const TICKS_TO_END: u32 = 18;
 /// Polls of one scenario; a run takes a few hundred.
 const POLLS: u32 = 200_000;

@@ -1,6 +1,6 @@
 //! The simulated world: what it holds, and the ports of one tick in it.
 //!
-//! Every port waits at least once, so that the scheduler decides who goes on; a request is applied
+//! Every port waits at least once, so that the scheduler decides who goes on. A request is applied
 //! when it arrives, which is after it was sent and before its reply is read.
 //!
 //! Invariants: nothing here reads a clock or draws from anything but the seed.

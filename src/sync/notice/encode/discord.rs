@@ -99,7 +99,7 @@ fn fields(letter: &Letter<'_>) -> Vec<Value> {
 /// # Source
 ///
 /// Discord, help centre, "Markdown Text 101": a backslash before a character makes it one of the
-/// text; headings, lists and quotes begin a line, and `](` is the middle of a link. In an address
+/// text. Headings, lists and quotes begin a line, and `](` is the middle of a link. In an address
 /// nothing is read but its end, so that a backslash would become a part of it; so does
 /// `discord-markdown-parser`, which a test asks.
 fn markdown(previous: char, character: char, into: &mut String) {

@@ -1,6 +1,6 @@
 //! Pings of a healthchecks-style service: start, success, failure.
 //!
-//! Invariants: start and end of a run have the same run id, so that the service pairs them; what is
+//! Invariants: start and end of a run have the same run id, so that the service pairs them. What is
 //! neither a success nor a failure leaves the check as it is.
 //!
 //! Source: Healthchecks.io, "Pinging API" and "Attaching Logs".

@@ -3,7 +3,7 @@
 //! In: a [`Letter`] and the [`Room`] that a channel has. Out: text as the channel writes it.
 //!
 //! Invariants: a text is cut between two characters as they are written, never inside of an entity
-//! or behind an escape; where something is left out, that is said, with where the whole is told.
+//! or behind an escape. Where something is left out, that is said, with where the whole is told.
 
 use super::{Letter, place};
 

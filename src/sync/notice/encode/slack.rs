@@ -1,7 +1,7 @@
 //! Slack's incoming webhook, with Block Kit.
 //!
 //! Invariants: what a notice tells is a `plain_text` object, in which Slack reads no mark-up and no
-//! mentions, since `mrkdwn` has no way to write `*` or `_` as itself; the one `mrkdwn` object holds
+//! mentions, since `mrkdwn` has no way to write `*` or `_` as itself. The one `mrkdwn` object holds
 //! names of ours and links, and is `verbatim`.
 //!
 //! Source: Slack, Block Kit reference, blocks and text object; Slack, "Formatting message text",

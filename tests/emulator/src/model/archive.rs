@@ -4,7 +4,7 @@
 //! branch keeps its data, its endpoints and its place in every listing.
 //!
 //! Source: Neon, branch archiving, read 2026-11-30: on the Free plan a branch is archived that is
-//! older than 14 days and was not used for 24 hours; it wakes with the next query, restore or
+//! older than 14 days and was not used for 24 hours. It wakes with the next query, restore or
 //! child, and is slower then. UNVERIFIED: whether a branch of an archived parent is refused
 //! (neondatabase/neon, `AncestorArchived`) or wakes it, and what is answered.
 

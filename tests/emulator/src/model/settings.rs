@@ -53,7 +53,7 @@ pub struct Switches {
     /// Reference §1.2: a snapshot tells its `lsn`, which is optional.
     pub snapshots_tell_lsn: bool,
     /// A read-only compute knows the passwords that its branch got from the control plane, as those
-    /// of a protected branch's children; otherwise it has those of its data, which it cannot
+    /// of a protected branch's children. Otherwise it has those of its data, which it cannot
     /// change.
     pub readers_take_new_passwords: bool,
     /// The proxy lets nobody through who has not the control plane's password; otherwise the
