@@ -40,6 +40,9 @@ pub(super) fn queried(
         }
         Purpose::Catalogue(side) => {
             contents::take_catalogue(run, *side, &query.database, rows, pair)?;
+            if *side == Side::Staging {
+                has_logged_in(run, query);
+            }
         }
         Purpose::AfterRestore => {
             prepare::was_run(run, &query.database, pair.verification.after_restore.as_ref());
@@ -81,6 +84,14 @@ pub(super) fn queried(
         }
     }
     Some(())
+}
+
+/// Staging was read by a role that kept its password.
+fn has_logged_in(run: &mut Run, query: &Query) {
+    let passwords = &mut run.checkpoint.passwords;
+    if passwords.kept.contains(&query.role) && !passwords.logged_in.contains(&query.role) {
+        passwords.logged_in.push(query.role.clone());
+    }
 }
 
 /// A role of staging's has logged in: the next one begins with short waits.

@@ -44,7 +44,11 @@ fn what_staging_holds_is_said_as_it_was_seen_last() {
             "failed",
             "Staging is being restored from backup-20261121 and is not ready.",
         ),
-        ("plain/log_in#1=refused_401", "failed", "Staging holds backup-20261121, not verified."),
+        (
+            "protected/log_in#1=refused_401",
+            "failed",
+            "Staging holds backup-20261121, not verified.",
+        ),
         (
             "roll_back/-",
             "failed",
@@ -61,7 +65,7 @@ fn what_staging_holds_is_said_as_it_was_seen_last() {
             "Staging is a child of production, not of this run's backup.",
         ),
         ("plain/give_password#1=staging_deleted", "failed", "Staging is gone."),
-        ("plain/log_in#1=staging_deleted", "failed", "Staging is gone."),
+        ("protected/log_in#1=staging_deleted", "failed", "Staging is gone."),
         (
             "in_use/listProjectBranches#5=refused_401",
             "failed",

@@ -167,7 +167,7 @@ fn a_zombie_of_the_create_or_the_restore_finds_its_name_taken() {
 /// spent with the verdict.
 fn told_late(fault: Fault, crash: Crash) -> Outcome {
     let faults = vec![planned("listProjectBranches", 7, fault)];
-    play(&Script { faults, crash, subrequests: Some(24), ..Script::default() })
+    play(&Script { faults, crash, subrequests: Some(23), ..Script::default() })
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn two_ticks_at_once_make_one_backup_and_one_restore_though_the_store_shows_neit
         "restoreProjectBranch#1",
         "content#1",
         "give_password#1",
-        "log_in#1",
+        "catalogue#2",
         "webhook#1",
     ] {
         let outcome = run(&format!("plain/{place}=nothing/no_crash/stale/two_ticks"));

@@ -27,8 +27,8 @@ fn a_restore_behind_more_than_a_hundred_newer_operations_is_followed_to_its_end(
     assert!(succeeded(&outcome), "{:?}", outcome.told);
     assert_eq!(
         (outcome.deeds, outcome.ticks.len()),
-        ((1, 1, 0), 3),
-        "one tick for all but the last deletion"
+        ((1, 1, 0), 2),
+        "the backup, the restore, the pruning: in one tick"
     );
     assert_eq!(count(&outcome, "listProjectOperations"), 0, "what has an id is asked for by it");
 }
