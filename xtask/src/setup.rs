@@ -97,11 +97,20 @@ fn locked_version(name: &str) -> Result<String> {
 }
 
 /// Fails with the way to get a program that cannot be started.
-pub(crate) fn require(program: &str, argument: &str, install: &str) -> Result<()> {
+fn require(program: &str, argument: &str, install: &str) -> Result<()> {
     match capture(Command::new(program).arg(argument)) {
         Ok(_) => Ok(()),
         Err(_) => bail!("`{program}` is needed and could not be started. To get it: {install}"),
     }
+}
+
+/// Fails with the way to get a client of PostgreSQL that cannot be started.
+pub(crate) fn require_client(program: &str) -> Result<()> {
+    require(
+        program,
+        "--version",
+        "install PostgreSQL's client: `apt-get install postgresql-client`, or `brew install libpq`",
+    )
 }
 
 /// Builds `build/index.js` and `build/index_bg.wasm`, unless they were built from the same sources.

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use harness::paths;
 
-use crate::setup::require;
+use crate::setup::require_client;
 use crate::shell::{loudly, say};
 
 /// Tests that run at the same time: each waits for processes most of the time, and has a Postgres
@@ -15,11 +15,7 @@ const TESTS_AT_ONCE: &str = "4";
 
 /// Runs every test.
 pub(crate) fn all() -> Result<()> {
-    require(
-        "psql",
-        "--version",
-        "install PostgreSQL's client: `apt-get install postgresql-client`, or `brew install libpq`",
-    )?;
+    require_client("psql")?;
     say("running every test");
     loudly(
         Command::new("cargo")

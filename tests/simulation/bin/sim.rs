@@ -61,7 +61,7 @@ struct What {
 const PAIRS_SAMPLED: usize = 3_000;
 /// Seasons in the exhaustive part, and the days of each.
 const SEASONS: u64 = 8;
-const SEASON: u64 = 400;
+const SEASON: u32 = 400;
 /// Backups of the plan whose time is told.
 const LARGE: usize = 10_000;
 /// Times five days with failing receivers in the exhaustive part; of a hundred requests so many
@@ -96,7 +96,7 @@ fn run(Arguments { what, seed }: Arguments) -> Result<bool, String> {
     Ok(if let Some(count) = what.histories {
         judge_histories(seed, count)
     } else if let Some(days) = what.season {
-        live(seed, u64::from(days))
+        live(seed, days)
     } else if let Some(count) = what.receivers {
         tell_failing_receivers(seed, count)
     } else if what.exhaustive {
@@ -172,9 +172,9 @@ fn exhaustive() -> bool {
 }
 
 /// Many days, one after the other.
-fn live(seed: u64, days: u64) -> bool {
+fn live(seed: u64, days: u32) -> bool {
     let started = Instant::now();
-    let season = season::run(&Scene::new(), u32::try_from(days).unwrap_or(u32::MAX), seed);
+    let season = season::run(&Scene::new(), days, seed);
     let seconds = started.elapsed().as_millis();
     print(&format!(
         "{days} days from seed {seed} in {}.{} s: {} succeeded, at most {} branches beside \

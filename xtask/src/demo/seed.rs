@@ -17,7 +17,7 @@ use harness::emulator::Emulator;
 use serde_json::Value;
 
 use super::{Shown, described_endpoints, finish, report, start_with, watch};
-use crate::setup::require;
+use crate::setup::require_client;
 use crate::shell::say;
 
 /// Reasons that are shown; the others are counted.
@@ -55,11 +55,7 @@ impl Format {
 pub(crate) fn demo(dump: &Path, shown: Shown) -> Result<()> {
     let format = Format::of(dump)?;
     let tool = if format == Format::Sql { "psql" } else { "pg_restore" };
-    require(
-        tool,
-        "--version",
-        "install PostgreSQL's client: `apt-get install postgresql-client`, or `brew install libpq`",
-    )?;
+    require_client(tool)?;
     say("starting the Neon emulator");
     let stack = start_with("select 1")?;
     let emulator = &stack.emulator;
